@@ -1,0 +1,83 @@
+"""Compute image embeddings once with a frozen Keras backbone; reuse them ever after.
+
+>>> import featcache
+>>> sorted(set(featcache.__all__) & {"extract", "explain", "Features"})
+['Features', 'explain', 'extract']
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import datasets as datasets
+    from .dataset import Dataset as Dataset
+    from .dataset import load_dataset as load_dataset
+    from .errors import FeatcacheError as FeatcacheError
+    from .errors import RandomWeightsWarning as RandomWeightsWarning
+    from .extraction import explain as explain
+    from .extraction import extract as extract
+    from .features import Features as Features
+    from .maintenance import repair as repair
+    from .maintenance import verify as verify
+    from .planning import Explanation as Explanation
+    from .specs import BackboneSpec as BackboneSpec
+    from .store import Store as Store
+
+# Where each public name lives; loaded on first use, so that importing costs next to nothing.
+_HOMES = {
+    "BackboneSpec": "specs",
+    "Dataset": "dataset",
+    "Explanation": "planning",
+    "FeatcacheError": "errors",
+    "Features": "features",
+    "RandomWeightsWarning": "errors",
+    "Store": "store",
+    "explain": "extraction",
+    "extract": "extraction",
+    "load_dataset": "dataset",
+    "repair": "maintenance",
+    "verify": "maintenance",
+}
+
+__all__ = [
+    "BackboneSpec",
+    "Dataset",
+    "Explanation",
+    "FeatcacheError",
+    "Features",
+    "RandomWeightsWarning",
+    "Store",
+    "__version__",
+    "datasets",
+    "explain",
+    "extract",
+    "load_dataset",
+    "open_store",
+    "repair",
+    "verify",
+]
+
+
+def open_store(folder: Any) -> Store:
+    """Open a store by its folder; `featcache ls` lists them."""
+    from .store import Store
+
+    return Store(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("datasets", "errors"):
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,7 @@
+"""`python -m featcache` is `featcache`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

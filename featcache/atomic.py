@@ -1,0 +1,106 @@
+"""Write beside, sync, rename: the one way in which anything reaches the cache's disk.
+
+The rename is the commit. A reader sees the whole file or none of it, and whatever fails
+before the rename leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from pathlib import Path
+
+from .errors import StoreWriteError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
+    errno.EDQUOT: "your disk quota is used up: free some space, or name another folder",
+    errno.EFBIG: "the file would exceed the size that this system allows",
+    errno.EROFS: "the file system is read-only: name a folder that can be written",
+    errno.EACCES: "you may not write there: name a folder that is yours",
+    errno.EPERM: "you may not write there: name a folder that is yours",
+    errno.EIO: "the disk reported an input/output error: check it before going on",
+    errno.ENOENT: "the folder was removed while it was in use",
+}
+
+
+def write_error(error: OSError, path: Path, what: str) -> StoreWriteError:
+    """Turn an `OSError` of the system into an error that says what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _ADVICE.get(error.errno or 0, "see the reason above")
+    return StoreWriteError(
+        f"Could not write {what} in {path.parent}: {reason}. Nothing that was committed before "
+        f"is lost, and the unfinished file is gone. What to do: {advice}; then run the same "
+        "command again, and only what is missing will be computed.",
+        path=path,
+        system_errno=error.errno,
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Create `path` and its parents; raise `StoreWriteError` if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, path / "x", f"the folder {path.name!r}") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the system knows how."""
+    if os.name == "nt":  # Windows has no handle on a folder to sync
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
+    """Replace or create `path` with `data`, all or nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The final name. Its folder must exist.
+    data : bytes
+        The whole content.
+    what : str
+        How an error message calls the file.
+    durable : bool
+        Sync the file and its folder, so that the file outlives a power cut. Off for what
+        can be made again at little cost.
+
+    Raises
+    ------
+    StoreWriteError
+        With the system's reason. After a failed sync the file is never synced again,
+        since the system may have dropped the dirty pages: the bytes must be written anew.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        try:
+            _write_new(temporary, data, durable)
+            os.replace(temporary, path)
+            if durable:
+                sync_folder(path.parent)
+        finally:
+            # Also on Ctrl-C; after the rename the name is gone and this does nothing.
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except OSError as error:
+        raise write_error(error, path, what) from error
+
+
+def _write_new(path: Path, data: bytes, durable: bool) -> None:
+    with open(path, "xb", buffering=0) as file:
+        view = memoryview(data)
+        while view:  # a raw write may be short, on a disk that is nearly full for one
+            written = file.write(view)
+            view = view[written or 0 :]
+        if durable:
+            os.fsync(file.fileno())

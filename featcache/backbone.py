@@ -1,0 +1,276 @@
+"""Request -> frozen model; pixels -> embeddings. This package's only door to Keras.
+
+Backend-neutral: TensorFlow unless ``KERAS_BACKEND`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import preprocessing
+from .architecture import layer_names
+from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
+from .specs import POOLINGS, Recipe
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+def import_keras() -> Any:
+    """Import Keras, with TensorFlow's start-up chatter off unless the user asked for it."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "keras" in sys.modules:
+        import keras
+    else:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        with _quiet_stderr():
+            import keras
+    if keras.config.image_data_format() != "channels_last":
+        raise InvalidRequest(
+            "Keras is set to image_data_format='channels_first'; featcache needs "
+            "'channels_last'. Change it in ~/.keras/keras.json.",
+            received=keras.config.image_data_format(),
+        )
+    return keras
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what libraries write to the standard error's descriptor while they start.
+
+    TensorFlow prints several lines before its own log level is read; they look like
+    errors to a newcomer. Python's exceptions are not affected.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+class Backbone:
+    """A frozen model, cut at a layer, that turns pixels into embeddings.
+
+    Parameters
+    ----------
+    request : Request
+        What to build.
+
+    Attributes
+    ----------
+    layer : str
+        The layer whose output is kept.
+    pooling : str
+        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
+    width : int
+        Length of an embedding.
+    weights_hash : str
+        SHA-256 over the values of all weights up to the layer.
+
+    Raises
+    ------
+    UnknownLayer, InvalidRequest, WeightsMismatch
+        If the layer, the size or the weights do not fit the model.
+    """
+
+    def __init__(self, request: Request) -> None:
+        keras = import_keras()
+        self._rule = request.preprocessing
+        whole = request.model if request.recipe is None else _build(keras, request)
+        self.layer, output = _output_of(whole, request)
+        self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
+        cut = keras.Model(whole.inputs, pooled)
+        self.weights_hash = _hash_weights(cut)
+        self._model = cut
+        width = cut.output_shape[-1]
+        if width is None:
+            raise InvalidRequest(
+                f"The width of layer {self.layer!r} is not fixed; use pooling='avg' or 'max'.",
+                received=request.pooling,
+            )
+        self.width = int(width)
+        self._pad = keras.backend.backend() == "jax"  # each new shape would be compiled anew
+        self._largest = 0
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings.
+
+        Parameters
+        ----------
+        pixels : ndarray (b, h, w, 3), uint8
+            RGB at the request's size. Not overwritten.
+
+        Returns
+        -------
+        ndarray (b, width), float32
+        """
+        count = len(pixels)
+        self._largest = max(self._largest, count)
+        if self._pad and count < self._largest:
+            filler = np.zeros((self._largest - count, *pixels.shape[1:]), pixels.dtype)
+            pixels = np.concatenate([pixels, filler])
+        prepared = preprocessing.apply(self._rule, pixels)
+        out = np.asarray(self._model.predict_on_batch(prepared), np.float32)
+        return out[:count]
+
+
+def provenance() -> dict[str, str]:
+    """Return versions and backend, recorded beside the rows; no part of the key."""
+    keras = import_keras()
+    backend = keras.backend.backend()
+    packages = ["keras", backend, "numpy", "Pillow", "h5py"]
+    return {"backend": backend, **{name: metadata.version(name) for name in packages}}
+
+
+def _build(keras: Any, request: Request) -> Any:
+    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    height, width = request.image_size
+    constructor = getattr(keras.applications, recipe.constructor)
+    try:
+        model = constructor(weights=None, input_shape=(height, width, 3))
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{recipe.name} cannot take images of {height} x {width} pixels "
+            f"({_sentence(error)}). Its native size is {recipe.image_size}.",
+            received=request.image_size,
+        ) from error
+    if request.weights.kind == "random":
+        _randomise(model, request.weights.seed)
+    else:
+        _load(model, request)
+    return model
+
+
+def _load(model: Any, request: Request) -> None:
+    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    path = request.weights.path
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras and HDF5 raise many kinds
+        native = (recipe.image_size, recipe.image_size)
+        hint = "" if request.image_size == native else (
+            f" If the layer depends on the image size, use the native {recipe.image_size}."
+        )  # fmt: skip
+        raise WeightsMismatch(
+            f"The weights in {path} do not fit {recipe.constructor}(include_top=True) for images "
+            f"of {request.image_size[0]} x {request.image_size[1]} pixels: {_sentence(error)}.{hint}",
+            file=path,
+        ) from error
+    if request.weights.kind == "imagenet" and recipe.second_scaling:
+        _divide_by_deviation_again(model)
+
+
+def _divide_by_deviation_again(model: Any) -> None:
+    """Give EfficientNet the scaling that its published weights were trained with.
+
+    Keras inserts one more division by sqrt(deviation) only for ``weights="imagenet"``, and
+    not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is
+    (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
+    """
+    layer = next(la for la in model.layers if type(la).__name__ == "Normalization")
+    deviation = np.array([0.229, 0.224, 0.225], np.float32)
+    mean, variance, count = (np.asarray(value) for value in layer.get_weights())
+    layer.set_weights([mean, variance * deviation, count])
+    layer.finalize_state()
+
+
+def _randomise(model: Any, seed: int) -> None:
+    """Set kernels to He-uniform values that are equal on every backend and machine.
+
+    He et al. 2015 (arXiv 1502.01852). Uniform, since NumPy's uniform floats are exact
+    multiples of 2**-53 and need no function of the C library. Vectors keep the constants
+    that Keras starts them with.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    values = []
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if len(shape) < 2:
+            values.append(np.asarray(weight))
+            continue
+        depthwise = "depthwise" in weight.name
+        fan_in = int(np.prod(shape[:2])) if depthwise else int(np.prod(shape[:-1]))
+        limit = np.sqrt(6.0 / fan_in)
+        values.append(((generator.random(shape) * 2 - 1) * limit).astype(np.float32))
+    model.set_weights(values)
+
+
+def _output_of(model: Any, request: Request) -> tuple[str, Any]:
+    if len(getattr(model, "inputs", None) or []) != 1 or len(model.inputs[0].shape) != 4:
+        raise InvalidRequest(
+            "The model must be built, and take one batch of images (b, h, w, 3). A functional or "
+            "a built Sequential model does.",
+            received=type(model).__name__,
+        )
+    if request.layer is None:
+        return "output", model.outputs[0]
+    names = layer_names(model)
+    layer = names.get(request.layer)
+    if layer is None:
+        near = difflib.get_close_matches(request.layer, names, n=5, cutoff=0.4)
+        last = [name for name in list(names)[-8:] if name not in near]
+        raise UnknownLayer(
+            f"{request.name} has no layer {request.layer!r}. "
+            + (f"Near it: {', '.join(near)}. " if near else "")
+            + f"Its last layers are {', '.join(last)}.",
+            received=request.layer,
+            layers=list(names),
+        )
+    return request.layer, layer.output
+
+
+def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str, Any]:
+    rank = len(output.shape)
+    if rank == 2:
+        if pooling in ("avg", "max"):
+            raise InvalidRequest(
+                f"pooling={pooling!r} needs a spatial layer, but {layer!r} gives one vector an "
+                "image. Leave pooling out, or name a layer before the global pooling.",
+                received=pooling,
+            )
+        return "none", output
+    pooling = pooling or "avg"
+    if pooling == "flat":
+        return pooling, keras.layers.Flatten()(output)
+    dimension = {3: "1D", 4: "2D", 5: "3D"}.get(rank)
+    if dimension is None:
+        raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
+    kind = "Average" if pooling == "avg" else "Max"
+    return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Raise `InvalidRequest` unless `pooling` is None or a known word."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise InvalidRequest(
+            f"pooling={pooling!r} is not known; choose one of {', '.join(POOLINGS)}, or leave it "
+            "out (avg for spatial layers).",
+            received=pooling,
+        )
+
+
+def _hash_weights(model: Any) -> str:
+    sum_ = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(np.asarray(weight))
+        sum_.update(f"{value.dtype.str}{value.shape}".encode())
+        sum_.update(value.tobytes())
+    return sum_.hexdigest()
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error).split("\n")[0].rstrip(". ")[:300]

@@ -1,0 +1,287 @@
+"""The command line: featcache extract | explain | ls | info | verify | repair | backbones."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .errors import FeatcacheError, StoreError
+
+_EXAMPLES = """\
+examples:
+  featcache extract resnet50 photos/           embeddings of a folder of class folders
+  featcache extract vgg19 photos/ --layer fc1  another layer goes to another store
+  featcache explain resnet50 photos/           what would be computed, and why
+  featcache ls                                 all stores, with rows and size
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status.
+
+    0: done. 1: `verify` found damage. 2: an error, told in one paragraph. 130: Ctrl-C.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    level = logging.WARNING if options.quiet else logging.INFO
+    logging.getLogger("featcache").setLevel(level)
+    warnings.showwarning = _show_warning
+    try:
+        return int(options.run(options))
+    except FeatcacheError as error:
+        print(f"featcache: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("featcache: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `featcache ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _show_warning(message: Any, *_: Any, **__: Any) -> None:
+    print(f"featcache: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="featcache",
+        description="Compute image embeddings once with a frozen Keras backbone; reuse them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"featcache {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--cache-dir", help="default: FEATCACHE_CACHE or your cache folder")
+
+    def command(name: str, run: Any, help_: str, *parents: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_, parents=[common, *parents])
+        sub.set_defaults(run=run)
+        return sub
+
+    what = _extraction_options()
+    command("extract", _extract, "compute what is not stored, and say where it is", what)
+    command("explain", _explain, "say what extract would do and why; compute nothing", what)
+    command("ls", _ls, "list the stores of the cache folder")
+    for name, run, help_ in (
+        ("info", _info, "describe a store"),
+        ("verify", _verify, "check every byte of a store; exit status 1 on damage"),
+        ("repair", _repair, "set damaged shards aside, so that only their rows are computed anew"),
+    ):
+        command(name, run, help_).add_argument("store", help="folder of the store, or its name")
+    command("backbones", _backbones, "list the backbones with size, layer and width")
+    return parser
+
+
+def _extraction_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    add = options.add_argument
+    add("backbone", help="a name from `featcache backbones`")
+    add(
+        "data",
+        nargs="?",
+        help="folder of class folders, folder of images, or CSV with a column 'path'; without "
+        "it FEATCACHE_DATA, or a small sample of drawn dogs",
+    )
+    add("--layer", help="default: the penultimate layer")
+    add("--pooling", choices=["avg", "max", "flat"], help="for spatial layers (default avg)")
+    add("--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width")
+    add("--resize", choices=["stretch", "crop", "pad"], default="stretch", help="default stretch")
+    add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
+    add("--batch-size", type=int, help="images a pass (default 32); changes no feature")
+    add("--workers", type=int, help="decoding threads (default one a core)")
+    add("--retry-failed", action="store_true", help="try quarantined images once more")
+    add("--no-progress", action="store_true", help="no progress bars on a terminal")
+    add("--dry-run", action="store_true", help="extract: only say what would be done")
+    return options
+
+
+def _arguments(options: argparse.Namespace) -> dict[str, Any]:
+    size = options.image_size
+    if size is not None:
+        size = size[0] if len(size) == 1 else tuple(size)
+    return {
+        "layer": options.layer,
+        "pooling": options.pooling,
+        "image_size": size,
+        "resize": options.resize,
+        "weights": options.weights,
+        "workers": options.workers,
+        "cache_dir": options.cache_dir,
+        "retry_failed": options.retry_failed,
+        "progress": False if options.no_progress or options.quiet else None,
+    }
+
+
+def _extract(options: argparse.Namespace) -> int:
+    from .extraction import extract
+
+    if options.dry_run:
+        return _explain(options)
+    features = extract(
+        options.backbone, options.data, batch_size=options.batch_size, **_arguments(options)
+    )
+    summary = features.summary
+    if options.json:
+        record = {
+            **vars(summary),
+            "folder": str(summary.folder),
+            "rows": len(features),
+            "width": features.X.shape[1],
+            "key": features.spec.key,
+            "quarantined_images": [vars(q) for q in features.quarantined],
+        }
+        print(json.dumps(record, indent=2))
+        return 0
+    print(f"{features!r}\n{summary}")
+    for bad in features.quarantined[:10]:
+        print(f"  quarantined: {bad.path!r} {bad.reason}")
+    if len(features.quarantined) > 10:
+        print(f"  ... and {len(features.quarantined) - 10} more (--json lists all)")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from .extraction import explain
+
+    explanation = explain(options.backbone, options.data, **_arguments(options))
+    if options.json:
+        record = {
+            **vars(explanation),
+            "folder": str(explanation.folder),
+            "nearest": str(explanation.nearest) if explanation.nearest else None,
+            "spec": explanation.spec.components(),
+            "key": explanation.spec.key,
+        }
+        print(json.dumps(record, indent=2))
+    else:
+        print(explanation)
+    return 0
+
+
+def _stores_folder(options: argparse.Namespace) -> Path:
+    from .cachedir import cache_folder, stores_folder
+
+    return stores_folder(cache_folder(options.cache_dir))
+
+
+def _ls(options: argparse.Namespace) -> int:
+    from .store import Store, find_stores
+
+    folder = _stores_folder(options)
+    records = []
+    for path, manifest in find_stores(folder):
+        store = Store(path)
+        records.append(
+            {
+                "name": path.name,
+                "rows": len(store),
+                "width": manifest.width,
+                "bytes": store.size_on_disk(),
+                "layer": manifest.spec.layer,
+                "weights": manifest.about.get("weights", "?"),
+            }
+        )
+    if options.json:
+        print(json.dumps(records, indent=2))
+        return 0
+    if not records:
+        print(f"No store in {folder} yet; `featcache extract` makes the first.")
+    for r in records:
+        size = f"{r['bytes'] / 2**20:,.1f} MiB"
+        print(f"{r['name']:<42} {r['rows']:>9,} x {r['width']:<6} {size:>13}  {r['layer']}, {r['weights']}")
+    return 0
+
+
+def _store_path(options: argparse.Namespace) -> Path:
+    for path in (Path(options.store), _stores_folder(options) / options.store):
+        if path.is_dir():
+            return path
+    raise StoreError(
+        f"There is no store {options.store!r}, neither as a folder nor in "
+        f"{_stores_folder(options)}. `featcache ls` lists the stores.",
+        path=options.store,
+    )
+
+
+def _info(options: argparse.Namespace) -> int:
+    from .store import Store
+
+    store = Store(_store_path(options))
+    record = {
+        "folder": str(store.folder),
+        "key": store.spec.key,
+        "rows": len(store),
+        "width": store.width,
+        "shards": len(store.shard_names),
+        "bytes": store.size_on_disk(),
+        "quarantined": len(store.quarantined),
+        "damaged_shards": [vars(damage) for damage in store.damaged],
+        "about": dict(store.about),
+        "spec": store.spec.components(),
+    }
+    if options.json:
+        print(json.dumps(record, indent=2))
+        return 0
+    for name, value in record.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for part, text in value.items():
+                print(f"  {part}: {text}")
+        else:
+            print(f"{name}: {value}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .maintenance import verify
+
+    folder = _store_path(options)
+    return _tell(options, folder, verify(folder), "damaged", status=1)
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from .maintenance import repair
+
+    folder = _store_path(options)
+    return _tell(options, folder, repair(folder), "set aside or rewritten", status=0)
+
+
+def _tell(options: argparse.Namespace, folder: Path, found: list[Any], word: str, status: int) -> int:
+    if options.json:
+        print(json.dumps([vars(damage) for damage in found], indent=2))
+    elif not found:
+        print(f"{folder}: sound, every byte is the one that was committed")
+    else:
+        for damage in found:
+            print(f"{word}: {damage.name} ({damage.rows} rows), since it {damage.reason}")
+    return status if found else 0
+
+
+def _backbones(options: argparse.Namespace) -> int:
+    from .specs import recipes
+    from .weights import imagenet_path
+
+    if options.json:
+        print(json.dumps([vars(recipe) for recipe in recipes().values()], indent=2))
+        return 0
+    print(f"{'name':<20} {'pixels':>6} {'width':>6} {'parameters':>12}  layer; weights on disk")
+    for r in recipes().values():
+        here = "yes" if imagenet_path(r) else "no"
+        print(f"{r.name:<20} {r.image_size:>6} {r.width:>6} {r.parameters:>12,}  {r.layer}; {here}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,381 @@
+"""The conductor: plan, then batches -> backbone -> store, then join labels to rows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import cachedir, maintenance
+from .backbone import Backbone, provenance
+from .dataset import Dataset, load_dataset
+from .errors import InvalidRequest, NoUsableImages
+from .features import ExtractionSummary, Features, Quarantined
+from .fileindex import Identified, identify
+from .images import BadImage, Pixels, load_pixels
+from .pipeline import batches, default_workers
+from .planning import Explanation, Plan, make_plan, nearest_store
+from .preprocessing import Rule
+from .progress import progress_bar
+from .request import Resolved, build, make_request, resolve
+from .rowindex import pack_ids
+from .rows import StoredRows
+from .store import Store, find_stores
+
+log = logging.getLogger("featcache")
+
+DEFAULT_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is known before anything is computed."""
+
+    dataset: Dataset
+    files: list[Identified]
+    resolved: Resolved
+    cache: Path
+    store: Store | None
+    plan: Plan
+
+    @property
+    def folder(self) -> Path:
+        return cachedir.stores_folder(self.cache) / self.resolved.spec.folder
+
+
+def extract(
+    backbone: Any,
+    data: Any = None,
+    *,
+    layer: str | None = None,
+    pooling: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: str = "stretch",
+    weights: Any = "auto",
+    preprocessing: Rule | None = None,
+    labels: Sequence[Any] | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+) -> Features:
+    """Turn images into embeddings by a frozen backbone; compute only what is not stored.
+
+    Parameters
+    ----------
+    backbone : str or keras.Model
+        A name from the table (``featcache backbones``), or a built model that takes
+        ``(b, h, w, 3)``. Your own model's output is used unless `layer` names another.
+    data : optional
+        A folder of class folders, a folder of images, a CSV file or DataFrame with a
+        ``path`` column (and ``label``, ``split``, others), a list of paths, or a `Dataset`.
+        Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
+    layer : str, optional
+        The layer whose output is kept. Default: the penultimate one.
+    pooling : {"avg", "max", "flat"}, optional
+        For layers with a spatial extent. Default: ``"avg"``.
+    image_size : int or (int, int), optional
+        Side, or height and width, in pixels. Default: the backbone's native size.
+    resize : {"stretch", "crop", "pad"}
+        Ignore the aspect ratio (as Keras does), cut the middle out, or add black bars.
+    weights : {"auto", "imagenet", "random", "random:SEED"} or path
+        ``"auto"``: ImageNet weights from Keras' cache or a download. On the sample of drawn
+        dogs alone, seeded random weights with a `RandomWeightsWarning` if there are none.
+    preprocessing : str or callable, optional
+        Default: the backbone's own. Needed for your own model unless it rescales inside;
+        see `featcache.preprocessing.apply`.
+    labels : sequence, optional
+        Labels for a list of paths.
+    batch_size : int, optional
+        Images a forward pass and a commit. Default: 32. Changes no feature.
+    workers : int, optional
+        Decoding threads. Default: one a core, at most 8.
+    cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
+    retry_failed : bool
+        Try quarantined images once more.
+    progress : bool, optional
+        Show progress bars. Default: if standard error is a terminal.
+
+    Returns
+    -------
+    Features
+        One row for each usable image, in the data set's order.
+
+    Raises
+    ------
+    UnknownBackbone, UnknownLayer, InvalidRequest
+        If an argument makes no sense.
+    DatasetError, DatasetNotFound, NoUsableImages
+        If there is no image to use.
+    WeightsUnavailable, WeightsMismatch
+        If the weights are not to be had.
+    StoreWriteError
+        If the disk refuses; what was committed before stays.
+    KeyboardInterrupt
+        On Ctrl-C. Committed batches stay; the same call goes on from there.
+    """
+    started = time.perf_counter()
+    _check_counts(batch_size, workers)
+    request = make_request(
+        backbone,
+        layer=layer,
+        pooling=pooling,
+        image_size=image_size,
+        resize=resize,
+        weights=weights,
+        preprocessing_rule=preprocessing,
+    )
+    job = _prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
+    log.info("%s: %s", request.name, _explanation(job))
+    failures: dict[str, str] = {}
+    if job.plan.compute:
+        job = _loaded(job, retry_failed)
+        failures = _compute(job, batch_size or DEFAULT_BATCH_SIZE, workers, progress)
+    features = _join(job, failures, time.perf_counter() - started)
+    log.info("%s: %s", request.name, features.summary)
+    return features
+
+
+def explain(
+    backbone: Any,
+    data: Any = None,
+    *,
+    labels: Sequence[Any] | None = None,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+    preprocessing: Rule | None = None,
+    **backbone_options: Any,
+) -> Explanation:
+    """Say what `extract` would do with the same arguments, and do nothing.
+
+    Parameters
+    ----------
+    backbone, data, ...
+        As for `extract`.
+
+    Returns
+    -------
+    Explanation
+        Counts, the store's folder and, where it does not exist, the nearest store and the
+        components of the key in which that differs. `str` of it is one line for people.
+    """
+    request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
+    return _explanation(
+        _prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
+    )
+
+
+def _check_counts(batch_size: int | None, workers: int | None) -> None:
+    for name, value in {"batch_size": batch_size, "workers": workers}.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InvalidRequest(f"{name}={value!r} must be a whole number from 1.", received=value)
+
+
+def _prepare(
+    request: Any,
+    data: Any,
+    labels: Sequence[Any] | None,
+    cache_dir: str | os.PathLike[str] | None,
+    workers: int | None,
+    retry_failed: bool,
+    progress: bool | None,
+) -> _Prepared:
+    cache = cachedir.cache_folder(cache_dir)
+    is_sample = data is None and not os.environ.get(cachedir.DATA_VARIABLE)
+    dataset = _default_data(cache, progress) if data is None else load_dataset(data, labels)
+    with progress_bar(len(dataset), "Looking", "images", progress) as bar:
+        files = identify(
+            dataset.paths,
+            dataset.root,
+            cachedir.index_folder(cache),
+            workers=workers or default_workers(),
+            on_read=bar.update,
+        )
+    resolved = resolve(request, cachedir.weights_folder(cache), random_allowed=is_sample)
+    return _planned(dataset, files, resolved, cache, retry_failed)
+
+
+def _planned(
+    dataset: Dataset, files: list[Identified], resolved: Resolved, cache: Path, retry_failed: bool
+) -> _Prepared:
+    folder = cachedir.stores_folder(cache) / resolved.spec.folder
+    store = Store(folder) if folder.is_dir() and any(folder.glob("*.json")) else None
+    ids = [file.image_id for file in files if file.image_id is not None]
+    stored: set[str] = set()
+    if store is not None and ids:
+        present = store.contains(ids)
+        stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
+    known_bad = store.quarantined if store is not None else {}
+    plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
+    return _Prepared(dataset, files, resolved, cache, store, plan)
+
+
+def _default_data(cache: Path, progress: bool | None) -> Dataset:
+    folder = os.environ.get(cachedir.DATA_VARIABLE)
+    if folder:
+        return load_dataset(folder)
+    from .datasets import sample
+
+    return sample(cache, progress=progress)
+
+
+def _explanation(job: _Prepared) -> Explanation:
+    spec = job.resolved.spec
+    nearest, names, values = None, [], {}
+    if job.store is None:
+        stores = list(find_stores(cachedir.stores_folder(job.cache)))
+        manifests = dict(stores)
+        found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
+        if found is not None:
+            nearest, _, names = found
+            here = {**spec.components(), **job.resolved.request.about()}
+            there = {**manifests[nearest].spec.components(), **manifests[nearest].about}
+            values = {name: (str(there[name]), str(here[name])) for name in names}
+    return Explanation(
+        images=len(job.dataset),
+        stored=job.plan.stored,
+        to_compute=len(job.plan.compute),
+        quarantined=len(job.plan.quarantined),
+        folder=job.folder,
+        exists=job.store is not None,
+        spec=spec,
+        nearest=nearest,
+        differs_in=names,
+        values=values,
+    )
+
+
+def _loaded(job: _Prepared, retry_failed: bool) -> _Prepared:
+    """Make sure that the backbone is built and is the one that the plan was made for."""
+    if job.resolved.backbone is not None:
+        return job
+    resolved = build(job.resolved.request, cachedir.weights_folder(job.cache))
+    if resolved.spec == job.resolved.spec:
+        return replace(job, resolved=resolved)
+    # The remembered hash was wrong (a weights file replaced within a tick of the clock,
+    # say): rows must go where their real key says, so plan again.
+    return _planned(job.dataset, job.files, resolved, job.cache, retry_failed)
+
+
+def _compute(
+    job: _Prepared, batch_size: int, workers: int | None, progress: bool | None
+) -> dict[str, str]:
+    """Compute and commit what the plan lists; return content id -> reason of failures."""
+    spec, backbone = job.resolved.spec, job.resolved.backbone
+    assert backbone is not None
+    about = job.resolved.request.about()
+    store = Store.create(job.folder, spec, job.resolved.width, about)
+    versions = provenance()
+    how = job.resolved.request.resize
+
+    def load(item: tuple[int, str]) -> Pixels:
+        return load_pixels(job.dataset.paths[item[0]], spec.image_size, how, item[1])
+
+    bad: dict[str, BadImage] = {}
+    bar = progress_bar(len(job.plan.compute), job.resolved.request.name, "images", progress)
+    stream = batches(job.plan.compute, load, batch_size, workers or default_workers())
+    # One thread commits while the next batch is in the backbone; never more than one
+    # batch waits for the disk, so that a kill costs at most what was in flight.
+    with ThreadPoolExecutor(1, "featcache-commit") as committer, bar:
+        pending: Future[str] | None = None
+        try:
+            for batch in stream:
+                bad.update({item[1]: failure for item, failure in batch.failures})
+                bar.update(len(batch.failures))
+                if not batch.items:
+                    continue
+                rows = _checked(backbone, batch.pixels, bad, batch.items)
+                if pending is not None:
+                    pending.result()
+                ids = [item[1] for item in batch.items]
+                keep = [i for i, image_id in enumerate(ids) if image_id not in bad]
+                if keep:
+                    pending = committer.submit(
+                        store.append, rows[keep], [ids[i] for i in keep], versions
+                    )
+                bar.update(len(ids))
+            if pending is not None:
+                pending.result()
+        except KeyboardInterrupt:
+            log.warning("Interrupted. What was committed stays; run the same again to go on.")
+            raise
+        finally:
+            stream.close()
+            committer.shutdown(wait=True)  # the last batch is committed also on Ctrl-C
+            store.add_to_quarantine({i: b.reason for i, b in bad.items() if b.lasting})
+    store.write_manifest()
+    maintenance.compact(store)
+    store.close()
+    return {image_id: failure.reason for image_id, failure in bad.items()}
+
+
+def _checked(
+    backbone: Backbone, pixels: Pixels, bad: dict[str, BadImage], items: list[tuple[int, str]]
+) -> Any:
+    rows = backbone.embed(pixels)
+    for i in np.flatnonzero(~np.isfinite(rows).all(axis=1)):
+        bad[items[i][1]] = BadImage("the backbone gives values for it that are not finite")
+    return rows
+
+
+def _join(job: _Prepared, failures: dict[str, str], seconds: float) -> Features:
+    """Give each stored image its row and each other one its reason, in the set's order."""
+    dataset = job.dataset
+    reasons = dict(job.plan.quarantined)
+    for position, file in enumerate(job.files):
+        if position not in reasons and file.image_id in failures:
+            reasons[position] = failures[file.image_id]
+    kept = np.array([i for i in range(len(dataset)) if i not in reasons], np.int64)
+    labels = dataset.labels
+    quarantined = [
+        Quarantined(dataset.paths[i], reason, i, labels[i] if labels is not None else None)
+        for i, reason in sorted(reasons.items())
+    ]
+    if not len(kept):
+        raise NoUsableImages(_nothing_usable(quarantined), quarantined=quarantined)
+    store = Store(job.folder)
+    ids = [str(job.files[i].image_id) for i in kept]
+    kept_set = dataset.take(kept.tolist())
+    classes = dataset.classes
+    codes = {name: code for code, name in enumerate(classes or [])}
+    request = job.resolved.request
+    return Features(
+        X=StoredRows(store, pack_ids(ids)),
+        y=None if kept_set.labels is None else np.array([codes[v] for v in kept_set.labels]),
+        classes=classes,
+        paths=list(kept_set.paths),
+        ids=ids,
+        positions=kept,
+        spec=job.resolved.spec,
+        summary=ExtractionSummary(
+            stored=job.plan.stored,
+            computed=len(job.plan.compute) - len(failures),
+            quarantined=len(quarantined),
+            seconds=seconds,
+            folder=job.folder,
+            backbone=request.name,
+            weights=request.weights.origin,
+        ),
+        quarantined=quarantined,
+        parts=None if kept_set.split is None else list(kept_set.split),
+        attributes={name: list(values) for name, values in kept_set.attributes.items()},
+    )
+
+
+def _nothing_usable(quarantined: list[Quarantined]) -> str:
+    shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
+    return (
+        f"None of the {len(quarantined)} images can be used. The first are {shown}. Mend or "
+        "replace them; retry_failed=True (--retry-failed) tries the same files once more."
+    )

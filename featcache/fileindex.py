@@ -1,0 +1,128 @@
+"""Which file holds which image: content ids, remembered as long as a file is unchanged.
+
+Like git's index: if path, size, times and inode are those of the last look, the content
+is too, and a folder of thousands of photos costs one `stat` a file. The index is a cache
+of a cache: losing it costs reading the files once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from .atomic import make_folder, write_atomic
+from .errors import StoreWriteError
+from .images import BadImage, FileState, content_id, file_state, read_file
+
+VERSION = 1
+# A file changed this shortly before it was read may change again within one tick of the
+# clock, with the same size and times; such a file is read again next time.
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A path's content id, or the reason why it has none."""
+
+    image_id: str | None
+    reason: str | None = None
+
+
+def identify(
+    paths: Sequence[str],
+    root: str,
+    folder: Path,
+    *,
+    workers: int = 4,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> list[Identified]:
+    """Find the content id of each path, reading only files that are new or changed.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Absolute paths.
+    root : str
+        The data set's folder; names the index file.
+    folder : Path
+        Where index files live.
+    workers : int
+        Threads that read and hash.
+    on_read : callable
+        Called with 1 for each path settled, for a progress bar.
+
+    Returns
+    -------
+    list of Identified
+        In the order of `paths`.
+    """
+    file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
+    known = _load(file)
+    fresh: dict[str, tuple[Any, ...]] = {}
+
+    def settle(path: str) -> Identified:
+        try:
+            try:
+                state = file_state(os.stat(path))
+                entry = known.get(path)
+                if entry is not None and entry[:4] == astuple(state):
+                    return Identified(entry[4])
+            except (OSError, ValueError):
+                pass  # reading will give the reason
+            started = time.time_ns()
+            data, state = read_file(path)
+            image_id = content_id(data)
+            if _settled(state, started):
+                fresh[path] = (*astuple(state), image_id)
+            return Identified(image_id)
+        except BadImage as bad:
+            return Identified(None, bad.reason)
+
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        found = list(_watched(pool.map(settle, paths), on_read))
+    if fresh:
+        _save(file, {**known, **fresh})
+    return found
+
+
+def _watched(items: Iterator[Identified], on_read: Callable[[int], None]) -> Iterator[Identified]:
+    for item in items:
+        on_read(1)
+        yield item
+
+
+def _settled(state: FileState, read_at_ns: int) -> bool:
+    return max(state.mtime_ns, state.ctime_ns) < read_at_ns - _RACY_NS
+
+
+def _load(file: Path) -> dict[str, tuple[Any, ...]]:
+    """Read an index; anything odd about it makes it empty."""
+    try:
+        payload = json.loads(file.read_bytes())
+        body = payload["entries"]
+        if payload["version"] != VERSION or payload["checksum"] != _checksum(body):
+            return {}
+        return {path: tuple(entry) for path, entry in body.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
+    body = {path: list(entry) for path, entry in entries.items()}
+    payload = {"version": VERSION, "checksum": _checksum(body), "entries": body}
+    # A full disk or an odd file name must not stop an extraction for the sake of the index.
+    with contextlib.suppress(StoreWriteError, UnicodeError):
+        make_folder(file.parent)
+        write_atomic(file, json.dumps(payload).encode(), what="the file index", durable=False)
+
+
+def _checksum(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

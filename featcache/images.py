@@ -1,0 +1,228 @@
+"""File -> bytes -> RGB uint8 pixels, the same on every machine; or a reason why not.
+
+The rules below are part of the cache key through `DECODE_VERSION`: a change in what
+pixels a file gives must raise it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+DECODE_VERSION = 1
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .mpo".split(),
+)
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+RESIZES = ("stretch", "crop", "pad")
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 512 * 2**20
+
+Pixels = NDArray[np.uint8]
+
+
+class BadImage(Exception):
+    """An image cannot be used; the message is the reason that its quarantine entry gives.
+
+    Parameters
+    ----------
+    reason : str
+        For people, in one sentence.
+    lasting : bool
+        Whether the same bytes would fail again. A missing permission is not lasting.
+    """
+
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lasting = lasting
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a `stat` tells of a file; while it is the same, so is the content."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def read_file(path: str | Path) -> tuple[bytes, FileState]:
+    """Read a whole regular file.
+
+    Returns
+    -------
+    (bytes, FileState)
+        The content, and the state that it was read in.
+
+    Raises
+    ------
+    BadImage
+        Not a regular file (opening a pipe would wait forever), unreadable, too large, or
+        changed while it was read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise BadImage(f"cannot be opened: {_reason(error)}", lasting=False) from error
+    with os.fdopen(handle, "rb") as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise BadImage("is not a regular file", lasting=False)
+        if before.st_size > MAX_BYTES:
+            raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+        try:
+            data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise BadImage(f"cannot be read: {_reason(error)}", lasting=False) from error
+        after = file_state(os.fstat(file.fileno()))
+    if after != file_state(before) or len(data) != after.size:
+        raise BadImage("changed while it was being read", lasting=False)
+    return data, after
+
+
+def file_state(status: os.stat_result) -> FileState:
+    """Pick the fields of a `stat` result that tell a changed file from an unchanged one."""
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def content_id(data: bytes) -> str:
+    """Return an image's identity: the SHA-256 of its file's bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode a file's bytes to an upright 8-bit RGB image.
+
+    The first frame of JPEG, PNG, WebP, BMP, GIF and TIFF. EXIF orientation is applied,
+    transparency is laid on white, CMYK and palettes are converted, 16 bits are scaled to
+    8 with rounding. Colour profiles are not applied, as in `keras.utils.load_img`.
+
+    Raises
+    ------
+    BadImage
+        With the reason: empty, not an image, truncated, too many pixels, unknown layout.
+
+    Examples
+    --------
+    >>> decode(b"")
+    Traceback (most recent call last):
+        ...
+    featcache.images.BadImage: the file is empty
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Our own limit below is the stricter one; odd metadata is not a bad image.
+            warnings.simplefilter("ignore")
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(image)
+            image.load()
+            return _to_rgb(_upright(image))
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage(f"is not an image of a known format ({_head(data)})") from error
+    except MemoryError as error:
+        raise BadImage("needs more memory than there is", lasting=False) from error
+    except Exception as error:  # codecs raise whatever they like on damaged data
+        raise BadImage(f"is damaged: {_reason(error)}") from error
+
+
+def resize(image: Image.Image, size: tuple[int, int], how: str = "stretch") -> Pixels:
+    """Bring an RGB image to a size with Pillow's antialiased bilinear filter.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        RGB.
+    size : (int, int)
+        Height and width.
+    how : {"stretch", "crop", "pad"}
+        Ignore the aspect ratio, cut the middle out, or put black bars around.
+
+    Returns
+    -------
+    ndarray (h, w, 3), uint8
+    """
+    target = (size[1], size[0])
+    filter_ = Image.Resampling.BILINEAR
+    if how == "stretch":
+        image = image if image.size == target else image.resize(target, filter_)
+    elif how == "crop":
+        image = ImageOps.fit(image, target, filter_)
+    else:
+        image = ImageOps.pad(image, target, filter_, color=(0, 0, 0))
+    return np.asarray(image, dtype=np.uint8)
+
+
+def load_pixels(path: str | Path, size: tuple[int, int], how: str, expected_id: str) -> Pixels:
+    """Read, check that the content is still the one planned for, decode and resize.
+
+    Raises
+    ------
+    BadImage
+        As `read_file` and `decode`, and if the file is no longer what `expected_id` names:
+        its pixels would be stored under another image's name.
+    """
+    data, _ = read_file(path)
+    if content_id(data) != expected_id:
+        raise BadImage("was replaced since it was listed; run again", lasting=False)
+    return resize(decode(data), size, how)
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise BadImage(f"has no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,} in all")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF says nothing of the pixels, which are sound
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = _sixteen_to_eight(image)
+    if image.mode == "F":
+        raise BadImage("holds floating-point pixels, whose range is unknown")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _sixteen_to_eight(image: Image.Image) -> Image.Image:
+    values: NDArray[Any] = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage("holds 32-bit pixels beyond the 16-bit range")
+    # 65535 / 255 = 257; Pillow's own conversion would clip at 255 instead.
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _head(data: bytes) -> str:
+    return "it starts with " + repr(data[:12])[1:]

@@ -1,0 +1,163 @@
+"""Care for a store: verify every byte, set damaged shards aside, merge small shards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from .errors import StoreCorrupt, StoreFormatError
+from .hdf5 import ShardReader
+from .lease import lease
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import Manifest, read_manifest
+from .specs import BackboneSpec
+from .store import Damage, Store, check_bytes
+
+log = logging.getLogger("featcache")
+
+SMALL_SHARD_BYTES = 32 * 2**20
+MANY_SMALL_SHARDS = 24
+
+
+def verify(folder: str | Path) -> list[Damage]:
+    """Check every shard and the manifest of a store.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    list of Damage
+        Empty if every byte is the one that was committed.
+    """
+    folder = Path(folder)
+    found: list[Damage] = []
+    listed: dict[str, int] = {}
+    try:
+        listed = dict(read_manifest(folder).shards)
+    except FileNotFoundError:
+        found.append(Damage(MANIFEST_NAME, 0, "is missing"))
+    except (StoreCorrupt, StoreFormatError) as error:
+        found.append(Damage(MANIFEST_NAME, 0, str(error.evidence.get("reason", error))))
+    present = {path.name for path in folder.glob("*.h5")}
+    found += [Damage(n, rows, "is missing") for n, rows in listed.items() if n not in present]
+    for name in sorted(present):
+        damage = check_bytes(folder / name)
+        if damage is not None:
+            found.append(damage)
+    return found
+
+
+def repair(folder: str | Path) -> list[Damage]:
+    """Set damaged shards aside and write the manifest anew from the sound ones.
+
+    A damaged shard is renamed to ``damaged-<name>.bad``, not deleted. The next extraction
+    computes its rows again.
+
+    Returns
+    -------
+    list of Damage
+        What was found and mended.
+    """
+    folder = Path(folder)
+    damages = verify(folder)
+    for damage in damages:
+        path = folder / damage.name
+        if damage.name != MANIFEST_NAME and path.exists():
+            path.rename(folder / f"damaged-{damage.name}.bad")
+    if any(damage.name == MANIFEST_NAME for damage in damages):
+        _rebuild_manifest(folder)
+    if damages:
+        Store(folder).write_manifest()
+    return damages
+
+
+def _rebuild_manifest(folder: Path) -> None:
+    for path in sorted(folder.glob("*.h5")):
+        with contextlib.suppress(StoreCorrupt), ShardReader(path) as reader:
+            spec = BackboneSpec.from_components(reader.head.components)
+            Manifest(spec, reader.head.width).write(folder)
+            return
+    # Without a sound shard there is nothing to describe: an empty folder is a fresh start.
+    with contextlib.suppress(FileNotFoundError):
+        (folder / MANIFEST_NAME).unlink()
+
+
+def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SMALL_SHARDS) -> int:
+    """Merge small shards into larger ones, once there are many.
+
+    The merged shard is durable before a small one is removed; readers that still point to a
+    removed one look again. Only one process does this at a time; extraction by others can
+    go on meanwhile.
+
+    Parameters
+    ----------
+    small : int
+        Bytes below which a shard is small, and up to which shards are merged.
+    many : int
+        Number of small shards from which merging is worth it.
+
+    Returns
+    -------
+    int
+        Number of shards that were merged.
+    """
+    names = [n for n in store.shard_names if (store.folder / n).stat().st_size < small]
+    if len(names) < many:
+        return 0
+    with lease(store.folder) as held:
+        if not held:
+            return 0
+        store.refresh()
+        per_group = max(2, small // (4 * store.width + 64))
+        replaced: list[str] = []
+        for group in _groups(store, names, per_group):
+            replaced += _merge(store, group)
+        # First the manifest, then the removal: a kill in between leaves rows twice, which
+        # does no harm, and never a manifest that misses a shard.
+        store.write_manifest(without=replaced)
+        for name in replaced:
+            with contextlib.suppress(FileNotFoundError):
+                (store.folder / name).unlink()
+        store.refresh()
+    log.info("%s: merged %d small shards", store.folder.name, len(replaced))
+    return len(replaced)
+
+
+def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    count = 0
+    for name in names:
+        size = int(name.split("-")[2])
+        if groups[-1] and count + size > rows:
+            groups.append([])
+            count = 0
+        groups[-1].append(name)
+        count += size
+    return [group for group in groups if len(group) > 1]
+
+
+def _merge(store: Store, names: list[str]) -> list[str]:
+    parts = []
+    for name in names:
+        path = store.folder / name
+        # A damaged shard stays where it is, for verify and repair to see.
+        if check_bytes(path) is not None:
+            continue
+        with ShardReader(path) as reader:
+            rows = reader.rows(np.arange(len(reader.head.views)))
+            parts.append((name, rows, reader.head.image_ids, reader.head.views))
+    if len(parts) < 2:
+        return []
+    ids = np.concatenate([part[2] for part in parts])
+    views = np.concatenate([part[3] for part in parts])
+    keys = np.column_stack([ids, views.view("u1").reshape(-1, 4)])
+    _, first = np.unique(keys, axis=0, return_index=True)
+    first.sort()
+    rows = np.concatenate([part[1] for part in parts])[first]
+    store.append_packed(rows, ids[first], views[first], {"merged": str(len(parts))})
+    return [part[0] for part in parts]

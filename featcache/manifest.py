@@ -1,0 +1,121 @@
+"""The MANIFEST of a store: its spec, its shards, its own checksum.
+
+The folder's shards are the truth; the manifest makes a lost shard noticed, and lets a
+store be described and compared without opening a shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .atomic import write_atomic
+from .errors import FeatcacheError, StoreCorrupt, StoreFormatError
+from .hdf5 import FORMAT_VERSION
+from .specs import BackboneSpec
+
+NAME = "MANIFEST.json"
+_MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a MANIFEST holds.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+        Under which every row was computed.
+    width : int
+        Length of an embedding.
+    generation : int
+        One more at each replacement.
+    shards : mapping of str to int
+        Rows of each shard known when it was written; later shards may lie beside them.
+    about : mapping of str to str
+        What people called it: weights' origin, preprocessing rule.
+    """
+
+    spec: BackboneSpec
+    width: int
+    generation: int = 0
+    shards: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest in a store's folder, durably."""
+        body = {
+            "format_version": FORMAT_VERSION,
+            "generation": self.generation,
+            "key": self.spec.key,
+            "spec": self.spec.components(),
+            "width": self.width,
+            "shards": dict(self.shards),
+            "about": dict(self.about),
+        }
+        text = json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True)
+        write_atomic(folder / NAME, text.encode(), what="the manifest")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a store.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has none.
+    StoreFormatError
+        If a newer version wrote it.
+    StoreCorrupt
+        If its bytes are not what was written.
+    """
+    path = folder / NAME
+    if path.stat().st_size > _MAX_BYTES:
+        raise _corrupt(path, "it is far too large")
+    try:
+        body = json.loads(path.read_bytes())
+        version = body["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _corrupt(path, "it is not the JSON text that was written") from error
+    if version != FORMAT_VERSION:
+        raise StoreFormatError(
+            f"{path} has format version {version!r}; this featcache reads version "
+            f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
+            path=path,
+            version=version,
+        )
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum(body):
+        raise _corrupt(path, "its checksum does not fit its content")
+    try:
+        spec = BackboneSpec.from_components(body["spec"])
+        if spec.key != body["key"]:
+            raise _corrupt(path, "its key does not belong to its spec")
+        return Manifest(
+            spec=spec,
+            width=int(body["width"]),
+            generation=int(body["generation"]),
+            shards={str(name): int(rows) for name, rows in body["shards"].items()},
+            about={str(name): str(text) for name, text in body["about"].items()},
+        )
+    except StoreCorrupt:
+        raise
+    except (FeatcacheError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _corrupt(path, f"a field is wrong ({error})") from error
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _corrupt(path: Path, reason: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The manifest {path} cannot be trusted: {reason}. The rows are not touched by this: "
+        f"`featcache repair {path.parent}` writes it anew from the shards.",
+        path=path,
+        reason=reason,
+    )

@@ -1,0 +1,24 @@
+"""Progress bars: on a terminal, on request, and never elsewhere. The only door to tqdm."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
+    """Return a bar with `update`, `set_postfix_str` and `close`; also a context manager.
+
+    Parameters
+    ----------
+    total : int
+        Number of units; no bar is shown for none.
+    show : bool or None
+        None: if standard error is a terminal.
+    """
+    visible = sys.stderr.isatty() if show is None else show
+    return tqdm(
+        total=total, desc=what, unit=f" {unit}", disable=not visible or total == 0, leave=True
+    )

@@ -1,0 +1,264 @@
+"""What a caller asked of a backbone, checked; and its spec, remembered between sessions.
+
+The hash of the weights' values is part of the key, and takes a loaded model to compute.
+It is remembered beside the stores for each published file, file state or seed, so that a
+full cache hit needs no Keras at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import preprocessing
+from .architecture import architecture_hash
+from .atomic import make_folder, write_atomic
+from .backbone import Backbone, check_pooling
+from .errors import InvalidRequest, StoreWriteError
+from .images import DECODE_VERSION, RESIZES
+from .specs import BackboneSpec, Recipe, content_key, find_recipe
+from .weights import Weights, choose_weights, ensure_available, identity
+
+_MEMO_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A backbone as asked for; `make_request` builds it.
+
+    Attributes
+    ----------
+    recipe : Recipe or None
+        Row of the table; None for the user's own model.
+    model : keras.Model or None
+        The user's own model.
+    layer, pooling : str or None
+        None means the recipe's layer (or the own model's output), and average pooling of
+        spatial layers.
+    image_size : (int, int)
+        Height and width in pixels.
+    resize : str
+    preprocessing : str or callable
+    weights : Weights
+    """
+
+    recipe: Recipe | None
+    model: Any
+    layer: str | None
+    pooling: str | None
+    image_size: tuple[int, int]
+    resize: str
+    preprocessing: preprocessing.Rule
+    weights: Weights
+
+    @property
+    def name(self) -> str:
+        """The backbone's name, for people."""
+        return self.recipe.name if self.recipe else str(getattr(self.model, "name", "model"))
+
+    def about(self) -> dict[str, str]:
+        """Return words for what the key holds as hashes."""
+        rule = self.preprocessing
+        return {
+            "backbone": self.name,
+            "weights": self.weights.origin,
+            "preprocessing": rule if isinstance(rule, str) else getattr(rule, "__name__", "own"),
+        }
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request's spec and embedding width; `backbone` if it had to be built for that."""
+
+    request: Request
+    spec: BackboneSpec
+    width: int
+    backbone: Backbone | None = None
+
+
+def make_request(
+    backbone: Any,
+    *,
+    layer: str | None = None,
+    pooling: str | None = None,
+    image_size: Any = None,
+    resize: str = "stretch",
+    weights: Any = "auto",
+    preprocessing_rule: preprocessing.Rule | None = None,
+) -> Request:
+    """Check the arguments that name a backbone; see `featcache.extract` for them.
+
+    Raises
+    ------
+    InvalidRequest, UnknownBackbone, WeightsUnavailable
+    """
+    check_pooling(pooling)
+    if resize not in RESIZES:
+        raise InvalidRequest(
+            f"resize={resize!r} is not known; choose one of {', '.join(RESIZES)}.", received=resize
+        )
+    if preprocessing_rule is not None:
+        preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
+    if isinstance(backbone, str):
+        recipe = find_recipe(backbone)
+        native = (recipe.image_size, recipe.image_size)
+        return Request(
+            recipe=recipe,
+            model=None,
+            layer=layer or recipe.layer,
+            pooling=pooling,
+            image_size=_size(image_size, native),
+            resize=resize,
+            preprocessing=preprocessing_rule or recipe.preprocessing,
+            weights=choose_weights(weights, recipe),
+        )
+    if not hasattr(backbone, "layers") or not hasattr(backbone, "predict_on_batch"):
+        raise InvalidRequest(
+            f"A backbone is a name or a keras.Model, not {type(backbone).__name__}.",
+            received=type(backbone).__name__,
+        )
+    if weights != "auto":
+        raise InvalidRequest("Your own model brings its weights; leave weights= out.")
+    shape = getattr(backbone, "input_shape", None) or (None, None, None, 3)
+    return Request(
+        recipe=None,
+        model=backbone,
+        layer=layer,
+        pooling=pooling,
+        image_size=_size(image_size, shape[1:3] if None not in shape[1:3] else None),
+        resize=resize,
+        preprocessing=preprocessing_rule or _rule_of(backbone),
+        weights=Weights("model"),
+    )
+
+
+def resolve(request: Request, folder: Path, *, random_allowed: bool = False) -> Resolved:
+    """Find a request's spec, from memory if it is there, else by building the backbone.
+
+    Parameters
+    ----------
+    folder : Path
+        Where weight hashes are remembered.
+    random_allowed : bool
+        See `featcache.weights.ensure_available`.
+    """
+    memo = _recall(folder, request)
+    if memo is None:
+        if request.recipe is not None:
+            weights = ensure_available(
+                request.weights, request.recipe, random_allowed=random_allowed
+            )
+            request = replace(request, weights=weights)
+            memo = _recall(folder, request)
+    if memo is not None:
+        return Resolved(request, _spec(request, **memo["spec"]), memo["width"])
+    return build(request, folder)
+
+
+def build(request: Request, folder: Path) -> Resolved:
+    """Build the backbone of a request and remember what its weights hash to."""
+    if request.recipe is not None:
+        weights = ensure_available(request.weights, request.recipe, random_allowed=False)
+        request = replace(request, weights=weights)
+    backbone = Backbone(request)
+    found = {
+        "layer": backbone.layer,
+        "weights": backbone.weights_hash,
+        "pooling": backbone.pooling,
+    }
+    _remember(folder, request, {"spec": found, "width": backbone.width})
+    return Resolved(request, _spec(request, **found), backbone.width, backbone)
+
+
+def _spec(request: Request, *, layer: str, weights: str, pooling: str) -> BackboneSpec:
+    if request.recipe is not None:
+        name = request.recipe.name
+    else:
+        try:
+            name = f"custom-{architecture_hash(request.model)[:16]}"
+        except ValueError as error:
+            raise InvalidRequest(
+                f"The model cannot be told apart from others ({error}), so its features cannot "
+                "be cached safely. Build it as a functional model of layers that describe "
+                "themselves with get_config().",
+                received=type(request.model).__name__,
+            ) from error
+    return BackboneSpec(
+        backbone=name,
+        layer=layer,
+        weights=weights,
+        pooling=pooling,
+        image_size=request.image_size,
+        resize=f"{request.resize}-bilinear",
+        decode_version=DECODE_VERSION,
+        preprocessing=preprocessing.fingerprint(request.preprocessing),
+    )
+
+
+def _memo_file(folder: Path, request: Request) -> Path | None:
+    pinned = identity(request.weights, request.recipe)
+    if request.recipe is None or not pinned:
+        return None  # the user's own model is at hand and hashed each time
+    question = {
+        "version": _MEMO_VERSION,
+        "backbone": request.recipe.name,
+        "layer": request.layer,
+        "pooling": request.pooling,
+        "image_size": list(request.image_size),
+        "weights": [str(part) for part in pinned],
+        # A new Keras may lay a backbone out anew: then its weights are looked at again.
+        "keras": metadata.version("keras"),
+    }
+    return folder / f"{content_key(question)[:32]}.json"
+
+
+def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
+    file = _memo_file(folder, request)
+    if file is None:
+        return None
+    try:
+        memo = json.loads(file.read_bytes())
+        spec = {name: str(memo["spec"][name]) for name in ("layer", "weights", "pooling")}
+        return {"spec": spec, "width": int(memo["width"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # lost or damaged: computed again
+
+
+def _remember(folder: Path, request: Request, memo: dict[str, Any]) -> None:
+    file = _memo_file(folder, request)
+    if file is not None:
+        with contextlib.suppress(StoreWriteError):  # costs a rebuild next time, no more
+            make_folder(folder)
+            write_atomic(file, json.dumps(memo).encode(), what="a weights hash", durable=False)
+
+
+def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
+    if given is None and native is not None:
+        return int(native[0]), int(native[1])
+    try:
+        pair = (given, given) if isinstance(given, int) else tuple(int(side) for side in given)
+    except (TypeError, ValueError):
+        pair = ()
+    if len(pair) != 2 or not all(1 <= side <= 4096 for side in pair):
+        what = "is needed, since the model's input size is open" if given is None else "is odd"
+        raise InvalidRequest(
+            f"image_size={given!r} {what}; give one side or (height, width) in pixels, 1 to 4096.",
+            received=given,
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _rule_of(model: Any) -> str:
+    kinds = [type(layer).__name__ for layer in model.layers[:6]]
+    if "Rescaling" in kinds or "Normalization" in kinds:
+        return "none"
+    raise InvalidRequest(
+        "How are images prepared for your model? Say preprocessing='none' (RGB 0..255 as it is), "
+        "'unit' (0..1), 'tf' (-1..1), 'torch' or 'caffe' (ImageNet's mean), or pass a function. "
+        "A wrong guess would give plausible but useless features.",
+        received=None,
+    )

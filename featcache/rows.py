@@ -1,0 +1,68 @@
+"""An array of embeddings that stays on disk until it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .rowindex import IdArray
+from .store import Store
+
+
+class StoredRows:
+    """Rows of a store as an array-like of shape (n, d), float32.
+
+    Slices, integers, masks and lists of rows read just these; `numpy.asarray` reads all.
+
+    Parameters
+    ----------
+    store : Store
+    ids : ndarray (n, 32), uint8
+        Content id of each row; repeats are allowed.
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, store: Store, ids: IdArray) -> None:
+        self._store = store
+        self._ids = ids
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return len(self._ids), self._store.width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the whole array takes in memory."""
+        return self.shape[0] * self.shape[1] * 4
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {self._store.folder}>"
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        if isinstance(rows, tuple) or (isinstance(key, tuple) and len(key) != 2):
+            raise IndexError("an array of embeddings has two dimensions: rows and columns")
+        chosen = np.arange(len(self))[rows]
+        if chosen.ndim == 0:
+            return self._store.read(self._ids[[int(chosen)]])[0][columns]
+        if chosen.ndim != 1:
+            raise IndexError("rows are chosen by a number, a slice, a mask or a list")
+        return self._store.read(self._ids[chosen])[:, columns]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("embeddings lie on disk; reading them always makes a copy")
+        values = self._store.read(self._ids)
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def take(self, rows: Any) -> StoredRows:
+        """Return the array-like of some rows, without reading them."""
+        return StoredRows(self._store, self._ids[rows])

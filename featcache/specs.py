@@ -1,0 +1,209 @@
+"""What is asked of a backbone, what identifies its features, and the one key function.
+
+`Recipe` is a row of the table of backbones. `BackboneSpec` holds everything that changes
+an embedding and nothing else; its `key` names the store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from typing import Any
+
+from .errors import InvalidRequest, UnknownBackbone
+
+POOLINGS = ("avg", "max", "flat")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of the table: all that belongs together for one `keras.applications` model.
+
+    Attributes
+    ----------
+    name, constructor : str
+        Our name (``"resnet50_v2"``) and Keras' (``"ResNet50V2"``).
+    module : str
+        The module of `keras.applications` that holds its ``preprocess_input``.
+    image_size : int
+        Native side in pixels.
+    preprocessing : str
+        A rule of `featcache.preprocessing`.
+    layer, width : str, int
+        The penultimate layer and the width of its embedding.
+    parameters : int
+        Number of weights, classification top included.
+    second_scaling : bool
+        EfficientNet's ImageNet weights expect a further division by the square root of the
+        channels' deviation, which Keras adds to the graph for ``weights="imagenet"`` alone.
+    file, url, hash : str, str, str or None
+        ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
+    """
+
+    name: str
+    constructor: str
+    module: str
+    image_size: int
+    preprocessing: str
+    layer: str
+    width: int
+    parameters: int
+    second_scaling: bool
+    file: str
+    url: str
+    hash: str | None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@functools.cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return the table of backbones, by name."""
+    text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
+    return {row["name"]: Recipe(**row) for row in json.loads(text)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Look a backbone up; case, ``_`` and ``-`` do not matter.
+
+    Raises
+    ------
+    UnknownBackbone
+        With the nearest names.
+
+    Examples
+    --------
+    >>> find_recipe("ResNet50").layer, find_recipe("inception-resnet-v2").width
+    ('avg_pool', 1536)
+    """
+    table = {_plain(known): recipe for known, recipe in recipes().items()}
+    recipe = table.get(_plain(name))
+    if recipe is None:
+        near = difflib.get_close_matches(_plain(name), table, n=4, cutoff=0.5)
+        names = [table[match].name for match in near]
+        hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
+        raise UnknownBackbone(
+            f"There is no backbone {name!r}. {hint}`featcache backbones` lists all "
+            f"{len(table)}; your own keras.Model can be passed instead of a name.",
+            received=name,
+            near=names,
+        )
+    return recipe
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Everything that changes an embedding, and nothing else.
+
+    Two specs with the same fields give the same features on any machine; where images lie,
+    how they are batched, which engine runs and which versions are installed is no part of it.
+
+    Attributes
+    ----------
+    backbone : str
+        Name in the table, or ``custom-<hash of the architecture>``.
+    layer : str
+        The layer whose output is kept, named as in a fresh Keras session.
+    weights : str
+        SHA-256 over the values of all weights up to that layer.
+    pooling : str
+        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as it is in fact applied.
+    image_size : (int, int)
+        Height and width fed to the backbone, in pixels.
+    resize : str
+        How an image is brought to that size, with its filter.
+    decode_version : int
+        Version of the rules from file to pixels in `featcache.images`.
+    preprocessing : str
+        Fingerprint of the preprocessing rule.
+    precision : str
+        Number format of the forward pass.
+    views : str
+        ``"plain"``: the image as it is.
+    """
+
+    backbone: str
+    layer: str
+    weights: str
+    pooling: str
+    image_size: tuple[int, int]
+    resize: str
+    decode_version: int
+    preprocessing: str
+    precision: str = "float32"
+    views: str = "plain"
+
+    def components(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON knows them."""
+        values = asdict(self)
+        values["image_size"] = list(self.image_size)
+        return values
+
+    @classmethod
+    def from_components(cls, components: Mapping[str, Any]) -> BackboneSpec:
+        """Rebuild a spec from `components`; strict, since files may hold anything.
+
+        Raises
+        ------
+        InvalidRequest
+            On a missing or unknown field or a wrong type.
+        """
+        expected = {field.name for field in fields(cls)}
+        if set(components) != expected:
+            odd = sorted(expected ^ set(components))
+            raise InvalidRequest(f"A spec has wrong or missing fields: {odd}.", received=odd)
+        values = dict(components)
+        size = values["image_size"]
+        if not (isinstance(size, (list, tuple)) and len(size) == 2):
+            raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
+        values["image_size"] = tuple(size)
+        spec = cls(**values)
+        spec.key  # noqa: B018  computing the key checks every type
+        return spec
+
+    @property
+    def key(self) -> str:
+        """The cache key, 64 hexadecimal digits."""
+        return content_key(self.components())
+
+    @property
+    def folder(self) -> str:
+        """Name of the store's folder: the backbone for people, the key for certainty."""
+        return f"{self.backbone}-{self.key[:16]}"
+
+
+def content_key(components: Mapping[str, Any]) -> str:
+    """Hash named components: SHA-256 over one canonical JSON text.
+
+    Only strings, integers, booleans, None and lists of them are known. Whatever else
+    appears raises `TypeError`, since a guess at its text could make two things one.
+    """
+    canonical = json.dumps(
+        {name: _strict(value) for name, value in components.items()},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+    )
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _strict(value: Any) -> Any:
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if type(value) in (list, tuple):
+        return [_strict(item) for item in value]
+    raise TypeError(f"a cache key cannot hold a {type(value).__name__}: {value!r}")
+
+
+def differing(one: BackboneSpec, other: BackboneSpec) -> list[str]:
+    """Names of the components in which two specs differ, in the order of the fields."""
+    mine, theirs = one.components(), other.components()
+    return [name for name in mine if mine[name] != theirs[name]]

@@ -1,0 +1,403 @@
+"""A folder of immutable, sealed shards that holds the embeddings of one spec.
+
+A row is committed by the rename of the shard that holds it; no committed byte is ever
+rewritten. Any number of processes may append to one store and read it at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import hdf5
+from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
+from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import Manifest, read_manifest
+from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
+from .specs import BackboneSpec
+
+log = logging.getLogger("featcache")
+
+_SHARD = re.compile(r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5")
+_QUARANTINE = re.compile(r"[0-9a-f]{8}-\d{6,}-[0-9a-f]{64}\.quarantine\.json")
+_OPEN_SHARDS = 64
+_STALE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a store that is not what was committed."""
+
+    name: str
+    rows: int
+    reason: str
+
+
+class Store:
+    """The embeddings of one spec, on disk.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing store.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    width : int
+        Length of an embedding.
+    damaged : list of Damage
+        Shards that were passed over, since they cannot be read or are missing; their rows
+        count as not stored.
+    quarantined : dict of str to str
+        Content id -> reason, for images that cannot be decoded.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            self._manifest = read_manifest(self.folder)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{self.folder} is not a store: it has no {MANIFEST_NAME}. `featcache ls` lists "
+                "the stores of a cache folder.",
+                path=self.folder,
+            ) from error
+        self._worker = uuid.uuid4().hex[:8]
+        self._sequence = 0
+        self._heads: dict[str, hdf5.ShardHead] = {}
+        self._open: OrderedDict[str, hdf5.ShardReader] = OrderedDict()
+        self._lock = threading.RLock()
+        self.refresh()
+
+    @classmethod
+    def create(
+        cls, folder: Path, spec: BackboneSpec, width: int, about: Mapping[str, str] | None = None
+    ) -> Store:
+        """Open the store of a spec for appending; make it if it is not there.
+
+        Raises
+        ------
+        StoreMismatch
+            If the folder holds rows of another spec or width.
+        StoreWriteError
+            If it cannot be made.
+        """
+        if not (folder / MANIFEST_NAME).exists():
+            make_folder(folder)
+            Manifest(spec, width, about=about or {}).write(folder)
+        store = cls(folder)
+        if store.spec != spec or store.width != width:
+            raise StoreMismatch(
+                f"{folder} holds embeddings of another specification (width {store.width}, key "
+                f"{store.spec.key[:16]}) than the requested one (width {width}, key "
+                f"{spec.key[:16]}). Name another cache folder.",
+                path=folder,
+                stored=store.spec,
+                requested=spec,
+            )
+        store._remove_stale_temporaries()
+        return store
+
+    # Looking
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The specification of all rows."""
+        return self._manifest.spec
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self._manifest.width
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What people call it: the weights' origin and the preprocessing rule."""
+        return self._manifest.about
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The names of the sound shards, sorted."""
+        return list(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of different rows."""
+        return self._index.distinct()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.folder} {len(self)} rows x {self.width}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}  # open files and locks do not travel to a worker
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def size_on_disk(self) -> int:
+        """Return the bytes of all files of the store."""
+        return sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
+
+    def refresh(self) -> None:
+        """Take in what others have committed since this store was opened."""
+        with self._lock:
+            present = {p.name for p in self.folder.iterdir()}
+            shards = sorted(name for name in present if _SHARD.fullmatch(name))
+            self.damaged: list[Damage] = [
+                Damage(name, rows, "is missing")
+                for name, rows in self._manifest.shards.items()
+                if name not in present
+            ]
+            heads = {name: head for name in shards if (head := self._head(name)) is not None}
+            for name in set(self._open) - set(heads):
+                self._open.pop(name).close()
+            self._heads = heads
+            self._names = list(heads)
+            self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
+            self.quarantined = self._read_quarantine(present)
+
+    def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell for each content id whether its row is stored."""
+        return self._index.find_positions(pack_ids(ids))[1]
+
+    def ids(self) -> list[str]:
+        """Return the content ids of all rows, shard by shard, each once."""
+        everything = [h.image_ids for h in self._heads.values()]
+        return list(dict.fromkeys(unpack_ids(np.concatenate(everything)))) if everything else []
+
+    def read(self, ids: Sequence[str] | IdArray) -> NDArray[np.float32]:
+        """Read the embeddings of some images.
+
+        Parameters
+        ----------
+        ids : sequence of str, or ndarray (n, 32) of uint8
+            Content ids; repeats are allowed.
+
+        Returns
+        -------
+        ndarray (n, width), float32
+            In the order of `ids`.
+
+        Raises
+        ------
+        MissingRows
+            If an id is not stored.
+        StoreCorrupt
+            If a shard's bytes are not those that were committed. No row of it is returned.
+        """
+        packed = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
+        with self._lock:
+            for attempt in (1, 2):
+                shard, row = self._index.find(packed)
+                if (shard < 0).any() and attempt == 2:
+                    break
+                try:
+                    if (shard >= 0).all():
+                        return self._gather(shard, row)
+                except FileNotFoundError:
+                    pass  # merged into a larger shard by another process: look again
+                self._reload()
+            missing = unpack_ids(packed[shard < 0])
+        raise MissingRows(
+            f"{len(missing)} of {len(packed)} images are not stored in {self.folder} (the first "
+            f"is {missing[0][:16] if missing else '?'}...). Extract them first.",
+            path=self.folder,
+            ids=missing,
+        )
+
+    def _reload(self) -> None:
+        self._manifest = read_manifest(self.folder)
+        self.refresh()
+
+    def _gather(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
+        result = np.empty((len(shard), self.width), np.float32)
+        for number in np.unique(shard):
+            here = np.flatnonzero(shard == number)
+            result[here] = self._reader(self._names[number]).rows(row[here])
+        return result
+
+    def _reader(self, name: str) -> hdf5.ShardReader:
+        """Return an open shard whose SHA-256 was found to be the one in its name."""
+        reader = self._open.get(name)
+        if reader is None:
+            damage = check_bytes(self.folder / name)
+            if damage is not None:
+                raise hdf5._corrupt(self.folder / name, damage.reason)
+            reader = self._open[name] = hdf5.ShardReader(self.folder / name)
+            while len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(name)
+        return reader
+
+    def _head(self, name: str) -> hdf5.ShardHead | None:
+        if name in self._heads:
+            return self._heads[name]
+        rows = int(_SHARD.fullmatch(name)["rows"])  # type: ignore[index]
+        try:
+            with hdf5.ShardReader(self.folder / name) as reader:
+                head = reader.head
+            if head.components != self.spec.components() or head.width != self.width:
+                raise StoreMismatch("its spec is not the store's", stored=head.components)
+            if len(head.views) != rows:
+                raise StoreCorrupt("its number of rows is not the one in its name")
+        except FileNotFoundError:
+            return None
+        except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
+            reason = error.evidence.get("reason", str(error))
+            self.damaged.append(Damage(name, rows, reason))
+            log.warning(
+                "%s: passed over a shard of %d rows, since %s. `featcache repair %s` sets it aside.",
+                name, rows, reason, self.folder,
+            )  # fmt: skip
+            return None
+        return head
+
+    # Writing
+
+    def append(
+        self,
+        embeddings: NDArray[np.float32],
+        ids: Sequence[str],
+        provenance: Mapping[str, str] | None = None,
+    ) -> str:
+        """Commit rows as one sealed shard.
+
+        Parameters
+        ----------
+        embeddings : ndarray (n, width)
+            Finite; stored as float32.
+        ids : sequence of str
+            Content id of each row.
+        provenance : mapping of str to str, optional
+            Versions and engine, stored beside the rows.
+
+        Returns
+        -------
+        str
+            The shard's name. Once this returns, the rows outlive a crash.
+
+        Raises
+        ------
+        StoreMismatch
+            If the shape does not fit.
+        StoreWriteError
+            If the system refuses the write. Nothing committed before is touched.
+        """
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
+            raise StoreMismatch(
+                f"Rows of shape {embeddings.shape} came with {len(ids)} ids for a store of width "
+                f"{self.width}.",
+                stored=self.width,
+                requested=embeddings.shape,
+            )
+        return self.append_packed(
+            rows, pack_ids(ids), np.zeros(len(ids), np.int32), provenance or {}
+        )
+
+    def append_packed(
+        self,
+        rows: NDArray[np.float32],
+        ids: IdArray,
+        views: NDArray[np.int32],
+        provenance: Mapping[str, str],
+    ) -> str:
+        """Commit rows whose ids are already (n, 32) bytes; see `append`."""
+        data = hdf5.encode_shard(rows, ids, views, self.spec.components(), provenance)
+        self._sequence += 1
+        sha = hashlib.sha256(data).hexdigest()
+        name = f"{self._worker}-{self._sequence:06d}-{len(rows)}-{sha}.h5"
+        write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
+        return name
+
+    def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Remember images that cannot be decoded, by content id, with the reason."""
+        if not reasons:
+            return
+        data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
+        self._sequence += 1
+        sha = hashlib.sha256(data).hexdigest()
+        name = f"{self._worker}-{self._sequence:06d}-{sha}.quarantine.json"
+        write_atomic(self.folder / name, data, what="the quarantine list")
+        self.quarantined.update(reasons)
+
+    def write_manifest(self, without: Collection[str] = ()) -> None:
+        """List the present shards in the manifest, so that a lost one is noticed.
+
+        Parameters
+        ----------
+        without : collection of str
+            Shards that are about to be removed, since their rows are in another one.
+        """
+        self.refresh()
+        shards = {n: len(self._heads[n].views) for n in self._names if n not in set(without)}
+        if shards != dict(self._manifest.shards):
+            generation = self._manifest.generation + 1
+            self._manifest = replace(self._manifest, shards=shards, generation=generation)
+            self._manifest.write(self.folder)
+
+    def close(self) -> None:
+        """Close the open shards; the store can go on being used."""
+        with self._lock:
+            for reader in self._open.values():
+                reader.close()
+            self._open.clear()
+
+    def _read_quarantine(self, present: set[str]) -> dict[str, str]:
+        reasons: dict[str, str] = {}
+        for name in sorted(present):
+            if not _QUARANTINE.fullmatch(name):
+                continue
+            # A damaged list costs one more try at each of its images, nothing else.
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+                data = (self.folder / name).read_bytes()
+                if hashlib.sha256(data).hexdigest() in name:
+                    reasons.update(json.loads(data)["quarantine"])
+        return reasons
+
+    def _remove_stale_temporaries(self) -> None:
+        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+
+
+def check_bytes(path: Path) -> Damage | None:
+    """Compare a shard's SHA-256 with the one in its name; None if they agree."""
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        return Damage(path.name, 0, "its name is not that of a shard")
+    sum_ = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sum_.update(block)
+    if sum_.hexdigest() != match["sha"]:
+        return Damage(path.name, int(match["rows"]), "its SHA-256 is not the one in its name")
+    return None
+
+
+def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Yield each store of a cache folder with its manifest; damaged manifests are logged."""
+    if not cache_dir.is_dir():
+        return
+    for folder in sorted(cache_dir.iterdir()):
+        if (folder / MANIFEST_NAME).is_file():
+            try:
+                yield folder, read_manifest(folder)
+            except (StoreCorrupt, StoreFormatError) as error:
+                log.warning("%s", error)

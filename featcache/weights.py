@@ -1,0 +1,223 @@
+"""Which weights a backbone gets, and where their file is. Knows files, not Keras."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import socket
+import threading
+import urllib.parse
+import warnings
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidRequest, RandomWeightsWarning, WeightsMismatch, WeightsUnavailable
+from .images import file_state
+from .specs import Recipe
+
+log = logging.getLogger("featcache")
+
+_REACH_SECONDS = 6.0
+_SUFFIXES = (".weights.h5", ".h5")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are at hand.
+
+    Attributes
+    ----------
+    kind : {"imagenet", "file", "random", "model"}
+    path : Path or None
+        The file, for the first two; None also if the ImageNet file is not on disk yet.
+    seed : int
+        For ``"random"``.
+    """
+
+    kind: str
+    path: Path | None = None
+    seed: int = 0
+
+    @property
+    def origin(self) -> str:
+        """For people: where the values come from."""
+        if self.kind == "random":
+            return f"random (seed {self.seed})"
+        return {"imagenet": "imagenet", "model": "the model passed"}.get(self.kind, str(self.path))
+
+
+def choose_weights(weights: Any, recipe: Recipe) -> Weights:
+    """Read the argument ``weights=`` of `featcache.extract`.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "random", "random:SEED"}, path or None
+        None is Keras' word for ``"random"``.
+
+    Raises
+    ------
+    InvalidRequest, WeightsUnavailable
+        For a word that means nothing, and a path where no file is.
+    """
+    if weights is None or weights == "random":
+        return Weights("random")
+    if isinstance(weights, str) and weights in ("auto", "imagenet"):
+        return Weights("imagenet", imagenet_path(recipe))
+    if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d+)", weights)):
+        return Weights("random", seed=int(match[1]))
+    if not isinstance(weights, (str, os.PathLike)):
+        raise InvalidRequest(
+            f"weights= can be 'auto', 'imagenet', 'random', 'random:SEED' or a path, not "
+            f"{type(weights).__name__}. A whole keras.Model goes where the backbone's name stands.",
+            received=weights,
+        )
+    path = Path(os.path.abspath(os.path.expanduser(os.fspath(weights))))
+    if not path.is_file():
+        raise WeightsUnavailable(
+            f"There is no weights file {path}. weights= can be 'auto', 'imagenet', 'random', "
+            "'random:SEED' or the path of a file made by model.save_weights().",
+            file=path,
+        )
+    if not path.name.endswith(_SUFFIXES):
+        raise InvalidRequest(
+            f"A weights file ends in .weights.h5 (Keras 3) or .h5 (older), not {path.name!r}. "
+            "A whole saved model can be loaded with keras.saving.load_model and passed instead "
+            "of the backbone's name.",
+            received=str(path),
+        )
+    if recipe.hash and path.name == recipe.file and _file_hash(path, recipe.hash) == recipe.hash:
+        return Weights("imagenet", path)
+    return Weights("file", path)
+
+
+def keras_models_folder() -> Path:
+    """Return the folder in which Keras keeps downloaded weights."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models"
+
+
+def imagenet_path(recipe: Recipe) -> Path | None:
+    """Return the backbone's ImageNet file in Keras' cache, None if it is not there."""
+    path = keras_models_folder() / recipe.file
+    return path if path.is_file() else None
+
+
+def ensure_available(weights: Weights, recipe: Recipe, *, random_allowed: bool) -> Weights:
+    """Make sure that the weights' file is on disk and is the right one.
+
+    Parameters
+    ----------
+    random_allowed : bool
+        Fall back to seeded random weights with a `RandomWeightsWarning` (the embedded
+        sample alone: on real data silence about it would be a lie).
+
+    Raises
+    ------
+    WeightsUnavailable
+        Within about 10 seconds if the file is neither here nor within reach.
+    WeightsMismatch
+        If the file in Keras' cache is damaged.
+    """
+    if weights.kind != "imagenet":
+        return weights
+    path = weights.path
+    try:
+        path = path or _download(recipe)
+    except WeightsUnavailable as error:
+        if not random_allowed:
+            raise
+        warnings.warn(
+            f"{recipe.name} runs with seeded random weights, since its ImageNet weights could not "
+            f"be had ({error.evidence['reason']}). Its features are good for trying out the "
+            "steps, not for judging a backbone.",
+            RandomWeightsWarning,
+            stacklevel=2,
+        )
+        return Weights("random")
+    if recipe.hash and _file_hash(path, recipe.hash) != recipe.hash:
+        raise WeightsMismatch(
+            f"{path} is not the file that Keras publishes for {recipe.name}: its hash is not "
+            f"{recipe.hash}. It may be a download that was cut off: delete it and run again.",
+            file=path,
+            expected=recipe.hash,
+        )
+    return Weights("imagenet", path)
+
+
+def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
+    """Return what pins the values without reading them, for remembering their hash.
+
+    Published files are pinned by the hash that Keras publishes, other files by their path
+    and state.
+    """
+    if weights.kind == "random":
+        return ["random", weights.seed]
+    if weights.kind == "imagenet" and recipe is not None and recipe.hash:
+        return ["imagenet", recipe.file, recipe.hash]
+    if weights.path is None:
+        return []
+    return ["file", str(weights.path), *astuple(file_state(os.stat(weights.path)))]
+
+
+def _file_hash(path: Path, like: str) -> str:
+    """Hash a file by the algorithm that a published hash was made with."""
+    md5 = len(like) == 32  # Keras publishes both kinds; MD5 here guards against cut-off files
+    sum_ = hashlib.md5(usedforsecurity=False) if md5 else hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sum_.update(block)
+    return sum_.hexdigest()
+
+
+def _download(recipe: Recipe) -> Path:
+    import pooch
+
+    host = urllib.parse.urlsplit(recipe.url).hostname or ""
+    reason = _unreachable(host)
+    if reason is None:
+        log.info("downloading the ImageNet weights of %s", recipe.name)
+        kind = "md5" if recipe.hash and len(recipe.hash) == 32 else "sha256"
+        try:
+            return Path(
+                pooch.retrieve(
+                    recipe.url,
+                    known_hash=f"{kind}:{recipe.hash}" if recipe.hash else None,
+                    fname=recipe.file,
+                    path=keras_models_folder(),
+                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=(5, 60)),
+                )
+            )
+        except Exception as error:  # requests and pooch raise a wide range
+            reason = str(error).split("\n")[0]
+    raise WeightsUnavailable(
+        f"The ImageNet weights of {recipe.name} are not on this machine and cannot be downloaded "
+        f"({reason}). Get {recipe.file}"
+        + (f" (hash {recipe.hash})" if recipe.hash else "")
+        + f" from {recipe.url} on another machine and put it into {keras_models_folder()}, or "
+        "pass weights=PATH, or weights='random' to try the steps without trained weights.",
+        file=recipe.file,
+        url=recipe.url,
+        reason=reason,
+    )
+
+
+def _unreachable(host: str) -> str | None:
+    """Tell within seconds whether a host can be reached; a resolver alone may take minutes."""
+    outcome: list[str | None] = []
+
+    def connect() -> None:
+        try:
+            proxies = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+            if not any(os.environ.get(name) for name in proxies):
+                socket.create_connection((host, 443), timeout=_REACH_SECONDS).close()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(f"{host} cannot be reached: {error.strerror or error}")
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_REACH_SECONDS + 1)
+    return outcome[0] if outcome else f"{host} did not answer within {_REACH_SECONDS:.0f} s"

@@ -1,0 +1,120 @@
+"""What Keras itself says of each backbone; `python tests/table_from_keras.py` writes the table.
+
+The package ships the table (`featcache/backbones.json`) so that neither a cache hit nor a
+listing needs Keras. The drift test in test_backbone_table.py compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+TABLE = Path(__file__).parents[1] / "featcache" / "backbones.json"
+_MODULES = {
+    "ConvNeXt": "convnext", "DenseNet": "densenet", "EfficientNetB": "efficientnet",
+    "EfficientNetV2": "efficientnet_v2", "InceptionResNetV2": "inception_resnet_v2",
+    "InceptionV3": "inception_v3", "MobileNet$": "mobilenet", "MobileNetV2": "mobilenet_v2",
+    "MobileNetV3": "mobilenet_v3", "NASNet": "nasnet", r"ResNet\d+$": "resnet",
+    r"ResNet\d+V2": "resnet_v2", "VGG16": "vgg16", "VGG19": "vgg19", "Xception": "xception",
+}  # fmt: skip
+
+
+class _AskedForWeights(BaseException):
+    pass
+
+
+def constructors() -> list[str]:
+    import keras
+
+    return sorted(name for name in dir(keras.applications) if name[0].isupper())
+
+
+def module_of(constructor: str) -> str:
+    return next(m for pattern, m in _MODULES.items() if re.match(pattern, constructor))
+
+
+def public_name(constructor: str) -> str:
+    name = re.sub(r"(ResNet\d+)(V2)$", r"\1_\2", constructor)
+    name = re.sub(r"(?<=[a-z])V(?=\d)", "_V", name)
+    name = re.sub(r"^(InceptionResNet|EfficientNet|MobileNet|Inception)(?=[A-Z])", r"\1_", name)
+    name = re.sub(r"(?<=[0-9])(?=(Large|Small))", "_", name)
+    name = re.sub(r"(ConvNe[X]t|NASNet|EfficientNet_V2)(?=[A-Z])", r"\1_", name)
+    name = name.replace("InceptionResNet", "Inception_ResNet").lower()
+    return re.sub(r"_+", "_", name)
+
+
+def weights_file(constructor: str) -> dict[str, Any]:
+    """Name, address and hash of the ImageNet file, as the constructor asks for them."""
+    import keras
+    from keras.src.utils import file_utils
+
+    def ask(*args: Any, **kwargs: Any) -> None:
+        raise _AskedForWeights(args, kwargs)
+
+    with mock.patch.object(file_utils, "get_file", ask):
+        try:
+            getattr(keras.applications, constructor)(weights="imagenet")
+        except _AskedForWeights as asked:
+            (file, url), kwargs = asked.args
+    return {"file": file, "url": url, "hash": kwargs.get("file_hash")}
+
+
+def preprocessing_mode(constructor: str) -> str:
+    """Which of the four known rules the family's own `preprocess_input` follows."""
+    import keras
+
+    from featcache import preprocessing
+
+    own = getattr(keras.applications, module_of(constructor)).preprocess_input
+    pixels = preprocessing.synthetic_images().astype("float32")
+    expected = np.asarray(own(pixels.copy()))
+    for mode in ("none", "tf", "caffe", "torch"):
+        if np.allclose(preprocessing.apply(mode, pixels), expected, atol=1e-4):
+            return mode
+    raise AssertionError(f"{constructor}: preprocess_input follows no known rule")
+
+
+def row(constructor: str) -> dict[str, Any]:
+    import keras
+
+    from featcache.backbone import layer_names
+
+    model = getattr(keras.applications, constructor)(weights=None)
+    names = layer_names(model)
+    kept = [
+        layer
+        for layer in model.layers
+        if type(layer).__name__ not in ("Dropout", "Flatten", "Reshape")
+    ]
+    # The class scores are the last weights; what feeds them is the embedding.
+    last = max(i for i, layer in enumerate(kept) if layer.weights)
+    penultimate = kept[last - 1]
+    size = model.input_shape[1] or 224
+    family = {"EfficientNetB": "efficientnet"}.get(constructor[:13])
+    return {
+        "name": public_name(constructor),
+        "constructor": constructor,
+        "module": module_of(constructor),
+        "image_size": size,
+        "preprocessing": preprocessing_mode(constructor),
+        "layer": next(name for name, layer in names.items() if layer is penultimate),
+        "width": int(penultimate.output.shape[-1]),
+        "parameters": int(model.count_params()),
+        "second_scaling": family is not None,
+        **weights_file(constructor),
+    }
+
+
+def main() -> None:
+    rows = [row(name) for name in constructors()]
+    text = ",\n".join("  " + json.dumps(r) for r in rows)
+    TABLE.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
