@@ -13,10 +13,10 @@ import json
 import re
 from typing import Any
 
-_NO_PART_OF_A_FEATURE = frozenset(
-    "name trainable seed seed_generator compile_config build_config shared_object_id "
-    "registered_name keras_version backend module".split()
-)
+_NO_PART_OF_A_FEATURE = {
+    "name", "trainable", "seed", "seed_generator", "compile_config", "build_config", "backend",
+    "shared_object_id", "registered_name", "keras_version", "module",
+}  # fmt: skip
 
 
 def layer_names(model: Any) -> dict[str, Any]:
@@ -66,18 +66,19 @@ def architecture_hash(model: Any) -> str:
         config = model.get_config()
     except Exception as error:
         raise ValueError(f"get_config() failed: {error}") from error
-    layers = _all_layers(model)
+    layers = all_layers(model)
     renamed = {layer.name: f"layer{i}" for i, layer in enumerate(layers)}
     sources = sorted({_source(type(layer)) for layer in layers} - {""})
     text = json.dumps([_cleaned(config, renamed), sources], sort_keys=True, default=_describe)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _all_layers(model: Any) -> list[Any]:
+def all_layers(model: Any) -> list[Any]:
+    """Return the layers of a model and of the models nested in it, in order."""
     found: list[Any] = []
     for layer in model.layers:
         found.append(layer)
-        found.extend(_all_layers(layer) if hasattr(layer, "layers") else ())
+        found.extend(all_layers(layer) if hasattr(layer, "layers") else ())
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import preprocessing
-from .architecture import layer_names
+from .architecture import all_layers, layer_names
 from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
 from .specs import POOLINGS, Recipe
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 def import_keras() -> Any:
     """Import Keras, with TensorFlow's start-up chatter off unless the user asked for it."""
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "keras" in sys.modules:
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if level in ("0", "1") or "keras" in sys.modules:
         import keras
     else:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         with _quiet_stderr():
             import keras
     if keras.config.image_data_format() != "channels_last":
@@ -167,7 +167,8 @@ def _load(model: Any, request: Request) -> None:
         )  # fmt: skip
         raise WeightsMismatch(
             f"The weights in {path} do not fit {recipe.constructor}(include_top=True) for images "
-            f"of {request.image_size[0]} x {request.image_size[1]} pixels: {_sentence(error)}.{hint}",
+            f"of {request.image_size[0]} x {request.image_size[1]} pixels: {_sentence(error)}."
+            f"{hint}",
             file=path,
         ) from error
     if request.weights.kind == "imagenet" and recipe.second_scaling:
@@ -189,22 +190,30 @@ def _divide_by_deviation_again(model: Any) -> None:
 
 
 def _randomise(model: Any, seed: int) -> None:
-    """Set kernels to He-uniform values that are equal on every backend and machine.
+    """Set kernels to LeCun-uniform values that are equal on every backend and machine.
 
-    He et al. 2015 (arXiv 1502.01852). Uniform, since NumPy's uniform floats are exact
-    multiples of 2**-53 and need no function of the C library. Vectors keep the constants
-    that Keras starts them with.
+    LeCun et al. 1998, "Efficient BackProp": variance 1 / fan-in, under which frozen batch
+    normalisation with its starting statistics neither saturates nor overflows. Uniform,
+    since NumPy's uniform floats are exact multiples of 2**-53 and need no function of the C
+    library. Vectors keep the constants that Keras starts them with.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
+    # A depthwise kernel (h, w, channels, 1) sums over one channel, whatever its shape says.
+    depthwise_layers = {
+        id(weight)
+        for layer in all_layers(model)
+        if type(layer).__name__.startswith("Depthwise")
+        for weight in layer.weights
+    }
     values = []
     for weight in model.weights:
         shape = tuple(weight.shape)
         if len(shape) < 2:
             values.append(np.asarray(weight))
             continue
-        depthwise = "depthwise" in weight.name
+        depthwise = id(weight) in depthwise_layers or weight.name.startswith("depthwise")
         fan_in = int(np.prod(shape[:2])) if depthwise else int(np.prod(shape[:-1]))
-        limit = np.sqrt(6.0 / fan_in)
+        limit = np.sqrt(3.0 / fan_in)
         values.append(((generator.random(shape) * 2 - 1) * limit).astype(np.float32))
     model.set_weights(values)
 

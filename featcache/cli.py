@@ -180,7 +180,7 @@ def _ls(options: argparse.Namespace) -> int:
     from .store import Store, find_stores
 
     folder = _stores_folder(options)
-    records = []
+    records: list[dict[str, Any]] = []
     for path, manifest in find_stores(folder):
         store = Store(path)
         records.append(
@@ -200,7 +200,8 @@ def _ls(options: argparse.Namespace) -> int:
         print(f"No store in {folder} yet; `featcache extract` makes the first.")
     for r in records:
         size = f"{r['bytes'] / 2**20:,.1f} MiB"
-        print(f"{r['name']:<42} {r['rows']:>9,} x {r['width']:<6} {size:>13}  {r['layer']}, {r['weights']}")
+        shape = f"{r['rows']:>9,} x {r['width']:<6}"
+        print(f"{r['name']:<42} {shape} {size:>13}  {r['layer']}, {r['weights']}")
     return 0
 
 
@@ -258,14 +259,16 @@ def _repair(options: argparse.Namespace) -> int:
     return _tell(options, folder, repair(folder), "set aside or rewritten", status=0)
 
 
-def _tell(options: argparse.Namespace, folder: Path, found: list[Any], word: str, status: int) -> int:
+def _tell(
+    options: argparse.Namespace, folder: Path, found: list[Any], word: str, status: int
+) -> int:
     if options.json:
         print(json.dumps([vars(damage) for damage in found], indent=2))
     elif not found:
         print(f"{folder}: sound, every byte is the one that was committed")
     else:
         for damage in found:
-            print(f"{word}: {damage.name} ({damage.rows} rows), since it {damage.reason}")
+            print(f"{word}: {damage.name} ({damage.rows} rows): {damage.reason}")
     return status if found else 0
 
 

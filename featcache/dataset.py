@@ -40,6 +40,8 @@ class Dataset:
         For reports.
     attributes : mapping of str to sequence of str
         Further columns, one value an image, such as those of a CSV file.
+    ids : sequence of str or None
+        Content id of each image where it is known already; checked when a file is read.
     """
 
     paths: Sequence[str]
@@ -48,9 +50,10 @@ class Dataset:
     root: str = ""
     name: str = "images"
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ids: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        columns = {"labels": self.labels, "split": self.split, **self.attributes}
+        columns = {"labels": self.labels, "split": self.split, "ids": self.ids, **self.attributes}
         for column, values in columns.items():
             if values is not None and len(values) != len(self.paths):
                 raise DatasetError(
@@ -83,6 +86,7 @@ class Dataset:
             root=self.root,
             name=self.name,
             attributes={name: pick(values) for name, values in self.attributes.items()},
+            ids=None if self.ids is None else pick(self.ids),
         )
 
 
@@ -237,9 +241,7 @@ def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
             yield entry.path
 
 
-def _from_columns(
-    columns: dict[str, list[str]], base: Path, name: str, source: str
-) -> Dataset:
+def _from_columns(columns: dict[str, list[str]], base: Path, name: str, source: str) -> Dataset:
     if "path" not in columns:
         raise DatasetError(
             f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "

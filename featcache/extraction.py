@@ -86,9 +86,10 @@ def extract(
         Side, or height and width, in pixels. Default: the backbone's native size.
     resize : {"stretch", "crop", "pad"}
         Ignore the aspect ratio (as Keras does), cut the middle out, or add black bars.
-    weights : {"auto", "imagenet", "random", "random:SEED"} or path
-        ``"auto"``: ImageNet weights from Keras' cache or a download. On the sample of drawn
-        dogs alone, seeded random weights with a `RandomWeightsWarning` if there are none.
+    weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
+        ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
+        dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
+        a `RandomWeightsWarning`.
     preprocessing : str or callable, optional
         Default: the backbone's own. Needed for your own model unless it rescales inside;
         see `featcache.preprocessing.apply`.
@@ -125,6 +126,8 @@ def extract(
     """
     started = time.perf_counter()
     _check_counts(batch_size, workers)
+    if weights == "auto" and uses_sample(data):
+        weights = "imagenet-or-random"
     request = make_request(
         backbone,
         layer=layer,
@@ -170,10 +173,15 @@ def explain(
         Counts, the store's folder and, where it does not exist, the nearest store and the
         components of the key in which that differs. `str` of it is one line for people.
     """
+    if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
+        backbone_options["weights"] = "imagenet-or-random"
     request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
-    return _explanation(
-        _prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
-    )
+    return _explanation(_prepare(request, data, labels, cache_dir, workers, retry_failed, progress))
+
+
+def uses_sample(data: Any) -> bool:
+    """Tell whether `data` means the sample of drawn dogs."""
+    return data is None and not os.environ.get(cachedir.DATA_VARIABLE)
 
 
 def _check_counts(batch_size: int | None, workers: int | None) -> None:
@@ -192,17 +200,19 @@ def _prepare(
     progress: bool | None,
 ) -> _Prepared:
     cache = cachedir.cache_folder(cache_dir)
-    is_sample = data is None and not os.environ.get(cachedir.DATA_VARIABLE)
-    dataset = _default_data(cache, progress) if data is None else load_dataset(data, labels)
-    with progress_bar(len(dataset), "Looking", "images", progress) as bar:
-        files = identify(
-            dataset.paths,
-            dataset.root,
-            cachedir.index_folder(cache),
-            workers=workers or default_workers(),
-            on_read=bar.update,
-        )
-    resolved = resolve(request, cachedir.weights_folder(cache), random_allowed=is_sample)
+    dataset = default_data(cache, progress) if data is None else load_dataset(data, labels)
+    if dataset.ids is not None:
+        files = [Identified(image_id) for image_id in dataset.ids]
+    else:
+        with progress_bar(len(dataset), "Looking", "images", progress) as bar:
+            files = identify(
+                dataset.paths,
+                dataset.root,
+                cachedir.index_folder(cache),
+                workers=workers or default_workers(),
+                on_read=bar.update,
+            )
+    resolved = resolve(request, cachedir.weights_folder(cache))
     return _planned(dataset, files, resolved, cache, retry_failed)
 
 
@@ -221,7 +231,8 @@ def _planned(
     return _Prepared(dataset, files, resolved, cache, store, plan)
 
 
-def _default_data(cache: Path, progress: bool | None) -> Dataset:
+def default_data(cache: Path, progress: bool | None = None) -> Dataset:
+    """Return the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
     folder = os.environ.get(cachedir.DATA_VARIABLE)
     if folder:
         return load_dataset(folder)
@@ -232,7 +243,9 @@ def _default_data(cache: Path, progress: bool | None) -> Dataset:
 
 def _explanation(job: _Prepared) -> Explanation:
     spec = job.resolved.spec
-    nearest, names, values = None, [], {}
+    nearest: Path | None = None
+    names: list[str] = []
+    values: dict[str, tuple[str, str]] = {}
     if job.store is None:
         stores = list(find_stores(cachedir.stores_folder(job.cache)))
         manifests = dict(stores)
@@ -289,6 +302,7 @@ def _compute(
     # batch waits for the disk, so that a kill costs at most what was in flight.
     with ThreadPoolExecutor(1, "featcache-commit") as committer, bar:
         pending: Future[str] | None = None
+        since = time.perf_counter()
         try:
             for batch in stream:
                 bad.update({item[1]: failure for item, failure in batch.failures})
@@ -300,9 +314,12 @@ def _compute(
                     pending.result()
                 ids = [item[1] for item in batch.items]
                 keep = [i for i, image_id in enumerate(ids) if image_id not in bad]
+                now = time.perf_counter()
+                about_rows = {**versions, "seconds": f"{now - since:.6f}"}
+                since = now
                 if keep:
                     pending = committer.submit(
-                        store.append, rows[keep], [ids[i] for i in keep], versions
+                        store.append, rows[keep], [ids[i] for i in keep], about_rows
                     )
                 bar.update(len(ids))
             if pending is not None:
@@ -366,6 +383,7 @@ def _join(job: _Prepared, failures: dict[str, str], seconds: float) -> Features:
             folder=job.folder,
             backbone=request.name,
             weights=request.weights.origin,
+            seconds_per_image=store.seconds_per_image(),
         ),
         quarantined=quarantined,
         parts=None if kept_set.split is None else list(kept_set.split),

@@ -51,6 +51,8 @@ class ExtractionSummary:
         The backbone's name, for people.
     weights : str
         Where the weights came from.
+    seconds_per_image : float
+        Wall time that computing a row of the store took, on average, whenever that was.
     """
 
     stored: int
@@ -60,6 +62,7 @@ class ExtractionSummary:
     folder: Path
     backbone: str
     weights: str
+    seconds_per_image: float = 0.0
 
     def __str__(self) -> str:
         return (

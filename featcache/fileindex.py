@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import make_folder, write_atomic
+from .cachedir import cache_folder, index_folder
+from .dataset import Dataset
 from .errors import StoreWriteError
 from .images import BadImage, FileState, content_id, file_state, read_file
 
@@ -91,6 +93,26 @@ def identify(
     if fresh:
         _save(file, {**known, **fresh})
     return found
+
+
+def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """Return the content id of each image of a data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cache_dir : path, optional
+        Where ids are remembered; see `featcache.cachedir.cache_folder`.
+
+    Returns
+    -------
+    list of str
+        The empty string where a file cannot be read.
+    """
+    if dataset.ids is not None:
+        return list(dataset.ids)
+    folder = index_folder(cache_folder(cache_dir))
+    return [found.image_id or "" for found in identify(dataset.paths, dataset.root, folder)]
 
 
 def _watched(items: Iterator[Identified], on_read: Callable[[int], None]) -> Iterator[Identified]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +44,15 @@ class ShardHead:
         Length of an embedding.
     components : dict
         The spec under which the rows were computed.
+    seconds : float
+        Wall time that computing the rows took, for honest accounts of cost.
     """
 
     image_ids: NDArray[np.uint8]
     views: NDArray[np.int32]
     width: int
     components: dict[str, Any]
+    seconds: float = 0.0
 
 
 def encode_shard(
@@ -68,11 +72,13 @@ def encode_shard(
     components : mapping
         Those of the `BackboneSpec`, stored as JSON in the attribute ``spec``.
     provenance : mapping of str to str
-        Versions and engine, for people; no part of the key.
+        Versions, engine and seconds; no part of the key.
     """
     rows, width = embeddings.shape
     per_chunk = int(np.clip(_CHUNK_BYTES // (4 * width), 1, rows))
-    with h5py.File("shard", "w", driver="core", backing_store=False) as file:
+    # HDF5 takes two files of one name for one, even in memory: threads need names of their own.
+    name = f"shard-{uuid.uuid4().hex}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = "featcache-shard"
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["spec"] = json.dumps(components, sort_keys=True)
@@ -177,7 +183,10 @@ class ShardReader:
         components = json.loads(attributes["spec"])
         if not isinstance(components, dict):
             raise _corrupt(self.path, "its spec is not a record")
-        return ShardHead(ids[()], views[()].astype(np.int32), int(data.shape[1]), components)
+        seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
+        return ShardHead(
+            ids[()], views[()].astype(np.int32), int(data.shape[1]), components, seconds
+        )
 
     def _check_structure(self) -> None:
         size = os.path.getsize(self.path)

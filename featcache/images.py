@@ -17,13 +17,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import (
+    Image,
+    ImageOps,
+    MpoImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 DECODE_VERSION = 1
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .mpo".split(),
-)
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".mpo",
+})  # fmt: skip
+# Pillow loads these only on demand, and knows none but its basic formats until then.
+_PLUGINS = (MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP",
+    b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
+}  # fmt: skip
 RESIZES = ("stretch", "crop", "pad")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
@@ -73,7 +87,9 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
         changed while it was read.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
     except (OSError, ValueError) as error:
         raise BadImage(f"cannot be opened: {_reason(error)}", lasting=False) from error
     with os.fdopen(handle, "rb") as file:
@@ -133,8 +149,8 @@ def decode(data: bytes) -> Image.Image:
             return _to_rgb(_upright(image))
     except BadImage:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise BadImage(f"is not an image of a known format ({_head(data)})") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(_unidentified(data)) from error
     except MemoryError as error:
         raise BadImage("needs more memory than there is", lasting=False) from error
     except Exception as error:  # codecs raise whatever they like on damaged data
@@ -224,5 +240,8 @@ def _reason(error: BaseException) -> str:
     return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _head(data: bytes) -> str:
-    return "it starts with " + repr(data[:12])[1:]
+def _unidentified(data: bytes) -> str:
+    for start, name in _SIGNATURES.items():
+        if data.startswith(start):
+            return f"is damaged: it starts as a {name} file, but is cut off or broken"
+    return f"is not an image of a known format; it starts with {repr(data[:12])[1:]}"

@@ -40,11 +40,11 @@ def verify(folder: str | Path) -> list[Damage]:
     try:
         listed = dict(read_manifest(folder).shards)
     except FileNotFoundError:
-        found.append(Damage(MANIFEST_NAME, 0, "is missing"))
+        found.append(Damage(MANIFEST_NAME, 0, "it is missing"))
     except (StoreCorrupt, StoreFormatError) as error:
         found.append(Damage(MANIFEST_NAME, 0, str(error.evidence.get("reason", error))))
     present = {path.name for path in folder.glob("*.h5")}
-    found += [Damage(n, rows, "is missing") for n, rows in listed.items() if n not in present]
+    found += [Damage(n, rows, "it is missing") for n, rows in listed.items() if n not in present]
     for name in sorted(present):
         damage = check_bytes(folder / name)
         if damage is not None:
@@ -143,6 +143,7 @@ def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
 
 def _merge(store: Store, names: list[str]) -> list[str]:
     parts = []
+    seconds = 0.0
     for name in names:
         path = store.folder / name
         # A damaged shard stays where it is, for verify and repair to see.
@@ -151,6 +152,7 @@ def _merge(store: Store, names: list[str]) -> list[str]:
         with ShardReader(path) as reader:
             rows = reader.rows(np.arange(len(reader.head.views)))
             parts.append((name, rows, reader.head.image_ids, reader.head.views))
+            seconds += reader.head.seconds
     if len(parts) < 2:
         return []
     ids = np.concatenate([part[2] for part in parts])
@@ -159,5 +161,6 @@ def _merge(store: Store, names: list[str]) -> list[str]:
     _, first = np.unique(keys, axis=0, return_index=True)
     first.sort()
     rows = np.concatenate([part[1] for part in parts])[first]
-    store.append_packed(rows, ids[first], views[first], {"merged": str(len(parts))})
+    about = {"merged": str(len(parts)), "seconds": f"{seconds:.6f}"}
+    store.append_packed(rows, ids[first], views[first], about)
     return [part[0] for part in parts]

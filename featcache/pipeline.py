@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -41,7 +41,7 @@ def default_workers() -> int:
 
 def batches(
     items: Sequence[T], load: Callable[[T], Pixels], batch_size: int, workers: int
-) -> Iterator[Batch[T]]:
+) -> Generator[Batch[T], None, None]:
     """Decode items and yield them in batches, in their order.
 
     Parameters

@@ -109,7 +109,9 @@ class Explanation:
             return line
         if self.nearest is None:
             return f"{line} (new: no store of {self.spec.backbone} yet)"
-        changes = "; ".join(f"{k}: {there} there, {here} here" for k, (there, here) in self.values.items())
+        changes = "; ".join(
+            f"{k}: {there} there, {here} here" for k, (there, here) in self.values.items()
+        )
         return f"{line} (new: the nearest store, {self.nearest.name}, differs in {changes})"
 
 

@@ -123,7 +123,7 @@ def make_request(
         )
     if weights != "auto":
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
-    shape = getattr(backbone, "input_shape", None) or (None, None, None, 3)
+    shape: Any = getattr(backbone, "input_shape", None) or (None, None, None, 3)
     return Request(
         recipe=None,
         model=backbone,
@@ -136,24 +136,19 @@ def make_request(
     )
 
 
-def resolve(request: Request, folder: Path, *, random_allowed: bool = False) -> Resolved:
+def resolve(request: Request, folder: Path) -> Resolved:
     """Find a request's spec, from memory if it is there, else by building the backbone.
 
     Parameters
     ----------
     folder : Path
         Where weight hashes are remembered.
-    random_allowed : bool
-        See `featcache.weights.ensure_available`.
     """
     memo = _recall(folder, request)
-    if memo is None:
-        if request.recipe is not None:
-            weights = ensure_available(
-                request.weights, request.recipe, random_allowed=random_allowed
-            )
-            request = replace(request, weights=weights)
-            memo = _recall(folder, request)
+    if memo is None and request.recipe is not None:
+        weights = ensure_available(request.weights, request.recipe)
+        request = replace(request, weights=weights)
+        memo = _recall(folder, request)
     if memo is not None:
         return Resolved(request, _spec(request, **memo["spec"]), memo["width"])
     return build(request, folder)
@@ -162,7 +157,7 @@ def resolve(request: Request, folder: Path, *, random_allowed: bool = False) -> 
 def build(request: Request, folder: Path) -> Resolved:
     """Build the backbone of a request and remember what its weights hash to."""
     if request.recipe is not None:
-        weights = ensure_available(request.weights, request.recipe, random_allowed=False)
+        weights = ensure_available(request.weights, request.recipe)
         request = replace(request, weights=weights)
     backbone = Backbone(request)
     found = {

@@ -47,12 +47,12 @@ class StoredRows:
         return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {self._store.folder}>"
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        if isinstance(rows, tuple) or (isinstance(key, tuple) and len(key) != 2):
+        if isinstance(key, tuple) and len(key) != 2:
             raise IndexError("an array of embeddings has two dimensions: rows and columns")
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         chosen = np.arange(len(self))[rows]
         if chosen.ndim == 0:
-            return self._store.read(self._ids[[int(chosen)]])[0][columns]
+            return np.asarray(self._store.read(self._ids[[int(chosen)]])[0][columns])
         if chosen.ndim != 1:
             raise IndexError("rows are chosen by a number, a slice, a mask or a list")
         return self._store.read(self._ids[chosen])[:, columns]

@@ -102,9 +102,7 @@ def _choose(
     return chosen
 
 
-def official_split(
-    groups: Sequence[Hashable], split: Sequence[str]
-) -> tuple[Positions, Positions]:
+def official_split(groups: Sequence[Hashable], split: Sequence[str]) -> tuple[Positions, Positions]:
     """Read a data set's own split, and keep copies of test images out of the training part.
 
     Parameters

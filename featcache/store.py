@@ -33,7 +33,9 @@ from .specs import BackboneSpec
 
 log = logging.getLogger("featcache")
 
-_SHARD = re.compile(r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5")
+_SHARD = re.compile(
+    r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
+)
 _QUARANTINE = re.compile(r"[0-9a-f]{8}-\d{6,}-[0-9a-f]{64}\.quarantine\.json")
 _OPEN_SHARDS = 64
 _STALE_SECONDS = 3600.0
@@ -153,13 +155,19 @@ class Store:
         """Return the bytes of all files of the store."""
         return sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
 
+    def seconds_per_image(self) -> float:
+        """Return the wall time that computing a row took, on average, when it was computed."""
+        heads = self._heads.values()
+        rows = sum(len(head.views) for head in heads)
+        return sum(head.seconds for head in heads) / rows if rows else 0.0
+
     def refresh(self) -> None:
         """Take in what others have committed since this store was opened."""
         with self._lock:
             present = {p.name for p in self.folder.iterdir()}
             shards = sorted(name for name in present if _SHARD.fullmatch(name))
             self.damaged: list[Damage] = [
-                Damage(name, rows, "is missing")
+                Damage(name, rows, "it is missing")
                 for name, rows in self._manifest.shards.items()
                 if name not in present
             ]
@@ -261,7 +269,7 @@ class Store:
             reason = error.evidence.get("reason", str(error))
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
-                "%s: passed over a shard of %d rows, since %s. `featcache repair %s` sets it aside.",
+                "%s: passed over a shard of %d rows: %s. `featcache repair %s` sets it aside.",
                 name, rows, reason, self.folder,
             )  # fmt: skip
             return None

@@ -20,6 +20,8 @@ from .specs import Recipe
 
 log = logging.getLogger("featcache")
 
+# Version of the rule by which `featcache.backbone` makes random weights from a seed.
+RANDOM_VERSION = 1
 _REACH_SECONDS = 6.0
 _SUFFIXES = (".weights.h5", ".h5")
 
@@ -35,11 +37,14 @@ class Weights:
         The file, for the first two; None also if the ImageNet file is not on disk yet.
     seed : int
         For ``"random"``.
+    or_random : bool
+        Whether random weights may stand in for ImageNet's.
     """
 
     kind: str
     path: Path | None = None
     seed: int = 0
+    or_random: bool = False
 
     @property
     def origin(self) -> str:
@@ -54,7 +59,7 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
 
     Parameters
     ----------
-    weights : {"auto", "imagenet", "random", "random:SEED"}, path or None
+    weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"}, path or None
         None is Keras' word for ``"random"``.
 
     Raises
@@ -64,8 +69,9 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
     """
     if weights is None or weights == "random":
         return Weights("random")
-    if isinstance(weights, str) and weights in ("auto", "imagenet"):
-        return Weights("imagenet", imagenet_path(recipe))
+    if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
+        fall_back = weights == "imagenet-or-random"
+        return Weights("imagenet", imagenet_path(recipe), or_random=fall_back)
     if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d+)", weights)):
         return Weights("random", seed=int(match[1]))
     if not isinstance(weights, (str, os.PathLike)):
@@ -105,14 +111,11 @@ def imagenet_path(recipe: Recipe) -> Path | None:
     return path if path.is_file() else None
 
 
-def ensure_available(weights: Weights, recipe: Recipe, *, random_allowed: bool) -> Weights:
+def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
     """Make sure that the weights' file is on disk and is the right one.
 
-    Parameters
-    ----------
-    random_allowed : bool
-        Fall back to seeded random weights with a `RandomWeightsWarning` (the embedded
-        sample alone: on real data silence about it would be a lie).
+    With `Weights.or_random`, weights that are not to be had become seeded random ones, with
+    a `RandomWeightsWarning`: for trying things out, never on its own on somebody's data.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def ensure_available(weights: Weights, recipe: Recipe, *, random_allowed: bool) 
     try:
         path = path or _download(recipe)
     except WeightsUnavailable as error:
-        if not random_allowed:
+        if not weights.or_random:
             raise
         warnings.warn(
             f"{recipe.name} runs with seeded random weights, since its ImageNet weights could not "
@@ -154,7 +157,7 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
     and state.
     """
     if weights.kind == "random":
-        return ["random", weights.seed]
+        return ["random", RANDOM_VERSION, weights.seed]
     if weights.kind == "imagenet" and recipe is not None and recipe.hash:
         return ["imagenet", recipe.file, recipe.hash]
     if weights.path is None:

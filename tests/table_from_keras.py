@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -56,7 +57,8 @@ def weights_file(constructor: str) -> dict[str, Any]:
     def ask(*args: Any, **kwargs: Any) -> None:
         raise _AskedForWeights(args, kwargs)
 
-    with mock.patch.object(file_utils, "get_file", ask):
+    with mock.patch.object(file_utils, "get_file", ask), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the default size, which is the one that is meant
         try:
             getattr(keras.applications, constructor)(weights="imagenet")
         except _AskedForWeights as asked:

@@ -1,5 +1,5 @@
 """Images that come with the package: drawn dogs, made from a seed."""
 
-from .drawn_dogs import drawn_dogs, sample
+from .dogs import drawn_dogs, sample
 
 __all__ = ["drawn_dogs", "sample"]

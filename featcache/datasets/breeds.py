@@ -22,9 +22,14 @@ TAILS = ("straight", "curled", "bushy", "stub")
 FUR = ("short", "medium", "long")
 BACKGROUNDS = ("meadow", "snow", "beach", "room", "street", "wood")
 
-_FIRST = "al bra cor dun el fen gar hol is jor kel lun mar nor or pel quin ros sel tor".split()
-_SECOND = "bek da fin go lin mar nes ro sk ta ven wick".split()
-_KINDS = "hound terrier spaniel mastiff spitz pointer shepherd retriever".split()
+_FIRST = (
+    "al", "bra", "cor", "dun", "el", "fen", "gar", "hol", "is", "jor",
+    "kel", "lun", "mar", "nor", "or", "pel", "quin", "ros", "sel", "tor",
+)  # fmt: skip
+_SECOND = ("bek", "da", "fin", "go", "lin", "mar", "nes", "ro", "sk", "ta", "ven", "wick")
+_KINDS = (
+    "hound", "terrier", "spaniel", "mastiff", "spitz", "pointer", "shepherd", "retriever",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,12 @@ def _background(
     for _ in range(int(generator.integers(4, 14))):  # bushes, stones, furniture
         x, base = generator.uniform(0, width), generator.uniform(horizon * 0.8, 1.0) * height
         w, h = generator.uniform(0.03, 0.2) * width, generator.uniform(0.03, 0.3) * height
-        colour = tuple(int(c) for c in np.clip(generator.choice([0.6, 0.8, 1.2]) * below + generator.normal(0, 30, 3), 0, 255))
+        colour = tuple(
+            int(c)
+            for c in np.clip(
+                generator.choice([0.6, 0.8, 1.2]) * below + generator.normal(0, 30, 3), 0, 255
+            )
+        )
         box = (x - w / 2, base - h, x + w / 2, base)
         if generator.random() < 0.5:
             brush.ellipse(box, fill=colour)
@@ -80,7 +86,9 @@ def _background(
 
 def _clouds(generator: np.random.Generator, width: int, height: int) -> NDArray[np.float64]:
     coarse = generator.normal(0, 1, (7, 9))
-    image = Image.fromarray(coarse.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    image = Image.fromarray(coarse.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     return np.asarray(image, np.float64)
 
 
@@ -131,16 +139,16 @@ class _Dog:
         self._brushes[0].polygon(where, fill=colour)
         self._brushes[1].polygon(where, fill=255)
 
-    def _ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, turn: float = 0.0) -> None:
+    def _ellipse(
+        self, x: float, y: float, rx: float, ry: float, colour: Colour, turn: float = 0.0
+    ) -> None:
         c, s = math.cos(turn), math.sin(turn)
         steps = [2 * math.pi * i / 40 for i in range(40)]
         ring = [(rx * math.cos(a), ry * math.sin(a)) for a in steps]
         self._polygon([(x + c * u - s * v, y + s * u + c * v) for u, v in ring], colour)
 
     def _limb(self, points: list[Point], widths: list[float], colour: Colour) -> None:
-        for (p, q), (a, b) in zip(
-            zip(points, points[1:], strict=False), zip(widths, widths[1:], strict=False), strict=True
-        ):
+        for (p, q), (a, b) in zip(pairwise(points), pairwise(widths), strict=True):
             length = math.hypot(q[0] - p[0], q[1] - p[1]) or 1e-6
             nx, ny = (p[1] - q[1]) / length, (q[0] - p[0]) / length
             side = [(p[0] + nx * a, p[1] + ny * a), (q[0] + nx * b, q[1] + ny * b),
@@ -178,7 +186,12 @@ class _Dog:
         tuck = 0.5 - 0.25 * (self.breed.leg - 0.22)  # long-legged breeds have a narrow waist
         self._ellipse(0.2, 0.0, 0.34, depth / 2, self.coat)
         self._ellipse(-0.26, -0.02, 0.27, depth * tuck * 0.88, self.coat)
-        top = [(-0.3, -depth * 0.42), (0.2, -depth / 2), (0.25, depth * 0.45), (-0.3, depth * tuck * 0.7)]
+        top = [
+            (-0.3, -depth * 0.42),
+            (0.2, -depth / 2),
+            (0.25, depth * 0.45),
+            (-0.3, depth * tuck * 0.7),
+        ]
         self._polygon(top, self.coat)
 
     def _tail(self) -> None:
@@ -223,7 +236,9 @@ class _Dog:
     def _head(self) -> None:
         breed, turn = self.breed, self.scene.head_tilt
         neck = (0.46 + breed.neck * 0.7, -breed.depth * 0.3 - breed.neck)
-        self._limb([(0.36, -breed.depth * 0.12), neck], [breed.depth * 0.36, breed.head * 0.33], self.coat)
+        self._limb(
+            [(0.36, -breed.depth * 0.12), neck], [breed.depth * 0.36, breed.head * 0.33], self.coat
+        )
         r = breed.head / 2
         hx, hy = neck[0] + 0.04, neck[1] - r * 0.35
         face = self.second if breed.pattern in ("mask", "socks") else self.coat
@@ -242,10 +257,18 @@ class _Dog:
         size, x = self.breed.ear_size, x + shift
         top = y - r * 0.6
         if self.breed.ear == "pointed":
-            self._polygon([(x - 0.09, top + 0.06), (x - 0.02, top - size), (x + 0.11, top + 0.03)], colour)
+            self._polygon(
+                [(x - 0.09, top + 0.06), (x - 0.02, top - size), (x + 0.11, top + 0.03)], colour
+            )
         elif self.breed.ear == "folded":
-            self._polygon([(x - 0.08, top + 0.05), (x, top - size * 0.5), (x + 0.09, top + 0.02)], colour)
-            flap = [(x - 0.04, top - size * 0.3), (x + 0.02, top - size * 0.5), (x + 0.15, top + size * 0.15)]
+            self._polygon(
+                [(x - 0.08, top + 0.05), (x, top - size * 0.5), (x + 0.09, top + 0.02)], colour
+            )
+            flap = [
+                (x - 0.04, top - size * 0.3),
+                (x + 0.02, top - size * 0.5),
+                (x + 0.15, top + size * 0.15),
+            ]
             self._polygon(flap, _darker(colour, 0.85))
         elif self.breed.ear == "hanging":
             self._ellipse(x - 0.03, top + size * 0.75, 0.08, size * 0.8, colour, 0.12)
@@ -264,7 +287,8 @@ class _Dog:
             return
         count = int(min(900, 140 + 6000 * self.scene.fur_length))
         chosen = self.generator.integers(len(rows), size=count)
-        drift = self.generator.normal(0, 0.35, (count, 2)) + (-0.5 * self.scene.facing, 0.85)
+        downwards = np.array([-0.5 * self.scene.facing, 0.85])
+        drift = self.generator.normal(0, 0.35, (count, 2)) + downwards
         shade = self.generator.uniform(0.78, 1.16, count)
         thick = max(1, int(self.unit / 90))
         for i, (dx, dy) in enumerate(drift):

@@ -8,9 +8,9 @@ import io
 import os
 import shutil
 import uuid
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
+
+from joblib import Parallel, delayed
 
 from ..atomic import make_folder, write_error
 from ..cachedir import cache_folder, samples_folder
@@ -53,7 +53,7 @@ def drawn_dogs(
     folder : path, optional
         Where to write. Default: a folder of its own in the cache.
     workers : int, optional
-        Processes that draw; default 1 for small sets, else one a core.
+        Processes that draw. Default: 1 for fewer than 2,000 images, else one a core.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def drawn_dogs(
         If the disk refuses.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if not (1 <= n_breeds <= 1500 and 1 <= per_breed and seed >= 0):
+    if not (1 <= n_breeds <= 1500 and per_breed >= 1 and seed >= 0):
         raise InvalidRequest(
             f"drawn_dogs needs 1 to 1500 breeds, at least 1 image a breed and a seed from 0, not "
             f"n_breeds={n_breeds}, per_breed={per_breed}, seed={seed}."
@@ -137,17 +137,17 @@ _Job = tuple[Breed, Scene, Path, tuple[int, int]]
 
 def _draw_all(jobs: list[_Job], workers: int | None, progress: bool | None) -> None:
     if workers is None:
-        workers = 1 if len(jobs) < 500 else (os.cpu_count() or 1)
+        workers = 1 if len(jobs) < 2000 else (os.cpu_count() or 1)
     with progress_bar(len(jobs), "Drawing dogs", "images", progress) as bar:
         if workers == 1:
             for job in jobs:
                 _draw_one(job)
                 bar.update()
             return
-        # Fresh processes: a fork of one that runs threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(_draw_one, jobs, chunksize=32):
-                bar.update()
+        # joblib's workers need no `if __name__ == "__main__"` in the caller's script.
+        pool = Parallel(workers, batch_size=32, return_as="generator_unordered")
+        for _ in pool(delayed(_draw_one)(job) for job in jobs):
+            bar.update()
 
 
 def _draw_one(job: _Job) -> None:
@@ -163,6 +163,13 @@ def _table(jobs: list[_Job], root: Path) -> str:
         factors = [getattr(scene, name) for name in FACTORS]
         shown = [f"{value:.4f}" if isinstance(value, float) else value for value in factors]
         writer.writerow(
-            [path.relative_to(root).as_posix(), breed.name, breed.fur, breed.coat, breed.pattern, *shown]
+            [
+                path.relative_to(root).as_posix(),
+                breed.name,
+                breed.fur,
+                breed.coat,
+                breed.pattern,
+                *shown,
+            ]
         )
     return text.getvalue()

@@ -1,0 +1,114 @@
+"""Contenders x split -> results: one door, the same images, metrics and accounts for all."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import InvalidRequest
+
+from .contenders import Contender
+from .results import Cost, Result, Results
+from .splits import Images, Split, blind_images
+
+log = logging.getLogger("featcache")
+
+
+def evaluate(
+    contenders: Mapping[str, Contender],
+    split: Split,
+    *,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Results:
+    """Train each contender on the training part and score it on the test part.
+
+    Contenders see files whose names and order tell nothing, the training labels, and no
+    test label. An image that one of them cannot use is left out for all.
+
+    Parameters
+    ----------
+    contenders : mapping of str to Contender
+    split : Split
+    seed : int
+        Of the contenders' randomness and of the order in which images are handed out.
+    progress : bool, optional
+        Show progress bars. Default: if standard error is a terminal.
+
+    Returns
+    -------
+    Results
+        In the order of `contenders`.
+
+    Raises
+    ------
+    InvalidRequest
+        Without a contender, or if one gives something else than probabilities.
+    """
+    if not contenders:
+        raise InvalidRequest("There is no contender to evaluate; name at least one.")
+    with blind_images(split) as placed:
+        prepared: dict[str, float] = {}
+        unusable: dict[str, str] = {}
+        for name, contender in contenders.items():
+            everything = _images(placed, np.array(sorted(placed, key=placed.__getitem__)))
+            log.info("%s: preparing %d images", name, len(everything))
+            started = time.perf_counter()
+            unusable.update(contender.prepare(everything, progress))
+            prepared[name] = time.perf_counter() - started
+        usable = split.without(set(unusable))
+        if not len(usable.train) or not len(usable.test):
+            raise InvalidRequest("No usable image is left in the training or the test part.")
+        order = np.random.default_rng(seed)
+        train, test = order.permutation(usable.train), order.permutation(usable.test)
+        train_images, test_images = _images(placed, train), _images(placed, test)
+        results = []
+        for name, contender in contenders.items():
+            log.info("%s: training on %d images", name, len(train))
+            started = time.perf_counter()
+            contender.fit(
+                train_images, usable.codes(train), len(split.classes), seed=seed, progress=progress
+            )
+            fitted = time.perf_counter()
+            proba = np.asarray(contender.predict_proba(test_images), np.float64)
+            predicted = time.perf_counter()
+            _check(name, proba, len(test), len(split.classes))
+            facts = contender.facts()
+            cost = Cost(
+                extract_seconds=facts.extract_seconds,
+                prepare_seconds=prepared[name],
+                fit_seconds=fitted - started,
+                predict_seconds=predicted - fitted,
+                images=len(train) + len(test),
+                test_images=len(test),
+                trainable_parameters=facts.trainable_parameters,
+                total_parameters=facts.total_parameters,
+                disk_bytes=facts.disk_bytes,
+            )
+            in_order = np.argsort(test)
+            results.append(
+                Result(
+                    name, usable.codes(np.sort(test)), proba[in_order], np.sort(test), cost, facts
+                )
+            )
+            log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
+    return Results(results, usable, seed, unusable)
+
+
+def _images(placed: Mapping[int, tuple[str, str]], positions: NDArray[np.int64]) -> Images:
+    chosen = [placed[int(i)] for i in positions]
+    return Images(tuple(path for path, _ in chosen), tuple(image_id for _, image_id in chosen))
+
+
+def _check(name: str, proba: NDArray[np.float64], rows: int, classes: int) -> None:
+    sound = proba.shape == (rows, classes) and np.isfinite(proba).all() and (proba >= 0).all()
+    if not sound or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
+        raise InvalidRequest(
+            f"The contender {name!r} gave an array of shape {proba.shape} that does not hold "
+            f"probabilities; expected {rows} rows of {classes} values from 0 that sum to 1.",
+            received=proba.shape,
+        )

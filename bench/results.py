@@ -1,0 +1,215 @@
+"""What an evaluation found, as data: metrics, tables, costs; written as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contenders import Facts
+from .metrics import METRICS, confusion, per_class
+from .splits import Split
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a contender cost; seconds are wall time.
+
+    Attributes
+    ----------
+    extract_seconds : float
+        Computing all features once, whenever that was; 0 for a contender without any.
+    prepare_seconds : float
+        What preparation took in this run; next to nothing on a full cache hit.
+    fit_seconds, predict_seconds : float
+        Training, and predicting the test part, features at hand.
+    images, test_images : int
+    trainable_parameters, total_parameters : int
+    disk_bytes : int
+    peak_memory_bytes : int
+        Largest resident size while it was prepared, trained and asked; 0 if not measured.
+    """
+
+    extract_seconds: float
+    prepare_seconds: float
+    fit_seconds: float
+    predict_seconds: float
+    images: int
+    test_images: int
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    disk_bytes: int = 0
+    peak_memory_bytes: int = 0
+
+    @property
+    def total_seconds(self) -> float:
+        """Extraction once, training and predicting."""
+        return self.extract_seconds + self.fit_seconds + self.predict_seconds
+
+    @property
+    def head_seconds(self) -> float:
+        """Training and predicting alone, as when the features are stored already."""
+        return self.fit_seconds + self.predict_seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender's predictions on the test part, and what follows from them.
+
+    Attributes
+    ----------
+    name : str
+    truth : ndarray (n,) of int64
+    proba : ndarray (n, k) of float64
+    positions : ndarray (n,) of int64
+        Position of each test image in the data set, ascending.
+    cost : Cost
+    facts : Facts
+    """
+
+    name: str
+    truth: NDArray[np.int64]
+    proba: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    cost: Cost
+    facts: Facts
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every metric of `bench.metrics.METRICS` by name."""
+        return {name: m.function(self.truth, self.proba) for name, m in METRICS.items()}
+
+    @property
+    def guess(self) -> NDArray[np.int64]:
+        """The most probable class of each test image."""
+        return np.asarray(self.proba.argmax(axis=1))
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts by true class (rows) and most probable class (columns)."""
+        return confusion(self.truth, self.proba)
+
+    def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Precision, recall, F1 and support, a record a class."""
+        table = per_class(self.truth, self.proba)
+        return [
+            {"class": name, **{column: float(values[i]) for column, values in table.items()}}
+            for i, name in enumerate(classes)
+        ]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of several contenders on one split.
+
+    Attributes
+    ----------
+    results : list of Result
+    split : Split
+        Less the images that could not be used.
+    seed : int
+    unusable : dict of str to str
+        Content id -> reason.
+    """
+
+    results: list[Result]
+    split: Split
+    seed: int
+    unusable: dict[str, str]
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __getitem__(self, name: str) -> Result:
+        for result in self.results:
+            if result.name == name:
+                return result
+        raise KeyError(name)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record a contender: name, metrics, costs."""
+        return [
+            {
+                "contender": r.name,
+                **r.metrics,
+                **asdict(r.cost),
+                "total_seconds": r.cost.total_seconds,
+                "head_seconds": r.cost.head_seconds,
+            }
+            for r in self.results
+        ]
+
+    def __str__(self) -> str:
+        names = ["top1", "top3", "top5", "macro_f1", "log_loss", "calibration_error"]
+        shown = ["top-1", "top-3", "top-5", "macro-F1", "log loss", "calib. err."]
+        header = [*shown, "extract s", "fit s", "predict s"]
+        wide = max([len(r.name) for r in self.results] + [len("contender")])
+        lines = [f"{'contender':<{wide}}" + "".join(f"{h:>12}" for h in header)]
+        for r in self.results:
+            cells = [f"{r.metrics[name]:.4f}" for name in names]
+            cost = (r.cost.extract_seconds, r.cost.fit_seconds, r.cost.predict_seconds)
+            cells += [f"{seconds:.2f}" for seconds in cost]
+            lines.append(f"{r.name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
+        s = self.split
+        lines.append(
+            f"\n{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
+            f"classes, split {s.name}; {len(self.unusable)} images unusable."
+        )
+        return "\n".join(lines)
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``results.json``, ``results.csv``, the split, predictions and class tables.
+
+        Returns
+        -------
+        list of Path
+            The files, the JSON first.
+        """
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        classes = self.split.classes
+        record = {
+            "dataset": self.split.dataset.name,
+            "split": self.split.name,
+            "seed": self.seed,
+            "train_images": len(self.split.train),
+            "test_images": len(self.split.test),
+            "classes": classes,
+            "unusable": self.unusable,
+            "contenders": [
+                {
+                    **flat,
+                    "facts": asdict(result.facts),
+                    "per_class": result.per_class(classes),
+                    "confusion": result.confusion().tolist(),
+                }
+                for flat, result in zip(self.records(), self.results, strict=True)
+            ],
+        }
+        files = [out / "results.json", out / "results.csv", out / "split.json"]
+        files[0].write_text(json.dumps(record, indent=1), "utf-8")
+        _write_csv(files[1], self.records())
+        self.split.save(files[2])
+        for result in self.results:
+            file = out / f"per_class_{_file_name(result.name)}.csv"
+            _write_csv(file, result.per_class(classes))
+            files.append(file)
+        return files
+
+
+def _write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

@@ -1,0 +1,219 @@
+"""A data set with its training and test part, and what contenders may see of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache import Dataset
+from featcache.errors import DatasetError, InvalidRequest
+from featcache.fileindex import content_ids
+from featcache.splits import official_split, stratified_group_split
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images of a data set are for training and which for the test.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        With labels.
+    ids : list of str
+        Content id of each image; the empty string for one that cannot be read.
+    train, test : ndarray of int64
+        Positions in the data set. No content is in both.
+    name : str
+        ``"official"`` or ``"random 0.2, seed 0"``.
+    """
+
+    dataset: Dataset
+    ids: list[str]
+    train: Positions
+    test: Positions
+    name: str
+
+    @property
+    def classes(self) -> list[str]:
+        """All class names, sorted."""
+        return self.dataset.classes or []
+
+    def codes(self, positions: Positions) -> NDArray[np.int64]:
+        """Return the class index of images."""
+        index = {name: code for code, name in enumerate(self.classes)}
+        labels: Sequence[str] = self.dataset.labels or []
+        return np.array([index[labels[i]] for i in positions], np.int64)
+
+    def without(self, unusable: set[str]) -> Split:
+        """Return the split less the images of some contents."""
+
+        def keep(positions: Positions) -> Positions:
+            return positions[[self.ids[i] not in unusable for i in positions]]
+
+        return Split(self.dataset, self.ids, keep(self.train), keep(self.test), self.name)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the split as JSON, by content id, so that it survives moves and renames."""
+        record = {
+            "name": self.name,
+            "train": [self.ids[i] for i in self.train],
+            "test": [self.ids[i] for i in self.test],
+        }
+        Path(path).write_text(json.dumps(record, indent=1), "utf-8")
+
+
+def make_split(
+    dataset: Dataset,
+    test_size: float | None = None,
+    seed: int = 0,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Split:
+    """Split a data set, stratified by class, copies of a photo together.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With labels.
+    test_size : float, optional
+        Without it, the data set's own split if it has one, else 0.2.
+    seed : int
+    cache_dir : path, optional
+        Where content ids are remembered.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    DatasetError
+        Without labels, or with fewer than two classes.
+    """
+    _check(dataset)
+    ids = content_ids(dataset, cache_dir)
+    readable = np.array([i for i, image_id in enumerate(ids) if image_id], np.int64)
+    groups = [ids[i] for i in readable]
+    if test_size is None and dataset.split is not None:
+        train, test = official_split(groups, [dataset.split[i] for i in readable])
+        name = "official"
+    else:
+        size = 0.2 if test_size is None else test_size
+        labels = [dataset.labels[i] for i in readable]  # type: ignore[index]
+        train, test = stratified_group_split(groups, labels, size, seed)
+        name = f"random {size:g}, seed {seed}"
+    return Split(dataset, ids, readable[train], readable[test], name)
+
+
+def load_split(
+    path: str | os.PathLike[str],
+    dataset: Dataset,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Split:
+    """Read a split that `Split.save` wrote, for a data set that holds its images.
+
+    Raises
+    ------
+    DatasetError
+        If an image of the split is not in the data set, or is in both parts.
+    InvalidRequest
+        If the file is not a split.
+    """
+    _check(dataset)
+    ids = content_ids(dataset, cache_dir)
+    try:
+        record = json.loads(Path(path).read_text("utf-8"))
+        name, parts = str(record["name"]), {p: set(record[p]) for p in ("train", "test")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"{path} is not a saved split: {error}.", path=str(path)) from error
+    missing = (parts["train"] | parts["test"]) - set(ids)
+    both = parts["train"] & parts["test"]
+    if missing or both:
+        raise DatasetError(
+            f"The split {path} does not fit: {len(missing)} of its images are not in "
+            f"{dataset.name!r}, {len(both)} are in both parts.",
+            missing=sorted(missing),
+        )
+    train, test = (
+        np.array([i for i, image_id in enumerate(ids) if image_id in parts[part]], np.int64)
+        for part in ("train", "test")
+    )
+    return Split(dataset, ids, train, test, name)
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a contender is given: images without a word about their class.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Files named by a number, in a folder made for this evaluation. Neither name, folder
+        nor order tells the class.
+    ids : tuple of str
+        Content id of each image.
+    """
+
+    paths: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int] | Positions) -> Images:
+        """Return some of the images, in the order given."""
+        return Images(tuple(self.paths[i] for i in rows), tuple(self.ids[i] for i in rows))
+
+
+@contextmanager
+def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int, tuple[str, str]]]:
+    """Lay the images of a split under names that say nothing, while the context lasts.
+
+    Hard links where they are possible, else copies: a symbolic link could be followed back
+    to the class folder.
+
+    Yields
+    ------
+    dict of int to (str, str)
+        Position in the data set -> (path, content id).
+    """
+    positions = np.concatenate([split.train, split.test])
+    order = np.random.default_rng(0).permutation(len(positions))
+    with TemporaryDirectory(prefix="featcache-", dir=folder) as name:
+        placed: dict[int, tuple[str, str]] = {}
+        for number, i in zip(order, positions, strict=True):
+            source = split.dataset.paths[i]
+            target = os.path.join(name, f"{number:07d}{os.path.splitext(source)[1].lower()}")
+            _place(source, target)
+            placed[int(i)] = (target, split.ids[i])
+        yield placed
+
+
+def _place(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check(dataset: Dataset) -> None:
+    classes = dataset.classes
+    if classes is None or len(classes) < 2:
+        found = "no labels" if classes is None else f"one class, {classes[0]!r}"
+        raise DatasetError(
+            f"A comparison needs images of at least two classes, but {dataset.name!r} has {found}. "
+            "Use one folder a class, or a CSV with the columns path and label.",
+            classes=classes,
+        )

@@ -1,0 +1,19 @@
+"""Classical heads on stored embeddings: scikit-learn estimators with calibrated output."""
+
+from .base import Head
+from .boosting import LightGBMHead
+from .logistic import LogisticHead
+from .registry import HEADS, make_head
+from .search import SearchResult, search
+from .svm import SVMHead
+
+__all__ = [
+    "HEADS",
+    "Head",
+    "LightGBMHead",
+    "LogisticHead",
+    "SVMHead",
+    "SearchResult",
+    "make_head",
+    "search",
+]

@@ -1,0 +1,189 @@
+"""What all heads share: checks, class codes, probabilities and temperature scaling."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from featcache.errors import InvalidRequest
+
+Floats = NDArray[np.float32]
+
+
+class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier on embeddings: scikit-learn's protocol, scores as logits inside.
+
+    A head implements `_fit_scores` and `_scores`; the softmax of the scores, divided by
+    `temperature_`, is the probability of each class.
+
+    Attributes
+    ----------
+    classes_ : ndarray (k,)
+        Sorted labels, as they were passed.
+    n_features_in_ : int
+        Width of the embedding.
+    temperature_ : float
+        Divisor of the scores, fitted on held-out rows where the head needs it; above 1 it
+        makes probabilities more modest. Guo et al. 2017, arXiv 1706.04599.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Head:
+        """Train on embeddings.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+            Embeddings; kept as float32. `featcache.Features.X` will do.
+        y : array-like (n,)
+            Labels, of any type that sorts.
+
+        Returns
+        -------
+        Head
+            Itself.
+
+        Raises
+        ------
+        InvalidRequest
+            If there is only one class.
+        ValueError
+            If shapes differ, or values are not finite.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float32, order="C")
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InvalidRequest(
+                f"A head needs rows of at least two classes, but y has only one class: "
+                f"{self.classes_.tolist()[0]!r}.",
+                received=self.classes_.tolist(),
+            )
+        self.temperature_ = 1.0
+        self._fit_codes(np.asarray(X), codes.astype(np.int64))
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+
+        Returns
+        -------
+        ndarray (n, k), float64
+            Rows sum to 1; columns in the order of `classes_`.
+        """
+        scores = self._checked_scores(X) / self.temperature_
+        return np.asarray(softmax(scores, axis=1), np.float64)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable label of each row."""
+        scores = self._checked_scores(X)
+        return np.asarray(self.classes_[scores.argmax(axis=1)])
+
+    def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self, "classes_")
+        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        return np.asarray(self._scores(np.asarray(X)), np.float64)
+
+    @abstractmethod
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+        """Train on class codes 0..k-1, and set `temperature_` if the scores need one."""
+
+    @abstractmethod
+    def _scores(self, X: Floats) -> NDArray[Any]:
+        """Return scores (n, k) whose softmax is a distribution over the classes."""
+
+
+class Standardiser:
+    """Columns to mean 0 and deviation 1 in float32; constant columns become 0.
+
+    Folded into linear heads after training, so that predicting needs no scaled copy.
+    """
+
+    def __init__(self, X: Floats) -> None:
+        # float64 sums: a float32 mean over many rows loses digits.
+        self.mean: Floats = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+        deviation = np.sqrt(np.square(X - self.mean).mean(axis=0, dtype=np.float64))
+        # Relative, since embeddings come in any unit: what varies by less than float32
+        # resolves is constant.
+        tiny = deviation <= 1e-6 * np.abs(self.mean)
+        self.scale: Floats = np.where(tiny | (deviation == 0), 1.0, deviation).astype(np.float32)
+
+    def __call__(self, X: Floats) -> Floats:
+        """Return the standardised copy of X."""
+        scaled: Floats = X - self.mean
+        scaled /= self.scale
+        return scaled
+
+    def fold(self, coefficients: Floats, intercept: Floats) -> tuple[Floats, Floats]:
+        """Turn weights (k, d) for scaled columns into weights for raw ones."""
+        raw = coefficients / self.scale
+        return raw.astype(np.float32), (intercept - raw @ self.mean).astype(np.float32)
+
+
+def row_space(X: Floats) -> tuple[Floats, Floats | None]:
+    """Rotate rows into the space that they span, if that has fewer dimensions.
+
+    A linear head with an L2 penalty has its weights in the span of the training rows, so
+    solving there is exact, and far cheaper with fewer rows than columns.
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+
+    Returns
+    -------
+    (ndarray (n, r), ndarray (r, d) or None)
+        Rows ``Z`` and orthonormal axes ``V`` with ``X = Z @ V``; X itself and None if
+        n >= d.
+    """
+    if len(X) >= X.shape[1]:
+        return X, None
+    values, vectors = np.linalg.eigh((X @ X.T).astype(np.float64))
+    kept = values > max(values[-1], 0.0) * 1e-6
+    if not kept.any():
+        return X, None
+    size = np.sqrt(values[kept])
+    axes = ((vectors[:, kept] / size).T @ X).astype(np.float32)
+    return (vectors[:, kept] * size).astype(np.float32), axes
+
+
+def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
+    """Find the divisor of the scores that minimises the log loss on held-out rows.
+
+    Parameters
+    ----------
+    scores : ndarray (n, k)
+    codes : ndarray (n,)
+
+    Returns
+    -------
+    float
+        Between 0.001 and 1000.
+    """
+
+    def loss(log_temperature: float) -> float:
+        logs = log_softmax(scores / np.exp(log_temperature), axis=1)
+        return float(-logs[np.arange(len(codes)), codes].mean())
+
+    bounds = (np.log(1e-3), np.log(1e3))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def calibration_folds(codes: NDArray[np.int64], folds: int) -> list[Any] | None:
+    """Stratified folds for held-out scores; None where some class has too few rows."""
+    folds = min(folds, int(np.bincount(codes).min()))
+    if folds < 2:
+        return None
+    return list(StratifiedKFold(folds, shuffle=True, random_state=0).split(codes, codes))

@@ -1,0 +1,151 @@
+"""Gradient-boosted trees (LightGBM). The only door to LightGBM."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
+
+from .base import Floats, Head, fit_temperature
+
+log = logging.getLogger("featcache")
+
+
+class LightGBMHead(Head):
+    """LightGBM on the leading principal components of an embedding.
+
+    Trees on raw embeddings are slow and weak: with 101 classes and 1,280 columns, plain
+    settings collapse. What works is few columns, tiny trees, a low learning rate and strong
+    regularisation; the defaults follow that. One tree a class and round is grown, so the
+    size of the model is ``rounds * classes`` trees.
+
+    Parameters
+    ----------
+    components : int
+        Principal components kept; fewer if the data have fewer rows or columns.
+    rounds : int
+        Most boosting rounds; early stopping ends sooner.
+    learning_rate : float
+    leaves : int
+        Leaves a tree.
+    feature_fraction : float
+        Share of the columns that each tree may use.
+    reg_lambda : float
+        L2 penalty of the leaves.
+    patience : int
+        Rounds without a better held-out log loss until training stops; 0 never stops early.
+    validation_size : float
+        Share of the training rows held out for early stopping and for the temperature.
+    seed : int
+    n_jobs : int, optional
+        Threads; default: all cores.
+
+    Attributes
+    ----------
+    booster_ : lightgbm.Booster
+    components_ : ndarray (c, d), float32
+        Principal axes, scaled so that components have deviation 1.
+    mean_ : ndarray (d,), float32
+    best_iteration_ : int
+    """
+
+    def __init__(
+        self,
+        components: int = 128,
+        rounds: int = 150,
+        learning_rate: float = 0.1,
+        leaves: int = 4,
+        feature_fraction: float = 0.2,
+        reg_lambda: float = 5.0,
+        patience: int = 15,
+        validation_size: float = 0.1,
+        seed: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.components = components
+        self.rounds = rounds
+        self.learning_rate = learning_rate
+        self.leaves = leaves
+        self.feature_fraction = feature_fraction
+        self.reg_lambda = reg_lambda
+        self.patience = patience
+        self.validation_size = validation_size
+        self.seed = seed
+        self.n_jobs = n_jobs
+
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+        import lightgbm
+
+        count = len(self.classes_)
+        log.info(
+            "LightGBM: at most %d trees (%d rounds x %d classes)",
+            self.rounds * count,
+            self.rounds,
+            count,
+        )
+        self._fit_axes(X)
+        reduced = self._reduce(X)
+        held_out = self._held_out(codes)
+        train = np.setdiff1d(np.arange(len(X)), held_out)
+        parameters = {
+            "objective": "multiclass",
+            "num_class": count,
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "feature_fraction": self.feature_fraction,
+            "lambda_l2": self.reg_lambda,
+            "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
+            "max_bin": 63,
+            "num_threads": self.n_jobs or 0,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        data = lightgbm.Dataset(
+            reduced[train], codes[train], params={"verbosity": -1}, free_raw_data=False
+        )
+        watch: dict[str, Any] = {}
+        if len(held_out) and self.patience:
+            watch["valid_sets"] = [data.create_valid(reduced[held_out], codes[held_out])]
+            watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
+        self.booster_ = lightgbm.train(parameters, data, self.rounds, **watch)
+        self.best_iteration_ = int(
+            self.booster_.best_iteration or self.booster_.current_iteration()
+        )
+        if len(held_out):
+            self.temperature_ = fit_temperature(self._raw(reduced[held_out]), codes[held_out])
+
+    def _scores(self, X: Floats) -> NDArray[Any]:
+        return self._raw(self._reduce(X))
+
+    def _raw(self, reduced: Floats) -> NDArray[Any]:
+        return np.asarray(
+            self.booster_.predict(reduced, raw_score=True, num_iteration=self.best_iteration_)
+        )
+
+    def _fit_axes(self, X: Floats) -> None:
+        kept = min(self.components, X.shape[1], max(1, len(X) - 1))
+        solver = "randomized" if kept < min(X.shape) // 2 else "full"
+        pca = PCA(kept, svd_solver=solver, random_state=self.seed).fit(X)
+        deviation = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
+        self.mean_ = np.asarray(pca.mean_, np.float32)
+        self.components_ = np.asarray(pca.components_ / deviation[:, None], np.float32)
+
+    def _reduce(self, X: Floats) -> Floats:
+        return np.asarray((X - self.mean_) @ self.components_.T, np.float32)
+
+    def _held_out(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Choose rows for early stopping; none where a class has a single row to spare."""
+        rows = np.arange(len(codes))
+        wanted = round(len(codes) * self.validation_size)
+        if wanted < len(self.classes_) or np.bincount(codes).min() < 3:
+            return rows[:0]
+        _, held_out = train_test_split(
+            rows, test_size=wanted, stratify=codes, random_state=self.seed
+        )
+        return np.sort(held_out)

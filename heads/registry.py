@@ -1,0 +1,41 @@
+"""Heads by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from featcache.errors import InvalidRequest
+
+from .base import Head
+from .boosting import LightGBMHead
+from .logistic import LogisticHead
+from .svm import SVMHead
+
+HEADS: dict[str, Callable[..., Head]] = {
+    "logistic": LogisticHead,
+    "svm": SVMHead,
+    "lightgbm": LightGBMHead,
+}
+
+
+def make_head(name: str, **parameters: object) -> Head:
+    """Make a head by its name.
+
+    Raises
+    ------
+    InvalidRequest
+        With the known names.
+
+    Examples
+    --------
+    >>> make_head("logistic", C=0.1)
+    LogisticHead(C=0.1)
+    """
+    if name not in HEADS:
+        near = difflib.get_close_matches(name, HEADS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise InvalidRequest(
+            f"There is no head {name!r}. {hint}Known: {', '.join(HEADS)}.", received=name
+        )
+    return HEADS[name](**parameters)

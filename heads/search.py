@@ -1,0 +1,134 @@
+"""Cross-validated search on stored features: no embedding is ever computed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold
+
+from featcache import Features
+from featcache.errors import InvalidRequest
+
+from .base import Head
+from .registry import make_head
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes
+    ----------
+    best_head : Head
+        Trained on all rows with the best parameters.
+    best_parameters : dict
+    best_score : float
+        Mean accuracy over the folds.
+    table : list of dict
+        One record a point of the grid: ``parameters``, ``mean``, ``deviation``, ``folds``;
+        the best first.
+    """
+
+    best_head: Head
+    best_parameters: dict[str, Any]
+    best_score: float
+    table: list[dict[str, Any]]
+
+
+def search(
+    head: Head | str,
+    features: Features,
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
+    cv: int = 5,
+    *,
+    n_jobs: int = -1,
+    seed: int = 0,
+) -> SearchResult:
+    """Try every point of a grid by cross-validation, and train the best on all rows.
+
+    Parameters
+    ----------
+    head : Head or str
+        A head, or its name in the registry.
+    features : featcache.Features
+        With labels. Copies of a photo always fall into the same fold.
+    grid : mapping or list of mappings
+        Parameter name -> values, as `sklearn.model_selection.ParameterGrid`.
+    cv : int
+        Folds, stratified by class.
+    n_jobs : int
+        Processes; -1 is one a core. The matrix is mapped from one file by all of them, not
+        copied to each.
+    seed : int
+        Of the folds.
+
+    Returns
+    -------
+    SearchResult
+
+    Raises
+    ------
+    InvalidRequest
+        Without labels, with fewer than two folds or images, or an unknown parameter.
+
+    Examples
+    --------
+    ``search("logistic", features, {"C": [0.003, 0.01, 0.03]}).best_parameters``
+    """
+    estimator = make_head(head) if isinstance(head, str) else head
+    if features.y is None:
+        raise InvalidRequest("A search needs labels, but these features have none (y is None).")
+    points = list(ParameterGrid(grid))
+    unknown = {name for point in points for name in point} - set(estimator.get_params())
+    if unknown or not points:
+        raise InvalidRequest(
+            f"{type(estimator).__name__} has no parameter {sorted(unknown)}; it has "
+            f"{sorted(estimator.get_params())}.",
+            received=sorted(unknown),
+        )
+    folds = _folds(features, cv, seed)
+    X, y = np.asarray(features.X), features.y
+    jobs = [(p, f) for p in range(len(points)) for f in range(len(folds))]
+    scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
+        delayed(_score)(clone(estimator).set_params(**points[p]), X, y, *folds[f]) for p, f in jobs
+    )
+    per_point = np.reshape(scores, (len(points), len(folds)))
+    order = np.argsort(-per_point.mean(axis=1), kind="stable")
+    table = [
+        {
+            "parameters": points[i],
+            "mean": float(per_point[i].mean()),
+            "deviation": float(per_point[i].std()),
+            "folds": per_point[i].tolist(),
+        }
+        for i in order
+    ]
+    best = points[order[0]]
+    trained = clone(estimator).set_params(**best).fit(X, y)
+    return SearchResult(trained, dict(best), table[0]["mean"], table)
+
+
+def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    y = features.y
+    assert y is not None
+    _, groups = np.unique(np.array(features.ids), return_inverse=True)
+    if not 2 <= cv <= len(set(groups.tolist())):
+        raise InvalidRequest(
+            f"cv={cv} folds cannot be made of {len(set(groups.tolist()))} different images.",
+            received=cv,
+        )
+    folds = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
+    return list(folds.split(np.zeros(len(y)), y, groups))
+
+
+def _score(
+    head: Head, X: NDArray[Any], y: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
+) -> float:
+    head.fit(X[train], y[train])
+    return float(np.mean(head.predict(X[test]) == y[test]))

@@ -1,0 +1,66 @@
+"""Shared fixtures: a cache of its own for each test, tiny models, small photo folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATCACHE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras-home"))
+    monkeypatch.delenv("FEATCACHE_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real photos and weights; tests that need it skip without it."""
+    folder = os.environ.get("FEATCACHE_TEST_DATA")
+    if not folder or not (Path(folder) / "caltech24" / "split.csv").is_file():
+        pytest.skip("FEATCACHE_TEST_DATA does not name the folder of real photos and weights")
+    return Path(folder).resolve()
+
+
+def make_tiny_model(seed: int = 0, side: int = 16, width: int = 8, activation: str = "relu") -> Any:
+    """A convolutional network of a few hundred weights, equal for equal arguments."""
+    import keras
+
+    inputs = keras.Input((side, side, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(width, 3, strides=2, activation=activation, name="conv")(x)
+    outputs = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, outputs)
+    generator = np.random.default_rng(seed)
+    model.set_weights([generator.normal(size=w.shape).astype("float32") for w in model.weights])
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Any:
+    return make_tiny_model()
+
+
+def photo(path: Path, seed: int, size: tuple[int, int] = (24, 20), **options: Any) -> Path:
+    """Write a photo of noise whose pixels depend on the seed alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two class folders with six photos each."""
+    root = tmp_path / "photos"
+    for i in range(12):
+        photo(root / ("cat" if i < 6 else "dog") / f"{i:02d}.png", i)
+    return root

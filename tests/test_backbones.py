@@ -1,0 +1,157 @@
+"""Parity: stored rows are what keras.applications itself gives for the same pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import table_from_keras as keras_says
+from conftest import photo
+
+from featcache import extract, preprocessing
+from featcache.architecture import architecture_hash, layer_names
+from featcache.images import decode, resize
+from featcache.specs import Recipe, recipes
+
+# One a family in the quick run, the smallest; all of them in `make test-slow`.
+QUICK = {
+    "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "inception_resnet_v2",
+    "inception_v3", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "nasnet_mobile", "resnet50",
+    "resnet50_v2", "vgg19", "xception",
+}  # fmt: skip
+ALL = [
+    pytest.param(recipe, id=name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, recipe in recipes().items()
+]
+SMALL = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71, "vgg16": 224, "vgg19": 224}
+
+
+def reference_model(recipe: Recipe, side: int) -> Any:
+    """The backbone with weights that are not constant, from Keras alone."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    model = getattr(keras.applications, recipe.constructor)(
+        weights=None, input_shape=(side, side, 3)
+    )
+    generator = np.random.default_rng(2)
+    weights = [
+        w if w.ndim != 1 else (w + generator.uniform(0, 0.2, w.shape)).astype(w.dtype)
+        for w in model.get_weights()
+    ]
+    model.set_weights(weights)
+    return model
+
+
+def relative_error(got: Any, expected: Any) -> float:
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_path: Path) -> None:
+    import keras
+
+    side = SMALL.get(recipe.name, 64)
+    model = reference_model(recipe, side)
+    names = layer_names(model)
+    assert names[recipe.layer].output.shape[-1] == recipe.width
+    assert model.count_params() == recipe.parameters
+    model.save_weights(tmp_path / "w.weights.h5")
+    files = [photo(tmp_path / "p" / f"{i}.png", i, (90, 70)) for i in range(3)]
+    pixels = np.stack([resize(decode(f.read_bytes()), (side, side)) for f in files])
+    prepare = getattr(keras.applications, recipe.module).preprocess_input
+    cut = keras.Model(model.input, names[recipe.layer].output)
+    expected = cut.predict(prepare(pixels.astype("float32")), verbose=0).reshape(3, -1)
+    features = extract(
+        recipe.name,
+        tmp_path / "p",
+        weights=tmp_path / "w.weights.h5",
+        image_size=side,
+        batch_size=2,
+    )
+    assert features.X.shape == (3, recipe.width)
+    assert np.ptp(expected, axis=0).max() > 0  # the three images do differ
+    assert relative_error(np.asarray(features.X), expected) < 1e-4
+    keras.backend.clear_session()
+
+
+def test_the_table_lists_every_classifier_of_this_keras() -> None:
+    assert sorted(r.constructor for r in recipes().values()) == keras_says.constructors()
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_table_says_what_keras_says(recipe: Recipe) -> None:
+    assert keras_says.public_name(recipe.constructor) == recipe.name
+    assert keras_says.preprocessing_mode(recipe.constructor) == recipe.preprocessing
+    said = keras_says.weights_file(recipe.constructor)
+    assert (recipe.file, recipe.url, recipe.hash) == (said["file"], said["url"], said["hash"])
+
+
+def test_preprocessing_differs_between_families_where_keras_does() -> None:
+    by_module = {r.module: preprocessing.fingerprint(r.preprocessing) for r in recipes().values()}
+    assert by_module["resnet"] == by_module["vgg19"]
+    different = [by_module[m] for m in ("resnet", "resnet_v2", "densenet", "efficientnet")]
+    assert len(set(different)) == 4
+
+
+def test_efficientnets_imagenet_file_gets_the_scaling_that_keras_gives_it(
+    tmp_path: Path, photos: Path
+) -> None:
+    import keras
+    from keras.src.utils import file_utils
+
+    recipe = recipes()["efficientnet_b0"]
+    reference_model(recipe, 224).save_weights(tmp_path / "file.weights.h5")
+    # Keras' own constructor, handed our file where it would download one.
+    file = str(tmp_path / "file.weights.h5")
+    with mock.patch.object(file_utils, "get_file", return_value=file):
+        theirs = keras.applications.EfficientNetB0(weights="imagenet")
+    cut = keras.Model(theirs.input, theirs.get_layer("avg_pool").output)
+    files = sorted((photos / "cat").iterdir())
+    pixels = np.stack([resize(decode(f.read_bytes()), (224, 224)) for f in files])
+    expected = cut.predict(pixels.astype("float32"), verbose=0)
+
+    from featcache.backbone import Backbone
+    from featcache.request import make_request
+    from featcache.weights import Weights
+
+    request = make_request("efficientnet_b0", weights="random")
+    for kind, same in (("imagenet", True), ("file", False)):
+        object.__setattr__(request, "weights", Weights(kind, tmp_path / "file.weights.h5"))
+        got = Backbone(request).embed(pixels)
+        assert (relative_error(got, expected) < 1e-4) == same
+
+
+def test_layer_names_are_those_of_a_fresh_session() -> None:
+    import keras
+
+    def names() -> list[str]:
+        return list(
+            layer_names(keras.applications.MobileNetV3Small(weights=None, input_shape=(32, 32, 3)))
+        )
+
+    first = names()
+    assert names() == first
+    assert "activation" in first
+
+
+def test_the_architecture_hash_sees_settings_and_connections_but_not_names() -> None:
+    import keras
+
+    def build(name: str | None = None, units: int = 4, skip: bool = False) -> str:
+        inputs = keras.Input((4,))
+        one = keras.layers.Dense(4, name=name)(inputs)
+        two = keras.layers.Dense(units)(inputs if skip else one)
+        return architecture_hash(keras.Model(inputs, two))
+
+    assert build() == build() == build(name="other")
+    assert len({build(), build(units=5), build(skip=True)}) == 3
+
+
+def test_random_weights_are_the_same_in_every_session(photos: Path) -> None:
+    # The value is pinned: on another machine or backend it must be the same.
+    spec = extract("mobilenet", photos / "cat", weights="random", image_size=32).spec
+    assert spec.weights.startswith("422ecce1a0497abf")

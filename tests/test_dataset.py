@@ -1,0 +1,129 @@
+"""Folders, tables and lists become one kind of data set, or say why not."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import photo
+
+from featcache import load_dataset
+from featcache.errors import DatasetError, DatasetNotFound
+
+
+def table(path: Path, rows: list[list[str]]) -> Path:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_class_folders_label_their_images_in_sorted_order(photos: Path) -> None:
+    dataset = load_dataset(photos)
+    assert dataset.classes == ["cat", "dog"]
+    assert [Path(p).name for p in dataset.paths] == [f"{i:02d}.png" for i in range(12)]
+    assert list(dataset.labels or []) == ["cat"] * 6 + ["dog"] * 6
+
+
+def test_a_flat_folder_has_no_labels(photos: Path) -> None:
+    dataset = load_dataset(photos / "cat")
+    assert (len(dataset), dataset.labels, dataset.classes) == (6, None, None)
+
+
+def test_train_and_test_folders_become_the_split(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        photo(tmp_path / part / "owl" / "a.png", 1)
+    dataset = load_dataset(tmp_path)
+    assert (list(dataset.split or []), dataset.classes) == (["test", "train"], ["owl"])
+
+
+def test_images_beside_class_folders_are_an_error_not_a_guess(photos: Path) -> None:
+    photo(photos / "stray.png", 99)
+    with pytest.raises(DatasetError, match=r"1 images beside class folders .*'stray.png'"):
+        load_dataset(photos)
+
+
+def test_hidden_and_foreign_files_are_passed_over(photos: Path) -> None:
+    (photos / "cat" / "notes.txt").write_text("x")
+    (photos / ".DS_Store").write_text("x")
+    photo(photos / "__MACOSX" / "cat" / "a.png", 5)
+    photo(photos / "cat" / ".hidden.png", 5)
+    assert len(load_dataset(photos)) == 12
+
+
+def test_a_loop_of_links_ends(photos: Path) -> None:
+    os.symlink(photos, photos / "cat" / "again")
+    assert len(load_dataset(photos)) == 12
+
+
+def test_csv_with_label_split_and_other_columns(photos: Path) -> None:
+    path = table(
+        photos / "images.csv",
+        [
+            ["path", "label", "split", "light"],
+            ["cat/00.png", "a", "train", "dim"],
+            ["dog/06.png", "b", "test", "lit"],
+        ],
+    )  # fmt: skip
+    dataset = load_dataset(path)
+    assert list(dataset.paths) == [str(photos / "cat/00.png"), str(photos / "dog/06.png")]
+    assert list(dataset.split or []) == ["train", "test"]
+    assert dict(dataset.attributes) == {"light": ["dim", "lit"]}
+
+
+def test_dataframe_and_list_of_paths_agree_with_the_csv(photos: Path) -> None:
+    paths = [str(photos / "cat/00.png"), str(photos / "dog/06.png")]
+    frame = load_dataset(pd.DataFrame({"path": paths, "label": ["a", "b"]}))
+    listed = load_dataset(paths, labels=["a", "b"])
+    assert (frame.paths, frame.labels) == (listed.paths, listed.labels)
+
+
+def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> None:
+    with pytest.raises(DatasetError, match="1 paths came with 2 values of 'labels'"):
+        load_dataset([photos / "cat/00.png"], labels=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [["file", "label"], ["a.png", "x"]],
+            r"no column 'path'; its columns are \['file', 'label'\]",
+        ),
+        ([["path", "label"], ["a.png"]], "row 2: 1 values, but the header names 2"),
+        ([["path", "split"], ["a.png", "maybe"]], "row 1 has split 'maybe'"),
+        ([["path", "label"], ["a.png", ""]], "the label of row 1 is empty"),
+        ([["path"]], "no rows below its header"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_says_why(
+    tmp_path: Path, rows: list[list[str]], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(table(tmp_path / "t.csv", rows))
+
+
+def test_a_missing_folder_names_the_nearest_one_and_what_is_in_it(photos: Path) -> None:
+    with pytest.raises(DatasetNotFound, match=r"nearest folder that does is .*photos.*cat, dog"):
+        load_dataset(photos / "cta" / "x")
+
+
+def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"No image was found.*\.jpeg"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("data", [[], 7])
+def test_what_is_no_data_set_is_refused(data: object) -> None:
+    with pytest.raises(DatasetError):
+        load_dataset(data)
+
+
+def test_names_with_newlines_emoji_and_foreign_bytes_are_images_like_others(tmp_path: Path) -> None:
+    for i, name in enumerate([b"a\nb.png", "\U0001f415.png".encode(), b"caf\xe9.png"]):
+        photo(Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"k", name))), i)
+    dataset = load_dataset(tmp_path)
+    assert len(dataset) == 3
+    assert all(os.path.exists(p) for p in dataset.paths)

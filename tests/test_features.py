@@ -1,0 +1,128 @@
+"""Lazy rows slice as NumPy does; splits keep classes in proportion and copies together."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featcache import Features, extract
+from featcache.errors import InvalidRequest
+from featcache.splits import official_split, stratified_group_split
+
+
+@pytest.fixture
+def features(photos: Path, tiny_model: Any) -> Features:
+    return extract(tiny_model, photos, batch_size=5)
+
+
+INDEXES = [
+    0, -1, slice(None), slice(2, 9, 3), slice(None, None, -1), [3, 3, 0], np.array([11, 1]),
+    np.arange(12) % 2 == 0, (slice(1, 4), 2), (slice(None), slice(0, 3)), ([0, 5], [1, 2]),
+    (4, 3), slice(5, 5), np.array([], int),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=str)
+def test_rows_index_as_numpy_does(features: Features, index: Any) -> None:
+    whole = np.asarray(features.X)
+    if isinstance(index, tuple) and isinstance(index[0], list):
+        expected = whole[index[0]][:, index[1]]  # rows, then columns, as in a data frame
+    else:
+        expected = whole[index]
+    got = features.X[index]
+    assert np.array_equal(got, expected)
+    assert got.dtype == np.float32
+
+
+@pytest.mark.parametrize("index", [12, -13, [99], (0, 0, 0), "a"])
+def test_indexes_out_of_range_are_errors(features: Features, index: Any) -> None:
+    with pytest.raises(IndexError):
+        features.X[index]
+
+
+def test_a_few_rows_are_read_without_the_others(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featcache.hdf5 import ShardReader
+
+    read: list[int] = []
+    rows = ShardReader.rows
+    monkeypatch.setattr(
+        ShardReader, "rows", lambda self, wanted: read.append(len(wanted)) or rows(self, wanted)
+    )
+    features.X[[0, 7]]
+    assert sum(read) == 2
+
+
+def test_features_travel_to_another_process(features: Features) -> None:
+    again = pickle.loads(pickle.dumps(features))
+    assert np.array_equal(np.asarray(again.X), np.asarray(features.X))
+
+
+def test_asarray_refuses_to_pretend_that_nothing_is_copied(features: Features) -> None:
+    with pytest.raises(ValueError, match="copy"):
+        np.array(features.X, copy=False)
+    assert np.asarray(features.X, dtype=np.float64).dtype == np.float64
+
+
+def test_to_frame_has_a_row_an_image_and_the_embedding_on_request(features: Features) -> None:
+    frame = features.to_frame(embeddings=True)
+    assert list(frame.columns[:3]) == ["path", "id", "label"]
+    assert frame.shape == (12, 3 + 8)
+    assert np.allclose(frame["f3"], np.asarray(features.X)[:, 3])
+    assert features.to_frame().shape == (12, 3)
+
+
+def test_a_split_is_a_partition_with_all_classes_on_both_sides(features: Features) -> None:
+    train, test = features.split(0.25, seed=1)
+    assert sorted([*train.paths, *test.paths]) == sorted(features.paths)
+    assert set(train.labels or []) == set(test.labels or []) == {"cat", "dog"}
+
+
+def test_a_seed_gives_one_split_and_another_seed_another(features: Features) -> None:
+    splits = [features.split(0.5, seed=s)[1].paths for s in (0, 0, 1)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+group_lists = st.lists(st.tuples(st.integers(0, 15), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(group_lists, st.floats(0.05, 0.95), st.integers(0, 5))
+def test_no_group_is_ever_on_both_sides(
+    rows: list[tuple[int, int]], size: float, seed: int
+) -> None:
+    groups, labels = [g for g, _ in rows], [label for _, label in rows]
+    try:
+        train, test = stratified_group_split(groups, labels, size, seed)
+    except InvalidRequest:
+        # Refused only if no class has two groups to part.
+        firsts = {g: labels[groups.index(g)] for g in groups}
+        assert all(list(firsts.values()).count(label) < 2 for label in firsts.values())
+        return
+    assert not {groups[i] for i in train} & {groups[i] for i in test}
+    assert sorted([*train, *test]) == list(range(len(rows)))
+
+
+def test_large_classes_keep_their_proportion() -> None:
+    labels = [0] * 800 + [1] * 200
+    _, test = stratified_group_split(range(1000), labels, 0.2, 0)
+    assert np.bincount(np.array(labels)[test]).tolist() == [160, 40]
+
+
+def test_the_official_split_keeps_its_test_part_and_drops_copies_from_training() -> None:
+    groups, split = ["a", "b", "b", "c"], ["train", "train", "test", "test"]
+    train, test = official_split(groups, split)
+    assert (train.tolist(), test.tolist()) == ([0], [2, 3])
+
+
+@pytest.mark.parametrize("size", [0, 1, -0.1, 1.5])
+def test_a_test_size_out_of_range_is_refused(size: float) -> None:
+    with pytest.raises(InvalidRequest, match="between 0 and 1"):
+        stratified_group_split([1, 2], None, size, 0)

@@ -1,0 +1,119 @@
+"""Each head meets the contract; linear ones are what scikit-learn's are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import HeadContract, blobs
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+import heads
+from featcache import extract
+from featcache.errors import InvalidRequest
+from heads import LightGBMHead, LogisticHead, SVMHead, make_head, search
+from heads.base import fit_temperature, row_space
+
+
+class TestLogisticHead(HeadContract):
+    head = LogisticHead()
+    accuracy = 0.95
+
+
+class TestSVMHead(HeadContract):
+    head = SVMHead()
+    accuracy = 0.95
+
+
+class TestLightGBMHead(HeadContract):
+    head = LightGBMHead(n_jobs=2)
+    accuracy = 0.85
+
+
+@pytest.mark.parametrize("rows", [60, 300])  # fewer and more rows than columns
+@pytest.mark.parametrize("classes", [2, 5])
+def test_logistic_scores_are_scikit_learns(rows: int, classes: int) -> None:
+    X, y = blobs(classes, rows // classes, 90)
+    scale = StandardScaler().fit(X)
+    reference = LogisticRegression(C=0.05, max_iter=2000, tol=1e-6).fit(scale.transform(X), y)
+    head = LogisticHead(C=0.05, max_iter=2000, tol=1e-6, calibration_folds=0).fit(X, y)
+    assert np.allclose(
+        head.predict_proba(X), reference.predict_proba(scale.transform(X)), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("rows", [60, 300])
+def test_svm_margins_are_those_of_liblinear(rows: int) -> None:
+    X, y = blobs(3, rows // 3, 90)
+    scale = StandardScaler().fit(X)
+    # LIBLINEAR penalises the bias; a large scaling makes that penalty vanish.
+    reference = LinearSVC(C=0.01, dual=True, tol=1e-7, max_iter=100_000, intercept_scaling=100)
+    margins = reference.fit(scale.transform(X), y).decision_function(scale.transform(X))
+    head = SVMHead(C=0.01, tol=1e-10, max_iter=5000, calibration_folds=0).fit(X, y)
+    assert np.allclose(head._scores(X), margins, atol=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(5, 40), (40, 5), (7, 7)])
+def test_the_row_space_holds_the_rows(shape: tuple[int, int]) -> None:
+    X = np.random.default_rng(0).normal(size=shape).astype("float32")
+    inner, axes = row_space(X)
+    assert np.allclose(inner if axes is None else inner @ axes, X, atol=1e-4)
+    assert (axes is None) == (shape[0] >= shape[1])
+
+
+def test_the_temperature_finds_the_scale_that_was_taken_away() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (4000, 5))
+    weights = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    codes = np.array([generator.choice(5, p=w) for w in weights])
+    assert fit_temperature(logits * 7, codes) == pytest.approx(7, rel=0.1)
+
+
+def test_registry_suggests_near_names() -> None:
+    with pytest.raises(InvalidRequest, match="Did you mean 'logistic'"):
+        make_head("logistics")
+    assert set(heads.HEADS) >= {"logistic", "svm", "lightgbm"}
+
+
+# Search
+
+
+@pytest.fixture
+def features(photos: Path, tiny_model: Any) -> Any:
+    return extract(tiny_model, photos)
+
+
+def test_search_ranks_the_grid_and_trains_the_best_on_all_rows(features: Any) -> None:
+    result = search("logistic", features, {"C": [1e-3, 0.1]}, cv=3, n_jobs=1)
+    assert [set(record) for record in result.table] == [
+        {"parameters", "mean", "deviation", "folds"}
+    ] * 2
+    assert result.table[0]["mean"] == result.best_score >= result.table[1]["mean"]
+    assert result.best_head.predict(np.asarray(features.X)).shape == (12,)
+    assert result.best_head.get_params()["C"] == result.best_parameters["C"]
+
+
+def test_parallel_search_gives_the_same_table(features: Any) -> None:
+    tables = [search(SVMHead(), features, {"C": [1e-3, 0.1]}, cv=2, n_jobs=n).table for n in (1, 2)]
+    assert tables[0] == tables[1]
+
+
+def test_copies_of_a_photo_never_straddle_a_fold(features: Any) -> None:
+    from heads.search import _folds
+
+    doubled = features.take([*range(12), *range(12)])
+    for train, test in _folds(doubled, 3, 0):
+        assert not {doubled.ids[i] for i in train} & {doubled.ids[i] for i in test}
+
+
+def test_search_refuses_what_it_cannot_search(features: Any, photos: Path, tiny_model: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"no parameter \['D'\]"):
+        search("logistic", features, {"D": [1]})
+    with pytest.raises(InvalidRequest, match="cv=99 folds"):
+        search("logistic", features, {"C": [1.0]}, cv=99)
+    with pytest.raises(InvalidRequest, match="needs labels"):
+        search("logistic", extract(tiny_model, photos / "cat"), {"C": [1.0]})

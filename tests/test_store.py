@@ -1,0 +1,429 @@
+"""What is committed is read back to the bit, and nothing else ever is."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from featcache import maintenance
+from featcache.errors import (
+    MissingRows,
+    StoreCorrupt,
+    StoreError,
+    StoreFormatError,
+    StoreMismatch,
+    StoreWriteError,
+)
+from featcache.images import content_id
+from featcache.lease import lease
+from featcache.manifest import read_manifest
+from featcache.specs import BackboneSpec
+from featcache.store import Store, find_stores
+
+WIDTH = 6
+SPEC = BackboneSpec("tiny", "pool", "ab" * 32, "none", (8, 8), "stretch-bilinear", 1, "0f" * 8)
+
+
+def ids_of(*numbers: int) -> list[str]:
+    return [content_id(str(n).encode()) for n in numbers]
+
+
+def rows_of(*numbers: int) -> np.ndarray[Any, Any]:
+    return np.array([np.random.default_rng(n).normal(size=WIDTH) for n in numbers], np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store", SPEC, WIDTH)
+
+
+def filled(store: Store, *batches: tuple[int, ...]) -> Store:
+    for batch in batches:
+        store.append(rows_of(*batch), ids_of(*batch))
+    store.write_manifest()
+    return store
+
+
+def shards(store: Store) -> list[Path]:
+    return sorted(store.folder.glob("*.h5"))
+
+
+# Round trips
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        hnp.arrays(
+            np.float32,
+            st.tuples(st.integers(1, 9), st.just(WIDTH)),
+            elements=st.floats(width=32, allow_nan=False, allow_subnormal=False),
+        ),
+        max_size=4,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_any_rows_come_back_to_the_bit_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[Any], random: Any
+) -> None:
+    store = Store.create(tmp_path_factory.mktemp("s"), SPEC, WIDTH)
+    expected: dict[str, Any] = {}
+    for number, batch in enumerate(batches):
+        ids = ids_of(*[100 * number + i for i in range(len(batch))])
+        store.append(batch, ids)
+        expected.update(zip(ids, batch, strict=True))
+    store = Store(store.folder)
+    wanted = [*expected, *expected]
+    random.shuffle(wanted)
+    assert len(store) == len(expected)
+    if wanted:
+        got = store.read(wanted)
+        assert got.tobytes() == np.array([expected[i] for i in wanted]).tobytes()
+
+
+def test_a_shard_is_a_plain_hdf5_file_that_describes_itself(store: Store) -> None:
+    filled(store, (1, 2))
+    with h5py.File(shards(store)[0]) as file:
+        assert np.array_equal(file["embeddings"][()], rows_of(1, 2))
+        assert [bytes(i).hex() for i in file["image_id"][()]] == ids_of(1, 2)
+        assert json.loads(file.attrs["spec"]) == SPEC.components()
+        assert file.attrs["format_version"] == 1
+
+
+def test_rows_that_others_commit_are_seen_after_a_refresh(store: Store) -> None:
+    other = Store(store.folder)
+    filled(store, (1,))
+    assert not other.contains(ids_of(1))[0]
+    other.refresh()
+    assert other.contains(ids_of(1))[0]
+
+
+def test_a_read_finds_rows_committed_since_the_store_was_opened(store: Store) -> None:
+    other = Store(store.folder)
+    filled(store, (1,))
+    assert np.array_equal(other.read(ids_of(1)), rows_of(1))
+
+
+def test_the_same_row_committed_twice_is_one_row(store: Store) -> None:
+    filled(store, (1, 2), (2, 3))
+    assert len(store) == 3
+    assert store.ids() == list(dict.fromkeys(store.ids()))
+    assert np.array_equal(store.read(ids_of(2)), rows_of(2))
+
+
+def test_an_unknown_id_is_an_error_that_names_it(store: Store) -> None:
+    with pytest.raises(MissingRows) as raised:
+        filled(store, (1,)).read(ids_of(1, 9))
+    assert raised.value.ids == ids_of(9)
+
+
+def test_a_store_travels_to_another_process_without_its_open_files(store: Store) -> None:
+    filled(store, (1,)).read(ids_of(1))
+    assert np.array_equal(pickle.loads(pickle.dumps(store)).read(ids_of(1)), rows_of(1))
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((2, WIDTH)), np.zeros((1, WIDTH + 1)), np.zeros(WIDTH), np.zeros((0, WIDTH))]
+)
+def test_rows_that_do_not_fit_are_refused(store: Store, rows: Any) -> None:
+    with pytest.raises(StoreMismatch):
+        store.append(rows, ids_of(1)[: len(rows) or 0] if len(rows) != 2 else ids_of(1))
+
+
+def test_a_store_of_another_spec_is_not_opened_for_writing(store: Store) -> None:
+    with pytest.raises(StoreMismatch, match="another specification"):
+        Store.create(store.folder, SPEC, WIDTH + 1)
+
+
+def test_quarantine_entries_outlive_the_process(store: Store) -> None:
+    store.add_to_quarantine({ids_of(5)[0]: "is damaged"})
+    assert Store(store.folder).quarantined == {ids_of(5)[0]: "is damaged"}
+
+
+def test_temporary_files_of_a_killed_process_are_removed_in_time(store: Store) -> None:
+    old, new = store.folder / ".tmp-old", store.folder / ".tmp-new"
+    for path in (old, new):
+        path.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    Store.create(store.folder, SPEC, WIDTH)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+# Damage
+
+
+def test_every_flipped_bit_is_noticed_and_no_wrong_value_is_ever_read(store: Store) -> None:
+    filled(store, (1, 2, 3))
+    (path,) = shards(store)
+    sound = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(150):
+        at, bit = int(generator.integers(len(sound))), int(generator.integers(8))
+        damaged = bytearray(sound)
+        damaged[at] ^= 1 << bit
+        path.write_bytes(damaged)
+        assert maintenance.verify(store.folder)
+        with pytest.raises((StoreCorrupt, MissingRows)):
+            Store(store.folder).read(ids_of(1, 2, 3))
+    path.write_bytes(sound)
+    assert maintenance.verify(store.folder) == []
+    assert np.array_equal(Store(store.folder).read(ids_of(1, 2, 3)), rows_of(1, 2, 3))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.99])
+def test_a_truncated_shard_is_passed_over_and_its_neighbours_serve(
+    store: Store, share: float
+) -> None:
+    filled(store, (1,), (2,))
+    victim = shards(store)[0]
+    victim.write_bytes(victim.read_bytes()[: int(victim.stat().st_size * share)])
+    again = Store(store.folder)
+    assert [d.name for d in again.damaged] == [victim.name]
+    assert len(again) == 1
+
+
+def test_a_lost_shard_is_reported_with_its_rows(store: Store) -> None:
+    filled(store, (1, 2), (3,))
+    victim = next(p for p in shards(store) if "-2-" in p.name)
+    victim.unlink()
+    assert [(d.name, d.rows) for d in maintenance.verify(store.folder)] == [(victim.name, 2)]
+
+
+def test_repair_sets_the_damaged_shard_aside_and_keeps_the_others(store: Store) -> None:
+    filled(store, (1,), (2,))
+    victim = shards(store)[0]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    assert len(maintenance.repair(store.folder)) == 1
+    assert maintenance.verify(store.folder) == []
+    assert len(Store(store.folder)) == 1
+    assert (store.folder / f"damaged-{victim.name}.bad").read_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format_version": 1}', "[]", "null", "\x00"])
+def test_a_damaged_manifest_is_refused_and_repaired_from_the_shards(
+    store: Store, content: str
+) -> None:
+    filled(store, (1,))
+    (store.folder / "MANIFEST.json").write_text(content)
+    with pytest.raises(StoreCorrupt, match="featcache repair"):
+        Store(store.folder)
+    maintenance.repair(store.folder)
+    assert np.array_equal(Store(store.folder).read(ids_of(1)), rows_of(1))
+
+
+def test_a_changed_manifest_is_noticed_by_its_checksum(store: Store) -> None:
+    manifest = store.folder / "MANIFEST.json"
+    manifest.write_text(manifest.read_text().replace('"width": 6', '"width": 7'))
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        Store(store.folder)
+
+
+def test_a_newer_format_says_to_upgrade(store: Store) -> None:
+    manifest = store.folder / "MANIFEST.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(StoreFormatError, match="Upgrade featcache"):
+        Store(store.folder)
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a store"):
+        Store(tmp_path)
+
+
+def test_a_damaged_store_does_not_hide_its_neighbours(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Store.create(store.folder.parent / "other", SPEC, WIDTH)
+    (store.folder / "MANIFEST.json").write_text("{}")
+    assert [folder for folder, _ in find_stores(store.folder.parent)] == [other.folder]
+    assert "cannot be trusted" in caplog.text
+
+
+# Hostile shards: the name's SHA-256 is right, the content is not a shard
+
+
+def planted(store: Store, build: Any) -> Path:
+    """Put a file made by `build(h5py.File)` into the store under a fitting name."""
+    import hashlib
+
+    scratch = store.folder / "scratch"
+    with h5py.File(scratch, "w") as file:
+        file.attrs["format"] = "featcache-shard"
+        file.attrs["format_version"] = 1
+        file.attrs["spec"] = json.dumps(SPEC.components())
+        file.attrs["provenance"] = "{}"
+        build(file)
+    sha = hashlib.sha256(scratch.read_bytes()).hexdigest()
+    return scratch.rename(store.folder / f"{'0' * 8}-000001-3-{sha}.h5")
+
+
+def sound_parts(file: h5py.File, *without: str) -> None:
+    parts = {
+        "embeddings": rows_of(1, 2, 3),
+        "image_id": np.zeros((3, 32), np.uint8),
+        "view": np.zeros(3, np.int32),
+    }
+    for name, data in parts.items():
+        if name not in without:
+            file.create_dataset(name, data=data, chunks=data.shape, fletcher32=True)
+
+
+def external_link(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file["embeddings"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def soft_link(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file["embeddings"] = h5py.SoftLink("/view")
+
+
+def external_storage(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file.create_dataset("embeddings", (3, WIDTH), "<f4", external=[("/etc/passwd", 0, 72)])
+
+
+def virtual(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    layout = h5py.VirtualLayout((3, WIDTH), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (3, WIDTH))
+    file.create_virtual_dataset("embeddings", layout)
+
+
+def shape_bomb(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file.create_dataset("embeddings", (2**40, WIDTH), "<f4", chunks=(1, WIDTH), fletcher32=True)
+
+
+def foreign_filter(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file.create_dataset("embeddings", data=rows_of(1, 2, 3), compression="gzip", fletcher32=True)
+
+
+def foreign_dtype(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file.create_dataset(
+        "embeddings", data=rows_of(1, 2, 3).astype("f8"), chunks=(3, WIDTH), fletcher32=True
+    )
+
+
+def foreign_spec(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["spec"] = json.dumps({**SPEC.components(), "layer": "other"})
+
+
+def extra_member(file: h5py.File) -> None:
+    sound_parts(file)
+    file.create_group("more")
+
+
+def group_instead(file: h5py.File) -> None:
+    sound_parts(file, "view")
+    file.create_group("view")
+
+
+HOSTILE = [
+    external_link, soft_link, external_storage, virtual, shape_bomb, foreign_filter,
+    foreign_dtype, foreign_spec, extra_member, group_instead,
+]  # fmt: skip
+
+
+def test_a_planted_shard_of_the_right_form_is_read(store: Store) -> None:
+    # The control: without it the refusals below could have another cause.
+    planted(store, sound_parts)
+    assert len(Store(store.folder).shard_names) == 1
+
+
+@pytest.mark.parametrize("build", HOSTILE)
+def test_a_hostile_shard_is_passed_over_with_a_reason(store: Store, build: Any) -> None:
+    filled(store, (7,))
+    name = planted(store, build).name
+    again = Store(store.folder)
+    assert [d.name for d in again.damaged] == [name]
+    assert np.array_equal(again.read(ids_of(7)), rows_of(7))
+
+
+# Compaction and leases
+
+
+def test_compaction_keeps_every_row_and_leaves_fewer_files(store: Store) -> None:
+    filled(store, *[(i, i + 1) for i in range(0, 60, 2)])
+    before = store.read(ids_of(*range(60)))
+    assert maintenance.compact(store, many=10) == 30
+    assert len(shards(store)) == 1
+    assert maintenance.verify(store.folder) == []
+    assert np.array_equal(Store(store.folder).read(ids_of(*range(60))), before)
+
+
+def test_a_reader_that_was_open_before_a_compaction_goes_on_reading(store: Store) -> None:
+    filled(store, *[(i,) for i in range(12)])
+    reader = Store(store.folder)
+    maintenance.compact(store, many=2)
+    assert np.array_equal(reader.read(ids_of(*range(12))), rows_of(*range(12)))
+
+
+def test_compaction_leaves_a_damaged_shard_for_verify_to_see(store: Store) -> None:
+    filled(store, (1,), (2,), (3,))
+    victim = shards(store)[0]
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    maintenance.compact(Store(store.folder), many=2)
+    assert victim.exists()
+
+
+def test_a_lease_is_exclusive_and_a_dead_owners_is_taken_over(tmp_path: Path) -> None:
+    with lease(tmp_path) as first, lease(tmp_path) as second:
+        assert (first, second) == (True, False)
+    pid = os.fork()
+    if not pid:
+        with lease(tmp_path):
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert (tmp_path / ".lease").exists()
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_compaction_by_one_process_at_a_time(store: Store) -> None:
+    filled(store, (1,), (2,), (3,))
+    with lease(store.folder):
+        assert maintenance.compact(store, many=2) == 0
+
+
+# The system says no
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_a_clear_error(store: Store) -> None:
+    store.folder.chmod(0o500)
+    with pytest.raises(StoreWriteError, match="may not write"):
+        store.append(rows_of(1), ids_of(1))
+
+
+def test_a_folder_removed_under_us_is_a_clear_error(store: Store) -> None:
+    (store.folder / "MANIFEST.json").unlink()
+    store.folder.rmdir()
+    with pytest.raises(StoreWriteError, match="removed while it was in use"):
+        store.append(rows_of(1), ids_of(1))
+
+
+def test_the_manifest_lists_what_is_there(store: Store) -> None:
+    filled(store, (1, 2), (3,))
+    manifest = read_manifest(store.folder)
+    assert sum(manifest.shards.values()) == 3
+    assert manifest.spec == SPEC
