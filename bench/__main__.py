@@ -11,7 +11,7 @@ from typing import Any
 
 from featcache import Dataset, FeatcacheError, load_dataset
 from featcache.cachedir import cache_folder
-from featcache.extraction import default_data, uses_sample
+from featcache.preparation import default_data, uses_sample
 from featcache.specs import find_recipe
 from heads import HEADS, make_head
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .dataset import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
-    from .extraction import explain as explain
     from .extraction import extract as extract
     from .features import Features as Features
     from .maintenance import repair as repair
     from .maintenance import verify as verify
     from .planning import Explanation as Explanation
+    from .preparation import explain as explain
     from .specs import BackboneSpec as BackboneSpec
     from .store import Store as Store
 
@@ -36,7 +36,7 @@ _HOMES = {
     "Features": "features",
     "RandomWeightsWarning": "errors",
     "Store": "store",
-    "explain": "extraction",
+    "explain": "preparation",
     "extract": "extraction",
     "load_dataset": "dataset",
     "repair": "maintenance",

@@ -153,7 +153,7 @@ def _extract(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from .extraction import explain
+    from .preparation import explain
 
     explanation = explain(options.backbone, options.data, **_arguments(options))
     if options.json:

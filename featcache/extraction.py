@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +15,21 @@ import numpy as np
 
 from . import cachedir, maintenance
 from .backbone import Backbone, provenance
-from .dataset import Dataset, load_dataset
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
-from .fileindex import Identified, identify
 from .images import BadImage, Pixels, load_pixels
 from .pipeline import batches, default_workers
-from .planning import Explanation, Plan, make_plan, nearest_store
+from .preparation import Preparation, explanation_of, plan_again, prepare, uses_sample
 from .preprocessing import Rule
 from .progress import progress_bar
-from .request import Resolved, build, make_request, resolve
+from .request import build, make_request
 from .rowindex import pack_ids
 from .rows import StoredRows
-from .store import Store, find_stores
+from .store import Store
 
 log = logging.getLogger("featcache")
 
 DEFAULT_BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """All that is known before anything is computed."""
-
-    dataset: Dataset
-    files: list[Identified]
-    resolved: Resolved
-    cache: Path
-    store: Store | None
-    plan: Plan
-
-    @property
-    def folder(self) -> Path:
-        return cachedir.stores_folder(self.cache) / self.resolved.spec.folder
 
 
 def extract(
@@ -137,8 +119,8 @@ def extract(
         weights=weights,
         preprocessing_rule=preprocessing,
     )
-    job = _prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
-    log.info("%s: %s", request.name, _explanation(job))
+    job = prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
+    log.info("%s: %s", request.name, explanation_of(job))
     failures: dict[str, str] = {}
     if job.plan.compute:
         job = _loaded(job, retry_failed)
@@ -148,128 +130,13 @@ def extract(
     return features
 
 
-def explain(
-    backbone: Any,
-    data: Any = None,
-    *,
-    labels: Sequence[Any] | None = None,
-    workers: int | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    retry_failed: bool = False,
-    progress: bool | None = None,
-    preprocessing: Rule | None = None,
-    **backbone_options: Any,
-) -> Explanation:
-    """Say what `extract` would do with the same arguments, and do nothing.
-
-    Parameters
-    ----------
-    backbone, data, ...
-        As for `extract`.
-
-    Returns
-    -------
-    Explanation
-        Counts, the store's folder and, where it does not exist, the nearest store and the
-        components of the key in which that differs. `str` of it is one line for people.
-    """
-    if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
-        backbone_options["weights"] = "imagenet-or-random"
-    request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
-    return _explanation(_prepare(request, data, labels, cache_dir, workers, retry_failed, progress))
-
-
-def uses_sample(data: Any) -> bool:
-    """Tell whether `data` means the sample of drawn dogs."""
-    return data is None and not os.environ.get(cachedir.DATA_VARIABLE)
-
-
 def _check_counts(batch_size: int | None, workers: int | None) -> None:
     for name, value in {"batch_size": batch_size, "workers": workers}.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise InvalidRequest(f"{name}={value!r} must be a whole number from 1.", received=value)
 
 
-def _prepare(
-    request: Any,
-    data: Any,
-    labels: Sequence[Any] | None,
-    cache_dir: str | os.PathLike[str] | None,
-    workers: int | None,
-    retry_failed: bool,
-    progress: bool | None,
-) -> _Prepared:
-    cache = cachedir.cache_folder(cache_dir)
-    dataset = default_data(cache, progress) if data is None else load_dataset(data, labels)
-    if dataset.ids is not None:
-        files = [Identified(image_id) for image_id in dataset.ids]
-    else:
-        with progress_bar(len(dataset), "Looking", "images", progress) as bar:
-            files = identify(
-                dataset.paths,
-                dataset.root,
-                cachedir.index_folder(cache),
-                workers=workers or default_workers(),
-                on_read=bar.update,
-            )
-    resolved = resolve(request, cachedir.weights_folder(cache))
-    return _planned(dataset, files, resolved, cache, retry_failed)
-
-
-def _planned(
-    dataset: Dataset, files: list[Identified], resolved: Resolved, cache: Path, retry_failed: bool
-) -> _Prepared:
-    folder = cachedir.stores_folder(cache) / resolved.spec.folder
-    store = Store(folder) if folder.is_dir() and any(folder.glob("*.json")) else None
-    ids = [file.image_id for file in files if file.image_id is not None]
-    stored: set[str] = set()
-    if store is not None and ids:
-        present = store.contains(ids)
-        stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
-    known_bad = store.quarantined if store is not None else {}
-    plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
-    return _Prepared(dataset, files, resolved, cache, store, plan)
-
-
-def default_data(cache: Path, progress: bool | None = None) -> Dataset:
-    """Return the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
-    folder = os.environ.get(cachedir.DATA_VARIABLE)
-    if folder:
-        return load_dataset(folder)
-    from .datasets import sample
-
-    return sample(cache, progress=progress)
-
-
-def _explanation(job: _Prepared) -> Explanation:
-    spec = job.resolved.spec
-    nearest: Path | None = None
-    names: list[str] = []
-    values: dict[str, tuple[str, str]] = {}
-    if job.store is None:
-        stores = list(find_stores(cachedir.stores_folder(job.cache)))
-        manifests = dict(stores)
-        found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
-        if found is not None:
-            nearest, _, names = found
-            here = {**spec.components(), **job.resolved.request.about()}
-            there = {**manifests[nearest].spec.components(), **manifests[nearest].about}
-            values = {name: (str(there[name]), str(here[name])) for name in names}
-    return Explanation(
-        images=len(job.dataset),
-        stored=job.plan.stored,
-        to_compute=len(job.plan.compute),
-        quarantined=len(job.plan.quarantined),
-        folder=job.folder,
-        exists=job.store is not None,
-        spec=spec,
-        nearest=nearest,
-        differs_in=names,
-        values=values,
-    )
-
-
-def _loaded(job: _Prepared, retry_failed: bool) -> _Prepared:
+def _loaded(job: Preparation, retry_failed: bool) -> Preparation:
     """Make sure that the backbone is built and is the one that the plan was made for."""
     if job.resolved.backbone is not None:
         return job
@@ -278,11 +145,11 @@ def _loaded(job: _Prepared, retry_failed: bool) -> _Prepared:
         return replace(job, resolved=resolved)
     # The remembered hash was wrong (a weights file replaced within a tick of the clock,
     # say): rows must go where their real key says, so plan again.
-    return _planned(job.dataset, job.files, resolved, job.cache, retry_failed)
+    return plan_again(job.dataset, job.files, resolved, job.cache, retry_failed)
 
 
 def _compute(
-    job: _Prepared, batch_size: int, workers: int | None, progress: bool | None
+    job: Preparation, batch_size: int, workers: int | None, progress: bool | None
 ) -> dict[str, str]:
     """Compute and commit what the plan lists; return content id -> reason of failures."""
     spec, backbone = job.resolved.spec, job.resolved.backbone
@@ -346,7 +213,7 @@ def _checked(
     return rows
 
 
-def _join(job: _Prepared, failures: dict[str, str], seconds: float) -> Features:
+def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Features:
     """Give each stored image its row and each other one its reason, in the set's order."""
     dataset = job.dataset
     reasons = dict(job.plan.quarantined)

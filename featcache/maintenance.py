@@ -18,7 +18,7 @@ from .store import Damage, Store, check_bytes
 
 log = logging.getLogger("featcache")
 
-SMALL_SHARD_BYTES = 32 * 2**20
+SMALL_SHARD_BYTES = 8 * 2**20
 MANY_SMALL_SHARDS = 24
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import re
 import threading
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import hdf5
+from . import hdf5, quarantine
 from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from .manifest import NAME as MANIFEST_NAME
@@ -36,7 +35,6 @@ log = logging.getLogger("featcache")
 _SHARD = re.compile(
     r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
 )
-_QUARANTINE = re.compile(r"[0-9a-f]{8}-\d{6,}-[0-9a-f]{64}\.quarantine\.json")
 _OPEN_SHARDS = 64
 _STALE_SECONDS = 3600.0
 
@@ -177,7 +175,7 @@ class Store:
             self._heads = heads
             self._names = list(heads)
             self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
-            self.quarantined = self._read_quarantine(present)
+            self.quarantined = quarantine.read(self.folder, present)
 
     def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
         """Tell for each content id whether its row is stored."""
@@ -335,14 +333,10 @@ class Store:
 
     def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Remember images that cannot be decoded, by content id, with the reason."""
-        if not reasons:
-            return
-        data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
-        self._sequence += 1
-        sha = hashlib.sha256(data).hexdigest()
-        name = f"{self._worker}-{self._sequence:06d}-{sha}.quarantine.json"
-        write_atomic(self.folder / name, data, what="the quarantine list")
-        self.quarantined.update(reasons)
+        if reasons:
+            self._sequence += 1
+            quarantine.write(self.folder, f"{self._worker}-{self._sequence:06d}", reasons)
+            self.quarantined.update(reasons)
 
     def write_manifest(self, without: Collection[str] = ()) -> None:
         """List the present shards in the manifest, so that a lost one is noticed.
@@ -365,18 +359,6 @@ class Store:
             for reader in self._open.values():
                 reader.close()
             self._open.clear()
-
-    def _read_quarantine(self, present: set[str]) -> dict[str, str]:
-        reasons: dict[str, str] = {}
-        for name in sorted(present):
-            if not _QUARANTINE.fullmatch(name):
-                continue
-            # A damaged list costs one more try at each of its images, nothing else.
-            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-                data = (self.folder / name).read_bytes()
-                if hashlib.sha256(data).hexdigest() in name:
-                    reasons.update(json.loads(data)["quarantine"])
-        return reasons
 
     def _remove_stale_temporaries(self) -> None:
         for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):

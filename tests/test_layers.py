@@ -27,7 +27,7 @@ DOORS = {
 }
 # These decide and describe; they know neither how models run nor how rows are kept.
 PURE = {"specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture"}
-HEAVY_MODULES = {"backbone", "store", "hdf5", "extraction", "request"}
+HEAVY_MODULES = {"backbone", "store", "hdf5", "extraction", "preparation", "request"}
 
 
 def sources() -> list[Path]:

@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment of its own, .venv, which the first command makes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check bench bench-memory clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[test,check]'
+	@touch $(READY)
+
+demo: $(READY)  ## extract, train three heads and compare them, on drawn dogs
+	$(BIN)/python -m bench --backbones resnet50 --image-size 128 --out results/demo
+	@echo
+	@echo 'Next: your own photos, one folder a class:'
+	@echo '  .venv/bin/python -m bench --data photos/ --backbones resnet50 --out results/photos'
+
+test: $(READY)  ## run the quick tests (minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)  ## run the slow tests as well: every backbone of the table
+	$(BIN)/python -m pytest -m 'not network'
+
+check: $(READY)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## compare heads on real photos: make bench DATA=photos/
+	$(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
+
+bench-memory: $(READY)  ## peak memory of extraction against the number of images
+	$(BIN)/python -m bench.perf.memory
+
+clean:  ## remove the virtual environment and caches of tools
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info build
