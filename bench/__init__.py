@@ -2,14 +2,20 @@
 
 from .contenders import CachedHead, Contender, Facts
 from .evaluate import evaluate
+from .finetune import PRESETS, FineTuned
+from .network import NO_AUGMENTATION, Augmentation
 from .results import Cost, Result, Results
 from .splits import Images, Split, load_split, make_split
 
 __all__ = [
+    "NO_AUGMENTATION",
+    "PRESETS",
+    "Augmentation",
     "CachedHead",
     "Contender",
     "Cost",
     "Facts",
+    "FineTuned",
     "Images",
     "Result",
     "Results",

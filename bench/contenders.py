@@ -34,6 +34,9 @@ class Facts:
     trainable_parameters, total_parameters : int
     disk_bytes : int
         What it keeps on disk: store, decoded pixels, checkpoints.
+    fit_seconds : float or None
+        What training took where it was done before, in whole or in part; None if it was
+        done just now.
     history : mapping of str to list of float
         One value an epoch, for contenders that train in epochs.
     notes : mapping of str to str
@@ -46,6 +49,7 @@ class Facts:
     trainable_parameters: int = 0
     total_parameters: int = 0
     disk_bytes: int = 0
+    fit_seconds: float | None = None
     history: Mapping[str, list[float]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -176,6 +180,7 @@ class CachedHead(Contender):
             trainable_parameters=parameters,
             total_parameters=parameters + _backbone_parameters(self.backbone),
             disk_bytes=store.size_on_disk(),
+            history=getattr(self._trained, "history_", {}),
             notes={
                 "store": summary.folder.name,
                 "key": self._features.spec.key,
@@ -198,6 +203,9 @@ class CachedHead(Contender):
 
 
 def _parameters_of(head: Head) -> int:
+    if hasattr(head, "output_"):
+        layers = [layer for layer in (head.hidden_, head.output_) if layer is not None]
+        return int(sum(array.size for layer in layers for array in layer))
     if hasattr(head, "booster_"):
         return int(head.booster_.num_trees() * getattr(head, "leaves", 0))
     return int(head.coef_.size + head.intercept_.size) if hasattr(head, "coef_") else 0

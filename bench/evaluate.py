@@ -81,7 +81,7 @@ def evaluate(
             cost = Cost(
                 extract_seconds=facts.extract_seconds,
                 prepare_seconds=prepared[name],
-                fit_seconds=fitted - started,
+                fit_seconds=fitted - started if facts.fit_seconds is None else facts.fit_seconds,
                 predict_seconds=predicted - fitted,
                 images=len(train) + len(test),
                 test_images=len(test),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .maintenance import verify as verify
     from .planning import Explanation as Explanation
     from .preparation import explain as explain
+    from .request import load_backbone as load_backbone
     from .specs import BackboneSpec as BackboneSpec
     from .store import Store as Store
 
@@ -38,6 +39,7 @@ _HOMES = {
     "Store": "store",
     "explain": "preparation",
     "extract": "extraction",
+    "load_backbone": "request",
     "load_dataset": "dataset",
     "repair": "maintenance",
     "verify": "maintenance",
@@ -55,6 +57,7 @@ __all__ = [
     "datasets",
     "explain",
     "extract",
+    "load_backbone",
     "load_dataset",
     "open_store",
     "repair",

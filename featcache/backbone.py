@@ -80,6 +80,10 @@ class Backbone:
         Length of an embedding.
     weights_hash : str
         SHA-256 over the values of all weights up to the layer.
+    model : keras.Model
+        Prepared pixels ``(b, h, w, 3)`` to embeddings ``(b, width)``.
+    rule : str or callable
+        How pixels are prepared; see `featcache.preprocessing.apply`.
 
     Raises
     ------
@@ -89,13 +93,13 @@ class Backbone:
 
     def __init__(self, request: Request) -> None:
         keras = import_keras()
-        self._rule = request.preprocessing
+        self.rule = request.preprocessing
         whole = request.model if request.recipe is None else _build(keras, request)
         self.layer, output = _output_of(whole, request)
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(whole.inputs, pooled)
         self.weights_hash = _hash_weights(cut)
-        self._model = cut
+        self.model = cut
         width = cut.output_shape[-1]
         if width is None:
             raise InvalidRequest(
@@ -123,8 +127,8 @@ class Backbone:
         if self._pad and count < self._largest:
             filler = np.zeros((self._largest - count, *pixels.shape[1:]), pixels.dtype)
             pixels = np.concatenate([pixels, filler])
-        prepared = preprocessing.apply(self._rule, pixels)
-        out = np.asarray(self._model.predict_on_batch(prepared), np.float32)
+        prepared = preprocessing.apply(self.rule, pixels)
+        out = np.asarray(self.model.predict_on_batch(prepared), np.float32)
         return out[:count]
 
 

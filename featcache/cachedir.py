@@ -35,6 +35,16 @@ def weights_folder(cache: Path) -> Path:
     return cache / "weights"
 
 
+def pixels_folder(cache: Path) -> Path:
+    """Return the folder of decoded pixels, for models that train from images."""
+    return cache / "pixels"
+
+
+def training_folder(cache: Path) -> Path:
+    """Return the folder of checkpoints and trained models."""
+    return cache / "training"
+
+
 def samples_folder(cache: Path) -> Path:
     """Return the folder of generated images."""
     return cache / "samples"

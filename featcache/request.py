@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from . import preprocessing
 from .architecture import architecture_hash
 from .atomic import make_folder, write_atomic
 from .backbone import Backbone, check_pooling
+from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest, StoreWriteError
 from .images import DECODE_VERSION, RESIZES
 from .specs import BackboneSpec, Recipe, content_key, find_recipe
@@ -167,6 +169,30 @@ def build(request: Request, folder: Path) -> Resolved:
     }
     _remember(folder, request, {"spec": found, "width": backbone.width})
     return Resolved(request, _spec(request, **found), backbone.width, backbone)
+
+
+def load_backbone(
+    backbone: Any,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    preprocessing: preprocessing.Rule | None = None,
+    **options: Any,
+) -> Resolved:
+    """Build a backbone, to look at it or to train on top of it.
+
+    Parameters
+    ----------
+    backbone, **options
+        As `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
+        ``weights``.
+
+    Returns
+    -------
+    Resolved
+        Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
+    """
+    request = make_request(backbone, preprocessing_rule=preprocessing, **options)
+    return build(request, weights_folder(cache_folder(cache_dir)))
 
 
 def _spec(request: Request, *, layer: str, weights: str, pooling: str) -> BackboneSpec:

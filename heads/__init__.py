@@ -2,6 +2,7 @@
 
 from .base import Head
 from .boosting import LightGBMHead
+from .dense import DenseHead
 from .logistic import LogisticHead
 from .registry import HEADS, make_head
 from .search import SearchResult, search
@@ -9,6 +10,7 @@ from .svm import SVMHead
 
 __all__ = [
     "HEADS",
+    "DenseHead",
     "Head",
     "LightGBMHead",
     "LogisticHead",

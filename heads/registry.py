@@ -9,6 +9,7 @@ from featcache.errors import InvalidRequest
 
 from .base import Head
 from .boosting import LightGBMHead
+from .dense import DenseHead
 from .logistic import LogisticHead
 from .svm import SVMHead
 
@@ -16,6 +17,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "logistic": LogisticHead,
     "svm": SVMHead,
     "lightgbm": LightGBMHead,
+    "dense": DenseHead,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contracts import HeadContract, blobs
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -15,7 +16,7 @@ from sklearn.svm import LinearSVC
 import heads
 from featcache import extract
 from featcache.errors import InvalidRequest
-from heads import LightGBMHead, LogisticHead, SVMHead, make_head, search
+from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head, search
 from heads.base import fit_temperature, row_space
 
 
@@ -32,6 +33,27 @@ class TestSVMHead(HeadContract):
 class TestLightGBMHead(HeadContract):
     head = LightGBMHead(n_jobs=2)
     accuracy = 0.85
+
+
+class TestDenseHead(HeadContract):
+    head = DenseHead(units=64, epochs=25, learning_rate=1e-3)
+    accuracy = 0.9
+
+    def test_its_history_has_a_value_an_epoch_and_ends_early(self) -> None:
+        X, y = blobs(4, 60, 32)
+        history = DenseHead(units=32, epochs=200, learning_rate=0.01, patience=3).fit(X, y).history_
+        assert len({len(values) for values in history.values()}) == 1
+        assert len(history["val_loss"]) < 200
+        assert history["seconds"] == sorted(history["seconds"])
+
+    def test_the_best_epochs_weights_are_kept(self) -> None:
+        X, y = blobs(4, 60, 32, spread=1)
+        head = DenseHead(units=32, epochs=60, learning_rate=0.05, validation_size=0.3).fit(X, y)
+        train, held_out = head._parts(y)
+        proba = softmax(head._scores(X[held_out]), axis=1)
+        loss = -np.log(proba[np.arange(len(held_out)), y[held_out]]).mean()
+        assert loss == pytest.approx(min(head.history_["val_loss"]), rel=1e-3)
+        assert len(train) + len(held_out) == len(y)
 
 
 @pytest.mark.parametrize("rows", [60, 300])  # fewer and more rows than columns

@@ -1,0 +1,239 @@
+"""A training run that can be cut off after any epoch and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.atomic import make_folder, write_atomic
+from featcache.progress import progress_bar
+
+log = logging.getLogger("featcache")
+
+COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+Arrays = list[NDArray[Any]]
+
+
+@dataclass
+class Progress:
+    """Where a run stands after an epoch; plain values, written with each checkpoint.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    learning_rate : float
+    best_loss : float
+        Lowest validation loss.
+    waited, since_cut : int
+        Epochs without a better one, since the best and since the rate was last cut.
+    done : bool
+    history : dict of str to list of float
+        `COLUMNS`, one value an epoch; ``seconds`` is cumulative.
+    """
+
+    learning_rate: float
+    epoch: int = 0
+    best_loss: float = float("inf")
+    waited: int = 0
+    since_cut: int = 0
+    done: bool = False
+    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train: see `bench.FineTuned` for the fields."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    patience: int
+    plateau: int
+    cut: float
+
+
+def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool:
+    """Update counters and learning rate by a validation loss; True if it is the best yet."""
+    progress.epoch += 1
+    better = val_loss < progress.best_loss - 1e-5
+    if better:
+        progress.best_loss, progress.waited, progress.since_cut = val_loss, 0, 0
+    else:
+        progress.waited += 1
+        progress.since_cut += 1
+        if progress.since_cut >= schedule.plateau:
+            progress.learning_rate *= schedule.cut
+            progress.since_cut = 0
+    progress.done = progress.epoch >= schedule.epochs or progress.waited >= schedule.patience
+    return better
+
+
+class Run:
+    """One training run in a folder of its own.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    folder : Path
+        For the checkpoint.
+    schedule : Schedule
+    seed : int
+        Shuffling and every random layer follow from it and the number of the epoch alone, so
+        that a resumed run sees what an uninterrupted one would have.
+    """
+
+    def __init__(self, model: Any, folder: Path, schedule: Schedule, seed: int) -> None:
+        self.model, self.folder, self.schedule, self.seed = model, folder, schedule, seed
+        self.progress = Progress(schedule.learning_rate)
+        self._best: Arrays = self._trainable()
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.resumed_at = self._restore()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's file."""
+        return self.folder / "checkpoint.npz"
+
+    def train(
+        self,
+        read: Callable[[NDArray[Any]], NDArray[Any]],
+        codes: NDArray[np.int64],
+        train: NDArray[np.int64],
+        validation: NDArray[np.int64],
+        class_weights: NDArray[np.float32] | None = None,
+        show: bool | None = None,
+    ) -> None:
+        """Train until the schedule ends, with a checkpoint after each epoch.
+
+        Parameters
+        ----------
+        read : callable
+            From positions to pixels (b, h, w, 3) float32.
+        codes : ndarray
+            Class of each position.
+        train, validation : ndarray
+            Positions.
+        class_weights : ndarray (k,), optional
+        """
+        make_folder(self.folder)
+        steps = -(-len(train) // self.schedule.batch_size)
+        while not self.progress.done:
+            number = self.progress.epoch + 1
+            title = f"Epoch {number}/{self.schedule.epochs}"
+            started = time.perf_counter()
+            with progress_bar(steps, title, "batches", show) as bar:
+                loss, accuracy = self._epoch(read, codes, train, class_weights, bar)
+                val_loss, val_accuracy = self._validate(read, codes, validation)
+                bar.set_postfix_str(
+                    f"loss {loss:.4f} acc {accuracy:.4f} "
+                    f"val_loss {val_loss:.4f} val_acc {val_accuracy:.4f}"
+                )
+            before = self.progress.history["seconds"][-1] if self.progress.epoch else 0.0
+            seconds = before + time.perf_counter() - started
+            rate = self.progress.learning_rate
+            row = (loss, accuracy, val_loss, val_accuracy, rate, seconds)
+            for name, value in zip(COLUMNS, row, strict=True):
+                self.progress.history[name].append(float(value))
+            if after_epoch(self.progress, self.schedule, val_loss):
+                self._best = self._trainable()
+            self._save()
+            log.info(
+                "%s: loss %.4f, accuracy %.4f; validation %.4f, %.4f",
+                title, loss, accuracy, val_loss, val_accuracy,
+            )  # fmt: skip
+        for variable, value in zip(self.model.trainable_variables, self._best, strict=True):
+            variable.assign(value)
+
+    def _epoch(
+        self, read: Any, codes: Any, train: Any, weights: Any, bar: Any
+    ) -> tuple[float, float]:
+        epoch = self.progress.epoch
+        self._reseed(epoch)
+        self.model.optimizer.learning_rate.assign(self.progress.learning_rate)
+        self.model.reset_metrics()
+        order = np.random.default_rng([self.seed, epoch]).permutation(train)
+        size = min(self.schedule.batch_size, len(order))
+        count = -(-len(order) // size)
+        loss: Any = 0.0
+        accuracy: Any = 0.0
+        # Rows of the first batch fill the last one up: one shape, compiled once.
+        for rows in np.resize(order, count * size).reshape(count, size):
+            each = None if weights is None else weights[codes[rows]]
+            loss, accuracy = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)[
+                :2
+            ]
+            bar.set_postfix_str(f"loss {float(loss):.4f} acc {float(accuracy):.4f}", refresh=False)
+            bar.update()
+        return float(loss), float(accuracy)
+
+    def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
+        proba = predict(self.model, read, rows, self.schedule.batch_size)
+        own = np.clip(proba[np.arange(len(rows)), codes[rows]], 1e-7, 1)
+        return float(-np.log(own).mean()), float(np.mean(proba.argmax(axis=1) == codes[rows]))
+
+    def _reseed(self, epoch: int) -> None:
+        states = [v for v in self.model.variables if "seed_generator_state" in v.path]
+        for number, state in enumerate(states):
+            start = [self.seed * 1009 + number, epoch + 1]
+            state.assign(np.array(start, dtype=np.asarray(state).dtype))
+
+    def _trainable(self) -> Arrays:
+        return [np.array(v) for v in self.model.trainable_variables]
+
+    def _save(self) -> None:
+        arrays = {f"weight{i}": value for i, value in enumerate(self._trainable())}
+        arrays |= {f"best{i}": value for i, value in enumerate(self._best)}
+        arrays |= {
+            f"optimizer{i}": np.array(v) for i, v in enumerate(self.model.optimizer.variables)
+        }
+        text = json.dumps(asdict(self.progress)).encode()
+        out = io.BytesIO()
+        np.savez(out, progress=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+        write_atomic(self.checkpoint, out.getvalue(), what="a checkpoint")
+
+    def _restore(self) -> int:
+        """Take up the last checkpoint; return its epoch, 0 if there is none to trust."""
+        if not self.checkpoint.is_file():
+            return 0
+        weights, optimizer = self.model.trainable_variables, self.model.optimizer.variables
+        try:
+            with np.load(self.checkpoint, allow_pickle=False) as file:
+                progress = Progress(**json.loads(bytes(file["progress"])))
+                values = [file[f"weight{i}"] for i in range(len(weights))]
+                best = [file[f"best{i}"] for i in range(len(weights))]
+                states = [file[f"optimizer{i}"] for i in range(len(optimizer))]
+            targets = [*weights, *optimizer]
+            for variable, value in zip(targets, [*values, *states], strict=True):
+                if tuple(variable.shape) != value.shape:
+                    raise ValueError("a shape differs")
+            for variable, value in zip(targets, [*values, *states], strict=True):
+                variable.assign(value)
+        except Exception as error:  # a damaged archive raises many kinds
+            log.warning("%s is not sound (%s); training starts anew.", self.checkpoint, error)
+            return 0
+        self.progress, self._best = progress, best
+        return progress.epoch
+
+
+def predict(
+    model: Any, read: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any], size: int
+) -> NDArray[np.float64]:
+    """Return the model's probabilities for rows, in batches of one shape."""
+    parts = []
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        padded = np.resize(chosen, size) if len(chosen) < size else chosen
+        out = np.asarray(model.predict_on_batch(read(padded)), np.float64)
+        parts.append(out[: len(chosen)])
+    return np.concatenate(parts)

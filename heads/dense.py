@@ -1,0 +1,182 @@
+"""A dense network on stored features, as fine-tuned models put on top. The door to Keras."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from .base import Floats, Head, Standardiser, fit_temperature
+
+
+class DenseHead(Head):
+    """Dense layer, dropout and softmax, trained with Adam on stored features.
+
+    The classification top of the usual fine-tuned model, without computing a feature twice.
+    Early stopping restores the best weights; the learning rate is cut on a plateau. Both
+    watch rows held out from the training rows. Trained by Keras on any of its backends;
+    predicting needs NumPy alone.
+
+    Parameters
+    ----------
+    units : int
+        Width of the hidden layer; 0 for none.
+    dropout : float
+        Share of hidden values dropped in training.
+    epochs : int
+        At most.
+    learning_rate : float
+        Of Adam, to begin with.
+    batch_size : int
+    patience : int
+        Epochs without a better held-out loss until training stops.
+    plateau, cut : int, float
+        Epochs without a better held-out loss until the learning rate is multiplied by `cut`.
+    validation_size : float
+        Share of the training rows held out.
+    seed : int
+
+    Attributes
+    ----------
+    hidden_, output_ : tuple of ndarray
+        Kernel and bias of each layer, float32; `hidden_` is None without one.
+    history_ : dict of str to list of float
+        ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
+        cumulative ``seconds``, one value an epoch.
+    """
+
+    def __init__(
+        self,
+        units: int = 1024,
+        dropout: float = 0.5,
+        epochs: int = 78,
+        learning_rate: float = 1e-4,
+        batch_size: int = 64,
+        patience: int = 10,
+        plateau: int = 4,
+        cut: float = 0.3,
+        validation_size: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        self.units = units
+        self.dropout = dropout
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.patience = patience
+        self.plateau = plateau
+        self.cut = cut
+        self.validation_size = validation_size
+        self.seed = seed
+
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+        self._scale = Standardiser(X)
+        scaled = self._scale(X)
+        train, held_out = self._parts(codes)
+        network = self._network(X.shape[1])
+        best = self._train(network, scaled, codes, train, held_out)
+        pairs = [(best[i], best[i + 1]) for i in range(0, len(best), 2)]
+        self.hidden_ = pairs[0] if self.units else None
+        self.output_ = pairs[-1]
+        if len(held_out) > len(self.classes_):
+            self.temperature_ = fit_temperature(self._forward(scaled[held_out]), codes[held_out])
+
+    def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        rows = np.arange(len(codes))
+        wanted = round(len(codes) * self.validation_size)
+        if wanted < len(self.classes_) or np.bincount(codes).min() < 2:
+            return rows, rows  # too few to hold any out: stop on the training loss
+        train, held_out = train_test_split(
+            rows, test_size=wanted, stratify=codes, random_state=self.seed
+        )
+        return np.sort(train), np.sort(held_out)
+
+    def _network(self, width: int) -> Any:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import keras
+
+        def start(number: int) -> Any:
+            return keras.initializers.GlorotUniform(seed=self.seed * 10 + number)
+
+        layers: list[Any] = [keras.Input((width,))]
+        if self.units:
+            layers += [
+                keras.layers.Dense(self.units, activation="relu", kernel_initializer=start(1)),
+                keras.layers.Dropout(self.dropout, seed=self.seed),
+            ]
+        layers.append(keras.layers.Dense(len(self.classes_), kernel_initializer=start(2)))
+        network = keras.Sequential(layers)
+        network.compile(
+            optimizer=keras.optimizers.Adam(self.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return network
+
+    def _train(
+        self,
+        network: Any,
+        X: Floats,
+        codes: NDArray[np.int64],
+        train: NDArray[Any],
+        held_out: NDArray[Any],
+    ) -> list[NDArray[Any]]:
+        """Train epoch by epoch; return the weights of the best one."""
+        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+        self.history_: dict[str, list[float]] = {name: [] for name in names}
+        generator = np.random.default_rng(self.seed)
+        best, best_loss, waited, since_cut = network.get_weights(), np.inf, 0, 0
+        rate, started = self.learning_rate, time.perf_counter()
+        for _ in range(self.epochs):
+            network.reset_metrics()
+            for rows in _batches(generator.permutation(train), self.batch_size):
+                loss, accuracy = network.train_on_batch(X[rows], codes[rows])
+            val_loss, val_accuracy = self._score(network, X[held_out], codes[held_out])
+            seconds = time.perf_counter() - started
+            values = (loss, accuracy, val_loss, val_accuracy, rate, seconds)
+            for name, value in zip(names, values, strict=True):
+                self.history_[name].append(float(value))
+            if val_loss < best_loss - 1e-5:
+                best, best_loss, waited, since_cut = network.get_weights(), val_loss, 0, 0
+                continue
+            waited, since_cut = waited + 1, since_cut + 1
+            if waited >= self.patience:
+                break
+            if since_cut >= self.plateau:
+                rate, since_cut = rate * self.cut, 0
+                network.optimizer.learning_rate.assign(rate)
+        return [np.asarray(w, np.float32) for w in best]
+
+    def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
+        weights = [np.asarray(w, np.float32) for w in network.get_weights()]
+        pairs = [(weights[i], weights[i + 1]) for i in range(0, len(weights), 2)]
+        self.hidden_, self.output_ = (pairs[0] if self.units else None), pairs[-1]
+        scores = self._forward(X)
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        loss = -logs[np.arange(len(codes)), codes].mean()
+        return float(loss), float(np.mean(scores.argmax(axis=1) == codes))
+
+    def _forward(self, scaled: Floats) -> NDArray[Any]:
+        inner = scaled
+        if self.hidden_ is not None:
+            inner = np.maximum(scaled @ self.hidden_[0] + self.hidden_[1], 0)
+        return np.asarray(inner @ self.output_[0] + self.output_[1])
+
+    def _scores(self, X: Floats) -> NDArray[Any]:
+        return self._forward(self._scale(X))
+
+
+def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """Cut rows into batches of one size; the last rows join the first to fill the last one.
+
+    One shape for all batches: every further one would be compiled anew.
+    """
+    if len(rows) <= size:
+        return [rows]
+    count = -(-len(rows) // size)
+    return list(np.resize(rows, count * size).reshape(count, size))
