@@ -12,7 +12,7 @@ help:  ## list the commands
 $(READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[test,check]'
+	$(BIN)/python -m pip install --quiet -e '.[test,check,report]'
 	@touch $(READY)
 
 demo: $(READY)  ## extract, train three heads and compare them, on drawn dogs

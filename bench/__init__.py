@@ -4,8 +4,10 @@ from .contenders import CachedHead, Contender, Facts
 from .evaluate import evaluate
 from .finetune import PRESETS, FineTuned
 from .network import NO_AUGMENTATION, Augmentation
+from .report import write_report
 from .results import Cost, Result, Results
 from .splits import Images, Split, load_split, make_split
+from .summary import Summary, summarise
 
 __all__ = [
     "NO_AUGMENTATION",
@@ -20,7 +22,10 @@ __all__ = [
     "Result",
     "Results",
     "Split",
+    "Summary",
     "evaluate",
     "load_split",
     "make_split",
+    "summarise",
+    "write_report",
 ]

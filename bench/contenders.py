@@ -17,6 +17,7 @@ from featcache import Dataset, Features
 from featcache.errors import InvalidRequest, NoUsableImages
 from heads import Head, make_head
 
+from .describe import describe_network
 from .splits import Images
 
 
@@ -104,6 +105,15 @@ class Contender(ABC):
     def facts(self) -> Facts:
         """Describe the trained contender."""
 
+    def network(self) -> dict[str, Any] | None:
+        """Describe its neural network for a report; None if it has none."""
+        return None
+
+
+_MODEL_OPTIONS = {
+    "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
+}  # fmt: skip
+
 
 class CachedHead(Contender):
     """A head on the stored features of a frozen backbone.
@@ -129,6 +139,7 @@ class CachedHead(Contender):
         self.backbone = backbone
         self.head = make_head(head) if isinstance(head, str) else head
         self._options = {"cache_dir": cache_dir, **options}
+        self._model_options = {k: v for k, v in self._options.items() if k in _MODEL_OPTIONS}
         self._features: Features | None = None
         self._rows: dict[str, int] = {}
 
@@ -189,6 +200,12 @@ class CachedHead(Contender):
                 "computed_now": str(summary.computed),
             },
         )
+
+    def network(self) -> dict[str, Any] | None:
+        """Describe the backbone, all of it frozen; builds it."""
+        resolved = featcache.load_backbone(self.backbone, **self._model_options)
+        assert resolved.backbone is not None
+        return describe_network(resolved.request.name, resolved.backbone.model, None)
 
     def _embeddings(self, images: Images) -> NDArray[np.float32]:
         if self._features is None:

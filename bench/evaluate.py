@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from featcache.errors import InvalidRequest
 
 from .contenders import Contender
+from .memory import PeakMemory
 from .results import Cost, Result, Results
 from .splits import Images, Split, blind_images
 
@@ -53,13 +54,16 @@ def evaluate(
         raise InvalidRequest("There is no contender to evaluate; name at least one.")
     with blind_images(split) as placed:
         prepared: dict[str, float] = {}
+        peaks: dict[str, int] = {}
         unusable: dict[str, str] = {}
         for name, contender in contenders.items():
             everything = _images(placed, np.array(sorted(placed, key=placed.__getitem__)))
             log.info("%s: preparing %d images", name, len(everything))
             started = time.perf_counter()
-            unusable.update(contender.prepare(everything, progress))
+            with PeakMemory() as memory:
+                unusable.update(contender.prepare(everything, progress))
             prepared[name] = time.perf_counter() - started
+            peaks[name] = memory.peak
         usable = split.without(set(unusable))
         if not len(usable.train) or not len(usable.test):
             raise InvalidRequest("No usable image is left in the training or the test part.")
@@ -69,13 +73,13 @@ def evaluate(
         results = []
         for name, contender in contenders.items():
             log.info("%s: training on %d images", name, len(train))
+            codes = usable.codes(train)
             started = time.perf_counter()
-            contender.fit(
-                train_images, usable.codes(train), len(split.classes), seed=seed, progress=progress
-            )
-            fitted = time.perf_counter()
-            proba = np.asarray(contender.predict_proba(test_images), np.float64)
-            predicted = time.perf_counter()
+            with PeakMemory() as memory:
+                contender.fit(train_images, codes, len(split.classes), seed=seed, progress=progress)
+                fitted = time.perf_counter()
+                proba = np.asarray(contender.predict_proba(test_images), np.float64)
+                predicted = time.perf_counter()
             _check(name, proba, len(test), len(split.classes))
             facts = contender.facts()
             cost = Cost(
@@ -88,6 +92,7 @@ def evaluate(
                 trainable_parameters=facts.trainable_parameters,
                 total_parameters=facts.total_parameters,
                 disk_bytes=facts.disk_bytes,
+                peak_memory_bytes=max(peaks[name], memory.peak),
             )
             in_order = np.argsort(test)
             results.append(

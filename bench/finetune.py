@@ -22,6 +22,7 @@ from featcache.specs import content_key
 from featcache.splits import stratified_group_split
 
 from .contenders import Contender, Facts
+from .describe import describe_network
 from .network import Augmentation, build_network, first_free_layer, weight_counts
 from .pixels import Pixels, decoded
 from .splits import Images
@@ -213,6 +214,12 @@ class FineTuned(Contender):
                 "key": self._resolved.spec.key,
             },
         )
+
+    def network(self) -> dict[str, Any] | None:
+        """Describe the backbone and where its trained part begins."""
+        body = self._resolved.backbone.model  # type: ignore[union-attr]
+        name = f"{self._resolved.request.name} fine-tuned"
+        return describe_network(name, body, self._first_free)
 
     @property
     def model_file(self) -> Path:

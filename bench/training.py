@@ -152,8 +152,8 @@ class Run:
                 "%s: loss %.4f, accuracy %.4f; validation %.4f, %.4f",
                 title, loss, accuracy, val_loss, val_accuracy,
             )  # fmt: skip
-        for variable, value in zip(self.model.trainable_variables, self._best, strict=True):
-            variable.assign(value)
+        for variable, best in zip(self.model.trainable_variables, self._best, strict=True):
+            variable.assign(best)
 
     def _epoch(
         self, read: Any, codes: Any, train: Any, weights: Any, bar: Any
@@ -161,21 +161,20 @@ class Run:
         epoch = self.progress.epoch
         self._reseed(epoch)
         self.model.optimizer.learning_rate.assign(self.progress.learning_rate)
-        self.model.reset_metrics()
         order = np.random.default_rng([self.seed, epoch]).permutation(train)
         size = min(self.schedule.batch_size, len(order))
         count = -(-len(order) // size)
-        loss: Any = 0.0
-        accuracy: Any = 0.0
+        totals = np.zeros(2)
         # Rows of the first batch fill the last one up: one shape, compiled once.
-        for rows in np.resize(order, count * size).reshape(count, size):
+        for done, rows in enumerate(np.resize(order, count * size).reshape(count, size), start=1):
             each = None if weights is None else weights[codes[rows]]
-            loss, accuracy = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)[
-                :2
-            ]
-            bar.set_postfix_str(f"loss {float(loss):.4f} acc {float(accuracy):.4f}", refresh=False)
+            # Keras gives the loss and accuracy of this batch alone; the epoch's is their mean.
+            values = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)
+            totals += [float(values[0]), float(values[1])]
+            mean = totals / done
+            bar.set_postfix_str(f"loss {mean[0]:.4f} acc {mean[1]:.4f}", refresh=False)
             bar.update()
-        return float(loss), float(accuracy)
+        return float(totals[0] / count), float(totals[1] / count)
 
     def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
         proba = predict(self.model, read, rows, self.schedule.batch_size)

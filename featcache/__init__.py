@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import datasets as datasets
+    from .backbone import import_keras as import_keras
     from .dataset import Dataset as Dataset
     from .dataset import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
@@ -38,6 +39,7 @@ _HOMES = {
     "RandomWeightsWarning": "errors",
     "Store": "store",
     "explain": "preparation",
+    "import_keras": "backbone",
     "extract": "extraction",
     "load_backbone": "request",
     "load_dataset": "dataset",
@@ -57,6 +59,7 @@ __all__ = [
     "datasets",
     "explain",
     "extract",
+    "import_keras",
     "load_backbone",
     "load_dataset",
     "open_store",

@@ -1,14 +1,15 @@
-"""A dense network on stored features, as fine-tuned models put on top. The door to Keras."""
+"""A dense network on stored features, as fine-tuned models put on top."""
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
+
+from featcache import import_keras
 
 from .base import Floats, Head, Standardiser, fit_temperature
 
@@ -96,8 +97,7 @@ class DenseHead(Head):
         return np.sort(train), np.sort(held_out)
 
     def _network(self, width: int) -> Any:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import keras
+        keras = import_keras()
 
         def start(number: int) -> Any:
             return keras.initializers.GlorotUniform(seed=self.seed * 10 + number)
@@ -132,9 +132,12 @@ class DenseHead(Head):
         best, best_loss, waited, since_cut = network.get_weights(), np.inf, 0, 0
         rate, started = self.learning_rate, time.perf_counter()
         for _ in range(self.epochs):
-            network.reset_metrics()
-            for rows in _batches(generator.permutation(train), self.batch_size):
-                loss, accuracy = network.train_on_batch(X[rows], codes[rows])
+            # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
+            steps = [
+                network.train_on_batch(X[rows], codes[rows])[:2]
+                for rows in _batches(generator.permutation(train), self.batch_size)
+            ]
+            loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
             val_loss, val_accuracy = self._score(network, X[held_out], codes[held_out])
             seconds = time.perf_counter() - started
             values = (loss, accuracy, val_loss, val_accuracy, rate, seconds)

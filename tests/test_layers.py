@@ -17,7 +17,7 @@ ALLOWED = {
 }
 PUBLIC_TO_HEADS = {"featcache", "featcache.errors"}
 DOORS = {
-    "keras": {"featcache/backbone.py", "heads/dense.py"},
+    "keras": {"featcache/backbone.py"},
     "tensorflow": set(),
     "h5py": {"featcache/hdf5.py"},
     "lightgbm": {"heads/boosting.py"},

@@ -1,0 +1,52 @@
+"""The largest resident size of this process over a stretch of work."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+
+_STATM = "/proc/self/statm"
+
+
+def resident_bytes() -> int:
+    """Return the resident size now; 0 where the system does not tell."""
+    try:
+        with open(_STATM, encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class PeakMemory:
+    """A context manager that looks at the resident size every `interval` seconds.
+
+    Attributes
+    ----------
+    peak : int
+        Bytes; 0 where the system does not tell.
+    """
+
+    def __init__(self, interval: float = 0.05) -> None:
+        self.peak = 0
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, resident_bytes())
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.peak = max(self.peak, resident_bytes())
