@@ -28,7 +28,7 @@ _STYLE = {
     "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#8888884d",
     "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
-    "savefig.facecolor": "none",
+    "savefig.facecolor": "none", "legend.labelcolor": _INK,
 }  # fmt: skip
 LABELLED_CLASSES = 40
 
@@ -248,11 +248,16 @@ class Reliability(Figure):
         axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
         for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
             look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
-            axes.plot(part["confidence"], part["accuracy"], label=name, markersize=5, **look)
-        axes.set_xlabel("confidence")
+            axes.plot(part["confidence"], part["accuracy"], linewidth=0.8, alpha=0.5, **look, ms=0)
+            # A mark as large as the bin is full: a lone image in a bin says little.
+            share = part["count"] / part["count"].sum()
+            axes.scatter(part["confidence"], part["accuracy"], 12 + 400 * share, label=name, **look)
+        axes.set_xlabel("confidence; the larger the mark, the more images")
         axes.set_ylabel("accuracy")
         axes.set_aspect("equal")
-        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        legend = axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        for mark in legend.legend_handles:
+            mark.set_sizes([36])
         return canvas
 
 
@@ -338,5 +343,5 @@ class Networks(Figure):
         axes.invert_yaxis()
         axes.set_xlabel("million weights")
         axes.grid(axis="y", visible=False)
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         return canvas

@@ -153,6 +153,11 @@ class FineTuned(Contender):
             self.backbone, cache_dir=self._cache_dir, **self._options
         )
         assert resolved.backbone is not None
+        if resolved.request.recipe is None:
+            # The caller's own model must not change under their hands.
+            own = resolved.backbone.model
+            resolved.backbone.model = keras.models.clone_model(own)
+            resolved.backbone.model.set_weights(own.get_weights())
         self._resolved = resolved
         self._first_free = first_free_layer(weight_counts(resolved.backbone.model), self.unfreeze)
         self.model = build_network(
@@ -259,7 +264,7 @@ class FineTuned(Contender):
                 "class_weight": self.class_weight,
             }
         )
-        name = f"{self._resolved.request.name}-{key[:16]}"
+        name = f"{self._resolved.spec.backbone}-{key[:16]}"
         return training_folder(cache_folder(self._cache_dir)) / name
 
 

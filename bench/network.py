@@ -54,9 +54,14 @@ class Augmentation:
             (self.zoom, lambda: make.RandomZoom(self.zoom)),
             (self.brightness, lambda: make.RandomBrightness(self.brightness)),
             (self.contrast, lambda: make.RandomContrast(self.contrast)),
-            (self.saturation, lambda: make.RandomSaturation(saturation)),
         ]
-        return [build() for on, build in wanted if on]
+        chosen = [build() for on, build in wanted if on]
+        if self.saturation:
+            # Over 0..255 Keras clips the saturation itself to 255 instead of 1, which throws
+            # colours far out of range; over 0..1 it is right.
+            inner = make.RandomSaturation(saturation, value_range=(0, 1))
+            chosen += [make.Rescaling(1 / 255), inner, make.Rescaling(255.0)]
+        return chosen
 
 
 NO_AUGMENTATION = Augmentation(False, False, 0, 0, 0, 0, 0, 0)

@@ -188,13 +188,13 @@ class Run:
             state.assign(np.array(start, dtype=np.asarray(state).dtype))
 
     def _trainable(self) -> Arrays:
-        return [np.array(v) for v in self.model.trainable_variables]
+        return [np.asarray(v).copy() for v in self.model.trainable_variables]
 
     def _save(self) -> None:
         arrays = {f"weight{i}": value for i, value in enumerate(self._trainable())}
         arrays |= {f"best{i}": value for i, value in enumerate(self._best)}
         arrays |= {
-            f"optimizer{i}": np.array(v) for i, v in enumerate(self.model.optimizer.variables)
+            f"optimizer{i}": np.asarray(v) for i, v in enumerate(self.model.optimizer.variables)
         }
         text = json.dumps(asdict(self.progress)).encode()
         out = io.BytesIO()

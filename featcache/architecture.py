@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 _NO_PART_OF_A_FEATURE = {
-    "name", "trainable", "seed", "seed_generator", "compile_config", "build_config", "backend",
+    "trainable", "seed", "seed_generator", "compile_config", "build_config", "backend",
     "shared_object_id", "registered_name", "keras_version", "module",
 }  # fmt: skip
 
@@ -68,6 +68,7 @@ def architecture_hash(model: Any) -> str:
         raise ValueError(f"get_config() failed: {error}") from error
     layers = all_layers(model)
     renamed = {layer.name: f"layer{i}" for i, layer in enumerate(layers)}
+    renamed[model.name] = "model"
     sources = sorted({_source(type(layer)) for layer in layers} - {""})
     text = json.dumps([_cleaned(config, renamed), sources], sort_keys=True, default=_describe)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -148,6 +148,9 @@ def test_the_architecture_hash_sees_settings_and_connections_but_not_names() -> 
         return architecture_hash(keras.Model(inputs, two))
 
     assert build() == build() == build(name="other")
+    with_policy = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    other_policy = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, dtype="bfloat16")])
+    assert architecture_hash(with_policy) != architecture_hash(other_policy)
     assert len({build(), build(units=5), build(skip=True)}) == 3
 
 

@@ -1,0 +1,346 @@
+"""Fine-tuning: the right part is trained, and a run that was cut off ends as if it had not been."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import ContenderContract
+from test_bench import easy_images
+
+import featcache
+from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Images
+from bench.network import (
+    _preprocessing_layers,
+    build_network,
+    first_free_layer,
+    weight_counts,
+)
+from bench.training import Progress, Schedule, after_epoch
+from conftest import make_tiny_model
+from featcache.errors import InvalidRequest
+from featcache.preprocessing import apply
+
+__all__ = ["easy_images"]
+
+QUICK: dict[str, Any] = {
+    "units": (16,), "dropout": 0.1, "epochs": 12, "learning_rate": 0.02, "batch_size": 8,
+    "augmentation": NO_AUGMENTATION, "image_size": None,
+}  # fmt: skip
+
+
+class TestFineTuned(ContenderContract):
+    def make(self) -> Contender:
+        return FineTuned(make_tiny_model(), 1.0, **QUICK)
+
+
+def network(unfreeze: Any, model: Any = None, rule: str | None = None, **options: Any) -> Any:
+    resolved = featcache.load_backbone(model or make_tiny_model(), preprocessing=rule)
+    arguments: dict[str, Any] = {
+        "units": (4,), "dropout": 0.0, "augmentation": NO_AUGMENTATION, "seed": 0, **options
+    }  # fmt: skip
+    return build_network(resolved.backbone, 3, unfreeze, **arguments), resolved.backbone
+
+
+LAYERS = [("input", 0), ("conv1", 10), ("bn1", 4), ("conv5_block2_1", 30), ("conv5_block3", 56)]
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "first"),
+    [
+        (0.0, 5),
+        (0.5, 4),
+        (0.56, 4),
+        (0.57, 3),
+        (1.0, 1),
+        (0, 5),
+        (2, 3),
+        (99, 0),
+        ("conv5_block2", 3),
+    ],
+)
+def test_the_free_part_begins_where_it_was_asked_to(unfreeze: Any, first: int) -> None:
+    assert first_free_layer(LAYERS, unfreeze) == first
+
+
+@pytest.mark.parametrize("unfreeze", [-0.1, 1.1, -3, True, "conv9"])
+def test_a_part_that_makes_no_sense_is_refused(unfreeze: Any) -> None:
+    with pytest.raises(InvalidRequest, match="unfreeze="):
+        first_free_layer(LAYERS, unfreeze)
+
+
+def test_the_reference_presets_free_what_the_reference_runs_freed() -> None:
+    import keras
+
+    resnet = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), include_top=False)
+    layers = weight_counts(resnet)
+    first = first_free_layer(layers, "conv5_block2")
+    free = sum(count for _, count in layers[first:])
+    assert free / 1e6 == pytest.approx(8.9, abs=0.06)
+    assert FineTuned.preset("resnet50-40").unfreeze == "conv5_block2"
+    assert FineTuned.preset("vgg19-frozen", epochs=3).schedule.epochs == 3
+    with pytest.raises(InvalidRequest, match="no preset"):
+        FineTuned.preset("alexnet")
+
+
+def test_frozen_layers_do_not_change_and_free_ones_do() -> None:
+    model, backbone = network(0.0)
+    free, _ = network(1.0)
+    assert len(model.trainable_variables) == 4  # the new top alone
+    assert len(free.trainable_variables) == 6
+    assert [layer.trainable for layer in backbone.model.layers[1:]] == [False] * 3
+
+
+def test_batch_normalisation_stays_in_inference_mode_even_where_it_is_free() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Rescaling(1 / 255)(inputs))
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    model, _ = network(1.0, keras.Model(inputs, outputs))
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    body = next(layer for layer in model.layers if hasattr(layer, "layers"))
+    norm = body.get_layer("norm")
+    before = [w.copy() for w in norm.get_weights()]
+    pixels = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype("float32")
+    for _ in range(3):
+        model.train_on_batch(pixels, np.array([0, 1, 2, 0, 1, 2]))
+    assert all(np.array_equal(a, b) for a, b in zip(before, norm.get_weights(), strict=True))
+    assert np.allclose(model(pixels, training=True), model(pixels, training=False))
+
+
+@pytest.mark.parametrize("rule", ["none", "unit", "tf", "torch", "caffe"])
+def test_preprocessing_inside_the_model_is_that_of_extraction(rule: str) -> None:
+    import keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
+    x = pixels.astype("float32")
+    for layer in _preprocessing_layers(keras, rule):
+        x = layer(x)
+    assert np.allclose(np.asarray(x), apply(rule, pixels), atol=1e-4)
+
+
+def test_a_preprocessing_function_is_refused_since_it_cannot_be_saved() -> None:
+    import keras
+
+    inputs = keras.Input((4, 4, 3))
+    body = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    resolved = featcache.load_backbone(body, preprocessing=lambda x: x / 3)
+    with pytest.raises(InvalidRequest, match="named rules"):
+        build_network(resolved.backbone, 2, 0.0, (), 0.0, NO_AUGMENTATION, 0)  # type: ignore[arg-type]
+
+
+SWITCHES = [
+    ("horizontal_flip", True), ("vertical_flip", True), ("rotation", 0.1), ("shift", 0.2),
+    ("zoom", 0.3), ("brightness", 0.3), ("contrast", 0.3), ("saturation", 0.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), SWITCHES)
+def test_every_augmentation_works_alone_and_changes_images_in_training_only(
+    name: str, value: Any
+) -> None:
+    off = {switch: type(v)(0) for switch, v in SWITCHES}
+    layers = Augmentation(**{**off, name: value}).layers()
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32")
+
+    def run(training: bool) -> Any:
+        x = pixels
+        for layer in layers:
+            x = layer(x, training=training) if "Random" in type(layer).__name__ else layer(x)
+        return np.asarray(x)
+
+    assert np.allclose(run(training=False), pixels, atol=1e-3)
+    changed = run(training=True)
+    assert changed.shape == pixels.shape
+    assert not np.allclose(changed, pixels)
+    assert changed.min() >= -1e-2
+    assert changed.max() <= 255.01
+    assert NO_AUGMENTATION.layers() == []
+
+
+def test_the_schedule_cuts_the_rate_on_a_plateau_and_stops_after_patience() -> None:
+    schedule = Schedule(epochs=50, batch_size=8, learning_rate=1.0, patience=5, plateau=2, cut=0.1)
+    progress, best = Progress(1.0), []
+    losses = [3, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0.5]
+    for loss in losses:
+        best.append(after_epoch(progress, schedule, loss))
+        if progress.done:
+            break
+    assert best == [True, True, False, False, True, False, False, False, False, False]
+    assert progress.learning_rate == pytest.approx(1e-3)
+    assert progress.best_loss == 1
+
+
+def test_weights_of_the_best_epoch_serve_not_those_of_the_last(easy_images: Any) -> None:
+    images, codes = easy_images
+    settings = {**QUICK, "learning_rate": 0.5, "epochs": 6, "validation_size": 0.4}
+    contender = FineTuned(make_tiny_model(), 1.0, **settings)
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, seed=0, progress=False)
+    from bench.finetune import _parts
+
+    _, held_out = _parts(images, codes, 0.4, 0)
+    proba = contender.predict_proba(images.take(held_out))
+    loss = -np.log(np.clip(proba[np.arange(len(held_out)), codes[held_out]], 1e-7, 1)).mean()
+    assert loss == pytest.approx(min(contender.facts().history["val_loss"]), abs=1e-3)
+
+
+def test_what_was_trained_is_not_trained_again(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, codes = easy_images
+    first = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    first.prepare(images, progress=False)
+    first.fit(images, codes, 2, progress=False)
+    monkeypatch.setattr("bench.training.Run._epoch", lambda *_: pytest.fail("trained again"))
+    again = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    again.prepare(images, progress=False)
+    again.fit(images, codes, 2, progress=False)
+    assert np.allclose(again.predict_proba(images), first.predict_proba(images), atol=1e-6)
+    assert again.facts().fit_seconds == first.facts().fit_seconds
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 13}, {"dropout": 0.2}, {"units": (8,)}, {"augmentation": Augmentation()}]
+)
+def test_another_setting_is_another_run(easy_images: Any, changes: dict[str, Any]) -> None:
+    images, codes = easy_images
+    folders = []
+    for settings in (QUICK, {**QUICK, **changes}):
+        contender = FineTuned(make_tiny_model(), 1.0, **{**settings})
+        contender.prepare(images, progress=False)
+        contender.schedule = (
+            Schedule(1, 8, 0.01, 1, 1, 0.5) if "epochs" not in changes else contender.schedule
+        )
+        contender.fit(images, codes, 2, progress=False)
+        folders.append(contender.folder)
+    assert folders[0] != folders[1]
+
+
+def test_a_damaged_checkpoint_is_not_trusted(
+    easy_images: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, codes = easy_images
+    contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    checkpoint = contender.folder / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    contender.fit(images, codes, 2, progress=False)
+    assert "training starts anew" in caplog.text
+    assert contender.facts().history["val_accuracy"][-1] > 0.5
+
+
+def test_the_saved_model_is_read_in_safe_mode_and_says_the_same(easy_images: Any) -> None:
+    import keras
+
+    images, codes = easy_images
+    contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    loaded = keras.saving.load_model(contender.model_file, safe_mode=True)
+    assert contender._pixels is not None
+    pixels = contender._pixels.take(images.ids).astype("float32")
+    assert np.allclose(
+        loaded.predict(pixels, verbose=0), contender.predict_proba(images), atol=1e-5
+    )
+
+
+def test_your_own_model_is_left_as_it_was(easy_images: Any) -> None:
+    images, codes = easy_images
+    model = make_tiny_model()
+    before = [w.copy() for w in model.get_weights()]
+    contender = FineTuned(model, 1.0, **QUICK)
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert all(layer.trainable for layer in model.layers)
+
+
+def test_balanced_classes_weigh_rare_ones_more() -> None:
+    from bench.finetune import _balanced
+
+    assert _balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([2 / 3, 2, 2 * 1.0])
+    with pytest.raises(InvalidRequest, match="class_weight"):
+        FineTuned("mobilenet", class_weight="auto")
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from conftest import make_tiny_model
+import numpy as np
+from bench import Augmentation, FineTuned, Images
+import json
+paths, ids, codes = json.load(open({images!r}))
+contender = FineTuned(make_tiny_model(), 1.0, units=(16,), epochs=6, learning_rate=0.01,
+                      batch_size=8, patience=9, augmentation=Augmentation(), cache_dir={cache!r})
+images = Images(tuple(paths), tuple(ids))
+contender.prepare(images, progress=False)
+contender.fit(images, np.array(codes), 2, seed=3, progress=False)
+print(json.dumps(contender.facts().history["val_loss"]))
+"""
+
+
+def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
+    easy_images: Any, tmp_path: Path
+) -> None:
+    import json
+
+    images, codes = easy_images
+    (tmp_path / "images.json").write_text(json.dumps([images.paths, images.ids, codes.tolist()]))
+
+    def start(cache: str, slow: str = "") -> subprocess.Popen[str]:
+        code = CHILD.format(
+            tests=str(Path(__file__).parent),
+            images=str(tmp_path / "images.json"),
+            cache=str(tmp_path / cache),
+        )
+        return subprocess.Popen(
+            [sys.executable, "-c", slow + code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    slow = (
+        "import bench.training as t, time\n"
+        "epoch = t.Run._epoch\n"
+        "def slowly(self, *a):\n"
+        "    if self.progress.epoch == 2: print('third', flush=True); time.sleep(60)\n"
+        "    return epoch(self, *a)\n"
+        "t.Run._epoch = slowly\n"
+    )
+    killed = start("a", slow)
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "third\n"
+    time.sleep(0.2)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    resumed, err = start("a").communicate()
+    whole, _ = start("b").communicate()
+    assert resumed, err
+    one, other = json.loads(resumed), json.loads(whole)
+    assert len(one) == len(other) == 6
+    assert np.allclose(one, other, atol=1e-3)
+
+
+def test_images_are_decoded_once_and_mapped_from_disk(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench import pixels
+
+    images: Images = easy_images[0]
+    first = pixels.decoded(images, (10, 12))
+    monkeypatch.setattr(pixels, "load_pixels", lambda *_: pytest.fail("decoded again"))
+    again = pixels.decoded(images, (10, 12))
+    assert isinstance(again.array, np.memmap)
+    assert np.array_equal(first.take(images.ids), again.take(images.ids))
+    assert again.seconds == first.seconds
