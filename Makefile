@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench bench-memory clean
+.PHONY: help demo test test-slow test-browser check bench bench-smoke bench-memory clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -16,7 +16,7 @@ $(READY): setup.cfg pyproject.toml
 	@touch $(READY)
 
 demo: $(READY)  ## extract, train three heads and compare them, on drawn dogs
-	$(BIN)/python -m bench --backbones resnet50 --image-size 128 --out results/demo
+	$(BIN)/python -m bench --backbones resnet50 --image-size 128 --report results/demo
 	@echo
 	@echo 'Next: your own photos, one folder a class:'
 	@echo '  .venv/bin/python -m bench --data photos/ --backbones resnet50 --out results/photos'
@@ -25,7 +25,13 @@ test: $(READY)  ## run the quick tests (minutes)
 	$(BIN)/python -m pytest
 
 test-slow: $(READY)  ## run the slow tests as well: every backbone of the table
-	$(BIN)/python -m pytest -m 'not network'
+	$(BIN)/python -m pytest -m 'not network and not browser'
+
+test-browser: $(READY)  ## open the report in a real browser; installs Chromium where it may
+	@command -v chromedriver >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) >/dev/null 2>&1 || \
+	  echo 'No Chromium and no leave to install it: the browser tests will skip.'
+	$(BIN)/python -m pytest tests/browser -m browser -rs
 
 check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -34,6 +40,12 @@ check: $(READY)  ## lint, formatting and types
 
 bench: $(READY)  ## compare heads on real photos: make bench DATA=photos/
 	$(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
+
+WEIGHTS ?= random
+bench-smoke: $(READY)  ## the reference networks and fine-tunes on few drawn dogs: WEIGHTS=imagenet
+	$(BIN)/python -m bench --drawn 4x20 --backbones vgg19,resnet50,inception_resnet_v2 \
+	  --heads logistic,dense --finetune vgg19-frozen --finetune resnet50-40 \
+	  --finetune inception_resnet_v2-80 --epochs 2 --weights $(WEIGHTS) --report results/smoke
 
 bench-memory: $(READY)  ## peak memory of extraction against the number of images
 	$(BIN)/python -m bench.perf.memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import re
 import shlex
 import sys
 import warnings
@@ -13,6 +14,8 @@ from typing import Any
 
 from featcache import Dataset, FeatcacheError, load_dataset
 from featcache.cachedir import cache_folder
+from featcache.datasets import drawn_dogs
+from featcache.errors import InvalidRequest
 from featcache.preparation import default_data, uses_sample
 from featcache.specs import find_recipe
 from heads import HEADS, make_head
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data", help="folder of class folders, or CSV; default: FEATCACHE_DATA or drawn dogs")
+    add("--drawn", metavar="BREEDSxIMAGES", help="so many drawn dogs instead of --data, as 20x40")
     add("--backbones", default="mobilenet_v2", metavar="A,B", help="names, with commas between")
     add("--heads", default=",".join(HEADS), metavar="A,B", help="default: %(default)s")
     add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
@@ -92,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     dataset = _dataset(options)
-    contenders = _contenders(options, is_sample=uses_sample(options.data))
+    contenders = _contenders(options, is_sample=bool(options.drawn) or uses_sample(options.data))
     cache = {"cache_dir": options.cache_dir}
     progress = False if options.quiet else None
     runs: list[Results] = []
@@ -117,9 +121,18 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _dataset(options: argparse.Namespace) -> Dataset:
+    progress = False if options.quiet else None
+    if options.drawn:
+        match = re.fullmatch(r"(\d+)x(\d+)", options.drawn)
+        if match is None or options.data:
+            raise InvalidRequest(
+                f"--drawn {options.drawn} must be two numbers such as 20x40, without --data.",
+                received=options.drawn,
+            )
+        return drawn_dogs(int(match[1]), int(match[2]), progress=progress)
     if options.data:
         return load_dataset(options.data)
-    return default_data(cache_folder(options.cache_dir), False if options.quiet else None)
+    return default_data(cache_folder(options.cache_dir), progress)
 
 
 def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Contender]:
@@ -139,7 +152,8 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
         if name
     }
     for text in options.finetune:
-        contenders[f"{text} fine-tuned"] = _fine_tuned(text, options, weights)
+        name = text if text in PRESETS else f"{text} fine-tuned"
+        contenders[name] = _fine_tuned(text, options, weights)
     return contenders
 
 

@@ -177,7 +177,8 @@ def _stores_folder(options: argparse.Namespace) -> Path:
 
 
 def _ls(options: argparse.Namespace) -> int:
-    from .store import Store, find_stores
+    from .manifest import find_stores
+    from .store import Store
 
     folder = _stores_folder(options)
     records: list[dict[str, Any]] = []

@@ -13,8 +13,9 @@ from .hdf5 import ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
+from .shards import Damage, check_bytes
 from .specs import BackboneSpec
-from .store import Damage, Store, check_bytes
+from .store import Store
 
 log = logging.getLogger("featcache")
 
@@ -106,13 +107,13 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
     int
         Number of shards that were merged.
     """
-    names = [n for n in store.shard_names if (store.folder / n).stat().st_size < small]
-    if len(names) < many:
+    if len(_small_shards(store, small)) < many:
         return 0
     with lease(store.folder) as held:
         if not held:
             return 0
-        store.refresh()
+        store.refresh()  # another process may have merged some before we had the lease
+        names = _small_shards(store, small)
         per_group = max(2, small // (4 * store.width + 64))
         replaced: list[str] = []
         for group in _groups(store, names, per_group):
@@ -126,6 +127,15 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
         store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
+
+
+def _small_shards(store: Store, small: int) -> list[str]:
+    found = []
+    for name in store.shard_names:
+        with contextlib.suppress(FileNotFoundError):
+            if (store.folder / name).stat().st_size < small:
+                found.append(name)
+    return found
 
 
 def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .atomic import write_atomic
 from .errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from .hdf5 import FORMAT_VERSION
 from .specs import BackboneSpec
+
+log = logging.getLogger("featcache")
 
 NAME = "MANIFEST.json"
 _MAX_BYTES = 64 * 2**20
@@ -106,6 +109,18 @@ def read_manifest(folder: Path) -> Manifest:
         raise
     except (FeatcacheError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _corrupt(path, f"a field is wrong ({error})") from error
+
+
+def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Yield each store of a cache folder with its manifest; damaged manifests are logged."""
+    if not cache_dir.is_dir():
+        return
+    for folder in sorted(cache_dir.iterdir()):
+        if (folder / NAME).is_file():
+            try:
+                yield folder, read_manifest(folder)
+            except (StoreCorrupt, StoreFormatError) as error:
+                log.warning("%s", error)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -11,12 +11,14 @@ from typing import Any
 from . import cachedir
 from .dataset import Dataset, load_dataset
 from .fileindex import Identified, identify
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import find_stores
 from .pipeline import default_workers
 from .planning import Explanation, Plan, make_plan, nearest_store
 from .preprocessing import Rule
 from .progress import progress_bar
 from .request import Request, Resolved, make_request, resolve
-from .store import Store, find_stores
+from .store import Store
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def plan_again(
 ) -> Preparation:
     """Compare what a spec's store holds with what a data set needs."""
     folder = cachedir.stores_folder(cache) / resolved.spec.folder
-    store = Store(folder) if folder.is_dir() and any(folder.glob("*.json")) else None
+    store = Store(folder) if (folder / MANIFEST_NAME).is_file() else None
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     if store is not None and ids:

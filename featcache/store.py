@@ -9,43 +9,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import hdf5, quarantine
+from . import hdf5, quarantine, shards
 from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
+from .shards import Damage
 from .specs import BackboneSpec
 
 log = logging.getLogger("featcache")
 
-_SHARD = re.compile(
-    r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
-)
 _OPEN_SHARDS = 64
 _STALE_SECONDS = 3600.0
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A file of a store that is not what was committed."""
-
-    name: str
-    rows: int
-    reason: str
 
 
 class Store:
@@ -163,13 +151,13 @@ class Store:
         """Take in what others have committed since this store was opened."""
         with self._lock:
             present = {p.name for p in self.folder.iterdir()}
-            shards = sorted(name for name in present if _SHARD.fullmatch(name))
+            names = sorted(name for name in present if shards.rows_of(name) is not None)
             self.damaged: list[Damage] = [
                 Damage(name, rows, "it is missing")
                 for name, rows in self._manifest.shards.items()
                 if name not in present
             ]
-            heads = {name: head for name in shards if (head := self._head(name)) is not None}
+            heads = {name: head for name in names if (head := self._head(name)) is not None}
             for name in set(self._open) - set(heads):
                 self._open.pop(name).close()
             self._heads = heads
@@ -241,7 +229,7 @@ class Store:
         """Return an open shard whose SHA-256 was found to be the one in its name."""
         reader = self._open.get(name)
         if reader is None:
-            damage = check_bytes(self.folder / name)
+            damage = shards.check_bytes(self.folder / name)
             if damage is not None:
                 raise hdf5._corrupt(self.folder / name, damage.reason)
             reader = self._open[name] = hdf5.ShardReader(self.folder / name)
@@ -253,7 +241,7 @@ class Store:
     def _head(self, name: str) -> hdf5.ShardHead | None:
         if name in self._heads:
             return self._heads[name]
-        rows = int(_SHARD.fullmatch(name)["rows"])  # type: ignore[index]
+        rows = shards.rows_of(name) or 0
         try:
             with hdf5.ShardReader(self.folder / name) as reader:
                 head = reader.head
@@ -327,7 +315,7 @@ class Store:
         data = hdf5.encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
-        name = f"{self._worker}-{self._sequence:06d}-{len(rows)}-{sha}.h5"
+        name = shards.name_of(self._worker, self._sequence, len(rows), sha)
         write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
         return name
 
@@ -365,29 +353,3 @@ class Store:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-
-
-def check_bytes(path: Path) -> Damage | None:
-    """Compare a shard's SHA-256 with the one in its name; None if they agree."""
-    match = _SHARD.fullmatch(path.name)
-    if match is None:
-        return Damage(path.name, 0, "its name is not that of a shard")
-    sum_ = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sum_.update(block)
-    if sum_.hexdigest() != match["sha"]:
-        return Damage(path.name, int(match["rows"]), "its SHA-256 is not the one in its name")
-    return None
-
-
-def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Yield each store of a cache folder with its manifest; damaged manifests are logged."""
-    if not cache_dir.is_dir():
-        return
-    for folder in sorted(cache_dir.iterdir()):
-        if (folder / MANIFEST_NAME).is_file():
-            try:
-                yield folder, read_manifest(folder)
-            except (StoreCorrupt, StoreFormatError) as error:
-                log.warning("%s", error)

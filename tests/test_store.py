@@ -26,9 +26,9 @@ from featcache.errors import (
 )
 from featcache.images import content_id
 from featcache.lease import lease
-from featcache.manifest import read_manifest
+from featcache.manifest import find_stores, read_manifest
 from featcache.specs import BackboneSpec
-from featcache.store import Store, find_stores
+from featcache.store import Store
 
 WIDTH = 6
 SPEC = BackboneSpec("tiny", "pool", "ab" * 32, "none", (8, 8), "stretch-bilinear", 1, "0f" * 8)

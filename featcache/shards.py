@@ -1,0 +1,46 @@
+"""Names of shards, which hold their SHA-256, and the check of the bytes behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME = re.compile(
+    r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
+)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a store that is not what was committed."""
+
+    name: str
+    rows: int
+    reason: str
+
+
+def name_of(worker: str, sequence: int, rows: int, sha: str) -> str:
+    """Return the name of a shard."""
+    return f"{worker}-{sequence:06d}-{rows}-{sha}.h5"
+
+
+def rows_of(name: str) -> int | None:
+    """Return the number of rows that a shard's name gives; None if it is no shard's name."""
+    match = _NAME.fullmatch(name)
+    return int(match["rows"]) if match else None
+
+
+def check_bytes(path: Path) -> Damage | None:
+    """Compare a shard's SHA-256 with the one in its name; None if they agree."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return Damage(path.name, 0, "its name is not that of a shard")
+    sum_ = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sum_.update(block)
+    if sum_.hexdigest() != match["sha"]:
+        return Damage(path.name, int(match["rows"]), "its SHA-256 is not the one in its name")
+    return None
