@@ -65,8 +65,10 @@ class Summary:
                 values = [run[result.name].metrics[metric] for run in self.runs]
                 row[f"{metric}_mean"] = float(np.mean(values))
                 row[f"{metric}_deviation"] = float(np.std(values, ddof=1))
-        seconds = result.cost.extract_seconds + result.cost.predict_seconds
-        row["images_per_second"] = result.cost.images / seconds if seconds else 0.0
+        cost = result.cost
+        # What one more image costs: its extraction or decoding, and its prediction.
+        seconds = cost.extract_seconds / cost.images + cost.predict_seconds / cost.test_images
+        row["images_per_second"] = 1 / seconds if seconds else 0.0
         return row
 
     def time_to_accuracy(self) -> list[dict[str, Any]]:

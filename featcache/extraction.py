@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -126,7 +127,8 @@ def extract(
         job = _loaded(job, retry_failed)
         failures = _compute(job, batch_size or DEFAULT_BATCH_SIZE, workers, progress)
     features = _join(job, failures, time.perf_counter() - started)
-    log.info("%s: %s", request.name, features.summary)
+    level = logging.WARNING if features.quarantined else logging.INFO
+    log.log(level, "%s: %s", request.name, features.summary)
     return features
 
 
@@ -251,6 +253,7 @@ def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Feature
             backbone=request.name,
             weights=request.weights.origin,
             seconds_per_image=store.seconds_per_image(),
+            reasons=Counter(bad.reason for bad in quarantined),
         ),
         quarantined=quarantined,
         parts=None if kept_set.split is None else list(kept_set.split),

@@ -53,6 +53,8 @@ class ExtractionSummary:
         Where the weights came from.
     seconds_per_image : float
         Wall time that computing a row of the store took, on average, whenever that was.
+    reasons : mapping of str to int
+        Why images were quarantined, with how many.
     """
 
     stored: int
@@ -63,11 +65,15 @@ class ExtractionSummary:
     backbone: str
     weights: str
     seconds_per_image: float = 0.0
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        common = sorted(self.reasons.items(), key=lambda item: -item[1])
+        why = "; ".join(f"{count} x {reason}" for reason, count in common[:3])
+        why = f" ({why}{'; ...' if len(common) > 3 else ''})" if why else ""
         return (
-            f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined in "
-            f"{self.seconds:.1f} s; store {self.folder}"
+            f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined{why} "
+            f"in {self.seconds:.1f} s; store {self.folder}"
         )
 
 

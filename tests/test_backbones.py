@@ -33,16 +33,19 @@ def reference_model(recipe: Recipe, side: int) -> Any:
     """The backbone with weights that are not constant, from Keras alone."""
     import keras
 
-    keras.utils.set_random_seed(1)
     model = getattr(keras.applications, recipe.constructor)(
         weights=None, input_shape=(side, side, 3)
     )
     generator = np.random.default_rng(2)
-    weights = [
-        w if w.ndim != 1 else (w + generator.uniform(0, 0.2, w.shape)).astype(w.dtype)
-        for w in model.get_weights()
-    ]
-    model.set_weights(weights)
+
+    def values(start: Any) -> Any:
+        if start.ndim < 2:
+            return start + generator.uniform(0, 0.2, start.shape)
+        depthwise = start.ndim == 4 and start.shape[-1] == 1
+        fan_in = np.prod(start.shape[:2] if depthwise else start.shape[:-1])
+        return generator.normal(0, np.sqrt(1.5 / fan_in), start.shape)
+
+    model.set_weights([np.asarray(values(w), w.dtype) for w in model.get_weights()])
     return model
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_tiny_model, photo
 from PIL import Image
 
 import featcache
+from conftest import make_tiny_model, photo
 from featcache import Dataset, Features, explain, extract
 from featcache.backbone import Backbone
 from featcache.errors import (
@@ -126,6 +126,7 @@ def test_a_bad_image_is_quarantined_and_the_others_stay_aligned(
     assert "damaged" in reasons["09.png"]
     assert features.positions.tolist() == [0, 1, 3, 4, 5, 6, 7, 10, 11]
     assert features.summary.quarantined == 3
+    assert "1 x the file is empty" in str(features.summary)
     assert_right(features, tiny_model)
 
 
