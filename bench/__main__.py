@@ -10,9 +10,11 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from featcache import Dataset, FeatcacheError, load_dataset
+from featcache.atomic import make_folder
 from featcache.cachedir import cache_folder
 from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"bench: {message}", file=sys.stderr)
     try:
         return _run(options)
-    except FeatcacheError as error:
+    except (FeatcacheError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -98,6 +100,8 @@ def _run(options: argparse.Namespace) -> int:
     dataset = _dataset(options)
     contenders = _contenders(options, is_sample=bool(options.drawn) or uses_sample(options.data))
     cache = {"cache_dir": options.cache_dir}
+    out = Path(options.report or options.out)
+    make_folder(out)  # before hours of work, not after
     progress = False if options.quiet else None
     runs: list[Results] = []
     for seed in range(options.seed, options.seed + max(1, options.seeds)):
@@ -107,7 +111,6 @@ def _run(options: argparse.Namespace) -> int:
             split = make_split(dataset, options.test_size, seed, **cache)
         runs.append(evaluate(contenders, split, seed=seed, progress=progress))
         print(runs[-1])
-    out = options.report or options.out
     files = runs[0].save(out)
     summary = summarise(runs)
     save_summary(summary, out)

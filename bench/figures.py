@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .metrics import reliability
 from .results import Result
@@ -96,10 +97,11 @@ class LabelCounts(Figure):
     def alt(self) -> str:
         """What the figure shows, in words."""
         counts = self.frame()[["train", "test"]].sum(axis=1)
-        return (
-            f"{len(counts)} classes with {counts.min()} to {counts.max()} images each, "
-            f"{counts.median():.0f} in the middle"
-        )
+        low, high = counts.min(), counts.max()
+        if low == high:
+            return f"{len(counts)} classes with {low} images each"
+        middle = f"{counts.median():.0f} in the middle"
+        return f"{len(counts)} classes with {low} to {high} images each, {middle}"
 
     def frame(self) -> pd.DataFrame:
         """Return class, train, test; the largest class first."""
@@ -128,7 +130,7 @@ class LabelCounts(Figure):
             axes.bar(x, test, 1.0, bottom=train, color=COLOURS[1], label="test")
             axes.set_xlabel(f"{len(frame)} classes, the largest first")
             axes.set_ylabel("images")
-        axes.legend()
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         return canvas
 
 
@@ -164,6 +166,9 @@ class AccuracyCost(Figure):
             axes.plot(row.head_seconds, row.top1, mark, color=colour, mfc="none", markersize=8)
             axes.plot([row.head_seconds, row.total_seconds], [row.top1] * 2, ":", color=colour)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("seconds: filled with extraction or decoding, hollow without")
         axes.set_ylabel("top-1 accuracy, 95 % interval")
         axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)

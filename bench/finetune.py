@@ -17,7 +17,7 @@ import featcache
 from featcache.backbone import import_keras
 from featcache.cachedir import cache_folder, training_folder
 from featcache.errors import InvalidRequest
-from featcache.request import make_request
+from featcache.request import Resolved, make_request
 from featcache.specs import content_key
 from featcache.splits import stratified_group_split
 
@@ -130,8 +130,10 @@ class FineTuned(Contender):
         return cls(**{"augmentation": _REFERENCE, **PRESETS[name], **changes})
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Decode all images to the backbone's size, on disk."""
+        """Decode all images to the backbone's size, on disk; check weights and layer first."""
         request = make_request(self.backbone, **self._options)
+        # Now, not after others have been trained for hours.
+        first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)  # type: ignore[union-attr]
         self._pixels = decoded(
             images, request.image_size, request.resize, cache_dir=self._cache_dir, progress=progress
         )
@@ -149,9 +151,7 @@ class FineTuned(Contender):
         """Train, or take up what was trained; the best epoch's weights serve."""
         pixels = self._decoded()
         keras = import_keras()
-        resolved = featcache.load_backbone(
-            self.backbone, cache_dir=self._cache_dir, **self._options
-        )
+        resolved = self._load()
         assert resolved.backbone is not None
         if resolved.request.recipe is None:
             # The caller's own model must not change under their hands.
@@ -230,6 +230,9 @@ class FineTuned(Contender):
     def model_file(self) -> Path:
         """The trained model; ``keras.saving.load_model(..., safe_mode=True)`` reads it."""
         return self.folder / "model.keras"
+
+    def _load(self) -> Resolved:
+        return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
     def _decoded(self) -> Pixels:
         if self._pixels is None:

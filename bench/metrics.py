@@ -87,7 +87,7 @@ def macro_f1(truth: Codes, proba: Floats) -> float:
 def log_loss(truth: Codes, proba: Floats) -> float:
     """Mean negative log probability of the true class, clipped at 1e-15; natural log."""
     own = proba[np.arange(len(truth)), truth]
-    return float(-np.log(np.clip(own, 1e-15, 1.0)).mean())
+    return float(-np.log(np.clip(own, 1e-15, 1.0)).mean()) + 0.0  # no negative zero
 
 
 def reliability(truth: Codes, proba: Floats, bins: int = 15) -> dict[str, Floats]:

@@ -46,7 +46,12 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(error, path / "x", f"the folder {path.name!r}") from error
+        raise StoreWriteError(
+            f"The folder {path} cannot be made: {error.strerror or error}. Name one that you may "
+            "write to.",
+            path=path,
+            system_errno=error.errno,
+        ) from error
 
 
 def sync_folder(path: Path) -> None:

@@ -36,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         return int(options.run(options))
-    except FeatcacheError as error:
+    except BrokenPipeError:  # `featcache ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (FeatcacheError, OSError) as error:
         print(f"featcache: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("featcache: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `featcache ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as reference
-from conftest import make_tiny_model, photo
 from contracts import ContenderContract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import CachedHead, Contender, Facts, Images, evaluate, load_split, make_split, metrics
 from bench.__main__ import main
+from conftest import make_tiny_model, photo
 from featcache import Dataset, load_dataset
 from featcache.errors import DatasetError, InvalidRequest
 
@@ -219,5 +219,7 @@ def test_the_script_prints_a_table_and_computes_nothing_the_second_time(
     assert main(command) == 0
     assert "\n0 embeddings were computed now" in capsys.readouterr().out
     assert (tmp_path / "out" / "results.json").exists()
+    assert main([*command, "--out", "/proc/nowhere"]) == 2
+    assert "cannot be made" in capsys.readouterr().err
     assert main([*command, "--heads", "nope"]) == 2
     assert "There is no head 'nope'" in capsys.readouterr().err
