@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featcache import Dataset, FeatcacheError, load_dataset
+from featcache import Dataset, load_dataset
 from featcache.atomic import make_folder
 from featcache.cachedir import cache_folder
+from featcache.console import run_command
 from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
 from featcache.preparation import default_data, uses_sample
@@ -45,18 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status: 0 done, 2 an error, 130 Ctrl-C."""
     options = _parser().parse_args(arguments)
     options.given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    level = logging.WARNING if options.quiet else logging.INFO
-    logging.getLogger("featcache").setLevel(level)
-    warnings.showwarning = lambda message, *_, **__: print(f"bench: {message}", file=sys.stderr)
-    try:
-        return _run(options)
-    except (FeatcacheError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    return run_command("bench", lambda: _run(options), quiet=options.quiet)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,87 +2,21 @@
 
 from __future__ import annotations
 
-import io
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from .drawing import COLOURS, MARKS, Figure, axes_of
 from .metrics import reliability
 from .results import Result
 from .splits import Split
 
-# Okabe and Ito 2008: told apart by colour-blind readers, legible on light and dark.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#A0522D")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_INK = "#010203"  # stands for the page's text colour, which follows light and dark
-_STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
-    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK,
-    "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#8888884d",
-    "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
-    "savefig.facecolor": "none", "legend.labelcolor": _INK,
-}  # fmt: skip
 LABELLED_CLASSES = 40
-
-
-class Figure(ABC):
-    """A table and its drawing.
-
-    Attributes
-    ----------
-    name : str
-        Of the files that are written.
-    title, alt : str
-        Heading, and what a reader who does not see it should know.
-    """
-
-    name: str
-    title: str
-
-    @property
-    @abstractmethod
-    def alt(self) -> str:
-        """What the figure shows, in words."""
-
-    @abstractmethod
-    def frame(self) -> pd.DataFrame:
-        """Return the numbers that are drawn."""
-
-    @abstractmethod
-    def plot(self) -> Canvas:
-        """Draw them."""
-
-    def drawn(self) -> tuple[str, bytes]:
-        """Return the figure as SVG text for a page and as PNG bytes for a file."""
-        with rc_context({**_STYLE, "svg.hashsalt": self.name}):
-            canvas = self.plot()
-            out = io.StringIO()
-            canvas.savefig(out, format="svg", bbox_inches="tight")
-            png = io.BytesIO()
-            canvas.savefig(png, format="png", dpi=130, bbox_inches="tight", facecolor="white")
-        svg = out.getvalue()
-        svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-        # Ids must be unique on a page that holds many figures.
-        svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{self.name}-", svg)
-        svg = re.sub(r'<svg ([^>]*?)width="[^"]*" ', r"<svg \1", svg, count=1)
-        svg = re.sub(r'<svg ([^>]*?)height="[^"]*" ', r"<svg \1", svg, count=1)
-        label = self.alt.replace("&", "and").replace('"', "'").replace("<", "less than ")
-        return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1), png.getvalue()
-
-
-def _axes(width: float = 7, height: float = 4) -> tuple[Canvas, Any]:
-    canvas = Canvas(figsize=(width, height))
-    return canvas, canvas.add_subplot()
 
 
 @dataclass(frozen=True)
@@ -117,7 +51,7 @@ class LabelCounts(Figure):
         frame = self.frame()
         train, test = frame["train"], frame["test"]
         readable = len(frame) <= LABELLED_CLASSES
-        canvas, axes = _axes(7, 1 + 0.22 * len(frame) if readable else 4)
+        canvas, axes = axes_of(7, 1 + 0.22 * len(frame) if readable else 4)
         if readable:
             axes.barh(frame["class"], train, color=COLOURS[0], label="train")
             axes.barh(frame["class"], test, left=train, color=COLOURS[1], label="test")
@@ -155,7 +89,7 @@ class AccuracyCost(Figure):
 
     def plot(self) -> Canvas:
         """Draw a filled mark with extraction, and a hollow one without."""
-        canvas, axes = _axes(7, 4.5)
+        canvas, axes = axes_of(7, 4.5)
         for i, row in enumerate(self.frame().itertuples()):
             colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
             error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
@@ -249,7 +183,7 @@ class Reliability(Figure):
 
     def plot(self) -> Canvas:
         """Draw accuracy over confidence; the diagonal is perfect calibration."""
-        canvas, axes = _axes(5.5, 5)
+        canvas, axes = axes_of(5.5, 5)
         axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
         for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
             look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
@@ -294,7 +228,7 @@ class Confusion(Figure):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         k = len(self.classes)
         side = float(np.clip(0.26 * k + 2, 4, 10))
-        canvas, axes = _axes(side, side)
+        canvas, axes = axes_of(side, side)
         # The square root lifts single mistakes out of the background.
         image = axes.imshow(
             np.sqrt(shares), cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
@@ -338,7 +272,7 @@ class Networks(Figure):
     def plot(self) -> Canvas:
         """Draw each network as a bar of its weights, the trained part hatched."""
         frame = self.frame()
-        canvas, axes = _axes(7, 1.2 + 0.5 * len(frame))
+        canvas, axes = axes_of(7, 1.2 + 0.5 * len(frame))
         frozen = frame["parameters"] * (1 - frame["trained_share"]) / 1e6
         trained = frame["parameters"] * frame["trained_share"] / 1e6
         axes.barh(frame["network"], frozen, color=COLOURS[5], label="frozen")

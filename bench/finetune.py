@@ -20,13 +20,14 @@ from featcache.errors import InvalidRequest
 from featcache.request import Resolved, make_request
 from featcache.specs import content_key
 from featcache.splits import stratified_group_split
+from heads.schedule import Schedule
 
 from .contenders import Contender, Facts
 from .describe import describe_network
 from .network import Augmentation, build_network, first_free_layer, weight_counts
 from .pixels import Pixels, decoded
 from .splits import Images
-from .training import Run, Schedule, predict
+from .training import Run, predict
 
 log = logging.getLogger("featcache")
 

@@ -64,13 +64,14 @@ def write_report(
         from markupsafe import Markup
 
         from . import figures, gallery
+        from .drawing import Figure
     except ImportError as error:
         raise MissingExtra(
             f"A report needs {error.name}: pip install 'featcache[report]'.", package=error.name
         ) from error
     first, best = summary.first, summary.best
     networks = _networks(contenders or {})
-    drawn: dict[str, figures.Figure] = {}
+    drawn: dict[str, Figure] = {}
     for one in (
         figures.LabelCounts(first.split),
         figures.AccuracyCost(summary.table()),

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +16,11 @@ from numpy.typing import NDArray
 
 from featcache.atomic import make_folder, write_atomic
 from featcache.progress import progress_bar
+from heads.schedule import Progress, Schedule
 
 log = logging.getLogger("featcache")
 
-COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 Arrays = list[NDArray[Any]]
-
-
-@dataclass
-class Progress:
-    """Where a run stands after an epoch; plain values, written with each checkpoint.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    learning_rate : float
-    best_loss : float
-        Lowest validation loss.
-    waited, since_cut : int
-        Epochs without a better one, since the best and since the rate was last cut.
-    done : bool
-    history : dict of str to list of float
-        `COLUMNS`, one value an epoch; ``seconds`` is cumulative.
-    """
-
-    learning_rate: float
-    epoch: int = 0
-    best_loss: float = float("inf")
-    waited: int = 0
-    since_cut: int = 0
-    done: bool = False
-    history: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train: see `bench.FineTuned` for the fields."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    patience: int
-    plateau: int
-    cut: float
-
-
-def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool:
-    """Update counters and learning rate by a validation loss; True if it is the best yet."""
-    progress.epoch += 1
-    better = val_loss < progress.best_loss - 1e-5
-    if better:
-        progress.best_loss, progress.waited, progress.since_cut = val_loss, 0, 0
-    else:
-        progress.waited += 1
-        progress.since_cut += 1
-        if progress.since_cut >= schedule.plateau:
-            progress.learning_rate *= schedule.cut
-            progress.since_cut = 0
-    progress.done = progress.epoch >= schedule.epochs or progress.waited >= schedule.patience
-    return better
 
 
 class Run:
@@ -139,13 +84,9 @@ class Run:
                     f"loss {loss:.4f} acc {accuracy:.4f} "
                     f"val_loss {val_loss:.4f} val_acc {val_accuracy:.4f}"
                 )
-            before = self.progress.history["seconds"][-1] if self.progress.epoch else 0.0
-            seconds = before + time.perf_counter() - started
-            rate = self.progress.learning_rate
-            row = (loss, accuracy, val_loss, val_accuracy, rate, seconds)
-            for name, value in zip(COLUMNS, row, strict=True):
-                self.progress.history[name].append(float(value))
-            if after_epoch(self.progress, self.schedule, val_loss):
+            seconds = time.perf_counter() - started
+            result = ((loss, accuracy), (val_loss, val_accuracy), seconds)
+            if self.progress.record(self.schedule, *result):
                 self._best = self._trainable()
             self._save()
             log.info(

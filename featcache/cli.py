@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .errors import FeatcacheError, StoreError
+from .console import run_command
+from .errors import StoreError
 
 _EXAMPLES = """\
 examples:
@@ -30,25 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: `verify` found damage. 2: an error, told in one paragraph. 130: Ctrl-C.
     """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    level = logging.WARNING if options.quiet else logging.INFO
-    logging.getLogger("featcache").setLevel(level)
-    warnings.showwarning = _show_warning
-    try:
-        return int(options.run(options))
-    except BrokenPipeError:  # `featcache ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (FeatcacheError, OSError) as error:
-        print(f"featcache: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("featcache: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-
-
-def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    print(f"featcache: {message}", file=sys.stderr)
+    return run_command("featcache", lambda: int(options.run(options)), quiet=options.quiet)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 from featcache import import_keras
 
 from .base import Floats, Head, Standardiser, fit_temperature
+from .schedule import Progress, Schedule
 
 
 class DenseHead(Head):
@@ -126,32 +127,25 @@ class DenseHead(Head):
         held_out: NDArray[Any],
     ) -> list[NDArray[Any]]:
         """Train epoch by epoch; return the weights of the best one."""
-        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
-        self.history_: dict[str, list[float]] = {name: [] for name in names}
+        schedule = Schedule(
+            self.epochs, self.batch_size, self.learning_rate, self.patience, self.plateau, self.cut
+        )
+        progress, best = Progress(self.learning_rate), network.get_weights()
         generator = np.random.default_rng(self.seed)
-        best, best_loss, waited, since_cut = network.get_weights(), np.inf, 0, 0
-        rate, started = self.learning_rate, time.perf_counter()
-        for _ in range(self.epochs):
+        while not progress.done:
+            started = time.perf_counter()
+            network.optimizer.learning_rate.assign(progress.learning_rate)
             # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
             steps = [
                 network.train_on_batch(X[rows], codes[rows])[:2]
                 for rows in _batches(generator.permutation(train), self.batch_size)
             ]
             loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
-            val_loss, val_accuracy = self._score(network, X[held_out], codes[held_out])
+            validation = self._score(network, X[held_out], codes[held_out])
             seconds = time.perf_counter() - started
-            values = (loss, accuracy, val_loss, val_accuracy, rate, seconds)
-            for name, value in zip(names, values, strict=True):
-                self.history_[name].append(float(value))
-            if val_loss < best_loss - 1e-5:
-                best, best_loss, waited, since_cut = network.get_weights(), val_loss, 0, 0
-                continue
-            waited, since_cut = waited + 1, since_cut + 1
-            if waited >= self.patience:
-                break
-            if since_cut >= self.plateau:
-                rate, since_cut = rate * self.cut, 0
-                network.optimizer.learning_rate.assign(rate)
+            if progress.record(schedule, (loss, accuracy), validation, seconds):
+                best = network.get_weights()
+        self.history_ = progress.history
         return [np.asarray(w, np.float32) for w in best]
 
     def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:

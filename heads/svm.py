@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from .base import Floats, Head, Standardiser, calibration_folds, fit_temperature, row_space
+from .base import Floats
+from .linear import LinearHead, Weights
 
 
-class SVMHead(Head):
+class SVMHead(LinearHead):
     """One-against-rest linear SVM with squared hinge loss on standardised embeddings.
 
     The primal problem of LIBLINEAR's ``L2R_L2LOSS_SVC`` (Fan et al. 2008), but all classes
@@ -45,31 +44,11 @@ class SVMHead(Head):
         self.tol = tol
         self.calibration_folds = calibration_folds
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
-        scale = Standardiser(X)
-        scaled, axes = row_space(scale(X))
-        count = len(self.classes_)
-        weights = self._solve(scaled, codes, count, start=None)
-        folds = calibration_folds(codes, self.calibration_folds)
-        if folds is not None:
-            held_out = np.empty((len(X), count), np.float32)
-            for train, test in folds:
-                # The problem is strictly convex: starting from the whole solution changes
-                # the time it takes, not where it ends.
-                part = self._solve(scaled[train], codes[train], count, start=weights)
-                held_out[test] = scaled[test] @ part[:-1] + part[-1]
-            self.temperature_ = fit_temperature(held_out, codes)
-        coefficients = weights[:-1].T if axes is None else weights[:-1].T @ axes
-        self.coef_, self.intercept_ = scale.fold(coefficients, weights[-1])
-
-    def _scores(self, X: Floats) -> NDArray[Any]:
-        return np.asarray(X @ self.coef_.T + self.intercept_)
-
     def _solve(
-        self, X: Floats, codes: NDArray[np.int64], count: int, start: Floats | None
-    ) -> Floats:
-        """Return weights (d + 1, k), the bias in the last row."""
+        self, X: Floats, codes: NDArray[np.int64], start: Weights | None
+    ) -> tuple[Floats, Floats, int]:
         rows, width = X.shape
+        count = len(self.classes_)
         signs = -np.ones((rows, count), np.float32)
         signs[np.arange(rows), codes] = 1
 
@@ -90,14 +69,15 @@ class SVMHead(Head):
             gradient[:-1] += weights[:-1]
             return penalty + loss, gradient.ravel().astype(np.float64)
 
-        zero = np.zeros((width + 1, count)) if start is None else start
+        begin = np.zeros((width + 1, count))  # the bias is the last row
+        if start is not None:
+            begin[:-1], begin[-1] = start[0].T, start[1]
         found = minimize(
             objective,
-            np.asarray(zero, np.float64).ravel(),
+            begin.ravel(),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": self.max_iter, "ftol": self.tol, "gtol": 1e-6, "maxcor": 10},
         )
-        if start is None:
-            self.n_iter_ = int(found.nit)
-        return np.asarray(found.x.reshape(width + 1, count), np.float32)
+        weights = found.x.reshape(width + 1, count).astype(np.float32)
+        return weights[:-1].T, weights[-1], int(found.nit)

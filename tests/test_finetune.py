@@ -22,10 +22,10 @@ from bench.network import (
     first_free_layer,
     weight_counts,
 )
-from bench.training import Progress, Schedule, after_epoch
 from conftest import make_tiny_model
 from featcache.errors import InvalidRequest
 from featcache.preprocessing import apply
+from heads.schedule import Progress, Schedule, after_epoch
 
 __all__ = ["easy_images"]
 

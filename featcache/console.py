@@ -1,0 +1,48 @@
+"""What every command of ours does around its work: logging, and errors in one paragraph."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from .errors import FeatcacheError
+
+
+def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
+    """Run a command's work and return its exit status.
+
+    Parameters
+    ----------
+    program : str
+        Begins every line on standard error.
+    action : callable
+        Returns the status.
+    quiet : bool
+        Only warnings and errors.
+
+    Returns
+    -------
+    int
+        That of `action`; 2 on an error, which is told in one paragraph; 130 on Ctrl-C.
+    """
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("featcache").setLevel(logging.WARNING if quiet else logging.INFO)
+    warnings.showwarning = lambda message, *_, **__: _tell(program, message)
+    try:
+        return action()
+    except BrokenPipeError:  # `featcache ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (FeatcacheError, OSError) as error:
+        _tell(program, error)
+        return 2
+    except KeyboardInterrupt:
+        _tell(program, "interrupted; the same command goes on from here")
+        return 130
+
+
+def _tell(program: str, message: object) -> None:
+    print(f"{program}: {message}", file=sys.stderr)
