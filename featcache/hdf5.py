@@ -113,7 +113,7 @@ class ShardReader:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _corrupt(path, f"HDF5 cannot open it ({_first_line(error)})") from error
+            raise corrupt(path, f"HDF5 cannot open it ({_first_line(error)})") from error
         try:
             self.head = self._checked_head()
         except (StoreCorrupt, StoreFormatError):
@@ -121,7 +121,7 @@ class ShardReader:
             raise
         except Exception as error:  # h5py raises many kinds on damaged structures
             self.close()
-            raise _corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
+            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
 
     def __enter__(self) -> ShardReader:
         return self
@@ -160,13 +160,13 @@ class ShardReader:
                 block = data[first:last]
                 result[order[part]] = block[ordered[part] - first]
         except OSError as error:
-            raise _corrupt(self.path, f"a checksum fails ({_first_line(error)})") from error
+            raise corrupt(self.path, f"a checksum fails ({_first_line(error)})") from error
         return result
 
     def _checked_head(self) -> ShardHead:
         attributes = self._file.attrs
         if attributes.get("format") != "featcache-shard":
-            raise _corrupt(self.path, "it is not a featcache shard")
+            raise corrupt(self.path, "it is not a featcache shard")
         version = int(attributes["format_version"])
         if version != FORMAT_VERSION:
             raise StoreFormatError(
@@ -179,10 +179,10 @@ class ShardReader:
         data, ids, views = (self._file[name] for name in _DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
-            raise _corrupt(self.path, "its data sets have different numbers of rows")
+            raise corrupt(self.path, "its data sets have different numbers of rows")
         components = json.loads(attributes["spec"])
         if not isinstance(components, dict):
-            raise _corrupt(self.path, "its spec is not a record")
+            raise corrupt(self.path, "its spec is not a record")
         seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
         return ShardHead(
             ids[()], views[()].astype(np.int32), int(data.shape[1]), components, seconds
@@ -191,26 +191,27 @@ class ShardReader:
     def _check_structure(self) -> None:
         size = os.path.getsize(self.path)
         if set(self._file) != set(_DATASETS):
-            raise _corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
         kinds = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
         for name, (dtype, rank) in kinds.items():
             # The link's class is asked first: touching an external link opens its target.
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-                raise _corrupt(self.path, f"{name!r} is a link to somewhere else")
+                raise corrupt(self.path, f"{name!r} is a link to somewhere else")
             data = self._file[name]
             if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-                raise _corrupt(self.path, f"{name!r} keeps its data outside the file")
+                raise corrupt(self.path, f"{name!r} keeps its data outside the file")
             if data.dtype.str != dtype or len(data.shape) != rank:
-                raise _corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
+                raise corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
             settings = data.id.get_create_plist()
             filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
             if filters != [_FLETCHER32] or data.chunks is None:
-                raise _corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
+                raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
             if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
-                raise _corrupt(self.path, f"{name!r} declares more data than the file holds")
+                raise corrupt(self.path, f"{name!r} declares more data than the file holds")
 
 
-def _corrupt(path: Path, reason: str) -> StoreCorrupt:
+def corrupt(path: Path, reason: str) -> StoreCorrupt:
+    """Make the error for a shard that cannot be used, with what to do about it."""
     return StoreCorrupt(
         f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` sets it "
         "aside; the next extraction then computes only its rows anew.",

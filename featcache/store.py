@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +25,13 @@ from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
+from .openshards import OpenShards
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
 from .shards import Damage
 from .specs import BackboneSpec
 
 log = logging.getLogger("featcache")
 
-_OPEN_SHARDS = 64
 _STALE_SECONDS = 3600.0
 
 
@@ -69,7 +68,7 @@ class Store:
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
         self._heads: dict[str, hdf5.ShardHead] = {}
-        self._open: OrderedDict[str, hdf5.ShardReader] = OrderedDict()
+        self._open = OpenShards(self.folder)
         self._lock = threading.RLock()
         self.refresh()
 
@@ -158,8 +157,7 @@ class Store:
                 if name not in present
             ]
             heads = {name: head for name in names if (head := self._head(name)) is not None}
-            for name in set(self._open) - set(heads):
-                self._open.pop(name).close()
+            self._open.keep(heads)
             self._heads = heads
             self._names = list(heads)
             self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
@@ -222,21 +220,8 @@ class Store:
         result = np.empty((len(shard), self.width), np.float32)
         for number in np.unique(shard):
             here = np.flatnonzero(shard == number)
-            result[here] = self._reader(self._names[number]).rows(row[here])
+            result[here] = self._open.get(self._names[number]).rows(row[here])
         return result
-
-    def _reader(self, name: str) -> hdf5.ShardReader:
-        """Return an open shard whose SHA-256 was found to be the one in its name."""
-        reader = self._open.get(name)
-        if reader is None:
-            damage = shards.check_bytes(self.folder / name)
-            if damage is not None:
-                raise hdf5._corrupt(self.folder / name, damage.reason)
-            reader = self._open[name] = hdf5.ShardReader(self.folder / name)
-            while len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(name)
-        return reader
 
     def _head(self, name: str) -> hdf5.ShardHead | None:
         if name in self._heads:
@@ -344,9 +329,7 @@ class Store:
     def close(self) -> None:
         """Close the open shards; the store can go on being used."""
         with self._lock:
-            for reader in self._open.values():
-                reader.close()
-            self._open.clear()
+            self._open.keep(())
 
     def _remove_stale_temporaries(self) -> None:
         for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
