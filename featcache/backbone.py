@@ -50,8 +50,13 @@ def _quiet_stderr() -> Iterator[None]:
     TensorFlow prints several lines before its own log level is read; they look like
     errors to a newcomer. Python's exceptions are not affected.
     """
-    sys.stderr.flush()
-    saved = os.dup(2)
+    try:
+        saved = os.dup(2)
+    except OSError:  # a service may run without one
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

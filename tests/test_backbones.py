@@ -43,7 +43,7 @@ def reference_model(recipe: Recipe, side: int) -> Any:
             return start + generator.uniform(0, 0.2, start.shape)
         depthwise = start.ndim == 4 and start.shape[-1] == 1
         fan_in = np.prod(start.shape[:2] if depthwise else start.shape[:-1])
-        return generator.normal(0, np.sqrt(1.5 / fan_in), start.shape)
+        return generator.normal(0, np.sqrt(1.0 / fan_in), start.shape)
 
     model.set_weights([np.asarray(values(w), w.dtype) for w in model.get_weights()])
     return model
