@@ -137,7 +137,7 @@ def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
             f"be had ({error.evidence['reason']}). Its features are good for trying out the "
             "steps, not for judging a backbone.",
             RandomWeightsWarning,
-            stacklevel=2,
+            stacklevel=5,  # the caller of extract()
         )
         return Weights("random")
     if recipe.hash and _file_hash(path, recipe.hash) != recipe.hash:
