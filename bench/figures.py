@@ -215,8 +215,14 @@ class Confusion(Figure):
         table = self.result.confusion()
         return (
             f"{self.result.name}: {np.trace(table)} of {table.sum()} test images on the diagonal "
-            f"of {len(self.classes)} classes"
+            f"of {len(self.classes)} classes{self._numbered}"
         )
+
+    @property
+    def _numbered(self) -> str:
+        if len(self.classes) <= LABELLED_CLASSES:
+            return ""
+        return ", numbered in alphabetical order; figures/confusion.csv names them"
 
     def frame(self) -> pd.DataFrame:
         """Return counts, true classes as rows."""

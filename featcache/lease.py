@@ -21,11 +21,23 @@ LIFETIME = 600.0
 
 
 @contextlib.contextmanager
-def lease(folder: Path) -> Iterator[bool]:
-    """Hold the lease of a store; yields False at once if another process holds it."""
+def lease(folder: Path, wait: float = 0.0) -> Iterator[bool]:
+    """Hold the lease of a store; yields False if another process holds it.
+
+    Parameters
+    ----------
+    folder : Path
+    wait : float
+        Seconds to wait for it.
+    """
     path = folder / NAME
     token = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "id": uuid.uuid4().hex})
-    held = _take(path, token) or (_abandoned(path) and _take_over(path, token))
+    deadline = time.monotonic() + wait
+    while True:
+        held = _take(path, token) or (_abandoned(path) and _take_over(path, token))
+        if held or time.monotonic() >= deadline:
+            break
+        time.sleep(0.02)
     try:
         yield held
     finally:

@@ -120,7 +120,7 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
             replaced += _merge(store, group)
         # First the manifest, then the removal: a kill in between leaves rows twice, which
         # does no harm, and never a manifest that misses a shard.
-        store.write_manifest(without=replaced)
+        store.write_manifest_under_lease(without=replaced)
         for name in replaced:
             with contextlib.suppress(FileNotFoundError):
                 (store.folder / name).unlink()

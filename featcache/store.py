@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from . import hdf5, quarantine, shards
 from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
+from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .openshards import OpenShards
@@ -33,6 +34,7 @@ from .specs import BackboneSpec
 log = logging.getLogger("featcache")
 
 _STALE_SECONDS = 3600.0
+_LEASE_WAIT = 10.0
 
 
 class Store:
@@ -311,19 +313,31 @@ class Store:
             quarantine.write(self.folder, f"{self._worker}-{self._sequence:06d}", reasons)
             self.quarantined.update(reasons)
 
-    def write_manifest(self, without: Collection[str] = ()) -> None:
+    def write_manifest(self) -> None:
         """List the present shards in the manifest, so that a lost one is noticed.
+
+        Under the lease: a list made while another process removes merged shards would name
+        some that are gone, and cry wolf for ever after. If the lease is not to be had the
+        list is left to its holder, who writes one too.
+        """
+        with lease(self.folder, wait=_LEASE_WAIT) as held:
+            if held:
+                self.write_manifest_under_lease()
+
+    def write_manifest_under_lease(self, without: Collection[str] = ()) -> None:
+        """Do what `write_manifest` does, for one who holds the lease.
 
         Parameters
         ----------
         without : collection of str
             Shards that are about to be removed, since their rows are in another one.
         """
-        self.refresh()
-        shards = {n: len(self._heads[n].views) for n in self._names if n not in set(without)}
-        if shards != dict(self._manifest.shards):
+        self._reload()
+        names = set(self._names) - set(without)
+        listed = {name: len(self._heads[name].views) for name in sorted(names)}
+        if listed != dict(self._manifest.shards):
             generation = self._manifest.generation + 1
-            self._manifest = replace(self._manifest, shards=shards, generation=generation)
+            self._manifest = replace(self._manifest, shards=listed, generation=generation)
             self._manifest.write(self.folder)
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_tiny_model, photo
 
 import featcache
+from conftest import make_tiny_model, photo
 from featcache.store import Store
 
 BATCH = 4
@@ -170,3 +170,63 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(many_photos: Path) -> None
     assert "Traceback" not in err
     (folder,) = stores.iterdir()
     assert len(Store(folder)) >= 12
+
+
+def test_two_processes_on_one_store_at_once_are_both_right(
+    many_photos: Path, tmp_path: Path
+) -> None:
+    both = [child(many_photos, tmp_path / "log") for _ in range(2)]
+    for process in both:
+        out, err = process.communicate()
+        assert "done" in out, err
+    features = featcache.extract(make_tiny_model(), many_photos)
+    assert features.summary.computed == 0
+    assert len(Store(features.summary.folder)) == IMAGES
+    assert featcache.verify(features.summary.folder) == []
+    alone = featcache.extract(make_tiny_model(), many_photos, cache_dir=tmp_path / "alone")
+    assert np.array_equal(np.asarray(features.X), np.asarray(alone.X))
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_store import SPEC, WIDTH, ids_of, rows_of
+from featcache import maintenance
+from featcache.store import Store
+
+store = Store.create(Path({folder!r}), SPEC, WIDTH)
+first = {first}
+while True:
+    for number in range(first, first + 6):
+        store.append(rows_of(number), ids_of(number))
+        print(number, flush=True)  # only now may the reader count on it
+    store.write_manifest()
+    maintenance.compact(store, many=4)
+    first += 6
+"""
+
+
+def test_killed_while_it_appends_and_merges_no_acknowledged_row_is_lost(tmp_path: Path) -> None:
+    from test_store import ids_of, rows_of
+
+    generator = random.Random(1)
+    folder, acknowledged = tmp_path / "store", set()
+    for round_ in range(8):
+        code = WRITER.format(
+            tests=str(Path(__file__).parents[1]), folder=str(folder), first=1000 * round_
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        acknowledged.add(int(process.stdout.readline()))
+        time.sleep(generator.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        # The last line may be cut off by the kill: then it acknowledges nothing.
+        whole = [line for line in out.splitlines(keepends=True) if line.endswith("\n")]
+        acknowledged |= {int(line) for line in whole}
+        numbers = sorted(acknowledged)
+        assert np.array_equal(Store(folder).read(ids_of(*numbers)), rows_of(*numbers))
+    assert len(acknowledged) > 50
