@@ -199,7 +199,8 @@ def from_folder(path: str | Path) -> Dataset:
             "folders below). Expected either images, or one folder a class with its images.",
             received=str(root),
         )
-    parts = [Path(os.path.relpath(file, root)).parts for file in files]
+    below = len(os.path.join(str(root), ""))
+    parts = [file[below:].split(os.sep) for file in files]
     loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
     if len(loose) == len(files):
         return Dataset(paths=files, root=str(root), name=root.name)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ VERSION = 1
 # A file changed this shortly before it was read may change again within one tick of the
 # clock, with the same size and times; such a file is read again next time.
 _RACY_NS = 2_000_000_000
+_FILES_A_TASK = 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def identify(
     workers : int
         Threads that read and hash.
     on_read : callable
-        Called with 1 for each path settled, for a progress bar.
+        Called with the number of paths settled since the last call, for a progress bar.
 
     Returns
     -------
@@ -88,8 +89,16 @@ def identify(
         except BadImage as bad:
             return Identified(None, bad.reason)
 
+    def settle_some(some: Sequence[str]) -> list[Identified]:
+        return [settle(path) for path in some]
+
+    # A task for each file would cost more than the look at it.
+    parts = [paths[i : i + _FILES_A_TASK] for i in range(0, len(paths), _FILES_A_TASK)]
+    found: list[Identified] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        found = list(_watched(pool.map(settle, paths), on_read))
+        for part in pool.map(settle_some, parts):
+            found += part
+            on_read(len(part))
     if fresh:
         _save(file, {**known, **fresh})
     return found
@@ -113,12 +122,6 @@ def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = Non
         return list(dataset.ids)
     folder = index_folder(cache_folder(cache_dir))
     return [found.image_id or "" for found in identify(dataset.paths, dataset.root, folder)]
-
-
-def _watched(items: Iterator[Identified], on_read: Callable[[int], None]) -> Iterator[Identified]:
-    for item in items:
-        on_read(1)
-        yield item
 
 
 def _settled(state: FileState, read_at_ns: int) -> bool:
