@@ -25,7 +25,7 @@ from .errors import StoreCorrupt, StoreFormatError
 
 FORMAT_VERSION = 1
 ID_BYTES = 32
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 _FLETCHER32 = 3
 _DATASETS = ("embeddings", "image_id", "view")
 

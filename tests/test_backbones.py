@@ -29,6 +29,10 @@ ALL = [
 SMALL = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71, "vgg16": 224, "vgg19": 224}
 
 
+# With He's variance these differ from themselves by 1e-1 between two batch sizes.
+CHAOTIC = {"efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"}
+
+
 def reference_model(recipe: Recipe, side: int) -> Any:
     """The backbone with weights that are not constant, from Keras alone."""
     import keras
@@ -38,14 +42,21 @@ def reference_model(recipe: Recipe, side: int) -> Any:
     )
     generator = np.random.default_rng(2)
 
+    gain = 1.3 if recipe.name in CHAOTIC else 2.0
+
+    # He's variance and small offsets: with less, random deep networks hardly notice the image,
+    # and a wrong preprocessing would pass.
     def values(start: Any) -> Any:
         if start.ndim < 2:
-            return start + generator.uniform(0, 0.2, start.shape)
+            return start + generator.uniform(0, 0.02, start.shape)
         depthwise = start.ndim == 4 and start.shape[-1] == 1
         fan_in = np.prod(start.shape[:2] if depthwise else start.shape[:-1])
-        return generator.normal(0, np.sqrt(1.0 / fan_in), start.shape)
+        return generator.normal(0, np.sqrt(gain / fan_in), start.shape)
 
     model.set_weights([np.asarray(values(w), w.dtype) for w in model.get_weights()])
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
+            layer.finalize_state()
     return model
 
 
@@ -76,8 +87,10 @@ def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_p
         batch_size=2,
     )
     assert features.X.shape == (3, recipe.width)
-    assert np.ptp(expected, axis=0).max() > 0  # the three images do differ
-    assert relative_error(np.asarray(features.X), expected) < 1e-4
+    error = relative_error(np.asarray(features.X), expected)
+    assert error < 1e-4
+    # The images do differ, by far more than the error.
+    assert np.ptp(expected, axis=0).max() / np.abs(expected).max() > max(1e-3, 100 * error)
     keras.backend.clear_session()
 
 
