@@ -8,8 +8,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import table_from_keras as keras_says
 
+import table_from_keras as keras_says
 from conftest import photo
 from featcache import extract, preprocessing
 from featcache.architecture import architecture_hash, layer_names

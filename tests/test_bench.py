@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as reference
-from contracts import ContenderContract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import CachedHead, Contender, Facts, Images, evaluate, load_split, make_split, metrics
 from bench.__main__ import main
 from conftest import make_tiny_model, photo
+from contracts import ContenderContract
 from featcache import Dataset, load_dataset
 from featcache.errors import DatasetError, InvalidRequest
 

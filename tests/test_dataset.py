@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import photo
 
+from conftest import photo
 from featcache import load_dataset
 from featcache.errors import DatasetError, DatasetNotFound
 

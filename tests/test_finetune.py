@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts import ContenderContract
-from test_bench import easy_images
 
 import featcache
 from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Images
@@ -23,9 +21,11 @@ from bench.network import (
     weight_counts,
 )
 from conftest import make_tiny_model
+from contracts import ContenderContract
 from featcache.errors import InvalidRequest
 from featcache.preprocessing import apply
 from heads.schedule import Progress, Schedule, after_epoch
+from test_bench import easy_images
 
 __all__ = ["easy_images"]
 

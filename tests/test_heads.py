@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts import HeadContract, blobs
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import heads
+from contracts import HeadContract, blobs
 from featcache import extract
 from featcache.errors import InvalidRequest
 from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head, search
