@@ -56,8 +56,8 @@ def evaluate(
         prepared: dict[str, float] = {}
         peaks: dict[str, int] = {}
         unusable: dict[str, str] = {}
+        everything = _images(placed, np.array(sorted(placed, key=placed.__getitem__)))
         for name, contender in contenders.items():
-            everything = _images(placed, np.array(sorted(placed, key=placed.__getitem__)))
             log.info("%s: preparing %d images", name, len(everything))
             started = time.perf_counter()
             with PeakMemory() as memory:
@@ -70,10 +70,14 @@ def evaluate(
         order = np.random.default_rng(seed)
         train, test = order.permutation(usable.train), order.permutation(usable.test)
         train_images, test_images = _images(placed, train), _images(placed, test)
+        codes = usable.codes(train)
+        # Results are told in the data set's order, whatever order the images were handed out in.
+        in_order = np.argsort(test)
+        positions = test[in_order]
+        truth = usable.codes(positions)
         results = []
         for name, contender in contenders.items():
             log.info("%s: training on %d images", name, len(train))
-            codes = usable.codes(train)
             started = time.perf_counter()
             with PeakMemory() as memory:
                 contender.fit(train_images, codes, len(split.classes), seed=seed, progress=progress)
@@ -94,12 +98,7 @@ def evaluate(
                 disk_bytes=facts.disk_bytes,
                 peak_memory_bytes=max(peaks[name], memory.peak),
             )
-            in_order = np.argsort(test)
-            results.append(
-                Result(
-                    name, usable.codes(np.sort(test)), proba[in_order], np.sort(test), cost, facts
-                )
-            )
+            results.append(Result(name, truth, proba[in_order], positions, cost, facts))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
     return Results(results, usable, seed, unusable)
 

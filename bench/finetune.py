@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class FineTuned(Contender):
         progress: bool | None = None,
     ) -> None:
         """Train, or take up what was trained; the best epoch's weights serve."""
-        pixels = self._decoded()
+        self._decoded()  # or the error that says to prepare first
         keras = import_keras()
         resolved = self._load()
         assert resolved.backbone is not None
@@ -176,22 +176,13 @@ class FineTuned(Contender):
         if self._run.resumed_at:
             log.info("%s: taken up after epoch %d", self.folder.name, self._run.resumed_at)
         weights = _balanced(codes, n_classes) if self.class_weight == "balanced" else None
-        ids = list(images.ids)
-
-        def read(rows: NDArray[Any]) -> NDArray[Any]:
-            return pixels.take([ids[i] for i in rows]).astype(np.float32)
-
-        self._run.train(read, codes, train, validation, weights, progress)
+        self._run.train(self._reader(images), codes, train, validation, weights, progress)
         self._save_model()
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Return the trained model's probabilities, without augmentation."""
-        pixels, ids = self._decoded(), list(images.ids)
-
-        def read(rows: NDArray[Any]) -> NDArray[Any]:
-            return pixels.take([ids[i] for i in rows]).astype(np.float32)
-
-        return predict(self.model, read, np.arange(len(ids)), self.schedule.batch_size)
+        rows = np.arange(len(images))
+        return predict(self.model, self._reader(images), rows, self.schedule.batch_size)
 
     def facts(self) -> Facts:
         """Describe the trained network and what training took."""
@@ -231,6 +222,15 @@ class FineTuned(Contender):
     def model_file(self) -> Path:
         """The trained model; ``keras.saving.load_model(..., safe_mode=True)`` reads it."""
         return self.folder / "model.keras"
+
+    def _reader(self, images: Images) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return the function from positions among the images to float32 pixels."""
+        pixels, ids = self._decoded(), images.ids
+
+        def read(rows: NDArray[Any]) -> NDArray[Any]:
+            return pixels.take([ids[i] for i in rows]).astype(np.float32)
+
+        return read
 
     def _load(self) -> Resolved:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)

@@ -20,7 +20,7 @@ from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
 from .images import BadImage, Pixels, load_pixels
 from .pipeline import batches, default_workers
-from .preparation import Preparation, explanation_of, plan_again, prepare, uses_sample
+from .preparation import Preparation, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
 from .progress import progress_bar
 from .request import build, make_request
@@ -147,7 +147,7 @@ def _loaded(job: Preparation, retry_failed: bool) -> Preparation:
         return replace(job, resolved=resolved)
     # The remembered hash was wrong (a weights file replaced within a tick of the clock,
     # say): rows must go where their real key says, so plan again.
-    return plan_again(job.dataset, job.files, resolved, job.cache, retry_failed)
+    return planned(job.dataset, job.files, resolved, job.cache, retry_failed)
 
 
 def _compute(
@@ -230,7 +230,8 @@ def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Feature
     ]
     if not len(kept):
         raise NoUsableImages(_nothing_usable(quarantined), quarantined=quarantined)
-    store = Store(job.folder)
+    # Opened again only if rows have come since it was opened for the plan.
+    store = Store(job.folder) if job.store is None or job.plan.compute else job.store
     ids = [str(job.files[i].image_id) for i in kept]
     kept_set = dataset.take(kept.tolist())
     classes = dataset.classes

@@ -99,10 +99,10 @@ def prepare(
                 on_read=bar.update,
             )
     resolved = resolve(request, cachedir.weights_folder(cache))
-    return plan_again(dataset, files, resolved, cache, retry_failed)
+    return planned(dataset, files, resolved, cache, retry_failed)
 
 
-def plan_again(
+def planned(
     dataset: Dataset, files: list[Identified], resolved: Resolved, cache: Path, retry_failed: bool
 ) -> Preparation:
     """Compare what a spec's store holds with what a data set needs."""

@@ -81,9 +81,7 @@ class DenseHead(Head):
         train, held_out = self._parts(codes)
         network = self._network(X.shape[1])
         best = self._train(network, scaled, codes, train, held_out)
-        pairs = [(best[i], best[i + 1]) for i in range(0, len(best), 2)]
-        self.hidden_ = pairs[0] if self.units else None
-        self.output_ = pairs[-1]
+        self._take(best)
         if len(held_out) > len(self.classes_):
             self.temperature_ = fit_temperature(self._forward(scaled[held_out]), codes[held_out])
 
@@ -146,17 +144,21 @@ class DenseHead(Head):
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
         self.history_ = progress.history
-        return [np.asarray(w, np.float32) for w in best]
+        return list(best)
 
     def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
-        weights = [np.asarray(w, np.float32) for w in network.get_weights()]
-        pairs = [(weights[i], weights[i + 1]) for i in range(0, len(weights), 2)]
-        self.hidden_, self.output_ = (pairs[0] if self.units else None), pairs[-1]
+        self._take(network.get_weights())
         scores = self._forward(X)
         shifted = scores - scores.max(axis=1, keepdims=True)
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         loss = -logs[np.arange(len(codes)), codes].mean()
         return float(loss), float(np.mean(scores.argmax(axis=1) == codes))
+
+    def _take(self, weights: list[NDArray[Any]]) -> None:
+        """Take over a network's weights: kernel and bias, layer by layer."""
+        arrays = [np.asarray(w, np.float32) for w in weights]
+        self.hidden_ = (arrays[0], arrays[1]) if self.units else None
+        self.output_ = (arrays[-2], arrays[-1])
 
     def _forward(self, scaled: Floats) -> NDArray[Any]:
         inner = scaled
