@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import featcache
-from featcache import Dataset, Features
+from featcache import Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from heads import Head, make_head
+from featcache.extraction import DEFAULT_BATCH_SIZE
+from heads import DenseHead, Head, make_head
 
 from .describe import describe_network
+from .estimate import Estimate, seconds_of, seconds_to_decode
 from .splits import Images
 
 
@@ -61,7 +63,14 @@ class Contender(ABC):
     `bench.evaluate` calls `prepare` once with all images, then `fit` with the training
     part and its labels, then `predict_proba` with the test part. A contender never gets a
     test label, and paths that tell nothing.
+
+    Attributes
+    ----------
+    quick : bool
+        Whether it trains in seconds, so that curves of many trainings make sense.
     """
+
+    quick = True
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Do what needs no label, such as extraction.
@@ -69,7 +78,7 @@ class Contender(ABC):
         Returns
         -------
         mapping of str to str
-            Content id -> reason of images that cannot be used. They are left out for all
+            Id of an example -> reason, for those that cannot be used. They are left out for all
             contenders alike.
         """
         return {}
@@ -104,6 +113,10 @@ class Contender(ABC):
     @abstractmethod
     def facts(self) -> Facts:
         """Describe the trained contender."""
+
+    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate | None:
+        """Tell what `prepare` and `fit` will take, from a measured batch; None if seconds."""
+        return None
 
     def network(self) -> dict[str, Any] | None:
         """Describe its neural network for a report; None if it has none."""
@@ -140,20 +153,20 @@ class CachedHead(Contender):
         self.head = make_head(head) if isinstance(head, str) else head
         self._options = {"cache_dir": cache_dir, **options}
         self._model_options = {k: v for k, v in self._options.items() if k in _MODEL_OPTIONS}
+        self.quick = not isinstance(self.head, DenseHead)
         self._features: Features | None = None
         self._rows: dict[str, int] = {}
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Extract the features of all images; a full hit if they are stored."""
         try:
-            unlabelled = Dataset(images.paths, ids=images.ids)
             features = featcache.extract(
-                self.backbone, unlabelled, progress=progress, **self._options
+                self.backbone, images.dataset(), progress=progress, **self._options
             )
         except NoUsableImages as error:
             raise NoUsableImages(f"{self.backbone}: {error}", **error.evidence) from error
         self._features = features
-        self._rows = {image_id: row for row, image_id in enumerate(features.ids)}
+        self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
         return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
 
     def fit(
@@ -200,6 +213,24 @@ class CachedHead(Contender):
                 "computed_now": str(summary.computed),
             },
         )
+
+    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
+        """Measure a batch, for what is not stored yet."""
+        plan = featcache.explain(
+            self.backbone, images.dataset(), progress=False, **self._model_options
+        )
+        what = f"features of {plan.to_compute:,} images by {self.backbone}"
+        if not plan.to_compute:
+            return Estimate(what, 0, 0)
+        resolved = featcache.load_backbone(self.backbone, **self._model_options)
+        assert resolved.backbone is not None
+        embed, size = resolved.backbone.embed, resolved.spec.image_size
+        count = self._options.get("batch_size") or DEFAULT_BATCH_SIZE
+        pixels = np.zeros((count, *size, 3), np.uint8)
+        seconds = seconds_of(lambda: embed(pixels)) / count
+        seconds += seconds_to_decode(images, size, resolved.request.resize)
+        room = plan.to_compute * (4 * resolved.width + 64)
+        return Estimate(what, seconds * plan.to_compute, room)
 
     def network(self) -> dict[str, Any] | None:
         """Describe the backbone, all of it frozen; builds it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from featcache.errors import InvalidRequest
 
 from .contenders import Contender
+from .fewshot import few_shot_curves
 from .memory import PeakMemory
 from .results import Cost, Result, Results
-from .splits import Images, Split, blind_images
+from .splits import Split, blind_images, images_of
 
 log = logging.getLogger("featcache")
 
@@ -24,6 +25,7 @@ def evaluate(
     split: Split,
     *,
     seed: int = 0,
+    few_shot: Sequence[int] = (),
     progress: bool | None = None,
 ) -> Results:
     """Train each contender on the training part and score it on the test part.
@@ -37,6 +39,8 @@ def evaluate(
     split : Split
     seed : int
         Of the contenders' randomness and of the order in which images are handed out.
+    few_shot : sequence of int
+        Also train quick contenders on so many images a class; see `bench.fewshot`.
     progress : bool, optional
         Show progress bars. Default: if standard error is a terminal.
 
@@ -56,7 +60,8 @@ def evaluate(
         prepared: dict[str, float] = {}
         peaks: dict[str, int] = {}
         unusable: dict[str, str] = {}
-        everything = _images(placed, np.array(sorted(placed, key=placed.__getitem__)))
+        by_name = np.array(sorted(placed, key=placed.__getitem__))
+        everything = images_of(split, placed, by_name)
         for name, contender in contenders.items():
             log.info("%s: preparing %d images", name, len(everything))
             started = time.perf_counter()
@@ -69,12 +74,21 @@ def evaluate(
             raise InvalidRequest("No usable image is left in the training or the test part.")
         order = np.random.default_rng(seed)
         train, test = order.permutation(usable.train), order.permutation(usable.test)
-        train_images, test_images = _images(placed, train), _images(placed, test)
+        train_images, test_images = (images_of(split, placed, rows) for rows in (train, test))
         codes = usable.codes(train)
         # Results are told in the data set's order, whatever order the images were handed out in.
         in_order = np.argsort(test)
         positions = test[in_order]
         truth = usable.codes(positions)
+        curves = few_shot_curves(
+            contenders if few_shot else {},
+            (train_images, codes),
+            (test_images, usable.codes(test)),
+            len(split.classes),
+            counts=few_shot,
+            seed=seed,
+            progress=progress,
+        )
         results = []
         for name, contender in contenders.items():
             log.info("%s: training on %d images", name, len(train))
@@ -100,12 +114,7 @@ def evaluate(
             )
             results.append(Result(name, truth, proba[in_order], positions, cost, facts))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
-    return Results(results, usable, seed, unusable)
-
-
-def _images(placed: Mapping[int, tuple[str, str]], positions: NDArray[np.int64]) -> Images:
-    chosen = [placed[int(i)] for i in positions]
-    return Images(tuple(path for path, _ in chosen), tuple(image_id for _, image_id in chosen))
+    return Results(results, usable, seed, unusable, curves)
 
 
 def _check(name: str, proba: NDArray[np.float64], rows: int, classes: int) -> None:

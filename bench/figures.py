@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from .drawing import COLOURS, MARKS, Figure, axes_of
+from .fewshot import FewShot
 from .metrics import reliability
 from .results import Result
 from .splits import Split
@@ -155,6 +156,50 @@ class Curves(Figure):
             axes.set_title(what, fontsize=11)
         axes.legend(fontsize=9)
         canvas.tight_layout()
+        return canvas
+
+
+@dataclass(frozen=True)
+class FewShotCurves(Figure):
+    """Accuracy by the number of training images a class."""
+
+    points: Sequence[FewShot]
+    name = "few_shot"
+    title = "Few images a class"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        frame = self.frame()
+        least, most = frame["per_class"].min(), frame["per_class"].max()
+        first = frame[frame["per_class"] == least].set_index("contender")["top1"]
+        last = frame[frame["per_class"] == most].set_index("contender")["top1"]
+        return f"Top-1 accuracy with {least} and {most} training images a class: " + "; ".join(
+            f"{name} {first[name]:.3f} and {last[name]:.3f}" for name in first.index
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return mean, lowest and highest accuracy of each contender and count."""
+        table = pd.DataFrame([vars(point) for point in self.points])
+        groups = table.groupby(["contender", "per_class"], sort=False)["top1"]
+        frame = groups.agg(["mean", "min", "max"]).reset_index()
+        return frame.rename(columns={"mean": "top1", "min": "lowest", "max": "highest"})
+
+    def plot(self) -> Canvas:
+        """Draw a line a contender, with the range of the draws."""
+        canvas, axes = axes_of(7, 4.2)
+        for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
+            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
+            error = [part["top1"] - part["lowest"], part["highest"] - part["top1"]]
+            axes.errorbar(part["per_class"], part["top1"], error, capsize=3, label=name, **look)
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({point.per_class for point in self.points}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("training images a class")
+        axes.set_ylabel("top-1 accuracy, mean and range of the draws")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         return canvas
 
 

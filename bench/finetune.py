@@ -24,6 +24,7 @@ from heads.schedule import Schedule
 
 from .contenders import Contender, Facts
 from .describe import describe_network
+from .estimate import Estimate, seconds_of, seconds_to_decode
 from .network import Augmentation, build_network, first_free_layer, weight_counts
 from .pixels import Pixels, decoded
 from .splits import Images
@@ -81,6 +82,8 @@ class FineTuned(Contender):
         ``weights``, ``image_size``, ``resize``, ``layer``, ``pooling`` as in
         `featcache.extract`.
     """
+
+    quick = False
 
     def __init__(
         self,
@@ -151,25 +154,7 @@ class FineTuned(Contender):
     ) -> None:
         """Train, or take up what was trained; the best epoch's weights serve."""
         self._decoded()  # or the error that says to prepare first
-        keras = import_keras()
-        resolved = self._load()
-        assert resolved.backbone is not None
-        if resolved.request.recipe is None:
-            # The caller's own model must not change under their hands.
-            own = resolved.backbone.model
-            resolved.backbone.model = keras.models.clone_model(own)
-            resolved.backbone.model.set_weights(own.get_weights())
-        self._resolved = resolved
-        self._first_free = first_free_layer(weight_counts(resolved.backbone.model), self.unfreeze)
-        self.model = build_network(
-            resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
-            self.augmentation, seed,
-        )  # fmt: skip
-        self.model.compile(
-            optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            weighted_metrics=["accuracy"],
-        )
+        self.model, self._resolved, self._first_free = self._build(n_classes, seed)
         self.folder = self._run_folder(images, codes, n_classes, seed)
         train, validation = _parts(images, codes, self.validation_size, seed)
         self._run = Run(self.model, self.folder, self.schedule, seed)
@@ -178,6 +163,21 @@ class FineTuned(Contender):
         weights = _balanced(codes, n_classes) if self.class_weight == "balanced" else None
         self._run.train(self._reader(images), codes, train, validation, weights, progress)
         self._save_model()
+
+    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
+        """Measure a step of training; all epochs are counted, and all pixels."""
+        model, resolved, _ = self._build(n_classes, 0)
+        height, width = resolved.spec.image_size
+        size = self.schedule.batch_size
+        pixels, codes = np.zeros((size, height, width, 3), np.float32), np.zeros(size, np.int64)
+        step = seconds_of(lambda: model.train_on_batch(pixels, codes))
+        steps = self.schedule.epochs * -(-n_train // size)
+        decode = seconds_to_decode(images, (height, width), resolved.request.resize)
+        trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        # A checkpoint holds the trained weights, the best ones and Adam's two moments.
+        room = len(images) * height * width * 3 + 16 * trained + 4 * int(model.count_params())
+        what = f"{self.schedule.epochs} epochs of {self.backbone} from {self.unfreeze}"
+        return Estimate(what, steps * step + decode * len(images), room, at_most=True)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Return the trained model's probabilities, without augmentation."""
@@ -235,6 +235,28 @@ class FineTuned(Contender):
     def _load(self) -> Resolved:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
+    def _build(self, n_classes: int, seed: int) -> tuple[Any, Resolved, int]:
+        """Return the compiled network, the backbone in it, and its first free layer."""
+        keras = import_keras()
+        resolved = self._load()
+        assert resolved.backbone is not None
+        if resolved.request.recipe is None:
+            # The caller's own model must not change under their hands.
+            own = resolved.backbone.model
+            resolved.backbone.model = keras.models.clone_model(own)
+            resolved.backbone.model.set_weights(own.get_weights())
+        model = build_network(
+            resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
+            self.augmentation, seed,
+        )  # fmt: skip
+        model.compile(
+            optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(),
+            weighted_metrics=["accuracy"],
+        )
+        first = first_free_layer(weight_counts(resolved.backbone.model), self.unfreeze)
+        return model, resolved, first
+
     def _decoded(self) -> Pixels:
         if self._pixels is None:
             raise InvalidRequest("Call prepare() with all images before fit() or predict_proba().")
@@ -277,7 +299,7 @@ def _parts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold validation images out of the training part, copies of a photo together."""
     try:
-        return stratified_group_split(images.ids, codes.tolist(), size, seed)
+        return stratified_group_split(images.photos, codes.tolist(), size, seed)
     except InvalidRequest:
         rows = np.arange(len(codes))  # too few to hold any out: watch the training images
         return rows, rows

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.images import BadImage, decode, read_file
+from featcache import Dataset
+from featcache.images import BadImage, load_image
 
 from .results import Result
 from .splits import Split
@@ -51,10 +52,10 @@ class ConfusedPair:
     images: tuple[str, str]
 
 
-def thumbnail(path: str, side: int = THUMBNAIL) -> str:
-    """Return a photo as a ``data:`` address of a small JPEG; "" if it cannot be read."""
+def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
+    """Return an example as a ``data:`` address of a small JPEG; "" if it cannot be read."""
     try:
-        image = decode(read_file(path)[0])
+        image = load_image(dataset.paths[position], dataset.box(position))
     except BadImage:
         return ""
     image.thumbnail((side, side))
@@ -106,8 +107,8 @@ def _example(split: Split, result: Result, code: int, rival: int) -> str:
     chosen = mistaken if len(mistaken) else rows
     if not len(chosen):
         own = split.train[split.codes(split.train) == code]
-        return thumbnail(split.dataset.paths[own[0]]) if len(own) else ""
-    return thumbnail(split.dataset.paths[result.positions[chosen[0]]])
+        return thumbnail(split.dataset, int(own[0])) if len(own) else ""
+    return thumbnail(split.dataset, int(result.positions[chosen[0]]))
 
 
 def _card(split: Split, position: int, proba: NDArray[np.float64] | None) -> Card:
@@ -116,4 +117,4 @@ def _card(split: Split, position: int, proba: NDArray[np.float64] | None) -> Car
     if proba is not None:
         best = np.argsort(-proba, kind="stable")[:3]
         guesses = [(split.classes[code], float(proba[code])) for code in best]
-    return Card(thumbnail(split.dataset.paths[position]), labels[position], guesses)
+    return Card(thumbnail(split.dataset, position), labels[position], guesses)

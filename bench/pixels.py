@@ -34,9 +34,9 @@ class Pixels:
     array : ndarray (n, h, w, 3), uint8
         Mapped from its file; never in memory as a whole.
     rows : mapping of str to int
-        Content id -> row.
+        Id of an example -> row.
     unusable : mapping of str to str
-        Content id -> reason.
+        Id of an example -> reason.
     seconds : float
         What decoding took, whenever it was done.
     """
@@ -78,14 +78,15 @@ def decoded(
         If the disk refuses.
     """
     folder = pixels_folder(cache_folder(cache_dir))
-    paths = dict(zip(images.ids, images.paths, strict=True))
-    ids = sorted(paths)
+    row_of = {image_id: row for row, image_id in enumerate(images.ids)}
+    ids = sorted(row_of)
     question = {"ids": ids, "size": list(size), "resize": resize, "decode": DECODE_VERSION}
     name = content_key(question)[:32]
     found = _load(folder, name, (len(ids), *size, 3))
     if found is None:
         make_folder(folder)
-        found = _decode(folder, name, paths, size, resize, progress)
+        chosen = images.take([row_of[image_id] for image_id in ids])
+        found = _decode(folder, name, chosen, size, resize, progress)
     array, bad, seconds = found
     rows = {image_id: row for row, image_id in enumerate(ids) if image_id not in bad}
     return Pixels(array, rows, bad, seconds)
@@ -105,18 +106,19 @@ def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
 def _decode(
     folder: Path,
     name: str,
-    paths: Mapping[str, str],
+    images: Images,
     size: tuple[int, int],
     resize: str,
     progress: bool | None,
 ) -> Any:
     started = time.perf_counter()
-    ids = sorted(paths)
+    ids = images.ids
     temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     bad: dict[str, str] = {}
 
     def load(row: int) -> NDArray[np.uint8]:
-        return load_pixels(paths[ids[row]], size, resize, ids[row])
+        box = None if images.boxes is None else images.boxes[row]
+        return load_pixels(images.paths[row], size, resize, images.photos[row], box)
 
     try:
         array = np.lib.format.open_memmap(

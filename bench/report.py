@@ -17,18 +17,14 @@ from featcache import __version__
 from featcache.errors import MissingExtra
 
 from .contenders import Contender
+from .fewshot import DRAWS
 from .metrics import METRICS
-from .results import Results
+from .results import OVERLAP, Results
 from .statistics import RESAMPLES
 from .summary import ACCURACIES, Summary
 
 _PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "lightgbm", "h5py", "Pillow")
 _DRAWN = ("size", "light", "fur_length", "coat")
-OVERLAP = (
-    "The photos of Stanford Dogs come from ImageNet, so a backbone with ImageNet weights may have "
-    "seen the test images in its own training. Read these figures with a second data set beside "
-    "them."
-)
 
 
 def write_report(
@@ -78,6 +74,7 @@ def write_report(
         figures.Reliability(first.results),
         figures.Confusion(best, first.split.classes),
         *([figures.Networks(networks)] if networks else []),
+        *([figures.FewShotCurves(first.few_shot)] if first.few_shot else []),
     ):
         drawn[one.name] = one
     curves = [(f"curves_{i}", r.name) for i, r in enumerate(first) if r.facts.history]
@@ -109,7 +106,7 @@ def write_report(
             "seeds": ", ".join(str(run.seed) for run in summary.runs),
         },
         best=next(row for row in rows if row["contender"] == best.name),
-        sections=_sections(bool(networks), bool(curves), bool(of_best)),
+        sections=_sections(bool(networks), bool(curves), bool(first.few_shot), bool(of_best)),
         warnings=_warnings(first),
         table=rows,
         metrics=list(METRICS),
@@ -122,6 +119,8 @@ def write_report(
         photos=gallery.random_photos(first.split),
         networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
         curves=curves,
+        few_shot=bool(first.few_shot),
+        draws=DRAWS,
         right=gallery.right_guesses(first.split, best),
         wrong=gallery.surest_mistakes(first.split, best),
         confused=gallery.confused_pairs(first.split, best),
@@ -169,12 +168,13 @@ def _networks(contenders: Mapping[str, Contender]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _sections(networks: bool, curves: bool, slices: bool) -> list[tuple[str, str]]:
+def _sections(networks: bool, curves: bool, few_shot: bool, slices: bool) -> list[tuple[str, str]]:
     every = [
         ("contenders", "Contenders", True),
         ("data", "Data", True),
         ("networks", "Networks", networks),
         ("curves", "Learning curves", curves),
+        ("few-shot", "Few images a class", few_shot),
         ("guesses", "Guesses", True),
         ("mistakes", "Mistakes", True),
         ("reliability", "Reliability", True),
@@ -186,7 +186,7 @@ def _sections(networks: bool, curves: bool, slices: bool) -> list[tuple[str, str
 
 def _warnings(results: Results) -> list[str]:
     found = []
-    if "stanford" in results.split.dataset.name.lower():
+    if results.overlaps_imagenet:
         found.append(OVERLAP)
     if any(result.facts.weights.startswith("random") for result in results):
         found.append(
@@ -223,7 +223,7 @@ def _unusable(results: Results) -> list[tuple[str, str]]:
     split = results.split
     return [
         (split.dataset.paths[i], results.unusable[image_id])
-        for i, image_id in enumerate(split.ids)
+        for i, image_id in enumerate(split.example_ids)
         if image_id in results.unusable
     ]
 

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contenders import Facts
+from .fewshot import FewShot
 from .metrics import METRICS, confusion, per_class
 from .splits import Split
+
+OVERLAP = (
+    "The photos of Stanford Dogs come from ImageNet, so a backbone with ImageNet weights may have "
+    "seen the test images in its own training. Read these figures with a second data set beside "
+    "them."
+)
+# Weights that no photo was needed for.
+_NOT_FROM_PHOTOS = ("random", "none", "the package's own")
 
 
 @dataclass(frozen=True)
@@ -116,13 +125,16 @@ class Results:
         Less the images that could not be used.
     seed : int
     unusable : dict of str to str
-        Content id -> reason.
+        Id of an example -> reason.
+    few_shot : list of FewShot
+        Accuracy by training images a class, where it was asked for.
     """
 
     results: list[Result]
     split: Split
     seed: int
     unusable: dict[str, str]
+    few_shot: list[FewShot] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)
@@ -132,6 +144,13 @@ class Results:
             if result.name == name:
                 return result
         raise KeyError(name)
+
+    @property
+    def overlaps_imagenet(self) -> bool:
+        """Whether the test photos may have been part of a backbone's own training."""
+        return "stanford dogs" in self.split.dataset.name.lower() and any(
+            not result.facts.weights.startswith(_NOT_FROM_PHOTOS) for result in self.results
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record a contender: name, metrics, costs."""
@@ -162,6 +181,8 @@ class Results:
             f"\n{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
             f"classes, split {s.name}; {len(self.unusable)} images unusable."
         )
+        if self.overlaps_imagenet:
+            lines.append(f"Caution: {OVERLAP}")
         return "\n".join(lines)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
@@ -183,6 +204,7 @@ class Results:
             "test_images": len(self.split.test),
             "classes": classes,
             "unusable": self.unusable,
+            "few_shot": [asdict(point) for point in self.few_shot],
             "contenders": [
                 {
                     **flat,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.images import BadImage, decode, read_file
+from featcache.images import BadImage, load_image
 
 from .results import Result
 from .splits import Split
@@ -55,7 +55,7 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {"aspect ratio": [], "brightness": [], "megapixels": []}
     for position in split.test:
         try:
-            image = decode(read_file(split.dataset.paths[position])[0])
+            image = load_image(split.dataset.paths[position], split.dataset.box(int(position)))
             width, height = image.size
             small = np.asarray(image.convert("L").resize((32, 32)), float)
             values = (width / height, float(small.mean()), width * height / 1e6)

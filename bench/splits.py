@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.fileindex import content_ids
+from featcache.images import Box, example_id
 from featcache.splits import official_split, stratified_group_split
 
 Positions = NDArray[np.int64]
@@ -49,6 +51,12 @@ class Split:
         """All class names, sorted."""
         return self.dataset.classes or []
 
+    @property
+    def example_ids(self) -> list[str]:
+        """Identity of each example: its photo's content id, or that of photo and box."""
+        boxes = self.dataset.boxes or [None] * len(self.ids)
+        return [example_id(i, box) if i else "" for i, box in zip(self.ids, boxes, strict=True)]
+
     def codes(self, positions: Positions) -> NDArray[np.int64]:
         """Return the class index of images."""
         index = {name: code for code, name in enumerate(self.classes)}
@@ -56,10 +64,11 @@ class Split:
         return np.array([index[labels[i]] for i in positions], np.int64)
 
     def without(self, unusable: set[str]) -> Split:
-        """Return the split less the images of some contents."""
+        """Return the split less some examples."""
+        examples = self.example_ids
 
         def keep(positions: Positions) -> Positions:
-            return positions[[self.ids[i] not in unusable for i in positions]]
+            return positions[[examples[i] not in unusable for i in positions]]
 
         return Split(self.dataset, self.ids, keep(self.train), keep(self.test), self.name)
 
@@ -162,23 +171,42 @@ class Images:
     paths : tuple of str
         Files named by a number, in a folder made for this evaluation. Neither name, folder
         nor order tells the class.
-    ids : tuple of str
-        Content id of each image.
+    photos : tuple of str
+        Content id of each file. What is held out is held out by these: two boxes of one
+        photo belong together.
+    boxes : tuple of (int, int, int, int) or None
+        The part of each photo that is the example; None for whole photos.
+    crop : str
+        How the boxes were made; see `featcache.Dataset`.
     """
 
     paths: tuple[str, ...]
-    ids: tuple[str, ...]
+    photos: tuple[str, ...]
+    boxes: tuple[Box | None, ...] | None = None
+    crop: str = "whole"
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Identity of each example, by photo and box; the photo's for a whole one."""
+        boxes = self.boxes or (None,) * len(self.photos)
+        return tuple(example_id(i, box) for i, box in zip(self.photos, boxes, strict=True))
+
+    def dataset(self) -> Dataset:
+        """Return the images as a data set without labels."""
+        return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.photos)
 
     def take(self, rows: Sequence[int] | Positions) -> Images:
         """Return some of the images, in the order given."""
-        return Images(tuple(self.paths[i] for i in rows), tuple(self.ids[i] for i in rows))
+        boxes = None if self.boxes is None else tuple(self.boxes[i] for i in rows)
+        paths, photos = (tuple(v[i] for i in rows) for v in (self.paths, self.photos))
+        return Images(paths, photos, boxes, self.crop)
 
 
 @contextmanager
-def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int, tuple[str, str]]]:
+def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int, str]]:
     """Lay the images of a split under names that say nothing, while the context lasts.
 
     Hard links where they are possible, else copies: a symbolic link could be followed back
@@ -186,19 +214,31 @@ def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int,
 
     Yields
     ------
-    dict of int to (str, str)
-        Position in the data set -> (path, content id).
+    dict of int to str
+        Position in the data set -> path.
     """
     positions = np.concatenate([split.train, split.test])
     order = np.random.default_rng(0).permutation(len(positions))
     with TemporaryDirectory(prefix="featcache-", dir=folder) as name:
-        placed: dict[int, tuple[str, str]] = {}
+        placed: dict[int, str] = {}
         for number, i in zip(order, positions, strict=True):
             source = split.dataset.paths[i]
             target = os.path.join(name, f"{number:07d}{os.path.splitext(source)[1].lower()}")
             _place(source, target)
-            placed[int(i)] = (target, split.ids[i])
+            placed[int(i)] = target
         yield placed
+
+
+def images_of(split: Split, placed: Mapping[int, str], positions: Positions) -> Images:
+    """Return the images at some positions, as contenders may see them."""
+    rows = [int(i) for i in positions]
+    boxes = split.dataset.boxes
+    return Images(
+        tuple(placed[i] for i in rows),
+        tuple(split.ids[i] for i in rows),
+        None if boxes is None else tuple(boxes[i] for i in rows),
+        split.dataset.crop,
+    )
 
 
 def _place(source: str, target: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.architecture import all_layers
 from featcache.atomic import make_folder, write_atomic
 from featcache.progress import progress_bar
 from heads.schedule import Progress, Schedule
@@ -41,7 +42,8 @@ class Run:
     def __init__(self, model: Any, folder: Path, schedule: Schedule, seed: int) -> None:
         self.model, self.folder, self.schedule, self.seed = model, folder, schedule, seed
         self.progress = Progress(schedule.learning_rate)
-        self._best: Arrays = self._trainable()
+        self._state = [*model.trainable_variables, *_moving_statistics(model)]
+        self._best: Arrays = self._values()
         self.model.optimizer.build(self.model.trainable_variables)
         self.resumed_at = self._restore()
 
@@ -53,7 +55,7 @@ class Run:
     def train(
         self,
         read: Callable[[NDArray[Any]], NDArray[Any]],
-        codes: NDArray[np.int64],
+        codes: NDArray[Any],
         train: NDArray[np.int64],
         validation: NDArray[np.int64],
         class_weights: NDArray[np.float32] | None = None,
@@ -66,7 +68,7 @@ class Run:
         read : callable
             From positions to pixels (b, h, w, 3) float32.
         codes : ndarray
-            Class of each position.
+            Class of each position, or whatever the model's loss takes.
         train, validation : ndarray
             Positions.
         class_weights : ndarray (k,), optional
@@ -87,13 +89,13 @@ class Run:
             seconds = time.perf_counter() - started
             result = ((loss, accuracy), (val_loss, val_accuracy), seconds)
             if self.progress.record(self.schedule, *result):
-                self._best = self._trainable()
+                self._best = self._values()
             self._save()
             log.info(
                 "%s: loss %.4f, accuracy %.4f; validation %.4f, %.4f",
                 title, loss, accuracy, val_loss, val_accuracy,
             )  # fmt: skip
-        for variable, best in zip(self.model.trainable_variables, self._best, strict=True):
+        for variable, best in zip(self._state, self._best, strict=True):
             variable.assign(best)
 
     def _epoch(
@@ -128,11 +130,11 @@ class Run:
             start = [self.seed * 1009 + number, epoch + 1]
             state.assign(np.array(start, dtype=np.asarray(state).dtype))
 
-    def _trainable(self) -> Arrays:
-        return [np.asarray(v).copy() for v in self.model.trainable_variables]
+    def _values(self) -> Arrays:
+        return [np.asarray(v).copy() for v in self._state]
 
     def _save(self) -> None:
-        arrays = {f"weight{i}": value for i, value in enumerate(self._trainable())}
+        arrays = {f"weight{i}": value for i, value in enumerate(self._values())}
         arrays |= {f"best{i}": value for i, value in enumerate(self._best)}
         arrays |= {
             f"optimizer{i}": np.asarray(v) for i, v in enumerate(self.model.optimizer.variables)
@@ -146,7 +148,7 @@ class Run:
         """Take up the last checkpoint; return its epoch, 0 if there is none to trust."""
         if not self.checkpoint.is_file():
             return 0
-        weights, optimizer = self.model.trainable_variables, self.model.optimizer.variables
+        weights, optimizer = self._state, self.model.optimizer.variables
         try:
             with np.load(self.checkpoint, allow_pickle=False) as file:
                 progress = Progress(**json.loads(bytes(file["progress"])))
@@ -164,6 +166,16 @@ class Run:
             return 0
         self.progress, self._best = progress, best
         return progress.epoch
+
+
+def _moving_statistics(model: Any) -> list[Any]:
+    """Variables that training moves without a gradient: a resumed run needs them as well."""
+    return [
+        variable
+        for layer in all_layers(model)
+        if type(layer).__name__ == "BatchNormalization" and layer.trainable
+        for variable in layer.non_trainable_variables
+    ]
 
 
 def predict(

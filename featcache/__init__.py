@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from . import datasets as datasets
     from .backbone import import_keras as import_keras
     from .dataset import Dataset as Dataset
-    from .dataset import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
     from .extraction import extract as extract
     from .features import Features as Features
+    from .loading import load_dataset as load_dataset
     from .maintenance import repair as repair
     from .maintenance import verify as verify
     from .planning import Explanation as Explanation
@@ -42,7 +42,7 @@ _HOMES = {
     "import_keras": "backbone",
     "extract": "extraction",
     "load_backbone": "request",
-    "load_dataset": "dataset",
+    "load_dataset": "loading",
     "repair": "maintenance",
     "verify": "maintenance",
 }

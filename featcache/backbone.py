@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import preprocessing
+from . import pocket, preprocessing
 from .architecture import all_layers, layer_names
 from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
 from .specs import POOLINGS, Recipe
@@ -148,9 +148,12 @@ def provenance() -> dict[str, str]:
 def _build(keras: Any, request: Request) -> Any:
     recipe: Recipe = request.recipe  # type: ignore[assignment]
     height, width = request.image_size
-    constructor = getattr(keras.applications, recipe.constructor)
     try:
-        model = constructor(weights=None, input_shape=(height, width, 3))
+        if recipe.packaged:
+            model = pocket.build(keras, (height, width))
+        else:
+            constructor = getattr(keras.applications, recipe.constructor)
+            model = constructor(weights=None, input_shape=(height, width, 3))
     except ValueError as error:
         raise InvalidRequest(
             f"{recipe.name} cannot take images of {height} x {width} pixels "
@@ -167,6 +170,9 @@ def _build(keras: Any, request: Request) -> Any:
 def _load(model: Any, request: Request) -> None:
     recipe: Recipe = request.recipe  # type: ignore[assignment]
     path = request.weights.path
+    if path is not None and path.suffix == ".npz":
+        pocket.set_weights(model, pocket.read_weights(path))
+        return
     try:
         model.load_weights(path)
     except Exception as error:  # Keras and HDF5 raise many kinds

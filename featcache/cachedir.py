@@ -48,3 +48,13 @@ def training_folder(cache: Path) -> Path:
 def samples_folder(cache: Path) -> Path:
     """Return the folder of generated images."""
     return cache / "samples"
+
+
+def datasets_folder(cache: Path) -> Path:
+    """Return the folder of fetched data sets."""
+    return cache / "datasets"
+
+
+def archives_folder(cache: Path) -> Path:
+    """Return the folder of archives that are being downloaded."""
+    return cache / "archives"

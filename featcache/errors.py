@@ -72,6 +72,14 @@ class NoUsableImages(DatasetError):
     """Every image of a data set is quarantined; carries `quarantined`."""
 
 
+class UnsafeArchive(DatasetError):
+    """An archive wants to write where it may not, or more than it may; carries `member`."""
+
+
+class DownloadFailed(FeatcacheError, OSError):
+    """A file could not be had from the internet; carries `url` and `reason`."""
+
+
 class WeightsUnavailable(FeatcacheError, OSError):
     """Pretrained weights are neither on disk nor to be downloaded; carries `file`, `url`."""
 

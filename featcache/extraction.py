@@ -20,7 +20,7 @@ from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
 from .images import BadImage, Pixels, load_pixels
 from .pipeline import batches, default_workers
-from .preparation import Preparation, explanation_of, planned, prepare, uses_sample
+from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
 from .progress import progress_bar
 from .request import build, make_request
@@ -44,6 +44,8 @@ def extract(
     weights: Any = "auto",
     preprocessing: Rule | None = None,
     labels: Sequence[Any] | None = None,
+    crop: str | None = None,
+    margin: float = 0.0,
     batch_size: int | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -59,7 +61,8 @@ def extract(
         ``(b, h, w, 3)``. Your own model's output is used unless `layer` names another.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
-        ``path`` column (and ``label``, ``split``, others), a list of paths, or a `Dataset`.
+        ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
+        the name of one that ``featcache fetch`` brought.
         Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
     layer : str, optional
         The layer whose output is kept. Default: the penultimate one.
@@ -78,6 +81,11 @@ def extract(
         see `featcache.preprocessing.apply`.
     labels : sequence, optional
         Labels for a list of paths.
+    crop : {"whole", "box"}, optional
+        ``"box"``: what the columns ``left``, ``top``, ``right`` and ``bottom`` of the data
+        enclose, in pixels of the upright photo. Default: whole photos. Part of the key.
+    margin : float
+        Widens each box by this share of its size, 0 to 1.
     batch_size : int, optional
         Images a forward pass and a commit. Default: 32. Changes no feature.
     workers : int, optional
@@ -120,7 +128,8 @@ def extract(
         weights=weights,
         preprocessing_rule=preprocessing,
     )
-    job = prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
+    images = Source(data, labels, crop, margin)
+    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
     log.info("%s: %s", request.name, explanation_of(job))
     failures: dict[str, str] = {}
     if job.plan.compute:
@@ -147,7 +156,7 @@ def _loaded(job: Preparation, retry_failed: bool) -> Preparation:
         return replace(job, resolved=resolved)
     # The remembered hash was wrong (a weights file replaced within a tick of the clock,
     # say): rows must go where their real key says, so plan again.
-    return planned(job.dataset, job.files, resolved, job.cache, retry_failed)
+    return planned(job.dataset, job.contents, resolved, job.cache, retry_failed)
 
 
 def _compute(
@@ -162,7 +171,9 @@ def _compute(
     how = job.resolved.request.resize
 
     def load(item: tuple[int, str]) -> Pixels:
-        return load_pixels(job.dataset.paths[item[0]], spec.image_size, how, item[1])
+        position = item[0]
+        content, box = str(job.contents[position].image_id), job.dataset.box(position)
+        return load_pixels(job.dataset.paths[position], spec.image_size, how, content, box)
 
     bad: dict[str, BadImage] = {}
     bar = progress_bar(len(job.plan.compute), job.resolved.request.name, "images", progress)
@@ -232,13 +243,14 @@ def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Feature
         raise NoUsableImages(_nothing_usable(quarantined), quarantined=quarantined)
     # Opened again only if rows have come since it was opened for the plan.
     store = Store(job.folder) if job.store is None or job.plan.compute else job.store
-    ids = [str(job.files[i].image_id) for i in kept]
+    ids = [str(job.contents[i].image_id) for i in kept]
+    rows = pack_ids([str(job.files[i].image_id) for i in kept])
     kept_set = dataset.take(kept.tolist())
     classes = dataset.classes
     codes = {name: code for code, name in enumerate(classes or [])}
     request = job.resolved.request
     return Features(
-        X=StoredRows(store, pack_ids(ids)),
+        X=StoredRows(store, rows),
         y=None if kept_set.labels is None else np.array([codes[v] for v in kept_set.labels]),
         classes=classes,
         paths=list(kept_set.paths),
@@ -259,6 +271,7 @@ def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Feature
         quarantined=quarantined,
         parts=None if kept_set.split is None else list(kept_set.split),
         attributes={name: list(values) for name, values in kept_set.attributes.items()},
+        boxes=None if kept_set.boxes is None else list(kept_set.boxes),
     )
 
 

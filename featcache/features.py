@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidRequest, MissingExtra
+from .images import Box, example_id
 from .rows import StoredRows
 from .specs import BackboneSpec
 from .splits import official_split, stratified_group_split
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Features:
         The data set's own split, where it has one.
     attributes : mapping of str to list of str
         Further columns of the data set.
+    boxes : list of (int, int, int, int), or None
+        The part of its photo that each row was computed from; None for whole photos.
     spec : BackboneSpec
     summary : ExtractionSummary
     """
@@ -113,6 +118,7 @@ class Features:
     quarantined: list[Quarantined] = field(default_factory=list)
     parts: list[str] | None = None
     attributes: Mapping[str, list[str]] = field(default_factory=dict)
+    boxes: list[Box | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,6 +132,12 @@ class Features:
         )
 
     @property
+    def example_ids(self) -> list[str]:
+        """Identity of each row: its photo's content id, or that of photo and box together."""
+        boxes = self.boxes or [None] * len(self)
+        return [example_id(i, box) for i, box in zip(self.ids, boxes, strict=True)]
+
+    @property
     def labels(self) -> list[str] | None:
         """The class name of each row; None for a data set without labels."""
         if self.y is None or self.classes is None:
@@ -136,7 +148,7 @@ class Features:
         """Return the features of some rows (positions or a mask), without reading them."""
         index = np.arange(len(self))[rows]
 
-        def pick(values: Sequence[str]) -> list[str]:
+        def pick(values: Sequence[T]) -> list[T]:
             return [values[i] for i in index]
 
         return replace(
@@ -149,6 +161,7 @@ class Features:
             quarantined=[],
             parts=None if self.parts is None else pick(self.parts),
             attributes={name: pick(values) for name, values in self.attributes.items()},
+            boxes=None if self.boxes is None else pick(self.boxes),
         )
 
     def split(self, test_size: float | None = None, seed: int = 0) -> tuple[Features, Features]:
@@ -204,6 +217,8 @@ class Features:
             columns["label"] = self.labels
         if self.parts is not None:
             columns["split"] = self.parts
+        if self.boxes is not None:
+            columns["box"] = self.boxes
         frame = pd.DataFrame({**columns, **self.attributes})
         if embeddings:
             names = [f"f{i}" for i in range(self.X.shape[1])]

@@ -43,6 +43,8 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
 
 Pixels = NDArray[np.uint8]
+# Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
+Box = tuple[int, int, int, int]
 
 
 class BadImage(Exception):
@@ -118,6 +120,29 @@ def content_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def example_id(content: str, box: Box | None) -> str:
+    """Return the identity of a photo's part: that of the photo and of the box together.
+
+    Parameters
+    ----------
+    content : str
+        The photo's `content_id`.
+    box : Box or None
+        None means the whole photo, which is known by its content alone.
+
+    Examples
+    --------
+    >>> example_id("ab" * 32, None) == "ab" * 32
+    True
+    >>> example_id("ab" * 32, (0, 0, 8, 8))[:8]
+    'b8985dc7'
+    """
+    if box is None:
+        return content
+    edges = ",".join(str(int(edge)) for edge in box)
+    return hashlib.sha256(f"featcache-box-1:{content}:{edges}".encode()).hexdigest()
+
+
 def decode(data: bytes) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
@@ -184,19 +209,54 @@ def resize(image: Image.Image, size: tuple[int, int], how: str = "stretch") -> P
     return np.asarray(image, dtype=np.uint8)
 
 
-def load_pixels(path: str | Path, size: tuple[int, int], how: str, expected_id: str) -> Pixels:
-    """Read, check that the content is still the one planned for, decode and resize.
+def crop(image: Image.Image, box: Box | None) -> Image.Image:
+    """Cut a box out of an image; edges beyond the image's are moved to them.
 
     Raises
     ------
     BadImage
-        As `read_file` and `decode`, and if the file is no longer what `expected_id` names:
-        its pixels would be stored under another image's name.
+        If nothing of the box lies within the image.
+    """
+    if box is None:
+        return image
+    width, height = image.size
+    left, top = max(0, box[0]), max(0, box[1])
+    right, bottom = min(width, box[2]), min(height, box[3])
+    if left >= right or top >= bottom:
+        raise BadImage(f"its box {box} lies outside the image of {width} x {height} pixels")
+    return image.crop((left, top, right, bottom))
+
+
+def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
+    """Read and decode a file, and cut the box out of it if there is one.
+
+    Raises
+    ------
+    BadImage
+        As `read_file`, `decode` and `crop`.
+    """
+    return crop(decode(read_file(path)[0]), box)
+
+
+def load_pixels(
+    path: str | Path,
+    size: tuple[int, int],
+    how: str,
+    expected_id: str,
+    box: Box | None = None,
+) -> Pixels:
+    """Read, check that the content is still the one planned for, decode, crop and resize.
+
+    Raises
+    ------
+    BadImage
+        As `load_image`, and if the file is no longer what `expected_id` names: its pixels
+        would be stored under another image's name.
     """
     data, _ = read_file(path)
     if content_id(data) != expected_id:
         raise BadImage("was replaced since it was listed; run again", lasting=False)
-    return resize(decode(data), size, how)
+    return resize(crop(decode(data), box), size, how)
 
 
 def _check_size(image: Image.Image) -> None:

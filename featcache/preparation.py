@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import cachedir
-from .dataset import Dataset, load_dataset
+from .boxes import cropped
+from .dataset import Dataset
 from .fileindex import Identified, identify
+from .images import example_id
+from .loading import load_dataset
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores
 from .pipeline import default_workers
@@ -23,9 +26,13 @@ from .store import Store
 
 @dataclass(frozen=True)
 class Preparation:
-    """All that is known before anything is computed."""
+    """All that is known before anything is computed.
+
+    `contents` names each file, `files` each example: the same, but for cropped photos.
+    """
 
     dataset: Dataset
+    contents: list[Identified]
     files: list[Identified]
     resolved: Resolved
     cache: Path
@@ -38,11 +45,31 @@ class Preparation:
         return cachedir.stores_folder(self.cache) / self.resolved.spec.folder
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which images are meant, as the caller said it; see `featcache.extract`."""
+
+    data: Any
+    labels: Sequence[Any] | None
+    crop: str | None
+    margin: float
+
+    def load(self, cache: Path, progress: bool | None) -> Dataset:
+        """Return the data set; without data that of the environment, else the sample."""
+        if self.data is None:
+            return cropped(default_data(cache, progress), self.crop, self.margin)
+        return load_dataset(
+            self.data, self.labels, crop=self.crop, margin=self.margin, cache_dir=cache
+        )
+
+
 def explain(
     backbone: Any,
     data: Any = None,
     *,
     labels: Sequence[Any] | None = None,
+    crop: str | None = None,
+    margin: float = 0.0,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
@@ -66,7 +93,8 @@ def explain(
     if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
         backbone_options["weights"] = "imagenet-or-random"
     request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
-    job = prepare(request, data, labels, cache_dir, workers, retry_failed, progress)
+    images = Source(data, labels, crop, margin)
+    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
     return explanation_of(job)
 
 
@@ -77,8 +105,7 @@ def uses_sample(data: Any) -> bool:
 
 def prepare(
     request: Request,
-    data: Any,
-    labels: Sequence[Any] | None,
+    source: Source,
     cache_dir: str | os.PathLike[str] | None,
     workers: int | None,
     retry_failed: bool,
@@ -86,26 +113,32 @@ def prepare(
 ) -> Preparation:
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cachedir.cache_folder(cache_dir)
-    dataset = default_data(cache, progress) if data is None else load_dataset(data, labels)
+    dataset = source.load(cache, progress)
     if dataset.ids is not None:
-        files = [Identified(image_id) for image_id in dataset.ids]
+        contents = [Identified(image_id) for image_id in dataset.ids]
     else:
         with progress_bar(len(dataset), "Looking", "images", progress) as bar:
-            files = identify(
+            contents = identify(
                 dataset.paths,
                 dataset.root,
                 cachedir.index_folder(cache),
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
+    request = replace(request, crop=dataset.crop)
     resolved = resolve(request, cachedir.weights_folder(cache))
-    return planned(dataset, files, resolved, cache, retry_failed)
+    return planned(dataset, contents, resolved, cache, retry_failed)
 
 
 def planned(
-    dataset: Dataset, files: list[Identified], resolved: Resolved, cache: Path, retry_failed: bool
+    dataset: Dataset,
+    contents: list[Identified],
+    resolved: Resolved,
+    cache: Path,
+    retry_failed: bool,
 ) -> Preparation:
     """Compare what a spec's store holds with what a data set needs."""
+    files = _examples(dataset, contents)
     folder = cachedir.stores_folder(cache) / resolved.spec.folder
     store = Store(folder) if (folder / MANIFEST_NAME).is_file() else None
     ids = [file.image_id for file in files if file.image_id is not None]
@@ -115,7 +148,16 @@ def planned(
         stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
     known_bad = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
-    return Preparation(dataset, files, resolved, cache, store, plan)
+    return Preparation(dataset, contents, files, resolved, cache, store, plan)
+
+
+def _examples(dataset: Dataset, contents: list[Identified]) -> list[Identified]:
+    if dataset.boxes is None:
+        return contents
+    return [
+        file if file.image_id is None else Identified(example_id(file.image_id, box))
+        for file, box in zip(contents, dataset.boxes, strict=True)
+    ]
 
 
 def default_data(cache: Path, progress: bool | None = None) -> Dataset:

@@ -15,10 +15,19 @@ def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
     ----------
     total : int
         Number of units; no bar is shown for none.
+    what, unit : str
+        ``"B"`` counts bytes, with prefixes.
     show : bool or None
         None: if standard error is a terminal.
     """
     visible = sys.stderr.isatty() if show is None else show
+    in_bytes = unit == "B"
     return tqdm(
-        total=total, desc=what, unit=f" {unit}", disable=not visible or total == 0, leave=True
+        total=total,
+        desc=what,
+        unit=unit if in_bytes else f" {unit}",
+        unit_scale=in_bytes,
+        unit_divisor=1024 if in_bytes else 1000,
+        disable=not visible or total == 0,
+        leave=True,
     )

@@ -46,6 +46,8 @@ class Request:
     resize : str
     preprocessing : str or callable
     weights : Weights
+    crop : str
+        ``"whole"``, or how the part of each photo is chosen: `featcache.Dataset.crop`.
     """
 
     recipe: Recipe | None
@@ -56,6 +58,7 @@ class Request:
     resize: str
     preprocessing: preprocessing.Rule
     weights: Weights
+    crop: str = "whole"
 
     @property
     def name(self) -> str:
@@ -214,10 +217,16 @@ def _spec(request: Request, *, layer: str, weights: str, pooling: str) -> Backbo
         weights=weights,
         pooling=pooling,
         image_size=request.image_size,
-        resize=f"{request.resize}-bilinear",
+        resize=_resize(request),
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
     )
+
+
+def _resize(request: Request) -> str:
+    """Tell how a photo becomes pixels of the right size, in the words of the key."""
+    how = f"{request.resize}-bilinear"
+    return how if request.crop == "whole" else f"{request.crop}-{how}"
 
 
 def _memo_file(folder: Path, request: Request) -> Path | None:

@@ -23,7 +23,9 @@ POOLINGS = ("avg", "max", "flat")
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row of the table: all that belongs together for one `keras.applications` model.
+    """A row of the table: all that belongs together for one backbone.
+
+    The rows are those of `keras.applications`, and `pocket`, which comes with the package.
 
     Attributes
     ----------
@@ -44,6 +46,7 @@ class Recipe:
         channels' deviation, which Keras adds to the graph for ``weights="imagenet"`` alone.
     file, url, hash : str, str, str or None
         ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
+        For weights that come with the package the address is empty.
     """
 
     name: str
@@ -58,6 +61,11 @@ class Recipe:
     file: str
     url: str
     hash: str | None
+
+    @property
+    def packaged(self) -> bool:
+        """Whether network and weights are our own and come with the package."""
+        return not self.url
 
 
 def _plain(name: str) -> str:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
-import socket
-import threading
-import urllib.parse
 import warnings
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import InvalidRequest, RandomWeightsWarning, WeightsMismatch, WeightsUnavailable
+from .download import retrieve
+from .errors import (
+    DownloadFailed,
+    InvalidRequest,
+    RandomWeightsWarning,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
+from .hashes import file_hash
 from .images import file_state
+from .pocket import FILE as POCKET_FILE
 from .specs import Recipe
 
 log = logging.getLogger("featcache")
 
 # Version of the rule by which `featcache.backbone` makes random weights from a seed.
 RANDOM_VERSION = 1
-_REACH_SECONDS = 6.0
 _SUFFIXES = (".weights.h5", ".h5")
 
 
@@ -32,9 +36,9 @@ class Weights:
 
     Attributes
     ----------
-    kind : {"imagenet", "file", "random", "model"}
+    kind : {"imagenet", "packaged", "file", "random", "model"}
     path : Path or None
-        The file, for the first two; None also if the ImageNet file is not on disk yet.
+        The file, for the first three; None also if the ImageNet file is not on disk yet.
     seed : int
         For ``"random"``.
     or_random : bool
@@ -51,7 +55,12 @@ class Weights:
         """For people: where the values come from."""
         if self.kind == "random":
             return f"random (seed {self.seed})"
-        return {"imagenet": "imagenet", "model": "the model passed"}.get(self.kind, str(self.path))
+        known = {
+            "imagenet": "imagenet",
+            "packaged": "the package's own, trained on drawn dogs",
+            "model": "the model passed",
+        }
+        return known.get(self.kind, str(self.path))
 
 
 def choose_weights(weights: Any, recipe: Recipe) -> Weights:
@@ -69,6 +78,14 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
     """
     if weights is None or weights == "random":
         return Weights("random")
+    if recipe.packaged and weights in ("auto", "imagenet-or-random"):
+        return Weights("packaged", POCKET_FILE)
+    if recipe.packaged and weights == "imagenet":
+        raise InvalidRequest(
+            f"{recipe.name} was not trained on ImageNet. Its weights come with the package: leave "
+            "weights= out.",
+            received=weights,
+        )
     if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
         fall_back = weights == "imagenet-or-random"
         return Weights("imagenet", imagenet_path(recipe), or_random=fall_back)
@@ -87,7 +104,7 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
             "'random:SEED' or the path of a file made by model.save_weights().",
             file=path,
         )
-    if not path.name.endswith(_SUFFIXES):
+    if not path.name.endswith((*_SUFFIXES, ".npz") if recipe.packaged else _SUFFIXES):
         raise InvalidRequest(
             f"A weights file ends in .weights.h5 (Keras 3) or .h5 (older), not {path.name!r}. "
             "A whole saved model can be loaded with keras.saving.load_model and passed instead "
@@ -124,6 +141,15 @@ def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
     WeightsMismatch
         If the file in Keras' cache is damaged.
     """
+    if weights.kind == "packaged":
+        file = POCKET_FILE
+        if not file.is_file() or file_hash(file) != recipe.hash:
+            raise WeightsMismatch(
+                f"{file} is not the file that came with the package. Install featcache anew.",
+                file=file,
+                expected=recipe.hash,
+            )
+        return weights
     if weights.kind != "imagenet":
         return weights
     path = weights.path
@@ -160,6 +186,8 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
         return ["random", RANDOM_VERSION, weights.seed]
     if weights.kind == "imagenet" and recipe is not None and recipe.hash:
         return ["imagenet", recipe.file, recipe.hash]
+    if weights.kind == "packaged" and recipe is not None:
+        return ["packaged", recipe.file, recipe.hash]
     if weights.path is None:
         return []
     return ["file", str(weights.path), *astuple(file_state(os.stat(weights.path)))]
@@ -167,60 +195,23 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
 
 def _file_hash(path: Path, like: str) -> str:
     """Hash a file by the algorithm that a published hash was made with."""
-    md5 = len(like) == 32  # Keras publishes both kinds; MD5 here guards against cut-off files
-    sum_ = hashlib.md5(usedforsecurity=False) if md5 else hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sum_.update(block)
-    return sum_.hexdigest()
+    return file_hash(path, "md5" if len(like) == 32 else "sha256")
 
 
 def _download(recipe: Recipe) -> Path:
-    import pooch
-
-    host = urllib.parse.urlsplit(recipe.url).hostname or ""
-    reason = _unreachable(host)
-    if reason is None:
-        log.info("downloading the ImageNet weights of %s", recipe.name)
-        kind = "md5" if recipe.hash and len(recipe.hash) == 32 else "sha256"
-        try:
-            return Path(
-                pooch.retrieve(
-                    recipe.url,
-                    known_hash=f"{kind}:{recipe.hash}" if recipe.hash else None,
-                    fname=recipe.file,
-                    path=keras_models_folder(),
-                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=(5, 60)),
-                )
-            )
-        except Exception as error:  # requests and pooch raise a wide range
-            reason = str(error).split("\n")[0]
-    raise WeightsUnavailable(
-        f"The ImageNet weights of {recipe.name} are not on this machine and cannot be downloaded "
-        f"({reason}). Get {recipe.file}"
-        + (f" (hash {recipe.hash})" if recipe.hash else "")
-        + f" from {recipe.url} on another machine and put it into {keras_models_folder()}, or "
-        "pass weights=PATH, or weights='random' to try the steps without trained weights.",
-        file=recipe.file,
-        url=recipe.url,
-        reason=reason,
-    )
-
-
-def _unreachable(host: str) -> str | None:
-    """Tell within seconds whether a host can be reached; a resolver alone may take minutes."""
-    outcome: list[str | None] = []
-
-    def connect() -> None:
-        try:
-            proxies = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-            if not any(os.environ.get(name) for name in proxies):
-                socket.create_connection((host, 443), timeout=_REACH_SECONDS).close()
-            outcome.append(None)
-        except OSError as error:
-            outcome.append(f"{host} cannot be reached: {error.strerror or error}")
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(_REACH_SECONDS + 1)
-    return outcome[0] if outcome else f"{host} did not answer within {_REACH_SECONDS:.0f} s"
+    log.info("downloading the ImageNet weights of %s", recipe.name)
+    kind = "md5" if recipe.hash and len(recipe.hash) == 32 else "sha256"  # Keras has both
+    known = f"{kind}:{recipe.hash}" if recipe.hash else None
+    try:
+        return retrieve(recipe.url, known, recipe.file, keras_models_folder())
+    except DownloadFailed as error:
+        raise WeightsUnavailable(
+            f"The ImageNet weights of {recipe.name} are not on this machine and cannot be "
+            f"downloaded ({error.reason}). Get {recipe.file}"
+            + (f" (hash {recipe.hash})" if recipe.hash else "")
+            + f" from {recipe.url} on another machine and put it into {keras_models_folder()}, or "
+            "pass weights=PATH, or weights='random' to try the steps without trained weights.",
+            file=recipe.file,
+            url=recipe.url,
+            reason=error.reason,
+        ) from error

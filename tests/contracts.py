@@ -121,6 +121,7 @@ class ContenderContract:
     """What every contender promises. Subclasses give `make` and small images of two kinds."""
 
     accuracy = 0.9
+    keeps_files = True
 
     def make(self) -> Contender:
         raise AssertionError("a subclass makes the contender")
@@ -172,4 +173,36 @@ class ContenderContract:
         facts = contender.facts()
         assert facts.total_parameters >= facts.trainable_parameters > 0
         assert facts.backbone
-        assert facts.disk_bytes > 0
+        assert (facts.disk_bytes > 0) == self.keeps_files
+
+    def test_two_boxes_of_a_photo_are_two_examples(self, easy_images: Any, tmp_path: Any) -> None:
+        # Each photo is dark on the left and bright on the right: only the box tells which.
+        from PIL import Image
+
+        from featcache.images import content_id
+
+        pixels, ids = [], []
+        for i in range(20):
+            noise = np.random.default_rng(i).integers(0, 90, (20, 40, 3), np.uint8)
+            noise[:, 20:] += np.uint8(150)
+            Image.fromarray(noise).save(tmp_path / f"{i}.png")
+            pixels += [str(tmp_path / f"{i}.png")] * 2
+            ids += [content_id((tmp_path / f"{i}.png").read_bytes())] * 2
+        images = Images(tuple(pixels), tuple(ids), ((0, 0, 20, 20), (20, 0, 40, 20)) * 20, "box")
+        assert len(set(images.ids)) == 40
+        codes = np.arange(40) % 2
+        contender = self.make()
+        assert not contender.prepare(images, progress=False)
+        contender.fit(images.take(range(20)), codes[:20], 2, seed=0, progress=False)
+        proba = contender.predict_proba(images.take(range(20, 40)))
+        assert np.mean(proba.argmax(axis=1) == codes[20:]) >= self.accuracy
+
+    def test_its_estimate_is_of_time_and_room(self, easy_images: Any) -> None:
+        images, _ = easy_images
+        estimate = self.make().estimate(images, 30, 2)
+        if estimate is None:
+            assert not self.keeps_files
+        else:
+            assert 0 < estimate.seconds < 600
+            assert 0 < estimate.disk_bytes < 10**9
+            assert estimate.what

@@ -362,7 +362,9 @@ def test_what_is_no_backbone_is_told(photos: Path) -> None:
 def test_missing_weights_fail_at_once_and_say_where_to_put_which_file(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featcache.weights._unreachable", lambda host: f"{host} cannot be reached")
+    monkeypatch.setattr(
+        "featcache.download._unreachable", lambda host, port: f"{host} cannot be reached"
+    )
     with pytest.raises(
         WeightsUnavailable, match=r"vgg19_weights.*cbe5617147190e668d6c5d5026f83318.*models"
     ):
@@ -420,7 +422,9 @@ def test_the_folder_in_the_environment_is_the_default(
 def test_the_one_liner_works_on_a_fresh_machine_and_says_that_weights_are_random(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("featcache.weights._unreachable", lambda host: f"{host} cannot be reached")
+    monkeypatch.setattr(
+        "featcache.download._unreachable", lambda host, port: f"{host} cannot be reached"
+    )
     with pytest.warns(featcache.RandomWeightsWarning, match="seeded random weights"):
         features = extract("mobilenet", image_size=32)
     assert (len(features), len(features.classes or [])) == (200, 10)

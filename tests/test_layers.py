@@ -22,7 +22,8 @@ DOORS = {
     "h5py": {"featcache/hdf5.py"},
     "lightgbm": {"heads/boosting.py"},
     "tqdm": {"featcache/progress.py"},
-    "pooch": {"featcache/weights.py"},
+    "pooch": {"featcache/download.py"},
+    "requests": {"featcache/download.py"},
     "pickle": set(),
 }
 # These decide and describe; they know neither how models run nor how rows are kept.

@@ -1,5 +1,7 @@
-"""Images that come with the package: drawn dogs, made from a seed."""
+"""Drawn dogs, made from a seed; and data sets of others, fetched once."""
 
 from .dogs import drawn_dogs, sample
+from .fetched import fetch
+from .fetched import load as load_fetched
 
-__all__ = ["drawn_dogs", "sample"]
+__all__ = ["drawn_dogs", "fetch", "load_fetched", "sample"]

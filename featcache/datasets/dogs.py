@@ -14,8 +14,9 @@ from joblib import Parallel, delayed
 
 from ..atomic import make_folder, write_error
 from ..cachedir import cache_folder, samples_folder
-from ..dataset import Dataset, from_csv
+from ..dataset import Dataset
 from ..errors import InvalidRequest
+from ..loading import from_csv
 from ..progress import progress_bar
 from .breeds import Breed, Scene, make_breeds, make_scene
 from .drawing import draw

@@ -1,0 +1,133 @@
+"""Unpack a tar archive that nobody vouches for: plain files, below one folder, within limits."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from ..atomic import write_error
+from ..errors import DatasetError, UnsafeArchive
+from ..progress import progress_bar
+
+_BLOCK = 1 << 20
+_MOST_BYTES_A_FILE = 64 * 2**20
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError)
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    *,
+    wanted: Callable[[str], bool] = lambda _: True,
+    most_bytes: int = 4 * 2**30,
+    most_files: int = 100_000,
+    progress: bool | None = None,
+) -> int:
+    """Write the wanted files of a tar archive (plain, gzip, bzip2 or xz) below a folder.
+
+    Parameters
+    ----------
+    archive, folder : Path
+        The folder exists. Nothing is written outside it, nothing in it is replaced.
+    wanted : callable
+        Tells by its name whether a file is written; names are checked all the same.
+    most_bytes, most_files : int
+        Limits for all that is written.
+    progress : bool, optional
+
+    Returns
+    -------
+    int
+        Number of files written.
+
+    Raises
+    ------
+    UnsafeArchive
+        At a link, a device, a name that leads elsewhere, a file twice, or beyond a limit.
+        What was written before stays in `folder`, which the caller throws away.
+    DatasetError
+        If the archive is cut off or damaged.
+    StoreWriteError
+        If the disk refuses.
+    """
+    files = room = 0
+    try:
+        size = archive.stat().st_size
+        # Read as a stream: one pass, and the bar shows how far in the archive it is.
+        with (
+            open(archive, "rb") as raw,
+            tarfile.open(fileobj=raw, mode="r:*") as tar,
+            progress_bar(size, f"Unpacking {archive.name}", "B", progress) as bar,
+        ):
+            for member in _members(tar, archive):
+                room += member.size
+                files += 1
+                if room > most_bytes or files > most_files:
+                    raise UnsafeArchive(
+                        f"{archive} holds more than {most_files:,} entries or {most_bytes:,} "
+                        "bytes; it is not the archive that was expected.",
+                        path=archive,
+                        member=member.name,
+                    )
+                name = str(PurePosixPath(member.name))  # without a leading ./
+                if wanted(name):
+                    _write(tar, member, folder / name, archive)
+                bar.update(max(0, raw.tell() - bar.n))
+    except UnsafeArchive:
+        raise
+    except _DAMAGE as error:
+        raise DatasetError(
+            f"{archive} is cut off or damaged ({error or type(error).__name__}). Delete it and get "
+            "it anew.",
+            path=archive,
+        ) from error
+    return files
+
+
+def _members(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield regular files under checked names; refuse everything but them and folders."""
+    for member in tar:
+        name = member.name
+        path = PurePosixPath(name)
+        odd = not name or path.is_absolute() or ".." in path.parts
+        # A backslash or a drive is a way out on Windows; control characters hide things.
+        if odd or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name):
+            raise _unsafe(archive, name, "its name leads elsewhere or is not plain")
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise _unsafe(archive, name, "it is no plain file, but a link, device or the like")
+        if member.size > _MOST_BYTES_A_FILE:
+            raise _unsafe(archive, name, f"it has {member.size:,} bytes")
+        yield member
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    left = member.size
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "xb") as file:  # x: a name that comes twice could be a trick
+            while left:
+                block = source.read(min(_BLOCK, left))
+                if not block:
+                    raise tarfile.ReadError("it ends in the middle of a file")
+                file.write(block)
+                left -= len(block)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _unsafe(archive, member.name, "the name occurs twice") from error
+    except OSError as error:
+        raise write_error(error, target, f"{member.name} of {archive.name}") from error
+
+
+def _unsafe(archive: Path, name: str, why: str) -> UnsafeArchive:
+    return UnsafeArchive(
+        f"{archive} is not safe to unpack: {name!r} is refused, since {why}. Nothing was kept. "
+        "Get the archive from its own site.",
+        path=archive,
+        member=name,
+    )

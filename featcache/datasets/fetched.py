@@ -1,0 +1,257 @@
+"""Data sets that are fetched once: downloaded, checked, unpacked, read ever after."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..atomic import TEMPORARY_PREFIX, make_folder, write_error
+from ..boxes import COLUMNS, cropped
+from ..cachedir import archives_folder, cache_folder, datasets_folder
+from ..dataset import Dataset
+from ..download import retrieve
+from ..errors import DatasetError, DatasetNotFound, InvalidRequest, StoreWriteError
+from ..hashes import file_hash
+from ..loading import from_csv
+from ..splits import stratified_group_split
+from .archives import unpack
+from .pets import OXFORD_PETS
+from .published import Archive, Example, Published
+from .stanford import STANFORD_DOGS
+
+log = logging.getLogger("featcache")
+
+NAMES = {published.name: published for published in (STANFORD_DOGS, OXFORD_PETS)}
+TABLE = "examples.csv"
+SPLITS = ("official", "90/10")
+
+
+def fetch(
+    name: str,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    any_hash: bool = False,
+    keep_archives: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Bring a published data set here, once.
+
+    Parameters
+    ----------
+    name : {"stanford-dogs", "oxford-pets"}
+    source : path or address, optional
+        A folder that holds the archives, or the address of a mirror's folder. Default: the
+        data set's own site.
+    any_hash : bool
+        Take archives that are not the published ones, byte for byte, such as a mirror's own
+        packing. What they hold is checked all the same.
+    keep_archives : bool
+        Do not delete what was downloaded once it is unpacked.
+    cache_dir : path, optional
+    progress : bool, optional
+
+    Returns
+    -------
+    Path
+        The data set's folder. `featcache.load_dataset(name)` reads it.
+
+    Raises
+    ------
+    InvalidRequest
+        For an unknown name.
+    DownloadFailed
+        If an archive cannot be had. The same call goes on from where it stopped.
+    DatasetError, UnsafeArchive
+        If an archive is damaged, is not the published one, or is not safe. Nothing is kept.
+    StoreWriteError
+        If there is not room enough, or the disk refuses.
+    """
+    published = find(name)
+    cache = cache_folder(cache_dir)
+    target = datasets_folder(cache) / published.name
+    if (target / TABLE).is_file():
+        return target
+    downloads = archives_folder(cache) / published.name
+    for folder in (target.parent, downloads):
+        make_folder(folder)
+    _check_room(published, target.parent)
+    archives = [_obtain(a, source, downloads, any_hash, progress) for a in published.archives]
+    _build(published, archives, target, progress)
+    if not keep_archives:
+        shutil.rmtree(downloads, ignore_errors=True)
+    return target
+
+
+def load(
+    name: str,
+    *,
+    crop: str | None = None,
+    margin: float = 0.0,
+    split: str | None = "official",
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Return a data set that was fetched.
+
+    Parameters
+    ----------
+    name : {"stanford-dogs", "oxford-pets"}
+    crop : {"whole", "box"}, optional
+        ``"box"``: each annotated box is an example, so that a photo of two dogs is two; what
+        is held out is held out by photo. Default: each photo is one, as a whole.
+    margin : float
+        Widens each box by this share of its size.
+    split : {"official", "90/10"} or None
+        The one that was published, the reference run's share of 10 % (seed 0) for the test,
+        or none.
+    cache_dir : path, optional
+
+    Raises
+    ------
+    DatasetNotFound
+        If it was not fetched yet; the message says how.
+    InvalidRequest
+        For an unknown word.
+    """
+    published = find(name)
+    if split not in (None, *SPLITS):
+        raise InvalidRequest(f"split={split!r} is not known; choose one of {', '.join(SPLITS)}.")
+    table = datasets_folder(cache_folder(cache_dir)) / published.name / TABLE
+    if not table.is_file():
+        raise DatasetNotFound(
+            f"{published.title} is not here yet: `featcache fetch {name}` downloads it (about "
+            f"{published.size / 1e6:.0f} MB), or takes archives that you have with --from FOLDER.",
+            received=name,
+        )
+    dataset = replace(from_csv(table), name=published.title)
+    if crop == "box":
+        dataset = cropped(dataset, crop, margin)
+    else:
+        cropped(dataset, crop, margin)  # raises for another word
+        dataset = _whole_photos(dataset)
+    return dataset if split == "official" else replace(dataset, split=_other_split(dataset, split))
+
+
+def find(name: str) -> Published:
+    """Return what is known of a data set.
+
+    Raises
+    ------
+    InvalidRequest
+        With the known names.
+    """
+    if name not in NAMES:
+        raise InvalidRequest(
+            f"There is no data set {name!r} to fetch; known: {', '.join(NAMES)}.", received=name
+        )
+    return NAMES[name]
+
+
+def _whole_photos(dataset: Dataset) -> Dataset:
+    first = {path: row for row, path in reversed(list(enumerate(dataset.paths)))}
+    kept = dataset.take(sorted(first.values()))
+    others = {k: v for k, v in kept.attributes.items() if k not in COLUMNS}
+    return replace(kept, attributes=others)
+
+
+def _other_split(dataset: Dataset, split: str | None) -> Sequence[str] | None:
+    if split is None:
+        return None
+    _, test = stratified_group_split(dataset.paths, dataset.labels, 0.1, seed=0)
+    chosen = set(test.tolist())
+    return ["test" if row in chosen else "train" for row in range(len(dataset))]
+
+
+def _check_room(published: Published, folder: Path) -> None:
+    needed = 2 * published.size  # the archives, and what they hold
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreWriteError(
+            f"{published.title} needs {needed / 1e9:.1f} GB at {folder} until it is unpacked, and "
+            f"{free / 1e9:.1f} GB are free. Free some space, or name another cache folder "
+            "(--cache-dir or FEATCACHE_CACHE).",
+            path=folder,
+        )
+
+
+def _obtain(
+    archive: Archive,
+    source: str | os.PathLike[str] | None,
+    downloads: Path,
+    any_hash: bool,
+    progress: bool | None,
+) -> Path:
+    known = None if any_hash else archive.hash
+    if source is None or str(source).startswith(("http://", "https://")):
+        url = archive.url if source is None else f"{str(source).rstrip('/')}/{archive.file}"
+        return retrieve(url, known, archive.file, downloads, progress)
+    path = Path(source).expanduser() / archive.file
+    if not path.is_file():
+        raise DatasetNotFound(
+            f"There is no {archive.file} in {path.parent}; it is published at {archive.url}.",
+            path=path,
+        )
+    kind, _, expected = archive.hash.partition(":")
+    if known and file_hash(path, kind) != expected:
+        raise DatasetError(
+            f"{path} is not the published archive: its hash is not {known}. It may be a download "
+            "that was cut off. If it is a mirror's own packing, say so with --any-hash.",
+            path=path,
+            expected=known,
+        )
+    return path
+
+
+def _build(published: Published, archives: list[Path], target: Path, progress: bool | None) -> None:
+    """Unpack beside the target, write the table, rename: a cut-off run leaves no half set."""
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        temporary.mkdir()
+        for archive in archives:
+            unpack(
+                archive,
+                temporary,
+                wanted=lambda name: name.startswith(published.folders),
+                progress=progress,
+            )
+        log.info("%s: reading the annotations", published.title)
+        table = _table(published.read(temporary))
+        for entry in temporary.iterdir():
+            if entry.name not in published.keep:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (temporary / TABLE).write_text(table, "utf-8")
+        if target.is_dir():  # left by something that was not us, and without a table
+            raise FileExistsError(17, os.strerror(17))
+        temporary.rename(target)
+    except StoreWriteError:
+        raise
+    except FileExistsError as error:
+        raise StoreWriteError(
+            f"{target} is in the way: it is no fetched data set. Move it elsewhere.", path=target
+        ) from error
+    except OSError as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise write_error(error, target, published.title) from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _table(examples: Iterable[Example]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    rows = list(examples)
+    more = list(rows[0].more) if rows else []
+    writer.writerow(["path", "label", "split", *COLUMNS, *more])
+    for row in rows:
+        writer.writerow([row.path, row.label, row.split, *row.box, *row.more.values()])
+    return text.getvalue()
