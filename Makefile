@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser check bench bench-smoke bench-memory clean
+.PHONY: help demo test test-slow test-browser check bench bench-smoke bench-memory bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -15,11 +15,12 @@ $(READY): setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test,check,report]'
 	@touch $(READY)
 
-demo: $(READY)  ## extract, train three heads and compare them, on drawn dogs
-	$(BIN)/python -m bench --backbones resnet50 --image-size 128 --report results/demo
+demo: $(READY)  ## extract, train heads, fine-tune and compare them, on drawn dogs; no network
+	$(BIN)/python -m bench --backbones pocket --finetune pocket:0.4 --epochs 20 --baselines \
+	  --few-shot --test-size 0.75 --report results/demo
 	@echo
-	@echo 'Next: your own photos, one folder a class:'
-	@echo '  .venv/bin/python -m bench --data photos/ --backbones resnet50 --out results/photos'
+	@echo 'Run it again: nothing is computed twice. Next, your own photos, one folder a class:'
+	@echo '  .venv/bin/python -m bench --data photos/ --backbones resnet50 --report results/photos'
 
 test: $(READY)  ## run the quick tests (minutes)
 	$(BIN)/python -m pytest
@@ -49,6 +50,12 @@ bench-smoke: $(READY)  ## the reference networks and fine-tunes on few drawn dog
 
 bench-memory: $(READY)  ## peak memory of extraction against the number of images
 	$(BIN)/python -m bench.perf.memory
+
+bench-dogs-size: $(READY)  ## 20,520 drawn photos of 120 breeds through every stage
+	$(BIN)/python -m bench.perf.dogs_size
+
+train-pocket: $(READY)  ## train the weights of pocket anew (half an hour on 2 cores)
+	$(BIN)/python -m bench.train_pocket --out results/pocket.npz
 
 clean:  ## remove the virtual environment and caches of tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info build

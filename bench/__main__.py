@@ -11,30 +11,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featcache import Dataset, load_dataset
+from featcache import Dataset
 from featcache.atomic import make_folder
+from featcache.boxes import CROPS
 from featcache.cachedir import cache_folder
 from featcache.console import run_command
 from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
-from featcache.preparation import default_data, uses_sample
+from featcache.preparation import Source, uses_sample
 from featcache.specs import find_recipe
 from heads import HEADS, make_head
 
+from .baselines import ColourHistogram
 from .contenders import CachedHead, Contender
+from .estimate import describe, estimates
 from .evaluate import evaluate
+from .fewshot import COUNTS
 from .finetune import PRESETS, FineTuned
+from .presets import BY_NAME, Preset, find_preset
 from .report import save_summary, write_report
 from .results import Results
-from .splits import load_split, make_split
+from .splits import Split, load_split, make_split
 from .summary import summarise
 
+_HIT = "No embedding was computed: all were stored"
 _EXAMPLES = """\
 examples:
   python -m bench --data photos/ --backbones resnet50,vgg19 --heads logistic,svm,lightgbm
   python -m bench --data photos/images.csv --backbones mobilenet_v2     a CSV with its own split
   python -m bench --backbones mobilenet_v2 --weights random             drawn dogs, no download
   python -m bench --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
+  python -m bench --preset stanford-dogs --report out/dogs              the reference task
 
 A second run finds all features stored and takes seconds.
 """
@@ -55,10 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", help="folder of class folders, or CSV; default: FEATCACHE_DATA or drawn dogs")
+    add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(BY_NAME)}")
+    add("--data", help="folder, CSV or fetched set; default: FEATCACHE_DATA or drawn dogs")
+    add("--crop", choices=CROPS, help="box: what left, top, right, bottom of the data enclose")
+    add("--margin", type=float, default=0.0, help="widen each box by this share (default 0)")
     add("--drawn", metavar="BREEDSxIMAGES", help="so many drawn dogs instead of --data, as 20x40")
-    add("--backbones", default="mobilenet_v2", metavar="A,B", help="names, with commas between")
-    add("--heads", default=",".join(HEADS), metavar="A,B", help="default: %(default)s")
+    add("--backbones", metavar="A,B", help="default: mobilenet_v2; pocket on drawn dogs")
+    add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
     add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
     add("--image-size", type=int, metavar="PIXELS", help="default: each backbone's native size")
     add("--test-size", type=float, help="default: the data's own split, else 0.2")
@@ -68,13 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--finetune",
         action="append",
-        default=[],
         metavar="BACKBONE:PART",
         help="add a fine-tuned model, its last PART trained: a share (mobilenet_v2:0.3), a layer "
         "(resnet50:conv5_block2), a number of layers, or one of the presets "
         + ", ".join(PRESETS)
         + "; may be given several times",
     )
+    add("--baselines", action="store_true", help="add random weights and a colour histogram")
+    add("--few-shot", action="store_true", help="also curves over few training images a class")
+    add("--estimate", action="store_true", help="only tell what it would take: time and disk")
     add("--epochs", type=int, help="of fine-tuned models, at most")
     add("--report", metavar="DIR", help="write a report with pictures; results go there too")
     add("--out", default="results", metavar="DIR", help="where results go (default: results)")
@@ -85,30 +97,87 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    preset = find_preset(options.preset) if options.preset else None
+    if preset is not None:
+        _fill(options, preset)
+    is_sample = bool(options.drawn) or uses_sample(options.data)
     dataset = _dataset(options)
-    contenders = _contenders(options, is_sample=bool(options.drawn) or uses_sample(options.data))
-    cache = {"cache_dir": options.cache_dir}
+    contenders = _contenders(options, is_sample=is_sample)
     out = Path(options.report or options.out)
     make_folder(out)  # before hours of work, not after
+    chosen = preset.splits if preset and options.test_size is None and not options.split else {}
+    folders = {out / name: size for name, size in chosen.items()} or {out: options.test_size}
+    if preset is not None or options.estimate:
+        split = _split(options, dataset, next(iter(folders.values())), options.seed)
+        found = estimates(contenders, split)
+        print(describe(found, cache_folder(options.cache_dir), len(folders) * options.seeds))
+        if options.estimate:
+            return 0
+    for folder, test_size in folders.items():
+        _compare(options, dataset, contenders, folder, test_size)
+    return 0
+
+
+def _fill(options: argparse.Namespace, preset: Preset) -> None:
+    """Take from a preset what the command line does not say."""
+    options.data = options.data or preset.data
+    options.crop = options.crop or preset.crop
+    options.backbones = options.backbones or ",".join(preset.backbones)
+    options.heads = options.heads or ",".join(preset.heads)
+    if options.finetune is None:
+        options.finetune = list(preset.finetune)
+
+
+def _split(
+    options: argparse.Namespace, dataset: Dataset, test_size: float | None, seed: int
+) -> Split:
+    if options.split:
+        return load_split(options.split, dataset, cache_dir=options.cache_dir)
+    return make_split(dataset, test_size, seed, cache_dir=options.cache_dir)
+
+
+def _compare(
+    options: argparse.Namespace,
+    dataset: Dataset,
+    contenders: dict[str, Contender],
+    out: Path,
+    test_size: float | None,
+) -> None:
+    """Evaluate on one kind of split with all seeds; print the tables, write files and report."""
     progress = False if options.quiet else None
     runs: list[Results] = []
     for seed in range(options.seed, options.seed + max(1, options.seeds)):
-        if options.split:
-            split = load_split(options.split, dataset, **cache)
-        else:
-            split = make_split(dataset, options.test_size, seed, **cache)
-        runs.append(evaluate(contenders, split, seed=seed, progress=progress))
+        split = _split(options, dataset, test_size, seed)
+        few_shot = COUNTS if options.few_shot and not runs else ()
+        runs.append(evaluate(contenders, split, seed=seed, few_shot=few_shot, progress=progress))
         print(runs[-1])
     files = runs[0].save(out)
     summary = summarise(runs)
     save_summary(summary, out)
     computed = sum(int(r.facts.notes.get("computed_now", 0)) for run in runs for r in run)
-    print(f"{computed} embeddings were computed now; results are in {files[0]} and {files[1]}.")
+    done = f"{computed} embeddings were computed now" if computed else _HIT
+    print(f"{done}; results are in {files[0]} and {files[1]}.")
+    _save_bundle(runs[-1], contenders, out)
     if options.report:
         command = shlex.join(["python", "-m", "bench", *(options.given or [])])
         page = write_report(summary, out, contenders, command)
         print(f"The report is {page}: open it in a browser.")
-    return 0
+
+
+def _save_bundle(results: Results, contenders: dict[str, Contender], out: Path) -> None:
+    """Write the best head as a file that predicts; contenders hold what the last run trained."""
+    about = {
+        "Data": f"{results.split.dataset.name}, split {results.split.name}, "
+        f"{len(results.split.train)} images to train, {len(results.split.test)} to test",
+    }
+    for result in sorted(results, key=lambda r: -r.metrics["top1"]):
+        bundle = contenders[result.name].bundle(
+            results.split.classes, result.metrics, {"Contender": result.name, **about}
+        )
+        if bundle is not None:
+            bundle.save(out / "model.featcache")
+            print(f"{result.name} is saved: featcache predict {out / 'model.featcache'} photo.jpg")
+            return
 
 
 def _dataset(options: argparse.Namespace) -> Dataset:
@@ -121,14 +190,14 @@ def _dataset(options: argparse.Namespace) -> Dataset:
                 received=options.drawn,
             )
         return drawn_dogs(int(match[1]), int(match[2]), progress=progress)
-    if options.data:
-        return load_dataset(options.data)
-    return default_data(cache_folder(options.cache_dir), progress)
+    images = Source(options.data, None, options.crop, options.margin)
+    return images.load(cache_folder(options.cache_dir), progress)
 
 
 def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Contender]:
-    backbones = [find_recipe(name.strip()).name for name in options.backbones.split(",")]
-    names = [name.strip() for name in options.heads.split(",")]
+    given = options.backbones or ("pocket" if is_sample else "mobilenet_v2")
+    backbones = [find_recipe(name.strip()).name for name in given.split(",")]
+    names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
     weights = "imagenet-or-random" if is_sample and options.weights == "auto" else options.weights
     shared: dict[str, Any] = {
         "image_size": options.image_size,
@@ -142,7 +211,13 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
         for name in names
         if name
     }
-    for text in options.finetune:
+    if options.baselines:
+        untrained = {**shared, "weights": "random"}
+        contenders[f"{backbones[0]}, random weights + logistic"] = CachedHead(
+            backbones[0], "logistic", **untrained
+        )
+        contenders["colour histogram + logistic"] = ColourHistogram("logistic")
+    for text in options.finetune or []:
         name = text if text in PRESETS else f"{text} fine-tuned"
         contenders[name] = _fine_tuned(text, options, weights)
     return contenders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import featcache
-from featcache import Features
+from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
 from featcache.extraction import DEFAULT_BATCH_SIZE
 from heads import DenseHead, Head, make_head
@@ -118,6 +118,12 @@ class Contender(ABC):
         """Tell what `prepare` and `fit` will take, from a measured batch; None if seconds."""
         return None
 
+    def bundle(
+        self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
+    ) -> Bundle | None:
+        """Return the trained contender as one that predicts anywhere; None if it cannot be."""
+        return None
+
     def network(self) -> dict[str, Any] | None:
         """Describe its neural network for a report; None if it has none."""
         return None
@@ -213,6 +219,15 @@ class CachedHead(Contender):
                 "computed_now": str(summary.computed),
             },
         )
+
+    def bundle(
+        self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
+    ) -> Bundle:
+        """Join the trained head to its features, under the classes' names."""
+        assert self._features is not None
+        names = [classes[code] for code in self._trained.classes_]
+        classifier = self._trained.to_classifier(names)
+        return featcache.make_bundle(self._features, classifier, metrics=metrics, about=about)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Measure a batch, for what is not stored yet."""

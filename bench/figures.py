@@ -183,7 +183,10 @@ class FewShotCurves(Figure):
         table = pd.DataFrame([vars(point) for point in self.points])
         groups = table.groupby(["contender", "per_class"], sort=False)["top1"]
         frame = groups.agg(["mean", "min", "max"]).reset_index()
-        return frame.rename(columns={"mean": "top1", "min": "lowest", "max": "highest"})
+        frame = frame.rename(columns={"mean": "top1", "min": "lowest", "max": "highest"})
+        # A mean of equal numbers may be off by the last bit, and beyond all of them.
+        frame["top1"] = frame["top1"].clip(frame["lowest"], frame["highest"])
+        return frame
 
     def plot(self) -> Canvas:
         """Draw a line a contender, with the range of the draws."""

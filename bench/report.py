@@ -65,7 +65,7 @@ def write_report(
         raise MissingExtra(
             f"A report needs {error.name}: pip install 'featcache[report]'.", package=error.name
         ) from error
-    first, best = summary.first, summary.best
+    first, best, mistaken = summary.first, summary.best, summary.best_with_mistakes
     networks = _networks(contenders or {})
     drawn: dict[str, Figure] = {}
     for one in (
@@ -122,8 +122,9 @@ def write_report(
         few_shot=bool(first.few_shot),
         draws=DRAWS,
         right=gallery.right_guesses(first.split, best),
-        wrong=gallery.surest_mistakes(first.split, best),
-        confused=gallery.confused_pairs(first.split, best),
+        mistaken=mistaken.name,
+        wrong=gallery.surest_mistakes(first.split, mistaken),
+        confused=gallery.confused_pairs(first.split, mistaken),
         worst=summary.worst,
         slices=of_best,
         drawn_slices=_drawn_slices(of_best),

@@ -51,6 +51,12 @@ class Summary:
         """The contender with the highest top-1 accuracy of the first seed."""
         return max(self.first, key=lambda result: result.metrics["top1"])
 
+    @property
+    def best_with_mistakes(self) -> Result:
+        """The best contender that made a mistake; the best one if none did."""
+        wrong = [result for result in self.first if result.metrics["top1"] < 1]
+        return max(wrong, key=lambda result: result.metrics["top1"], default=self.best)
+
     def table(self) -> list[dict[str, Any]]:
         """One record a contender: metrics with intervals, mean over seeds, cost."""
         pairs = zip(self.first.records(), self.first, strict=True)

@@ -150,7 +150,8 @@ class Run:
             return 0
         weights, optimizer = self._state, self.model.optimizer.variables
         try:
-            with np.load(self.checkpoint, allow_pickle=False) as file:
+            # Opened here, since np.load leaves a damaged file open.
+            with open(self.checkpoint, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 progress = Progress(**json.loads(bytes(file["progress"])))
                 values = [file[f"weight{i}"] for i in range(len(weights))]
                 best = [file[f"best{i}"] for i in range(len(weights))]

@@ -15,6 +15,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import datasets as datasets
     from .backbone import import_keras as import_keras
+    from .bundle import Bundle as Bundle
+    from .bundle import load_bundle as load_bundle
+    from .bundle import make_bundle as make_bundle
+    from .classifier import Classifier as Classifier
+    from .classifier import ClassifierStep as ClassifierStep
     from .dataset import Dataset as Dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 # Where each public name lives; loaded on first use, so that importing costs next to nothing.
 _HOMES = {
     "BackboneSpec": "specs",
+    "Bundle": "bundle",
+    "Classifier": "classifier",
+    "ClassifierStep": "classifier",
     "Dataset": "dataset",
     "Explanation": "planning",
     "FeatcacheError": "errors",
@@ -41,6 +49,8 @@ _HOMES = {
     "explain": "preparation",
     "import_keras": "backbone",
     "extract": "extraction",
+    "load_bundle": "bundle",
+    "make_bundle": "bundle",
     "load_backbone": "request",
     "load_dataset": "loading",
     "repair": "maintenance",
@@ -49,6 +59,9 @@ _HOMES = {
 
 __all__ = [
     "BackboneSpec",
+    "Bundle",
+    "Classifier",
+    "ClassifierStep",
     "Dataset",
     "Explanation",
     "FeatcacheError",
@@ -61,7 +74,9 @@ __all__ = [
     "extract",
     "import_keras",
     "load_backbone",
+    "load_bundle",
     "load_dataset",
+    "make_bundle",
     "open_store",
     "repair",
     "verify",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def import_keras() -> Any:
     if level in ("0", "1") or "keras" in sys.modules:
         import keras
     else:
+        # Warns of every model after the fifth that it traces their functions anew.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         with _quiet_stderr():
             import keras
     if keras.config.image_data_format() != "channels_last":

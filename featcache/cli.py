@@ -19,6 +19,7 @@ examples:
   featcache extract vgg19 photos/ --layer fc1  another layer goes to another store
   featcache explain resnet50 photos/           what would be computed, and why
   featcache ls                                 all stores, with rows and size
+  featcache predict model.featcache dog.jpg    what it shows, with probabilities
   featcache fetch stanford-dogs                20,580 photos of 120 breeds, about 816 MB
   featcache extract resnet50 stanford-dogs --crop box
 """
@@ -27,7 +28,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status.
 
-    0: done. 1: `verify` found damage. 2: an error, told in one paragraph. 130: Ctrl-C.
+    0: done. 1: `verify` found damage, or `predict` a photo that cannot be used. 2: an error,
+    told in one paragraph. 130: Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     return run_command("featcache", lambda: int(options.run(options)), quiet=options.quiet)
@@ -63,8 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command(name, run, help_).add_argument("store", help="folder of the store, or its name")
     command("backbones", _backbones, "list the backbones with size, layer and width")
+    _add_predict(command("predict", _predict, "say what photos show, by a bundle made before"))
     _add_fetch(command("fetch", _fetch, "download a published data set, check it, unpack it"))
     return parser
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("bundle", help="a file made by bundle.save(), such as model.featcache of a benchmark run")
+    add("photos", nargs="+", help="photos, folders of photos, or - for a list on standard input")
+    add("--top", type=int, default=3, help="guesses a photo (default 3)")
+    add("--weights", help="of the backbone, where they are a file that lies elsewhere now")
+    add("--no-progress", action="store_true", help="no progress bars on a terminal")
 
 
 def _add_fetch(command: argparse.ArgumentParser) -> None:
@@ -269,6 +281,12 @@ def _tell(
     return status if found else 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from .predicting import run
+
+    return run(options)
+
+
 def _fetch(options: argparse.Namespace) -> int:
     from .datasets.fetched import fetch, load
 
@@ -311,7 +329,7 @@ def _backbones(options: argparse.Namespace) -> int:
         return 0
     print(f"{'name':<20} {'pixels':>6} {'width':>6} {'parameters':>12}  layer; weights on disk")
     for r in recipes().values():
-        here = "yes" if imagenet_path(r) else "no"
+        here = "yes" if r.packaged or imagenet_path(r) else "no"
         print(f"{r.name:<20} {r.image_size:>6} {r.width:>6} {r.parameters:>12,}  {r.layer}; {here}")
     return 0
 

@@ -112,6 +112,14 @@ class MissingRows(StoreError, KeyError):
     """A store was asked for rows that it does not hold; carries `ids`."""
 
 
+class BundleError(FeatcacheError, ValueError):
+    """A file is not a sound bundle; carries `path`."""
+
+
+class BundleMismatch(BundleError):
+    """Features are not of the key that a bundle was trained on; carries `differing`."""
+
+
 class MissingExtra(FeatcacheError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 

@@ -272,6 +272,7 @@ def _join(job: Preparation, failures: dict[str, str], seconds: float) -> Feature
         parts=None if kept_set.split is None else list(kept_set.split),
         attributes={name: list(values) for name, values in kept_set.attributes.items()},
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
+        arguments=request.arguments(),
     )
 
 

@@ -105,6 +105,8 @@ class Features:
         The part of its photo that each row was computed from; None for whole photos.
     spec : BackboneSpec
     summary : ExtractionSummary
+    arguments : mapping of str to Any
+        Those of `featcache.extract` that give the same kind of features.
     """
 
     X: StoredRows
@@ -119,6 +121,7 @@ class Features:
     parts: list[str] | None = None
     attributes: Mapping[str, list[str]] = field(default_factory=dict)
     boxes: list[Box | None] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)

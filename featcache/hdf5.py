@@ -8,14 +8,15 @@ virtual data sets, known types and filters, shapes that agree and fit the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -28,6 +29,7 @@ ID_BYTES = 32
 _CHUNK_BYTES = 64 * 1024
 _FLETCHER32 = 3
 _DATASETS = ("embeddings", "image_id", "view")
+_KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
 
 
 @dataclass(frozen=True)
@@ -94,36 +96,23 @@ def encode_shard(
         return bytes(file.id.get_file_image())
 
 
-class ShardReader:
-    """An open, checked shard; a context manager.
+Opened = TypeVar("Opened", bound="_CheckedFile")
 
-    Raises
-    ------
-    StoreFormatError
-        If a newer version of this library wrote it.
-    StoreCorrupt
-        If it is anything but a sound shard.
-    """
+
+class _CheckedFile:
+    """An HDF5 file of ours, open for reading; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # No lock: a sealed shard never changes, and locks fail on network disks.
+            # No lock: a sealed file never changes, and locks fail on network disks.
             self._file = h5py.File(path, "r", locking=False)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise corrupt(path, f"HDF5 cannot open it ({_first_line(error)})") from error
-        try:
-            self.head = self._checked_head()
-        except (StoreCorrupt, StoreFormatError):
-            self.close()
-            raise
-        except Exception as error:  # h5py raises many kinds on damaged structures
-            self.close()
-            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
 
-    def __enter__(self) -> ShardReader:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(
@@ -137,6 +126,63 @@ class ShardReader:
     def close(self) -> None:
         """Close the file; calling it twice does no harm."""
         self._file.close()
+
+    def _check_kind(self, kind: str) -> None:
+        """Make sure that it is a file of ours, of this kind and of this version."""
+        attributes = self._file.attrs
+        if attributes.get("format") != kind:
+            raise corrupt(self.path, f"it is not a {kind}")
+        version = int(attributes["format_version"])
+        if version != FORMAT_VERSION:
+            raise StoreFormatError(
+                f"{self.path} has format version {version}; this featcache reads version "
+                f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
+                path=self.path,
+                version=version,
+            )
+
+    def _check_datasets(self, names: Sequence[str]) -> None:
+        """Look at the data sets' links, types, filters and sizes before their values."""
+        size = os.path.getsize(self.path)
+        for name in names:
+            dtype, rank = _KINDS[name]
+            # The link's class is asked first: touching an external link opens its target.
+            if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+                raise corrupt(self.path, f"{name!r} is a link to somewhere else")
+            data = self._file[name]
+            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
+                raise corrupt(self.path, f"{name!r} keeps its data outside the file")
+            if data.dtype.str != dtype or len(data.shape) != rank:
+                raise corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
+            settings = data.id.get_create_plist()
+            filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+            if filters != [_FLETCHER32] or data.chunks is None:
+                raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
+            if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
+                raise corrupt(self.path, f"{name!r} declares more data than the file holds")
+
+
+class ShardReader(_CheckedFile):
+    """An open, checked shard; a context manager.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer version of this library wrote it.
+    StoreCorrupt
+        If it is anything but a sound shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self.head = self._checked_head()
+        except (StoreCorrupt, StoreFormatError):
+            self.close()
+            raise
+        except Exception as error:  # h5py raises many kinds on damaged structures
+            self.close()
+            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
 
     def rows(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows in the order given, repeats allowed, a chunk at a time.
@@ -164,22 +210,15 @@ class ShardReader:
         return result
 
     def _checked_head(self) -> ShardHead:
-        attributes = self._file.attrs
-        if attributes.get("format") != "featcache-shard":
-            raise corrupt(self.path, "it is not a featcache shard")
-        version = int(attributes["format_version"])
-        if version != FORMAT_VERSION:
-            raise StoreFormatError(
-                f"{self.path} has format version {version}; this featcache reads version "
-                f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
-                path=self.path,
-                version=version,
-            )
-        self._check_structure()
+        self._check_kind("featcache-shard")
+        if set(self._file) != set(_DATASETS):
+            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+        self._check_datasets(_DATASETS)
         data, ids, views = (self._file[name] for name in _DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
             raise corrupt(self.path, "its data sets have different numbers of rows")
+        attributes = self._file.attrs
         components = json.loads(attributes["spec"])
         if not isinstance(components, dict):
             raise corrupt(self.path, "its spec is not a record")
@@ -188,26 +227,100 @@ class ShardReader:
             ids[()], views[()].astype(np.int32), int(data.shape[1]), components, seconds
         )
 
-    def _check_structure(self) -> None:
-        size = os.path.getsize(self.path)
-        if set(self._file) != set(_DATASETS):
-            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
-        kinds = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
-        for name, (dtype, rank) in kinds.items():
-            # The link's class is asked first: touching an external link opens its target.
-            if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-                raise corrupt(self.path, f"{name!r} is a link to somewhere else")
-            data = self._file[name]
-            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-                raise corrupt(self.path, f"{name!r} keeps its data outside the file")
-            if data.dtype.str != dtype or len(data.shape) != rank:
-                raise corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
-            settings = data.id.get_create_plist()
-            filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-            if filters != [_FLETCHER32] or data.chunks is None:
-                raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
-            if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
-                raise corrupt(self.path, f"{name!r} declares more data than the file holds")
+
+def write_pack(
+    path: Path,
+    blocks: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]],
+    count: int,
+    width: int,
+    components: Mapping[str, Any],
+    about: Mapping[str, str],
+    texts: Mapping[str, Sequence[str]],
+) -> None:
+    """Write rows, block by block, and columns of text to a new file.
+
+    Parameters
+    ----------
+    blocks : iterable of (ndarray (b, 32), ndarray (b, width))
+        Ids and rows, `count` in all.
+    texts : mapping of str to sequence of str
+        Further data sets of UTF-8 text, one value a row.
+    """
+    per_chunk = max(1, min(max(1, count), _CHUNK_BYTES // (4 * width)))
+    sum_ = hashlib.sha256()
+    with h5py.File(path, "x") as file:
+        file.attrs["format"] = "featcache-pack"
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["spec"] = json.dumps(components, sort_keys=True)
+        file.attrs["about"] = json.dumps(dict(about), sort_keys=True)
+        more: dict[str, Any] = {"fletcher32": True}
+        rows = file.create_dataset(
+            "embeddings", (count, width), "<f4", chunks=(per_chunk, width), **more
+        )
+        ids = file.create_dataset(
+            "image_id", (count, ID_BYTES), "u1", chunks=(max(1, min(count, 2048)), ID_BYTES), **more
+        )
+        start = 0
+        for block_ids, block in blocks:
+            stop = start + len(block)
+            rows[start:stop], ids[start:stop] = block, block_ids
+            sum_.update(block_ids.tobytes())
+            sum_.update(np.ascontiguousarray(block, "<f4").tobytes())
+            start = stop
+        for name, values in texts.items():
+            file.create_dataset(name, data=[v.encode("utf-8", "surrogateescape") for v in values])
+        file.attrs["sha256"] = sum_.hexdigest()
+
+
+class PackReader(_CheckedFile):
+    """An open, checked packed store; a context manager.
+
+    Attributes
+    ----------
+    components : dict
+        The spec.
+    about : dict of str to str
+    width : int
+
+    Raises
+    ------
+    StoreCorrupt, StoreFormatError
+        If it is anything but a sound packed store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self._check_kind("featcache-pack")
+            self._check_datasets(("embeddings", "image_id"))
+            data, ids = self._file["embeddings"], self._file["image_id"]
+            if ids.shape != (data.shape[0], ID_BYTES):
+                raise corrupt(path, "its data sets have different numbers of rows")
+            self.components = dict(json.loads(self._file.attrs["spec"]))
+            about = dict(json.loads(self._file.attrs["about"]))
+            self.about = {str(name): str(value) for name, value in about.items()}
+            self.width = int(data.shape[1])
+            self._check_sum()
+        except (StoreCorrupt, StoreFormatError):
+            self.close()
+            raise
+        except Exception as error:  # h5py raises many kinds on damaged structures
+            self.close()
+            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
+
+    def blocks(self, count: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        """Yield rows and ids, `count` at a time."""
+        data, ids = self._file["embeddings"], self._file["image_id"]
+        for start in range(0, data.shape[0], count):
+            yield data[start : start + count], ids[start : start + count]
+
+    def _check_sum(self) -> None:
+        sum_ = hashlib.sha256()
+        for rows, ids in self.blocks(4096):
+            sum_.update(ids.tobytes())
+            sum_.update(rows.tobytes())
+        if sum_.hexdigest() != self._file.attrs["sha256"]:
+            raise corrupt(self.path, "its rows are not those that were written")
 
 
 def corrupt(path: Path, reason: str) -> StoreCorrupt:

@@ -7,9 +7,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import StoreCorrupt, StoreFormatError
-from .hdf5 import ShardReader
+from .hdf5 import ShardHead, ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
@@ -151,18 +152,23 @@ def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
+def read_shard(path: Path) -> tuple[NDArray[np.float32], ShardHead] | None:
+    """Read a whole shard; None if it is damaged: it stays where it is, for verify and repair."""
+    if check_bytes(path) is not None:
+        return None
+    with ShardReader(path) as reader:
+        return reader.rows(np.arange(len(reader.head.views))), reader.head
+
+
 def _merge(store: Store, names: list[str]) -> list[str]:
     parts = []
     seconds = 0.0
     for name in names:
-        path = store.folder / name
-        # A damaged shard stays where it is, for verify and repair to see.
-        if check_bytes(path) is not None:
-            continue
-        with ShardReader(path) as reader:
-            rows = reader.rows(np.arange(len(reader.head.views)))
-            parts.append((name, rows, reader.head.image_ids, reader.head.views))
-            seconds += reader.head.seconds
+        found = read_shard(store.folder / name)
+        if found is not None:
+            rows, head = found
+            parts.append((name, rows, head.image_ids, head.views))
+            seconds += head.seconds
     if len(parts) < 2:
         return []
     ids = np.concatenate([part[2] for part in parts])

@@ -97,7 +97,8 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError("the file is too large")
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since np.load leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: np.asarray(file[name], np.float32) for name in file.files}
     except Exception as error:  # a damaged archive raises many kinds
         raise WeightsMismatch(

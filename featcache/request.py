@@ -65,6 +65,19 @@ class Request:
         """The backbone's name, for people."""
         return self.recipe.name if self.recipe else str(getattr(self.model, "name", "model"))
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `featcache.extract` that ask for the same."""
+        rule = self.preprocessing
+        return {
+            "backbone": self.name,
+            "layer": self.layer,
+            "pooling": self.pooling,
+            "image_size": list(self.image_size),
+            "resize": self.resize,
+            "weights": _weights_argument(self.weights),
+            "preprocessing": rule if isinstance(rule, str) else None,
+        }
+
     def about(self) -> dict[str, str]:
         """Return words for what the key holds as hashes."""
         rule = self.preprocessing
@@ -73,6 +86,13 @@ class Request:
             "weights": self.weights.origin,
             "preprocessing": rule if isinstance(rule, str) else getattr(rule, "__name__", "own"),
         }
+
+
+def _weights_argument(weights: Weights) -> str:
+    """Return the word or path that stands for weights in `choose_weights`."""
+    if weights.kind == "random":
+        return f"random:{weights.seed}"
+    return str(weights.path) if weights.kind == "file" else "auto"
 
 
 @dataclass(frozen=True)

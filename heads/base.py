@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
 Floats = NDArray[np.float32]
@@ -91,6 +93,23 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self._checked_scores(X)
         return np.asarray(self.classes_[scores.argmax(axis=1)])
 
+    def to_classifier(self, classes: Sequence[str] | None = None) -> Classifier:
+        """Return the trained head as plain arrays, for a bundle.
+
+        Parameters
+        ----------
+        classes : sequence of str, optional
+            Names for `classes_`, in their order. Default: the labels as text.
+
+        Returns
+        -------
+        Classifier
+            Gives the same probabilities, and needs NumPy alone.
+        """
+        check_is_fitted(self, "classes_")
+        names = [str(label) for label in (self.classes_ if classes is None else classes)]
+        return Classifier(self._steps(), names, self.n_features_in_, float(self.temperature_))
+
     def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "classes_")
         X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
@@ -103,6 +122,10 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _scores(self, X: Floats) -> NDArray[Any]:
         """Return scores (n, k) whose softmax is a distribution over the classes."""
+
+    @abstractmethod
+    def _steps(self) -> list[ClassifierStep]:
+        """Return the steps that give the scores."""
 
 
 class Standardiser:

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
+from featcache import ClassifierStep
+
 from .base import Floats, Head, fit_temperature
+from .trees import tree_arrays
 
 log = logging.getLogger("featcache")
 
@@ -122,6 +125,15 @@ class LightGBMHead(Head):
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return self._raw(self._reduce(X))
+
+    def _steps(self) -> list[ClassifierStep]:
+        scale = {"mean": self.mean_, "scale": np.ones_like(self.mean_)}
+        none = np.zeros(len(self.components_), np.float32)
+        return [
+            ClassifierStep("standardise", scale),
+            ClassifierStep("linear", {"weights": self.components_.T, "bias": none}),
+            ClassifierStep("trees", tree_arrays(self.booster_, self.best_iteration_)),
+        ]
 
     def _raw(self, reduced: Floats) -> NDArray[Any]:
         return np.asarray(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from featcache import import_keras
+from featcache import ClassifierStep, import_keras
 
 from .base import Floats, Head, Standardiser, fit_temperature
 from .schedule import Progress, Schedule
@@ -168,6 +168,14 @@ class DenseHead(Head):
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return self._forward(self._scale(X))
+
+    def _steps(self) -> list[ClassifierStep]:
+        def linear(layer: tuple[NDArray[Any], NDArray[Any]]) -> ClassifierStep:
+            return ClassifierStep("linear", {"weights": layer[0], "bias": layer[1]})
+
+        scale = {"mean": self._scale.mean, "scale": self._scale.scale}
+        inner = [] if self.hidden_ is None else [linear(self.hidden_), ClassifierStep("relu")]
+        return [ClassifierStep("standardise", scale), *inner, linear(self.output_)]
 
 
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache import ClassifierStep
+
 from .base import Floats, Head, Standardiser, calibration_folds, fit_temperature, row_space
 
 Weights = tuple[Floats, Floats]
@@ -54,3 +56,6 @@ class LinearHead(Head):
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return np.asarray(X @ self.coef_.T + self.intercept_)
+
+    def _steps(self) -> list[ClassifierStep]:
+        return [ClassifierStep("linear", {"weights": self.coef_.T, "bias": self.intercept_})]

@@ -83,6 +83,14 @@ class HeadContract:
             self.fitted(X, y).predict_proba(U), self.fitted(X, y).predict_proba(U)
         )
 
+    def test_as_plain_arrays_it_says_the_same(self, data: Any) -> None:
+        X, y, U, _ = data
+        names = [f"breed {i}" for i in range(8)]
+        head = self.fitted(X, y)
+        classifier = head.to_classifier(names)
+        assert classifier.classes == names
+        assert np.allclose(classifier.predict_proba(U), head.predict_proba(U), atol=1e-6)
+
     def test_one_class_is_a_clear_error(self, data: Any) -> None:
         X = data[0]
         with pytest.raises(InvalidRequest, match="only one class: 'cat'"):

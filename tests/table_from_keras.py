@@ -6,6 +6,7 @@ listing needs Keras. The drift test in test_backbone_table.py compares the two.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import warnings
@@ -66,6 +67,15 @@ def weights_file(constructor: str) -> dict[str, Any]:
     return {"file": file, "url": url, "hash": kwargs.get("file_hash")}
 
 
+def preprocess_input(recipe: Any) -> Any:
+    """The function that a backbone's own makers prepare pixels with."""
+    import keras
+
+    if recipe.packaged:  # trained behind a Rescaling layer of these constants
+        return lambda pixels: pixels / 127.5 - 1
+    return getattr(keras.applications, recipe.module).preprocess_input
+
+
 def preprocessing_mode(constructor: str) -> str:
     """Which of the four known rules the family's own `preprocess_input` follows."""
     import keras
@@ -112,8 +122,31 @@ def row(constructor: str) -> dict[str, Any]:
     }
 
 
+def pocket_row() -> dict[str, Any]:
+    """The row of the package's own backbone."""
+    import keras
+
+    from featcache import pocket
+
+    model = pocket.build(keras, (96, 96))
+    return {
+        "name": "pocket",
+        "constructor": "pocket",
+        "module": "pocket",
+        "image_size": 96,
+        "preprocessing": "tf",
+        "layer": "embedding",
+        "width": pocket.WIDTH,
+        "parameters": int(model.count_params()),
+        "second_scaling": False,
+        "file": pocket.FILE.name,
+        "url": "",
+        "hash": hashlib.sha256(pocket.FILE.read_bytes()).hexdigest(),
+    }
+
+
 def main() -> None:
-    rows = [row(name) for name in constructors()]
+    rows = sorted([*(row(name) for name in constructors()), pocket_row()], key=lambda r: r["name"])
     text = ",\n".join("  " + json.dumps(r) for r in rows)
     TABLE.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Parity: stored rows are what keras.applications itself gives for the same pixels."""
+"""Parity: stored rows are what Keras itself gives for the same pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import table_from_keras as keras_says
 from conftest import photo
-from featcache import extract, preprocessing
+from featcache import extract, pocket, preprocessing
 from featcache.architecture import architecture_hash, layer_names
 from featcache.images import decode, resize
 from featcache.specs import Recipe, recipes
@@ -19,8 +19,8 @@ from featcache.specs import Recipe, recipes
 # One a family in the quick run, the smallest; all of them in `make test-slow`.
 QUICK = {
     "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "inception_resnet_v2",
-    "inception_v3", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "nasnet_mobile", "resnet50",
-    "resnet50_v2", "vgg19", "xception",
+    "inception_v3", "mobilenet", "mobilenet_v2", "mobilenet_v3_small", "nasnet_mobile", "pocket",
+    "resnet50", "resnet50_v2", "vgg19", "xception",
 }  # fmt: skip
 ALL = [
     pytest.param(recipe, id=name, marks=() if name in QUICK else pytest.mark.slow)
@@ -37,9 +37,12 @@ def reference_model(recipe: Recipe, side: int) -> Any:
     """The backbone with weights that are not constant, from Keras alone."""
     import keras
 
-    model = getattr(keras.applications, recipe.constructor)(
-        weights=None, input_shape=(side, side, 3)
-    )
+    if recipe.packaged:
+        model = pocket.build(keras, (side, side))
+    else:
+        model = getattr(keras.applications, recipe.constructor)(
+            weights=None, input_shape=(side, side, 3)
+        )
     generator = np.random.default_rng(2)
 
     gain = 1.3 if recipe.name in CHAOTIC else 2.0
@@ -76,7 +79,7 @@ def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_p
     model.save_weights(tmp_path / "w.weights.h5")
     files = [photo(tmp_path / "p" / f"{i}.png", i, (90, 70)) for i in range(3)]
     pixels = np.stack([resize(decode(f.read_bytes()), (side, side)) for f in files])
-    prepare = getattr(keras.applications, recipe.module).preprocess_input
+    prepare = keras_says.preprocess_input(recipe)
     cut = keras.Model(model.input, names[recipe.layer].output)
     expected = cut.predict(prepare(pixels.astype("float32")), verbose=0).reshape(3, -1)
     features = extract(
@@ -95,11 +98,15 @@ def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_p
 
 
 def test_the_table_lists_every_classifier_of_this_keras() -> None:
-    assert sorted(r.constructor for r in recipes().values()) == keras_says.constructors()
+    theirs = sorted(r.constructor for r in recipes().values() if not r.packaged)
+    assert theirs == keras_says.constructors()
 
 
 @pytest.mark.parametrize("recipe", ALL)
 def test_the_table_says_what_keras_says(recipe: Recipe) -> None:
+    if recipe.packaged:
+        assert vars(recipe) == keras_says.pocket_row()
+        return
     assert keras_says.public_name(recipe.constructor) == recipe.name
     assert keras_says.preprocessing_mode(recipe.constructor) == recipe.preprocessing
     said = keras_says.weights_file(recipe.constructor)

@@ -43,7 +43,7 @@ def test_python_examples_run(
 
 
 def test_there_are_examples_and_commands() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert len(COMMANDS) > 8
 
 

@@ -1,0 +1,238 @@
+"""One file from photo to breed: backbone by reference, head as arrays, labels, a model card."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .bundlefile import read_bundle, write_bundle
+from .classifier import Classifier
+from .dataset import Dataset
+from .errors import BundleMismatch, InvalidRequest, NoUsableImages
+from .features import Features
+from .modelcard import model_card
+from .specs import BackboneSpec, differing
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a bundle says of one photo.
+
+    Attributes
+    ----------
+    path : str
+    guesses : list of (str, float)
+        Classes with their probabilities, the most probable first; empty if the photo cannot
+        be used.
+    reason : str or None
+        Why it cannot be used.
+    """
+
+    path: str
+    guesses: list[tuple[str, float]]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier of photos: which backbone, how photos are prepared, and the trained head.
+
+    Attributes
+    ----------
+    classifier : Classifier
+    spec : BackboneSpec
+        Of the features that it was trained on; features of another key are refused.
+    arguments : mapping of str to Any
+        Arguments of `featcache.extract` that give such features.
+    metrics : mapping of str to float
+        What it reached, by name.
+    about : mapping of str to str
+        Further facts for the model card, such as the data set.
+    """
+
+    classifier: Classifier
+    spec: BackboneSpec
+    arguments: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The labels, in the order of probabilities."""
+        return self.classifier.classes
+
+    def __repr__(self) -> str:
+        return (
+            f"<Bundle of {len(self.classes)} classes on {self.arguments.get('backbone')}"
+            f"/{self.spec.layer}, key {self.spec.key[:16]}>"
+        )
+
+    def card(self) -> str:
+        """Return the model card, in Markdown."""
+        return model_card(self.classifier, self.spec, self.arguments, self.metrics, self.about)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the bundle to one file, all or nothing.
+
+        Raises
+        ------
+        StoreWriteError
+            If the disk refuses.
+        """
+        record = {
+            "spec": self.spec.components(),
+            "arguments": dict(self.arguments),
+            "metrics": {name: float(value) for name, value in self.metrics.items()},
+            "about": {name: str(value) for name, value in self.about.items()},
+        }
+        write_bundle(path, self.classifier, record, self.card())
+
+    def predict_proba(self, features: Features) -> Any:
+        """Return class probabilities of stored features.
+
+        Parameters
+        ----------
+        features : Features
+
+        Returns
+        -------
+        ndarray (n, k), float64
+
+        Raises
+        ------
+        BundleMismatch
+            If the features are not of the bundle's key.
+        """
+        changed = differing(_uncropped(self.spec), _uncropped(features.spec))
+        if changed:
+            raise BundleMismatch(
+                f"The features (key {features.spec.key[:16]}) differ from those that the bundle "
+                f"was trained on (key {self.spec.key[:16]}) in {', '.join(changed)}, so its "
+                "answers would mean nothing. Extract them with the same weights and settings.",
+                differing=changed,
+                stored=self.spec,
+                requested=features.spec,
+            )
+        return self.classifier.predict_proba(np.asarray(features.X))
+
+    def predict(
+        self,
+        photos: Any,
+        *,
+        top: int = 3,
+        backbone: Any = None,
+        **options: Any,
+    ) -> list[Prediction]:
+        """Say what photos show.
+
+        Their embeddings are committed to the store, so that none is computed twice.
+
+        Parameters
+        ----------
+        photos : path, list of paths, or Dataset
+            Whatever `featcache.extract` takes; labels are ignored.
+        top : int
+            How many guesses for each.
+        backbone : keras.Model, optional
+            Needed if the bundle was made with a model of your own.
+        **options
+            Further arguments of `featcache.extract`, such as ``weights``, ``cache_dir`` or
+            ``progress``.
+
+        Returns
+        -------
+        list of Prediction
+            One for each photo, in their order.
+
+        Raises
+        ------
+        BundleMismatch
+            If the backbone at hand is not the one of the bundle.
+        """
+        from .extraction import extract
+        from .loading import load_dataset
+
+        if top < 1:
+            raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
+        dataset = replace(load_dataset(photos), labels=None, split=None)
+        arguments = {**self.arguments, **options}
+        name = arguments.pop("backbone")
+        if backbone is None and self.spec.backbone.startswith("custom-"):
+            raise BundleMismatch(
+                f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
+                "that model as backbone=.",
+                received=name,
+            )
+        if backbone is not None:
+            arguments.pop("weights", None)
+        try:
+            features = extract(backbone if backbone is not None else name, dataset, **arguments)
+        except NoUsableImages as error:
+            return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
+        return self._tell(dataset, features, top)
+
+    def _tell(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
+        proba = self.predict_proba(features)
+        told = {bad.position: Prediction(bad.path, [], bad.reason) for bad in features.quarantined}
+        for position, row in zip(features.positions, proba, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            guesses = [(self.classes[i], float(row[i])) for i in best]
+            told[int(position)] = Prediction(dataset.paths[int(position)], guesses)
+        return [told[position] for position in range(len(dataset))]
+
+
+def make_bundle(
+    features: Features,
+    classifier: Classifier,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    about: Mapping[str, str] | None = None,
+) -> Bundle:
+    """Join a trained head to the features that it was trained on.
+
+    Parameters
+    ----------
+    features : Features
+        Tells backbone, weights and how photos are prepared.
+    classifier : Classifier
+        As ``head.to_classifier()`` gives it.
+    metrics, about : mapping, optional
+        For the model card.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    InvalidRequest
+        If the head is not for embeddings of this width.
+    """
+    if classifier.width != features.X.shape[1]:
+        raise InvalidRequest(
+            f"The head takes embeddings of width {classifier.width}; these have "
+            f"{features.X.shape[1]}.",
+            received=classifier.width,
+        )
+    return Bundle(classifier, features.spec, features.arguments, metrics or {}, about or {})
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle; nothing in the file is ever executed.
+
+    Raises
+    ------
+    BundleError
+        If it is not a bundle, is damaged, or was written by a later version.
+    """
+    classifier, record = read_bundle(path)
+    return Bundle(classifier, **record)
+
+
+def _uncropped(spec: BackboneSpec) -> BackboneSpec:
+    """Leave out which part of a photo was taken: a new photo has no annotated box."""
+    return replace(spec, resize="-".join(spec.resize.split("-")[-2:]))
