@@ -189,10 +189,11 @@ def _warnings(results: Results) -> list[str]:
     found = []
     if results.overlaps_imagenet:
         found.append(OVERLAP)
-    if any(result.facts.weights.startswith("random") for result in results):
+    random = [result.name for result in results if result.facts.weights.startswith("random")]
+    if random:
         found.append(
-            "A backbone ran with seeded random weights: the figures show that the steps work, not "
-            "what the backbone can do."
+            f"{', '.join(random)}: with seeded random weights. The figures show that the steps "
+            "work and what is to be beaten, not what the backbone can do."
         )
     return found
 

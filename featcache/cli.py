@@ -6,12 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, storecommands
 from .console import run_command
-from .errors import StoreError
 
 _EXAMPLES = """\
 examples:
@@ -57,13 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     what = _extraction_options()
     command("extract", _extract, "compute what is not stored, and say where it is", what)
     command("explain", _explain, "say what extract would do and why; compute nothing", what)
-    command("ls", _ls, "list the stores of the cache folder")
-    for name, run, help_ in (
-        ("info", _info, "describe a store"),
-        ("verify", _verify, "check every byte of a store; exit status 1 on damage"),
-        ("repair", _repair, "set damaged shards aside, so that only their rows are computed anew"),
-    ):
-        command(name, run, help_).add_argument("store", help="folder of the store, or its name")
+    storecommands.add_commands(command)
     command("backbones", _backbones, "list the backbones with size, layer and width")
     _add_predict(command("predict", _predict, "say what photos show, by a bundle made before"))
     _add_fetch(command("fetch", _fetch, "download a published data set, check it, unpack it"))
@@ -176,109 +168,6 @@ def _explain(options: argparse.Namespace) -> int:
     else:
         print(explanation)
     return 0
-
-
-def _stores_folder(options: argparse.Namespace) -> Path:
-    from .cachedir import cache_folder, stores_folder
-
-    return stores_folder(cache_folder(options.cache_dir))
-
-
-def _ls(options: argparse.Namespace) -> int:
-    from .manifest import find_stores
-    from .store import Store
-
-    folder = _stores_folder(options)
-    records: list[dict[str, Any]] = []
-    for path, manifest in find_stores(folder):
-        store = Store(path)
-        records.append(
-            {
-                "name": path.name,
-                "rows": len(store),
-                "width": manifest.width,
-                "bytes": store.size_on_disk(),
-                "layer": manifest.spec.layer,
-                "weights": manifest.about.get("weights", "?"),
-            }
-        )
-    if options.json:
-        print(json.dumps(records, indent=2))
-        return 0
-    if not records:
-        print(f"No store in {folder} yet; `featcache extract` makes the first.")
-    for r in records:
-        size = f"{r['bytes'] / 2**20:,.1f} MiB"
-        shape = f"{r['rows']:>9,} x {r['width']:<6}"
-        print(f"{r['name']:<42} {shape} {size:>13}  {r['layer']}, {r['weights']}")
-    return 0
-
-
-def _store_path(options: argparse.Namespace) -> Path:
-    for path in (Path(options.store), _stores_folder(options) / options.store):
-        if path.is_dir():
-            return path
-    raise StoreError(
-        f"There is no store {options.store!r}, neither as a folder nor in "
-        f"{_stores_folder(options)}. `featcache ls` lists the stores.",
-        path=options.store,
-    )
-
-
-def _info(options: argparse.Namespace) -> int:
-    from .store import Store
-
-    store = Store(_store_path(options))
-    record = {
-        "folder": str(store.folder),
-        "key": store.spec.key,
-        "rows": len(store),
-        "width": store.width,
-        "shards": len(store.shard_names),
-        "bytes": store.size_on_disk(),
-        "quarantined": len(store.quarantined),
-        "damaged_shards": [vars(damage) for damage in store.damaged],
-        "about": dict(store.about),
-        "spec": store.spec.components(),
-    }
-    if options.json:
-        print(json.dumps(record, indent=2))
-        return 0
-    for name, value in record.items():
-        if isinstance(value, dict):
-            print(f"{name}:")
-            for part, text in value.items():
-                print(f"  {part}: {text}")
-        else:
-            print(f"{name}: {value}")
-    return 0
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from .maintenance import verify
-
-    folder = _store_path(options)
-    return _tell(options, folder, verify(folder), "damaged", status=1)
-
-
-def _repair(options: argparse.Namespace) -> int:
-    from .maintenance import repair
-
-    folder = _store_path(options)
-    return _tell(options, folder, repair(folder), "set aside or rewritten", status=0)
-
-
-def _tell(
-    options: argparse.Namespace, folder: Path, found: list[Any], word: str, status: int
-) -> int:
-    if options.json:
-        print(json.dumps([vars(damage) for damage in found], indent=2))
-    elif not found:
-        print(f"{folder}: sound, every byte is the one that was committed")
-    else:
-        for damage in found:
-            print(f"{word}: {damage.name} ({damage.rows} rows): {damage.reason}")
-    return status if found else 0
 
 
 def _predict(options: argparse.Namespace) -> int:

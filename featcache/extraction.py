@@ -16,6 +16,7 @@ import numpy as np
 
 from . import cachedir, maintenance
 from .backbone import Backbone, provenance
+from .collection import mark_used
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
 from .images import BadImage, Pixels, load_pixels
@@ -136,6 +137,7 @@ def extract(
         job = _loaded(job, retry_failed)
         failures = _compute(job, batch_size or DEFAULT_BATCH_SIZE, workers, progress)
     features = _join(job, failures, time.perf_counter() - started)
+    mark_used(job.folder)
     level = logging.WARNING if features.quarantined else logging.INFO
     log.log(level, "%s: %s", request.name, features.summary)
     return features

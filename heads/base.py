@@ -185,6 +185,10 @@ def row_space(X: Floats) -> tuple[Floats, Floats | None]:
 def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
     """Find the divisor of the scores that minimises the log loss on held-out rows.
 
+    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes share the rest (after
+    Platt 1999): n rows that are all right are no proof of never being wrong, and a divisor
+    fitted to them alone would make every later mistake a certain one.
+
     Parameters
     ----------
     scores : ndarray (n, k)
@@ -195,10 +199,14 @@ def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
     float
         Between 0.001 and 1000.
     """
+    doubt = 1 / (len(codes) + 2)
+    others = scores.shape[1] - 1
 
     def loss(log_temperature: float) -> float:
         logs = log_softmax(scores / np.exp(log_temperature), axis=1)
-        return float(-logs[np.arange(len(codes)), codes].mean())
+        own = logs[np.arange(len(codes)), codes]
+        rest = (logs.sum(axis=1) - own) / others
+        return float(-((1 - doubt) * own + doubt * rest).mean())
 
     bounds = (np.log(1e-3), np.log(1e3))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
