@@ -8,9 +8,9 @@ virtual data sets, known types and filters, shapes that agree and fit the file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,6 +110,9 @@ class _CheckedFile:
         except FileNotFoundError:
             raise
         except OSError as error:
+            # HDF5 looks at the name twice: merged away in between, it is gone, not damaged.
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "it is gone", str(path)) from error
             raise corrupt(path, f"HDF5 cannot open it ({_first_line(error)})") from error
 
     def __enter__(self: Opened) -> Opened:
@@ -143,7 +146,8 @@ class _CheckedFile:
 
     def _check_datasets(self, names: Sequence[str]) -> None:
         """Look at the data sets' links, types, filters and sizes before their values."""
-        size = os.path.getsize(self.path)
+        # Asked of the open file: its name may be gone, merged away by another process.
+        size = self._file.id.get_filesize()
         for name in names:
             dtype, rank = _KINDS[name]
             # The link's class is asked first: touching an external link opens its target.

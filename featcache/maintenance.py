@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from . import quarantine
 from .errors import StoreCorrupt, StoreFormatError
 from .hdf5 import ShardHead, ShardReader
 from .lease import lease
@@ -25,7 +26,7 @@ MANY_SMALL_SHARDS = 24
 
 
 def verify(folder: str | Path) -> list[Damage]:
-    """Check every shard and the manifest of a store.
+    """Check every shard, the manifest and the quarantine lists of a store.
 
     Parameters
     ----------
@@ -51,6 +52,9 @@ def verify(folder: str | Path) -> list[Damage]:
         damage = check_bytes(folder / name)
         if damage is not None:
             found.append(damage)
+    for path in sorted(folder.glob("*.quarantine.json")):
+        if not quarantine.is_sound(path):
+            found.append(Damage(path.name, 0, "its SHA-256 is not the one in its name"))
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from .atomic import write_atomic
+from .hashes import file_hash
 
 _NAME = re.compile(r"[0-9a-f]{8}-\d{6,}-(?P<sha>[0-9a-f]{64})\.quarantine\.json")
 
@@ -19,6 +20,12 @@ def write(folder: Path, prefix: str, reasons: Mapping[str, str]) -> None:
     data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
     name = f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
     write_atomic(folder / name, data, what="the quarantine list")
+
+
+def is_sound(path: Path) -> bool:
+    """Tell whether a list's bytes are those that were committed."""
+    match = _NAME.fullmatch(path.name)
+    return match is not None and file_hash(path) == match["sha"]
 
 
 def read(folder: Path, names: Collection[str]) -> dict[str, str]:
