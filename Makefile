@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser check bench bench-smoke bench-memory bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-browser check bench bench-smoke bench-memory bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -27,6 +27,9 @@ test: $(READY)  ## run the quick tests (minutes)
 
 test-slow: $(READY)  ## run the slow tests as well: every backbone of the table
 	$(BIN)/python -m pytest -m 'not network and not browser'
+
+test-faults: $(READY)  ## kills, power losses, flipped bits and failing calls by the thousand
+	FEATCACHE_FAULTS=full $(BIN)/python -m pytest tests/faults -rP
 
 test-browser: $(READY)  ## open the report in a real browser; installs Chromium where it may
 	@command -v chromedriver >/dev/null || \

@@ -16,7 +16,7 @@ import numpy as np
 from .cachedir import stores_folder
 from .errors import InvalidRequest, StoreError
 from .lease import lease
-from .maintenance import read_shard
+from .maintenance import read_shard, remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .rowindex import unpack_ids
 from .store import Store
@@ -218,8 +218,6 @@ def _rows(path: Path, keep_ids: Collection[str], dry_run: bool) -> list[Removal]
                 store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], share)
             replaced.append(name)
         store.write_manifest_under_lease(without=replaced)
-        for name in replaced:
-            with contextlib.suppress(FileNotFoundError):
-                (path / name).unlink()
+        remove_shards(path, replaced)
     store.close()
     return [removal]

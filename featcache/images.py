@@ -94,10 +94,11 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
         )
     except (OSError, ValueError) as error:
         raise BadImage(f"cannot be opened: {_reason(error)}", lasting=False) from error
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):
+        os.close(handle)  # a folder, which Python would not make a file of
+        raise BadImage("is not a regular file", lasting=False)
     with os.fdopen(handle, "rb") as file:
-        before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise BadImage("is not a regular file", lasting=False)
         if before.st_size > MAX_BYTES:
             raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
         try:

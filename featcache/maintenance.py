@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +127,25 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
         # First the manifest, then the removal: a kill in between leaves rows twice, which
         # does no harm, and never a manifest that misses a shard.
         store.write_manifest_under_lease(without=replaced)
-        for name in replaced:
-            with contextlib.suppress(FileNotFoundError):
-                (store.folder / name).unlink()
+        remove_shards(store.folder, replaced)
         store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
+
+
+def remove_shards(folder: Path, names: Iterable[str]) -> None:
+    """Remove shards whose rows are in others, or are not wanted any more.
+
+    One that the system will not let go is left: its rows are there twice, which does no
+    harm, and the next merge tries again.
+    """
+    for name in names:
+        try:
+            (folder / name).unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("%s could not be removed: %s.", folder / name, error.strerror or error)
 
 
 def _small_shards(store: Store, small: int) -> list[str]:

@@ -1,0 +1,118 @@
+"""A store against a dictionary: whatever is done in whatever order, they hold the same rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from featcache import repair, verify
+from featcache.collection import collect
+from featcache.maintenance import compact
+from featcache.packing import pack, unpack
+from featcache.store import Store
+from test_store import SPEC, WIDTH, ids_of, rows_of
+
+numbers = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Every public change of a store, and the same on a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="featcache-model-"))
+        self.home = self.root / "stores" / SPEC.folder
+        self.store = Store.create(self.home, SPEC, WIDTH)
+        self.model: dict[int, np.ndarray] = {}  # type: ignore[type-arg]
+        self.bad: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @rule(some=numbers)
+    def append(self, some: list[int]) -> None:
+        self.store.append(rows_of(*some), ids_of(*some))
+        self.model |= {number: rows_of(number)[0] for number in some}
+
+    @rule()
+    def write_manifest(self) -> None:
+        self.store.write_manifest()
+
+    @rule(many=st.integers(2, 5))
+    def merge(self, many: int) -> None:
+        compact(self.store, many=many)
+
+    @rule()
+    def open_again(self) -> None:
+        self.store.close()
+        self.store = Store(self.home)
+
+    @rule(number=st.integers(41, 60))
+    def quarantine(self, number: int) -> None:
+        self.store.add_to_quarantine({ids_of(number)[0]: "is damaged"})
+        self.bad[ids_of(number)[0]] = "is damaged"
+
+    @rule(kept=numbers)
+    def collect(self, kept: list[int]) -> None:
+        self.store.write_manifest()
+        collect(self.root, keep_ids=ids_of(*kept))
+        self.model = {n: row for n, row in self.model.items() if n in kept}
+        self.store = Store(self.home)
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def pack_and_unpack_elsewhere(self) -> None:
+        self.store.refresh()
+        pack(self.store, self.root / "p.h5")
+        other = unpack(self.root / "p.h5", self.root / "other")
+        some = sorted(self.model)
+        assert np.array_equal(other.read(ids_of(*some)), self.store.read(ids_of(*some)))
+        other.close()
+        shutil.rmtree(self.root / "other")
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def lose_a_shard_to_a_flipped_bit(self, data: st.DataObject) -> None:
+        self.store.refresh()
+        self.store.write_manifest()
+        name = data.draw(st.sampled_from(self.store.shard_names))
+        path = self.home / name
+        content = bytearray(path.read_bytes())
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+        self.store.close()
+        path.write_bytes(bytes(content))
+        assert [damage.name for damage in verify(self.home)] == [name]
+        repair(self.home)
+        self.store = Store(self.home)
+        left = [n for n in self.model if self.store.contains(ids_of(n))[0]]
+        assert len(self.model) - len(left) <= int(name.split("-")[2])
+        self.model = {n: self.model[n] for n in left}
+
+    @invariant()
+    def they_hold_the_same(self) -> None:
+        self.store.refresh()
+        everything = list(range(61))
+        there = self.store.contains(ids_of(*everything))
+        assert {n for n in everything if there[n]} == set(self.model)
+        assert len(self.store) == len(self.model) == len(self.store.ids())
+        if self.model:
+            some = sorted(self.model)
+            rows = self.store.read(ids_of(*some))
+            assert np.array_equal(rows, np.stack([self.model[n] for n in some]))
+        assert self.store.quarantined == self.bad
+
+    @invariant()
+    def every_byte_is_sound(self) -> None:
+        assert verify(self.home) == []
+
+
+StoreMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestStoreMachine = StoreMachine.TestCase
