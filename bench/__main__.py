@@ -110,7 +110,8 @@ def _run(options: argparse.Namespace) -> int:
     if preset is not None or options.estimate:
         split = _split(options, dataset, next(iter(folders.values())), options.seed)
         found = estimates(contenders, split)
-        print(describe(found, cache_folder(options.cache_dir), len(folders) * options.seeds))
+        runs = len(folders) * max(1, options.seeds)
+        print(describe(found, cache_folder(options.cache_dir), runs), flush=True)
         if options.estimate:
             return 0
     for folder, test_size in folders.items():

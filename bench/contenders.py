@@ -118,6 +118,10 @@ class Contender(ABC):
         """Tell what `prepare` and `fit` will take, from a measured batch; None if seconds."""
         return None
 
+    def shared_work(self) -> str | None:
+        """Name the work that contenders of the same name share; None if it is all its own."""
+        return None
+
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
     ) -> Bundle | None:
@@ -219,6 +223,10 @@ class CachedHead(Contender):
                 "computed_now": str(summary.computed),
             },
         )
+
+    def shared_work(self) -> str:
+        """Name the extraction, which heads on one backbone share."""
+        return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]

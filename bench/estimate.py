@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from featcache.pipeline import batches, default_workers
 
 from .splits import Images, Split, images_of
 
+log = logging.getLogger("featcache")
+
 if TYPE_CHECKING:
     from .contenders import Contender
 
@@ -27,7 +30,7 @@ class Estimate:
     Attributes
     ----------
     what : str
-        Contenders that share it, such as heads on one backbone, say the same.
+        For people.
     seconds : float
     disk_bytes : int
     at_most : bool
@@ -50,12 +53,13 @@ def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimat
     """
     everything = np.concatenate([split.train, split.test])
     images = images_of(split, dict(enumerate(split.dataset.paths)), everything)
-    found: dict[str, Estimate] = {}
-    for contender in contenders.values():
-        estimate = contender.estimate(images, len(split.train), len(split.classes))
-        if estimate is not None:
-            found.setdefault(estimate.what, estimate)
-    return list(found.values())
+    found: dict[str, Estimate | None] = {}
+    for name, contender in contenders.items():
+        work = contender.shared_work() or name
+        if work not in found:
+            log.info("%s: measuring a batch, to tell what all of it will take", name)
+            found[work] = contender.estimate(images, len(split.train), len(split.classes))
+    return [estimate for estimate in found.values() if estimate is not None]
 
 
 def describe(found: Sequence[Estimate], folder: Path, runs: int = 1) -> str:
