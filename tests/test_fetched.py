@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,15 @@ def test_too_little_room_is_told_before_anything_is_downloaded(
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     with pytest.raises(StoreWriteError, match=r"needs 1.6 GB .* 1.0 GB are free"):
         fetch("stanford-dogs")
+
+
+def test_what_a_killed_process_had_unpacked_goes_after_an_hour(dogs: Path) -> None:
+    folder = cache_folder() / "datasets"
+    for name in (".tmp-old", ".tmp-new"):
+        (folder / name).mkdir(parents=True)
+    os.utime(folder / ".tmp-old", (1, 1))
+    fetch("stanford-dogs", source=dogs, any_hash=True)
+    assert sorted(path.name for path in folder.iterdir()) == [".tmp-new", "stanford-dogs"]
 
 
 def test_the_command_fetches_once(dogs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ log = logging.getLogger("featcache")
 NAMES = {published.name: published for published in (STANFORD_DOGS, OXFORD_PETS)}
 TABLE = "examples.csv"
 SPLITS = ("official", "90/10")
+_STALE_SECONDS = 3600.0
 
 
 def fetch(
@@ -83,7 +85,8 @@ def fetch(
     downloads = archives_folder(cache) / published.name
     for folder in (target.parent, downloads):
         make_folder(folder)
-    _check_room(published, target.parent)
+    _remove_stale(target.parent)
+    _check_room(published, target.parent, local=source is not None and not _is_address(source))
     archives = [_obtain(a, source, downloads, any_hash, progress) for a in published.archives]
     _build(published, archives, target, progress)
     if not keep_archives:
@@ -170,8 +173,20 @@ def _other_split(dataset: Dataset, split: str | None) -> Sequence[str] | None:
     return ["test" if row in chosen else "train" for row in range(len(dataset))]
 
 
-def _check_room(published: Published, folder: Path) -> None:
-    needed = 2 * published.size  # the archives, and what they hold
+def _is_address(source: str | os.PathLike[str]) -> bool:
+    return str(source).startswith(("http://", "https://"))
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a killed process had unpacked; nobody unpacks for an hour."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_room(published: Published, folder: Path, *, local: bool) -> None:
+    needed = published.size * (1 if local else 2)  # what the archives hold, and they
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreWriteError(
@@ -190,7 +205,7 @@ def _obtain(
     progress: bool | None,
 ) -> Path:
     known = None if any_hash else archive.hash
-    if source is None or str(source).startswith(("http://", "https://")):
+    if source is None or _is_address(source):
         url = archive.url if source is None else f"{str(source).rstrip('/')}/{archive.file}"
         return retrieve(url, known, archive.file, downloads, progress)
     path = Path(source).expanduser() / archive.file
