@@ -184,7 +184,8 @@ def test_two_processes_on_one_store_at_once_are_both_right(
     assert len(Store(features.summary.folder)) == IMAGES
     assert featcache.verify(features.summary.folder) == []
     alone = featcache.extract(make_tiny_model(), many_photos, cache_dir=tmp_path / "alone")
-    assert np.array_equal(np.asarray(features.X), np.asarray(alone.X))
+    # Another batch size may differ in the last bit, by the machine's vector width.
+    assert np.allclose(np.asarray(features.X), np.asarray(alone.X), rtol=1e-6, atol=1e-6)
 
 
 WRITER = """
