@@ -35,6 +35,7 @@ log = logging.getLogger("featcache")
 
 _STALE_SECONDS = 3600.0
 _LEASE_WAIT = 10.0
+_LOOKS = 50  # a busy store may merge a shard away in each of several looks
 
 
 class Store:
@@ -196,15 +197,14 @@ class Store:
         """
         packed = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
         with self._lock:
-            for attempt in (1, 2):
+            for look in range(_LOOKS):
                 shard, row = self._index.find(packed)
-                if (shard < 0).any() and attempt == 2:
+                if look and (shard < 0).any():
                     break
-                try:
+                # A shard that is gone was merged into a larger one by another process.
+                with contextlib.suppress(FileNotFoundError):
                     if (shard >= 0).all():
                         return self._gather(shard, row)
-                except FileNotFoundError:
-                    pass  # merged into a larger shard by another process: look again
                 self._reload()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(

@@ -114,5 +114,5 @@ class StoreMachine(RuleBasedStateMachine):
         assert verify(self.home) == []
 
 
-StoreMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=16, deadline=None)
 TestStoreMachine = StoreMachine.TestCase

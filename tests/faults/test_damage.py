@@ -78,7 +78,7 @@ def test_all_damage_is_found_and_only_its_rows_go(
     shards = [path for path in files if path.suffix == ".h5"]
     # Shards make up most of a store, so they are hit most often.
     targets = [*shards, *files]
-    trials = times(30, 200) if truncate else times(120, 2000)
+    trials = times(12, 200) if truncate else times(40, 2000)
     for _ in range(trials):
         folder = tmp_path / "store"
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +120,7 @@ def test_a_damaged_index_of_files_never_names_a_wrong_content(tmp_path: Path) ->
     (file,) = index.iterdir()
     good = file.read_bytes()
     generator = random.Random(5)
-    for _ in range(times(200, 2000)):
+    for _ in range(times(60, 2000)):
         file.write_bytes(good)
         spoil(file, generator, generator.random() < 0.1)
         assert [found.image_id for found in identify(paths, "root", index)] == expected
@@ -158,7 +158,7 @@ for seed in range({first}, {last}):
 def test_mutated_shards_never_take_the_reader_down(sound: Path, tmp_path: Path) -> None:
     """Beyond the hash: what somebody who also fixed the name could have us parse."""
     good = next(sound.glob("*.h5"))
-    total, first, crashes = times(300, 5000), 0, []
+    total, first, crashes = times(100, 5000), 0, []
     while first < total:
         code = CHILD.format(
             tests=str(Path(__file__).parents[1]), good=str(good), path=str(tmp_path / "m.h5"),

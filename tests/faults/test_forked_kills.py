@@ -27,7 +27,7 @@ def kill(what: str, kills: int, folder: Path, seed: int = 0) -> dict[str, Any]:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("what", ["store", "extract"])
 def test_no_acknowledged_row_is_lost_to_a_kill(what: str, tmp_path: Path) -> None:
-    kills = times(40, 1000)
+    kills = times(20, 1000)
     found = kill(what, kills, tmp_path)
     assert found["kills"] == kills
     assert found["lost"] == 0

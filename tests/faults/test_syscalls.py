@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -97,7 +98,7 @@ def check(cache: Path, acknowledged: list[int]) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("call", CALLS)
 def test_death_at_every_call(strace: list[str], tmp_path: Path, call: str) -> None:
-    step, when, deaths = times(9, 1), 1, 0
+    step, when, deaths = times(15, 1), 1, 0
     while True:
         cache = tmp_path / f"{when}"
         status, acknowledged, done, err = run(strace, cache, f"{call}:signal=KILL:when={when}")
@@ -118,40 +119,35 @@ def test_death_at_every_call(strace: list[str], tmp_path: Path, call: str) -> No
 def test_errors_at_every_call(
     strace: list[str], tmp_path: Path, call: str, error: str, lasting: str
 ) -> None:
-    step, when, told = times(13, 1), 2, 0
-    while True:
+    told = 0
+    for when in range(2, _calls(strace, tmp_path, call)) if FULL else (2, 15):
         cache = tmp_path / f"{when}"
         inject = f"{call}:error={error}:when={when}{lasting}"
-        status, acknowledged, done, err = run(strace, cache, inject)
+        status, acknowledged, _, err = run(strace, cache, inject)
         assert status in (0, 4), err  # nothing but our own errors
         if status == 4:
             told += 1
             assert "What to do:" in err, err
-            assert os.strerror(getattr(__import__("errno"), error)) in err
+            assert os.strerror(getattr(errno, error)) in err
         check(cache, acknowledged)
         if not (call == "unlink" and lasting):
             assert not list(cache.rglob(".tmp-*"))
         shutil.rmtree(cache, ignore_errors=True)
-        # Past the last call, or a call whose failure does no harm and which nothing follows.
-        if done and (when > 60 or (status == 0 and _past(strace, tmp_path, call, when))):
-            break
-        when += step
     assert told > 0 or call == "unlink"
 
 
 _COUNTS: dict[str, int] = {}
 
 
-def _past(strace: list[str], tmp_path: Path, call: str, when: int) -> bool:
-    """Whether the child makes fewer calls than `when`; counted once for each call."""
-    if call not in _COUNTS:
-        number = 1
-        while True:
+def _calls(strace: list[str], tmp_path: Path, call: str) -> int:
+    """Return a number of calls that the child does not reach; counted once for each call."""
+    while call not in _COUNTS:
+        number = 4
+        done = False
+        while not done:
+            number += 4
             cache = tmp_path / "count"
             _, _, done, _ = run(strace, cache, f"{call}:signal=KILL:when={number}")
             shutil.rmtree(cache, ignore_errors=True)
-            if done:
-                break
-            number += 4
         _COUNTS[call] = number
-    return when >= _COUNTS[call]
+    return _COUNTS[call]
