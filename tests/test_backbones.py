@@ -16,7 +16,7 @@ from featcache.architecture import architecture_hash, layer_names
 from featcache.images import decode, resize
 from featcache.specs import Recipe, recipes
 
-# In the quick run the backbones that people ask for most of several families;
+# In the quick run the backbones that people ask for most, of several families;
 # all of them in `make test-slow`, about 20 seconds each on two slow cores.
 QUICK = {
     "efficientnet_b0", "inception_resnet_v2", "mobilenet", "mobilenet_v2", "mobilenet_v3_small",
