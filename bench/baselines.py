@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from featcache.errors import InvalidRequest
-from featcache.images import load_pixels
 from featcache.pipeline import batches, default_workers
 from featcache.progress import progress_bar
 from heads import Head, make_head
 
-from .contenders import Contender, Facts
+from .contenders import Contender, Facts, proba_of
 from .splits import Images
 
 _SIDE = 64
@@ -63,9 +62,7 @@ class ColourHistogram(Contender):
         bad: dict[str, str] = {}
 
         def load(row: int) -> NDArray[np.uint8]:
-            box = None if images.boxes is None else images.boxes[row]
-            size = (_SIDE, _SIDE)
-            return load_pixels(images.paths[row], size, "stretch", images.photos[row], box)
+            return images.pixels(row, (_SIDE, _SIDE), "stretch")
 
         stream = batches(range(len(images)), load, 64, default_workers())
         with progress_bar(len(images), "Colours", "images", progress) as bar:
@@ -92,9 +89,7 @@ class ColourHistogram(Contender):
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Ask the head; classes it never saw get 0."""
-        proba = np.zeros((len(images), self._n_classes))
-        proba[:, self._trained.classes_] = self._trained.predict_proba(self._histograms(images))
-        return proba
+        return proba_of(self._trained, self._histograms(images), self._n_classes)
 
     def facts(self) -> Facts:
         """Describe the head and the cost of the histograms, which are kept nowhere."""

@@ -197,9 +197,7 @@ class CachedHead(Contender):
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Read the images' rows and ask the head; classes it never saw get 0."""
-        proba = np.zeros((len(images), self._n_classes))
-        proba[:, self._trained.classes_] = self._trained.predict_proba(self._embeddings(images))
-        return proba
+        return proba_of(self._trained, self._embeddings(images), self._n_classes)
 
     def facts(self) -> Facts:
         """Describe backbone, head and the cost of the features."""
@@ -271,6 +269,13 @@ class CachedHead(Contender):
                 ids=missing,
             )
         return self._features.X[[self._rows[image_id] for image_id in images.ids]]
+
+
+def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.float64]:
+    """Ask a head that was trained on class codes; classes it never saw get 0."""
+    proba = np.zeros((len(X), n_classes))
+    proba[:, head.classes_] = head.predict_proba(X)
+    return proba
 
 
 def _parameters_of(head: Head) -> int:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featcache.images import load_pixels
 from featcache.pipeline import batches, default_workers
 
 from .splits import Images, Split, images_of
@@ -106,12 +105,9 @@ def seconds_to_decode(images: Images, size: tuple[int, int], resize: str) -> flo
     """Measure what decoding an image takes, on all cores, from at most 64 of them."""
     few = images.take(range(min(64, len(images))))
 
-    def load(row: int) -> object:
-        box = None if few.boxes is None else few.boxes[row]
-        return load_pixels(few.paths[row], size, resize, few.photos[row], box)
-
     started = time.perf_counter()
-    for _ in batches(range(len(few)), load, 32, default_workers()):  # type: ignore[arg-type]
+    rows = range(len(few))
+    for _ in batches(rows, lambda row: few.pixels(row, size, resize), 32, default_workers()):
         pass
     return (time.perf_counter() - started) / len(few)
 

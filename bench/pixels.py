@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featcache.atomic import TEMPORARY_PREFIX, make_folder, write_atomic, write_error
 from featcache.cachedir import cache_folder, pixels_folder
-from featcache.images import DECODE_VERSION, load_pixels
+from featcache.images import DECODE_VERSION
 from featcache.pipeline import batches, default_workers
 from featcache.progress import progress_bar
 from featcache.specs import content_key
@@ -117,8 +117,7 @@ def _decode(
     bad: dict[str, str] = {}
 
     def load(row: int) -> NDArray[np.uint8]:
-        box = None if images.boxes is None else images.boxes[row]
-        return load_pixels(images.paths[row], size, resize, images.photos[row], box)
+        return images.pixels(row, size, resize)
 
     try:
         array = np.lib.format.open_memmap(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from featcache.errors import InvalidRequest
+from heads import HEADS
 
 REFERENCE = ("vgg19", "resnet50", "inception_resnet_v2")
 
@@ -31,15 +32,13 @@ class Preset:
     splits: Mapping[str, float | None]
 
 
-_HEADS = ("logistic", "svm", "lightgbm", "dense")
-
 BY_NAME = {
     # The reference run cropped to the boxes and held 10 % out.
     "stanford-dogs": Preset(
         data="stanford-dogs",
         crop="box",
         backbones=REFERENCE,
-        heads=_HEADS,
+        heads=tuple(HEADS),
         finetune=("resnet50-40", "inception_resnet_v2-80"),
         splits={"official": None, "90-10": 0.1},
     ),
@@ -47,7 +46,7 @@ BY_NAME = {
         data="oxford-pets",
         crop="whole",
         backbones=REFERENCE,
-        heads=_HEADS,
+        heads=tuple(HEADS),
         finetune=("resnet50-40", "inception_resnet_v2-80"),
         splits={"official": None},
     ),

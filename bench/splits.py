@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.fileindex import content_ids
-from featcache.images import Box, example_id
+from featcache.images import Box, example_ids, load_pixels
 from featcache.splits import official_split, stratified_group_split
 
 Positions = NDArray[np.int64]
@@ -54,8 +54,7 @@ class Split:
     @property
     def example_ids(self) -> list[str]:
         """Identity of each example: its photo's content id, or that of photo and box."""
-        boxes = self.dataset.boxes or [None] * len(self.ids)
-        return [example_id(i, box) if i else "" for i, box in zip(self.ids, boxes, strict=True)]
+        return example_ids(self.ids, self.dataset.boxes)
 
     def codes(self, positions: Positions) -> NDArray[np.int64]:
         """Return the class index of images."""
@@ -188,12 +187,16 @@ class Images:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Identity of each example, by photo and box; the photo's for a whole one."""
-        boxes = self.boxes or (None,) * len(self.photos)
-        return tuple(example_id(i, box) for i, box in zip(self.photos, boxes, strict=True))
+        return tuple(example_ids(self.photos, self.boxes))
 
     def dataset(self) -> Dataset:
         """Return the images as a data set without labels."""
         return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
+
+    def pixels(self, row: int, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
+        """Decode, crop and resize one of them to (h, w, 3); raises `featcache.images.BadImage`."""
+        box = None if self.boxes is None else self.boxes[row]
+        return load_pixels(self.paths[row], size, resize, self.photos[row], box)
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import time
 import uuid
 from pathlib import Path
 
 from .errors import StoreWriteError
 
 TEMPORARY_PREFIX = ".tmp-"
+_STALE_SECONDS = 3600.0
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
@@ -63,6 +66,18 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove temporary files and folders that a killed process left more than an hour ago."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime <= _STALE_SECONDS:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:

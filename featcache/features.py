@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidRequest, MissingExtra
-from .images import Box, example_id
+from .images import Box, example_ids
 from .rows import StoredRows
 from .specs import BackboneSpec
 from .splits import official_split, stratified_group_split
@@ -137,8 +137,7 @@ class Features:
     @property
     def example_ids(self) -> list[str]:
         """Identity of each row: its photo's content id, or that of photo and box together."""
-        boxes = self.boxes or [None] * len(self)
-        return [example_id(i, box) for i, box in zip(self.ids, boxes, strict=True)]
+        return example_ids(self.ids, self.boxes)
 
     @property
     def labels(self) -> list[str] | None:

@@ -114,6 +114,14 @@ class _CheckedFile:
             if not path.exists():
                 raise FileNotFoundError(errno.ENOENT, "it is gone", str(path)) from error
             raise corrupt(path, f"HDF5 cannot open it ({_first_line(error)})") from error
+        try:
+            self._check()
+        except (StoreCorrupt, StoreFormatError):
+            self.close()
+            raise
+        except Exception as error:  # h5py raises many kinds on damaged structures
+            self.close()
+            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
 
     def __enter__(self: Opened) -> Opened:
         return self
@@ -129,6 +137,10 @@ class _CheckedFile:
     def close(self) -> None:
         """Close the file; calling it twice does no harm."""
         self._file.close()
+
+    def _check(self) -> None:
+        """Look at everything before anything is used; raise whatever is found."""
+        raise NotImplementedError
 
     def _check_kind(self, kind: str) -> None:
         """Make sure that it is a file of ours, of this kind and of this version."""
@@ -177,16 +189,8 @@ class ShardReader(_CheckedFile):
         If it is anything but a sound shard.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            self.head = self._checked_head()
-        except (StoreCorrupt, StoreFormatError):
-            self.close()
-            raise
-        except Exception as error:  # h5py raises many kinds on damaged structures
-            self.close()
-            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
+    def _check(self) -> None:
+        self.head = self._checked_head()
 
     def rows(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows in the order given, repeats allowed, a chunk at a time.
@@ -292,25 +296,17 @@ class PackReader(_CheckedFile):
         If it is anything but a sound packed store.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            self._check_kind("featcache-pack")
-            self._check_datasets(("embeddings", "image_id"))
-            data, ids = self._file["embeddings"], self._file["image_id"]
-            if ids.shape != (data.shape[0], ID_BYTES):
-                raise corrupt(path, "its data sets have different numbers of rows")
-            self.components = dict(json.loads(self._file.attrs["spec"]))
-            about = dict(json.loads(self._file.attrs["about"]))
-            self.about = {str(name): str(value) for name, value in about.items()}
-            self.width = int(data.shape[1])
-            self._check_sum()
-        except (StoreCorrupt, StoreFormatError):
-            self.close()
-            raise
-        except Exception as error:  # h5py raises many kinds on damaged structures
-            self.close()
-            raise corrupt(path, f"its structure is damaged ({_first_line(error)})") from error
+    def _check(self) -> None:
+        self._check_kind("featcache-pack")
+        self._check_datasets(("embeddings", "image_id"))
+        data, ids = self._file["embeddings"], self._file["image_id"]
+        if ids.shape != (data.shape[0], ID_BYTES):
+            raise corrupt(self.path, "its data sets have different numbers of rows")
+        self.components = dict(json.loads(self._file.attrs["spec"]))
+        about = dict(json.loads(self._file.attrs["about"]))
+        self.about = {str(name): str(value) for name, value in about.items()}
+        self.width = int(data.shape[1])
+        self._check_sum()
 
     def blocks(self, count: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
         """Yield rows and ids, `count` at a time."""

@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,20 @@ def example_id(content: str, box: Box | None) -> str:
         return content
     edges = ",".join(str(int(edge)) for edge in box)
     return hashlib.sha256(f"featcache-box-1:{content}:{edges}".encode()).hexdigest()
+
+
+def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> list[str]:
+    """Return the `example_id` of each photo and box; "" stays "" for what cannot be read.
+
+    Examples
+    --------
+    >>> example_ids(["ab" * 32, ""], None) == ["ab" * 32, ""]
+    True
+    """
+    if boxes is None:
+        return list(contents)
+    pairs = zip(contents, boxes, strict=True)
+    return [example_id(content, box) if content else "" for content, box in pairs]
 
 
 def decode(data: bytes) -> Image.Image:

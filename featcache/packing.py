@@ -15,7 +15,7 @@ from .cachedir import stores_folder
 from .dataset import Dataset
 from .errors import StoreMismatch
 from .fileindex import content_ids
-from .images import example_id
+from .images import example_ids
 from .rowindex import pack_ids, unpack_ids
 from .specs import BackboneSpec
 from .store import Store
@@ -59,10 +59,9 @@ def pack(
     if dataset is None:
         ids = store.ids()
     else:
-        contents = content_ids(dataset, cache_dir)
-        readable = [i for i, content in enumerate(contents) if content]
+        examples = example_ids(content_ids(dataset, cache_dir), dataset.boxes)
         bad = store.quarantined
-        pairs = [(i, example_id(contents[i], dataset.box(i))) for i in readable]
+        pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
         pairs = [(i, image_id) for i, image_id in pairs if image_id not in bad]
         ids = [image_id for _, image_id in pairs]
         texts["path"] = [dataset.paths[i] for i, _ in pairs]

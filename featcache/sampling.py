@@ -13,8 +13,9 @@ import numpy as np
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest, StoreMismatch
 from .fileindex import content_ids
-from .images import BadImage, example_id, load_pixels
+from .images import BadImage, example_ids, load_pixels
 from .loading import load_dataset
+from .preprocessing import RULES
 from .request import build, make_request
 from .specs import BackboneSpec, differing
 from .store import Store
@@ -95,7 +96,8 @@ def verify_sample(
     store = Store(Path(folder))
     dataset = load_dataset(data, crop=crop, margin=margin, cache_dir=cache_dir)
     contents = content_ids(dataset, cache_dir)
-    pairs = [(i, example_id(c, dataset.box(i))) for i, c in enumerate(contents) if c]
+    examples = example_ids(contents, dataset.boxes)
+    pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
     there = store.contains([image_id for _, image_id in pairs]) if pairs else np.zeros(0, bool)
     known = [pair for pair, stored in zip(pairs, there, strict=True) if stored]
     if not known or count < 1:
@@ -149,7 +151,7 @@ def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
     if spec.pooling != "none":
         how["pooling"] = spec.pooling
     rule = store.about.get("preprocessing")
-    named = rule if rule in ("none", "unit", "tf", "torch", "caffe") else None
+    named = rule if rule in RULES else None
     if backbone is None:
         how["weights"] = weights or _weights(store.about.get("weights", "auto"))
         request = make_request(spec.backbone, preprocessing_rule=named, **how)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import hdf5, quarantine, shards
-from .atomic import TEMPORARY_PREFIX, make_folder, write_atomic
+from .atomic import make_folder, remove_stale, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
@@ -33,7 +32,6 @@ from .specs import BackboneSpec
 
 log = logging.getLogger("featcache")
 
-_STALE_SECONDS = 3600.0
 _LEASE_WAIT = 10.0
 _LOOKS = 50  # a busy store may merge a shard away in each of several looks
 
@@ -101,7 +99,7 @@ class Store:
                 stored=store.spec,
                 requested=spec,
             )
-        store._remove_stale_temporaries()
+        remove_stale(folder)
         return store
 
     # Looking
@@ -344,9 +342,3 @@ class Store:
         """Close the open shards; the store can go on being used."""
         with self._lock:
             self._open.keep(())
-
-    def _remove_stale_temporaries(self) -> None:
-        for path in self.folder.glob(f"{TEMPORARY_PREFIX}*"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()

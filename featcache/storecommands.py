@@ -7,9 +7,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidRequest, StoreError
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
 
 Add = Callable[..., argparse.ArgumentParser]
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -73,6 +76,12 @@ def _store_path(options: argparse.Namespace) -> Path:
         f"{_stores_folder(options)}. `featcache ls` lists the stores.",
         path=options.store,
     )
+
+
+def _dataset(options: argparse.Namespace, data: str) -> Dataset:
+    from .loading import load_dataset
+
+    return load_dataset(data, crop=options.crop, margin=options.margin, cache_dir=options.cache_dir)
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -210,14 +219,11 @@ def _gc(options: argparse.Namespace) -> int:
 def _ids(options: argparse.Namespace) -> set[str]:
     """Return the ids of the images that stay; an unreadable one would make its row go."""
     from .fileindex import content_ids
-    from .images import example_id
-    from .loading import load_dataset
+    from .images import example_ids
 
     kept: set[str] = set()
     for data in options.only:
-        dataset = load_dataset(
-            data, crop=options.crop, margin=options.margin, cache_dir=options.cache_dir
-        )
+        dataset = _dataset(options, data)
         contents = content_ids(dataset, options.cache_dir)
         unreadable = [p for p, c in zip(dataset.paths, contents, strict=True) if not c]
         if unreadable:
@@ -227,7 +233,7 @@ def _ids(options: argparse.Namespace) -> set[str]:
                 "removed.",
                 received=unreadable,
             )
-        kept |= {example_id(c, dataset.box(i)) for i, c in enumerate(contents)}
+        kept |= set(example_ids(contents, dataset.boxes))
     return kept
 
 
@@ -240,15 +246,10 @@ def _size(text: str) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from .loading import load_dataset
     from .packing import pack
     from .store import Store
 
-    dataset = None
-    if options.data is not None:
-        dataset = load_dataset(
-            options.data, crop=options.crop, margin=options.margin, cache_dir=options.cache_dir
-        )
+    dataset = None if options.data is None else _dataset(options, options.data)
     store = Store(_store_path(options))
     rows = pack(store, options.file, dataset, cache_dir=options.cache_dir)
     print(f"{rows:,} rows x {store.width} of {store.folder.name} are in {options.file}")

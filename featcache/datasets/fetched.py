@@ -8,13 +8,12 @@ import io
 import logging
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..atomic import TEMPORARY_PREFIX, make_folder, write_error
+from ..atomic import TEMPORARY_PREFIX, make_folder, remove_stale, write_error
 from ..boxes import COLUMNS, cropped
 from ..cachedir import archives_folder, cache_folder, datasets_folder
 from ..dataset import Dataset
@@ -33,7 +32,6 @@ log = logging.getLogger("featcache")
 NAMES = {published.name: published for published in (STANFORD_DOGS, OXFORD_PETS)}
 TABLE = "examples.csv"
 SPLITS = ("official", "90/10")
-_STALE_SECONDS = 3600.0
 
 
 def fetch(
@@ -85,7 +83,7 @@ def fetch(
     downloads = archives_folder(cache) / published.name
     for folder in (target.parent, downloads):
         make_folder(folder)
-    _remove_stale(target.parent)
+    remove_stale(target.parent)
     _check_room(published, target.parent, local=source is not None and not _is_address(source))
     archives = [_obtain(a, source, downloads, any_hash, progress) for a in published.archives]
     _build(published, archives, target, progress)
@@ -134,11 +132,8 @@ def load(
             f"{published.size / 1e6:.0f} MB), or takes archives that you have with --from FOLDER.",
             received=name,
         )
-    dataset = replace(from_csv(table), name=published.title)
-    if crop == "box":
-        dataset = cropped(dataset, crop, margin)
-    else:
-        cropped(dataset, crop, margin)  # raises for another word
+    dataset = cropped(replace(from_csv(table), name=published.title), crop, margin)
+    if dataset.boxes is None:
         dataset = _whole_photos(dataset)
     return dataset if split == "official" else replace(dataset, split=_other_split(dataset, split))
 
@@ -175,14 +170,6 @@ def _other_split(dataset: Dataset, split: str | None) -> Sequence[str] | None:
 
 def _is_address(source: str | os.PathLike[str]) -> bool:
     return str(source).startswith(("http://", "https://"))
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what a killed process had unpacked; nobody unpacks for an hour."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_room(published: Published, folder: Path, *, local: bool) -> None:
