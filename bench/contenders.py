@@ -15,7 +15,6 @@ from sklearn.base import clone
 import featcache
 from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from featcache.extraction import DEFAULT_BATCH_SIZE
 from heads import DenseHead, Head, make_head
 
 from .describe import describe_network
@@ -135,6 +134,7 @@ class Contender(ABC):
 
 _MODEL_OPTIONS = {
     "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
+    "precision",
 }  # fmt: skip
 
 
@@ -246,7 +246,7 @@ class CachedHead(Contender):
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
         assert resolved.backbone is not None
         embed, size = resolved.backbone.embed, resolved.spec.image_size
-        count = self._options.get("batch_size") or DEFAULT_BATCH_SIZE
+        count = self._options.get("batch_size") or 32
         pixels = np.zeros((count, *size, 3), np.uint8)
         seconds = seconds_of(lambda: embed(pixels)) / count
         seconds += seconds_to_decode(images, size, resolved.request.resize)

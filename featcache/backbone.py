@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import hashlib
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,6 +90,10 @@ class Backbone:
         Length of an embedding.
     weights_hash : str
         SHA-256 over the values of all weights up to the layer.
+    backend : str
+        Keras' own.
+    on_accelerator : bool
+        Whether that computes on a GPU or TPU.
     model : keras.Model
         Prepared pixels ``(b, h, w, 3)`` to embeddings ``(b, width)``.
     rule : str or callable
@@ -115,7 +121,10 @@ class Backbone:
                 received=request.pooling,
             )
         self.width = int(width)
-        self._pad = keras.backend.backend() == "jax"  # each new shape would be compiled anew
+        self.backend = str(keras.backend.backend())
+        self.on_accelerator = _has_accelerator(keras)
+        self._precision = request.precision
+        self._pad = self.backend == "jax"  # each new shape would be compiled anew
         self._largest = 0
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -130,22 +139,50 @@ class Backbone:
         -------
         ndarray (b, width), float32
         """
+        return self.embed_in(self._precision, pixels)
+
+    def embed_in(self, precision: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings as `embed`, in a precision of `featcache.specs.PRECISIONS`."""
         count = len(pixels)
         self._largest = max(self._largest, count)
         if self._pad and count < self._largest:
             filler = np.zeros((self._largest - count, *pixels.shape[1:]), pixels.dtype)
             pixels = np.concatenate([pixels, filler])
         prepared = preprocessing.apply(self.rule, pixels)
-        out = np.asarray(self.model.predict_on_batch(prepared), np.float32)
+        model = self.model if precision == "float32" else self._in_bfloat16
+        out = np.asarray(model.predict_on_batch(prepared), np.float32)
         return out[:count]
 
+    def export(self, folder: Path) -> None:
+        """Write the model as a TensorFlow SavedModel, for engines that read such."""
+        with _quiet_stderr():
+            self.model.export(str(folder), format="tf_saved_model", verbose=False)
 
-def provenance() -> dict[str, str]:
-    """Return versions and backend, recorded beside the rows; no part of the key."""
-    keras = import_keras()
-    backend = keras.backend.backend()
-    packages = ["keras", backend, "numpy", "Pillow", "h5py"]
-    return {"backend": backend, **{name: metadata.version(name) for name in packages}}
+    def provenance(self) -> dict[str, str]:
+        """Return versions and backend, recorded beside the rows; no part of the key."""
+        packages = ["keras", self.backend, "numpy", "Pillow", "h5py"]
+        return {"backend": self.backend, **{name: metadata.version(name) for name in packages}}
+
+    @functools.cached_property
+    def _in_bfloat16(self) -> Any:
+        """The same network with bfloat16 between its layers; its weights stay float32."""
+        keras = import_keras()
+
+        def in_bfloat16(layer: Any) -> Any:
+            config = layer.get_config()
+            if not isinstance(layer, keras.layers.InputLayer):
+                config["dtype"] = "mixed_bfloat16"
+            return type(layer).from_config(config)
+
+        clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
+        clone.set_weights([np.asarray(weight) for weight in self.model.weights])
+        return clone
+
+
+def _has_accelerator(keras: Any) -> bool:
+    with contextlib.suppress(Exception):  # not every backend knows every kind of device
+        return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))
+    return False
 
 
 def _build(keras: Any, request: Request) -> Any:

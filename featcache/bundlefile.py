@@ -30,7 +30,7 @@ _MOST_STEPS = 16
 # Kinds of numbers that a file may hold, by the name that it gives them.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
 _ARGUMENTS = {
-    "backbone", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
+    "backbone", "layer", "pooling", "image_size", "resize", "weights", "preprocessing", "precision",
 }  # fmt: skip
 
 

@@ -35,6 +35,11 @@ def weights_folder(cache: Path) -> Path:
     return cache / "weights"
 
 
+def engines_folder(cache: Path) -> Path:
+    """Return the folder of converted models and of batch sizes that were measured."""
+    return cache / "engines"
+
+
 def pixels_folder(cache: Path) -> Path:
     """Return the folder of decoded pixels, for models that train from images."""
     return cache / "pixels"

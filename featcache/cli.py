@@ -10,6 +10,7 @@ from typing import Any
 
 from . import __version__, storecommands
 from .console import run_command
+from .specs import ENGINES, PRECISIONS
 
 _EXAMPLES = """\
 examples:
@@ -97,7 +98,9 @@ def _extraction_options() -> argparse.ArgumentParser:
     add("--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width")
     add("--resize", choices=["stretch", "crop", "pad"], default="stretch", help="default stretch")
     add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
-    add("--batch-size", type=int, help="images a pass (default 32); changes no feature")
+    add("--precision", choices=PRECISIONS, default="float32", help="default float32")
+    add("--engine", choices=ENGINES, default="auto", help="auto: OpenVINO where it helps")
+    add("--batch-size", type=int, help="images a commit and, at most, a pass; default: measured")
     add("--workers", type=int, help="decoding threads (default one a core)")
     add("--retry-failed", action="store_true", help="try quarantined images once more")
     add("--no-progress", action="store_true", help="no progress bars on a terminal")
@@ -117,6 +120,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "image_size": size,
         "resize": options.resize,
         "weights": options.weights,
+        "precision": options.precision,
         "workers": options.workers,
         "cache_dir": options.cache_dir,
         "retry_failed": options.retry_failed,
@@ -130,13 +134,18 @@ def _extract(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _explain(options)
     features = extract(
-        options.backbone, options.data, batch_size=options.batch_size, **_arguments(options)
+        options.backbone,
+        options.data,
+        batch_size=options.batch_size,
+        engine=options.engine,
+        **_arguments(options),
     )
     summary = features.summary
     if options.json:
         record = {
             **vars(summary),
             "folder": str(summary.folder),
+            "stages": vars(summary.stages) if summary.stages is not None else None,
             "rows": len(features),
             "width": features.X.shape[1],
             "key": features.spec.key,

@@ -112,6 +112,14 @@ class MissingRows(StoreError, KeyError):
     """A store was asked for rows that it does not hold; carries `ids`."""
 
 
+class EngineUnavailable(FeatcacheError):
+    """The engine that was asked for cannot run the backbone here."""
+
+
+class OutOfMemory(FeatcacheError, MemoryError):
+    """Not even one image at a time fits the memory."""
+
+
 class BundleError(FeatcacheError, ValueError):
     """A file is not a sound bundle; carries `path`."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import InvalidRequest, MissingExtra
 from .images import Box, example_ids
+from .progress import StageSeconds
 from .rows import StoredRows
 from .specs import BackboneSpec
 from .splits import official_split, stratified_group_split
@@ -58,6 +59,10 @@ class ExtractionSummary:
         Wall time that computing a row of the store took, on average, whenever that was.
     reasons : mapping of str to int
         Why images were quarantined, with how many.
+    engine : str or None
+        What computed; None if nothing was.
+    stages : StageSeconds or None
+        How long each stage worked.
     """
 
     stored: int
@@ -69,6 +74,8 @@ class ExtractionSummary:
     weights: str
     seconds_per_image: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    engine: str | None = None
+    stages: StageSeconds | None = None
 
     def __str__(self) -> str:
         common = sorted(self.reasons.items(), key=lambda item: -item[1])
@@ -76,7 +83,9 @@ class ExtractionSummary:
         why = f" ({why}{'; ...' if len(common) > 3 else ''})" if why else ""
         return (
             f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined{why} "
-            f"in {self.seconds:.1f} s; store {self.folder}"
+            f"in {self.seconds:.1f} s"
+            + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
+            + f"; store {self.folder}"
         )
 
 

@@ -269,9 +269,25 @@ def load_pixels(
         As `load_image`, and if the file is no longer what `expected_id` names: its pixels
         would be stored under another image's name.
     """
+    return pixels_of(read_expected(path, expected_id), size, how, box)
+
+
+def read_expected(path: str | Path, expected_id: str) -> bytes:
+    """Read a file whose content must still be the one that was planned for.
+
+    Raises
+    ------
+    BadImage
+        As `read_file`, and if the content is another one.
+    """
     data, _ = read_file(path)
     if content_id(data) != expected_id:
         raise BadImage("was replaced since it was listed; run again", lasting=False)
+    return data
+
+
+def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = None) -> Pixels:
+    """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
     return resize(crop(decode(data), box), size, how)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,29 @@ _RULES: dict[str, Callable[[FloatImages], FloatImages]] = {
     "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN_BGR,
 }
 RULES = tuple(_RULES)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A named rule as engines know it: reverse the channels, take a mean off, divide."""
+
+    reverse: bool
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+AFFINE = {
+    "none": Affine(False, (0, 0, 0), (1, 1, 1)),
+    "unit": Affine(False, (0, 0, 0), (255, 255, 255)),
+    "tf": Affine(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "torch": Affine(False, _three(_IMAGENET_MEAN * 255), _three(_IMAGENET_DEVIATION * 255)),
+    "caffe": Affine(True, _three(_CAFFE_MEAN_BGR), (1, 1, 1)),
+}
 
 
 def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:

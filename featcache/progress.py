@@ -1,8 +1,12 @@
-"""Progress bars: on a terminal, on request, and never elsewhere. The only door to tqdm."""
+"""Progress bars: on a terminal, on request, and never elsewhere; and where the time went.
+
+The only door to tqdm.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
@@ -31,3 +35,26 @@ def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
         disable=not visible or total == 0,
         leave=True,
     )
+
+
+@dataclass
+class StageSeconds:
+    """How long the stages of an extraction worked, each measured for itself.
+
+    They run beside each other, so that their sum is more than the time that passed.
+
+    Attributes
+    ----------
+    read, decode : float
+        Of all decoding threads together.
+    forward, write : float
+        Of the backbone and of the commits.
+    """
+
+    read: float = 0.0
+    decode: float = 0.0
+    forward: float = 0.0
+    write: float = 0.0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in vars(self).items())

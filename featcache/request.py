@@ -22,7 +22,7 @@ from .backbone import Backbone, check_pooling
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest, StoreWriteError
 from .images import DECODE_VERSION, RESIZES
-from .specs import BackboneSpec, Recipe, content_key, find_recipe
+from .specs import PRECISIONS, BackboneSpec, Recipe, content_key, find_recipe
 from .weights import Weights, choose_weights, ensure_available, identity
 
 _MEMO_VERSION = 1
@@ -48,6 +48,8 @@ class Request:
     weights : Weights
     crop : str
         ``"whole"``, or how the part of each photo is chosen: `featcache.Dataset.crop`.
+    precision : str
+        Number format of the forward pass.
     """
 
     recipe: Recipe | None
@@ -59,6 +61,7 @@ class Request:
     preprocessing: preprocessing.Rule
     weights: Weights
     crop: str = "whole"
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
@@ -76,6 +79,7 @@ class Request:
             "resize": self.resize,
             "weights": _weights_argument(self.weights),
             "preprocessing": rule if isinstance(rule, str) else None,
+            "precision": self.precision,
         }
 
     def about(self) -> dict[str, str]:
@@ -114,6 +118,7 @@ def make_request(
     resize: str = "stretch",
     weights: Any = "auto",
     preprocessing_rule: preprocessing.Rule | None = None,
+    precision: str = "float32",
 ) -> Request:
     """Check the arguments that name a backbone; see `featcache.extract` for them.
 
@@ -125,6 +130,11 @@ def make_request(
     if resize not in RESIZES:
         raise InvalidRequest(
             f"resize={resize!r} is not known; choose one of {', '.join(RESIZES)}.", received=resize
+        )
+    if precision not in PRECISIONS:
+        raise InvalidRequest(
+            f"precision={precision!r} is not known; choose one of {', '.join(PRECISIONS)}.",
+            received=precision,
         )
     if preprocessing_rule is not None:
         preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
@@ -140,6 +150,7 @@ def make_request(
             resize=resize,
             preprocessing=preprocessing_rule or recipe.preprocessing,
             weights=choose_weights(weights, recipe),
+            precision=precision,
         )
     if not hasattr(backbone, "layers") or not hasattr(backbone, "predict_on_batch"):
         raise InvalidRequest(
@@ -158,6 +169,7 @@ def make_request(
         resize=resize,
         preprocessing=preprocessing_rule or _rule_of(backbone),
         weights=Weights("model"),
+        precision=precision,
     )
 
 
@@ -207,7 +219,7 @@ def load_backbone(
     ----------
     backbone, **options
         As `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
-        ``weights``.
+        ``weights``, ``precision``.
 
     Returns
     -------
@@ -240,6 +252,7 @@ def _spec(request: Request, *, layer: str, weights: str, pooling: str) -> Backbo
         resize=_resize(request),
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
+        precision=request.precision,
     )
 
 

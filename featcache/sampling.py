@@ -20,7 +20,7 @@ from .request import build, make_request
 from .specs import BackboneSpec, differing
 from .store import Store
 
-TOLERANCE = 1e-4
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,20 @@ class SampleCheck:
         Largest relative difference of a row: of its values from the stored ones, in units
         of the row's largest value.
     differing : list of (str, float)
-        Paths whose row differs by more than `TOLERANCE`, with the difference.
+        Paths whose row differs by more than the tolerance, with the difference.
+    tolerance : float
+        1e-4 in float32; 5e-2 in bfloat16, which engines round differently.
     """
 
     images: int
     largest: float
     differing: list[tuple[str, float]] = field(default_factory=list)
+    tolerance: float = 1e-4
 
     def __str__(self) -> str:
         found = f"{self.images} images computed again; the largest relative difference is "
         return f"{found}{self.largest:.2g}" + (
-            f", and {len(self.differing)} differ by more than {TOLERANCE:g}"
+            f", and {len(self.differing)} differ by more than {self.tolerance:g}"
             if self.differing
             else ""
         )
@@ -130,8 +133,9 @@ def verify_sample(
             continue
         row, stored = resolved.backbone.embed(pixels[None])[0], store.read([image_id])[0]
         errors[path] = float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
-    bad = [(path, error) for path, error in errors.items() if not error <= TOLERANCE]
-    return SampleCheck(len(errors), max(errors.values()), bad)
+    tolerance = TOLERANCES[store.spec.precision]
+    bad = [(path, error) for path, error in errors.items() if not error <= tolerance]
+    return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
 
 
 def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
@@ -147,6 +151,7 @@ def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
         "layer": spec.layer,
         "image_size": spec.image_size,
         "resize": spec.resize.split("-")[-2],
+        "precision": spec.precision,
     }
     if spec.pooling != "none":
         how["pooling"] = spec.pooling

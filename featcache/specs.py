@@ -19,6 +19,8 @@ from typing import Any
 from .errors import InvalidRequest, UnknownBackbone
 
 POOLINGS = ("avg", "max", "flat")
+PRECISIONS = ("float32", "bfloat16")
+ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class BackboneSpec:
     preprocessing : str
         Fingerprint of the preprocessing rule.
     precision : str
-        Number format of the forward pass.
+        Number format of the forward pass, ``"float32"`` or ``"bfloat16"``.
     views : str
         ``"plain"``: the image as it is.
     """

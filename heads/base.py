@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.model_selection import StratifiedKFold
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,6 +18,8 @@ from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
 Floats = NDArray[np.float32]
+
+_ROWS_A_PIECE = 1024
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -134,18 +135,27 @@ class Standardiser:
     Folded into linear heads after training, so that predicting needs no scaled copy.
     """
 
-    def __init__(self, X: Floats) -> None:
-        # float64 sums: a float32 mean over many rows loses digits.
-        self.mean: Floats = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-        deviation = np.sqrt(np.square(X - self.mean).mean(axis=0, dtype=np.float64))
+    def __init__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> None:
+        chosen = np.arange(len(X)) if rows is None else rows
+        # float64 sums: a float32 mean over many rows loses digits. Piece by piece, since a
+        # float64 copy of the whole would be twice the matrix.
+        pieces = np.array_split(chosen, max(1, len(chosen) // _ROWS_A_PIECE))
+        mean = sum(X[piece].sum(axis=0, dtype=np.float64) for piece in pieces) / len(chosen)
+        self.mean: Floats = mean.astype(np.float32)
+        squares = sum(
+            np.square(X[piece] - self.mean).sum(axis=0, dtype=np.float64) for piece in pieces
+        )
+        deviation = np.sqrt(squares / len(chosen))
         # Relative, since embeddings come in any unit: what varies by less than float32
         # resolves is constant.
         tiny = deviation <= 1e-6 * np.abs(self.mean)
         self.scale: Floats = np.where(tiny | (deviation == 0), 1.0, deviation).astype(np.float32)
 
-    def __call__(self, X: Floats) -> Floats:
-        """Return the standardised copy of X."""
-        scaled: Floats = X - self.mean
+    def __call__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
+        """Return the standardised copy of X, or of some of its rows in their order."""
+        scaled: Floats = X - self.mean if rows is None else X[rows]
+        if rows is not None:
+            scaled -= self.mean
         scaled /= self.scale
         return scaled
 
@@ -210,11 +220,3 @@ def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
 
     bounds = (np.log(1e-3), np.log(1e3))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def calibration_folds(codes: NDArray[np.int64], folds: int) -> list[Any] | None:
-    """Stratified folds for held-out scores; None where some class has too few rows."""
-    folds = min(folds, int(np.bincount(codes).min()))
-    if folds < 2:
-        return None
-    return list(StratifiedKFold(folds, shuffle=True, random_state=0).split(codes, codes))

@@ -22,8 +22,9 @@ class LightGBMHead(Head):
     """LightGBM on the leading principal components of an embedding.
 
     Trees on raw embeddings are slow and weak: with 101 classes and 1,280 columns, plain
-    settings collapse. What works is few columns, tiny trees, a low learning rate and strong
-    regularisation; the defaults follow that. One tree a class and round is grown, so the
+    settings collapse. What works is few columns, tiny trees with random thresholds (extremely
+    randomised trees, Geurts et al. 2006), a low learning rate and strong regularisation; the
+    defaults follow that. One tree a class and round is grown, so the
     size of the model is ``rounds * classes`` trees.
 
     Parameters
@@ -37,6 +38,8 @@ class LightGBMHead(Head):
         Leaves a tree.
     feature_fraction : float
         Share of the columns that each tree may use.
+    extra_trees : bool
+        Try one random threshold a column instead of all.
     reg_lambda : float
         L2 penalty of the leaves.
     patience : int
@@ -59,10 +62,11 @@ class LightGBMHead(Head):
     def __init__(
         self,
         components: int = 128,
-        rounds: int = 150,
+        rounds: int = 300,
         learning_rate: float = 0.1,
         leaves: int = 4,
-        feature_fraction: float = 0.2,
+        feature_fraction: float = 0.1,
+        extra_trees: bool = True,
         reg_lambda: float = 5.0,
         patience: int = 15,
         validation_size: float = 0.1,
@@ -74,6 +78,7 @@ class LightGBMHead(Head):
         self.learning_rate = learning_rate
         self.leaves = leaves
         self.feature_fraction = feature_fraction
+        self.extra_trees = extra_trees
         self.reg_lambda = reg_lambda
         self.patience = patience
         self.validation_size = validation_size
@@ -100,6 +105,7 @@ class LightGBMHead(Head):
             "learning_rate": self.learning_rate,
             "num_leaves": self.leaves,
             "feature_fraction": self.feature_fraction,
+            "extra_trees": self.extra_trees,
             "lambda_l2": self.reg_lambda,
             "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
             "max_bin": 63,

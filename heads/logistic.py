@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from .base import Floats
-from .linear import LinearHead, Weights
+from .linear import LinearHead
 
 
 class LogisticHead(LinearHead):
-    """Multinomial logistic regression on standardised embeddings (scikit-learn, L-BFGS).
+    """Multinomial logistic regression on standardised embeddings.
+
+    The problem that `sklearn.linear_model.LogisticRegression` solves, with the same ``C``,
+    in float32 and in coordinates that suit correlated columns.
 
     Parameters
     ----------
@@ -21,10 +23,10 @@ class LogisticHead(LinearHead):
     max_iter : int
         Steps of the solver.
     tol : float
-        Largest gradient at which it stops.
+        Relative decrease of the objective at which it stops.
     calibration_folds : int
         Folds for the temperature, since so strong a penalty makes probabilities too
-        modest; 0 leaves them as they are.
+        modest; 0 leaves them as they are. From 4,000 rows on, one of them is held out.
 
     Attributes
     ----------
@@ -48,19 +50,20 @@ class LogisticHead(LinearHead):
         self.tol = tol
         self.calibration_folds = calibration_folds
 
-    def _solve(
-        self, X: Floats, codes: NDArray[np.int64], start: Weights | None
-    ) -> tuple[Floats, Floats, int]:
-        two = len(self.classes_) == 2  # of which scikit-learn keeps one row
-        model = LogisticRegression(C=self.C, max_iter=self.max_iter, tol=self.tol, warm_start=True)
-        if start is not None:
-            kept, factor = (slice(1, 2), 2) if two else (slice(None), 1)
-            model.classes_ = np.arange(len(self.classes_))
-            model.coef_, model.intercept_ = start[0][kept] * factor, start[1][kept] * factor
-        model.fit(X, codes)
-        weights, intercept = model.coef_, model.intercept_
-        if two:
-            weights = np.vstack([-weights, weights]) / 2
-            intercept = np.array([-1, 1]) * intercept / 2
-        steps = int(np.max(model.n_iter_))
-        return np.asarray(weights, np.float32), np.asarray(intercept, np.float32), steps
+    def _loss(self, scores: Floats, codes: NDArray[np.int64]) -> float:
+        own = (np.arange(len(codes)), codes)
+        scores -= scores.max(axis=1, keepdims=True)
+        right = scores[own].astype(np.float64)
+        np.exp(scores, out=scores)
+        sums = scores.sum(axis=1, keepdims=True)
+        scores /= sums
+        scores[own] -= 1
+        return float((np.log(sums[:, 0], dtype=np.float64) - right).sum())
+
+    def _curvature(self, n_classes: int) -> float:
+        # p (1 - p) at the end of training, where most rows are nearly certain.
+        return 0.05 / n_classes
+
+    def _strength(self, n_classes: int) -> float:
+        # scikit-learn penalises the difference of two classes' weights, not both.
+        return self.C / 2 if n_classes == 2 else self.C

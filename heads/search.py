@@ -16,6 +16,7 @@ from featcache import Features
 from featcache.errors import InvalidRequest
 
 from .base import Head
+from .linear import LinearHead
 from .registry import make_head
 
 
@@ -94,11 +95,15 @@ def search(
         )
     folds = _folds(features, cv, seed)
     X, y = np.asarray(features.X), features.y
-    jobs = [(p, f) for p in range(len(points)) for f in range(len(folds))]
+    paths = _paths(estimator, points)
+    jobs = [(path, fold) for path in paths for fold in range(len(folds))]
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
-        delayed(_score)(clone(estimator).set_params(**points[p]), X, y, *folds[f]) for p, f in jobs
+        delayed(_scores)(clone(estimator), [points[p] for p in path], X, y, *folds[fold])
+        for path, fold in jobs
     )
-    per_point = np.reshape(scores, (len(points), len(folds)))
+    per_point = np.empty((len(points), len(folds)))
+    for (path, fold), found in zip(jobs, scores, strict=True):
+        per_point[path, fold] = found
     order = np.argsort(-per_point.mean(axis=1), kind="stable")
     table = [
         {
@@ -127,8 +132,29 @@ def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], N
     return list(folds.split(np.zeros(len(y)), y, groups))
 
 
-def _score(
-    head: Head, X: NDArray[Any], y: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
-) -> float:
-    head.fit(X[train], y[train])
-    return float(np.mean(head.predict(X[test]) == y[test]))
+def _paths(head: Head, points: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Put points that differ in ``C`` alone together, if the head solves such as one path."""
+    if not isinstance(head, LinearHead):
+        return [[p] for p in range(len(points))]
+    groups: dict[str, list[int]] = {}
+    for p, point in enumerate(points):
+        rest = {name: value for name, value in point.items() if name != "C"}
+        groups.setdefault(repr(sorted(rest.items())), []).append(p)
+    return list(groups.values())
+
+
+def _scores(
+    head: Head,
+    points: Sequence[Mapping[str, Any]],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    train: NDArray[Any],
+    test: NDArray[Any],
+) -> list[float]:
+    """Return the accuracy of each point on the test rows."""
+    if isinstance(head, LinearHead):
+        head.set_params(**points[0])
+        strengths = [float(point.get("C", head.C)) for point in points]
+        return head.accuracy_path(X, y, train, test, strengths)
+    head.set_params(**points[0]).fit(X[train], y[train])
+    return [float(np.mean(head.predict(X[test]) == y[test]))]

@@ -34,7 +34,10 @@ class HeadContract:
     head: Head
     accuracy = 0.9
     # Checks of scikit-learn that a head does not meet, with the reason.
-    known_failures: ClassVar[dict[str, str]] = {}
+    known_failures: ClassVar[dict[str, str]] = {
+        "check_methods_subset_invariance": "asks for 1e-7 of probabilities: float32 sums differ "
+        "by as much with the number of rows; see test_a_rows_answer_is_its_own"
+    }
 
     @pytest.fixture
     def data(self) -> Any:
@@ -65,6 +68,12 @@ class HeadContract:
         assert np.allclose(proba.sum(axis=1), 1)
         assert (proba >= 0).all()
         assert np.array_equal(head.classes_[proba.argmax(axis=1)], head.predict(U))
+
+    def test_a_rows_answer_is_its_own(self, data: Any) -> None:
+        X, y, U, _ = data
+        head = self.fitted(X, y)
+        alone = np.concatenate([head.predict_proba(row[None]) for row in U])
+        assert np.allclose(alone, head.predict_proba(U), rtol=1e-4, atol=1e-6)
 
     def test_probabilities_are_calibrated(self) -> None:
         X, y = blobs(4, 400, 32, spread=0.9)  # overlapping classes, so that certainty is wrong

@@ -339,7 +339,7 @@ def test_images_are_decoded_once_and_mapped_from_disk(
 
     images: Images = easy_images[0]
     first = pixels.decoded(images, (10, 12))
-    monkeypatch.setattr(pixels, "load_pixels", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(Images, "pixels", lambda *_: pytest.fail("decoded again"))
     again = pixels.decoded(images, (10, 12))
     assert isinstance(again.array, np.memmap)
     assert np.array_equal(first.take(images.ids), again.take(images.ids))

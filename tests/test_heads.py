@@ -18,6 +18,7 @@ from featcache import extract
 from featcache.errors import InvalidRequest
 from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head, search
 from heads.base import fit_temperature, row_space
+from heads.solver import minimise
 
 
 class TestLogisticHead(HeadContract):
@@ -93,6 +94,61 @@ def test_the_temperature_finds_the_scale_that_was_taken_away() -> None:
     weights = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     codes = np.array([generator.choice(5, p=w) for w in weights])
     assert fit_temperature(logits * 7, codes) == pytest.approx(7, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["logistic", "svm"])
+@pytest.mark.parametrize("width", [40, 400])  # fewer and more columns than rows
+def test_a_path_of_strengths_is_what_single_fits_give(name: str, width: int) -> None:
+    X, y = blobs(6, 40, width, spread=1.2)
+    train, test = np.arange(180), np.arange(180, 240)
+    values = [0.3, 0.0003, 0.01]
+    options = {"tol": 1e-7, "max_iter": 2000}
+    head = make_head(name, **options)
+    path = head.accuracy_path(X, y, train, test, values)
+    alone = [
+        make_head(name, C=value, tol=1e-7, max_iter=2000).fit(X[train], y[train])
+        for value in values
+    ]
+    assert path == pytest.approx([one.score(X[test], y[test]) for one in alone], abs=0.02)
+    assert len(set(path)) > 1
+    assert head.C == make_head(name).C
+
+
+def test_on_many_rows_one_held_out_fold_gives_the_temperature() -> None:
+    X, y = blobs(4, 1500, 16, spread=0.7)
+    few = LogisticHead().fit(X[:3990], y[:3990])
+    many = LogisticHead().fit(X, y)
+    assert many.temperature_ == pytest.approx(few.temperature_, rel=0.1)
+    assert many.score(X, y) == pytest.approx(few.score(X, y), abs=0.01)
+
+
+class TestSolver:
+    def test_a_narrow_valley_is_followed_to_its_end(self) -> None:
+        scales = np.geomspace(1, 1000, 50).astype(np.float32)
+        target = np.linspace(-1, 1, 50).astype(np.float32)
+
+        def valley(x: Any) -> tuple[float, Any]:
+            away = x - target
+            return float(0.5 * (scales * away**2).sum(dtype=np.float64)), scales * away
+
+        found, steps = minimise(valley, np.zeros(50, np.float32), 500, 1e-9)
+        assert np.allclose(found, target, atol=1e-3)
+        assert steps < 400
+
+    def test_it_stops_where_it_was_told_and_at_the_bottom(self) -> None:
+        def bowl(x: Any) -> tuple[float, Any]:
+            return float((x**2).sum()), 2 * x
+
+        assert minimise(bowl, np.full(3, 9, np.float32), 0, 1e-9)[1] == 0
+        found, steps = minimise(bowl, np.zeros(3, np.float32), 50, 1e-9)
+        assert (found.tolist(), steps) == ([0, 0, 0], 0)
+
+    def test_a_function_that_misleads_does_not_hang_it(self) -> None:
+        def liar(x: Any) -> tuple[float, Any]:
+            return float(x.sum()), -np.ones_like(x)  # the gradient points the wrong way
+
+        found, _ = minimise(liar, np.zeros(3, np.float32), 50, 1e-9)
+        assert found.tolist() == [0, 0, 0]
 
 
 def test_registry_suggests_near_names() -> None:

@@ -132,9 +132,13 @@ class FakeBackbone:
     """Block means of the pixels: a backbone that needs no library."""
 
     layer, pooling, width, weights_hash = "embedding", "none", 12, "ab" * 32
+    backend, on_accelerator = "none", False
 
     def __init__(self, request: Any) -> None:
         pass
+
+    def provenance(self) -> dict[str, str]:
+        return {}
 
     def embed(self, pixels: Any) -> Any:
         time.sleep(0.002)
@@ -172,7 +176,6 @@ def run(photos: Path, cache: Path) -> Any:
 
 def kill_extractions(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     featcache.request.Backbone = FakeBackbone  # type: ignore[misc, assignment]
-    featcache.extraction.provenance = lambda: {"engine": "fake"}  # type: ignore[assignment]
     featcache.maintenance.MANY_SMALL_SHARDS = 5
     photos = folder / "photos"
     for i in range(120):

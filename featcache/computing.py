@@ -1,0 +1,138 @@
+"""Decoding, the forward pass and the commits, each on threads of its own, side by side."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset import Dataset
+from .engines import Engine
+from .fileindex import Identified
+from .images import BadImage, Pixels, pixels_of, read_expected
+from .pipeline import Batch, batches
+from .progress import StageSeconds
+from .store import Store
+
+log = logging.getLogger("featcache")
+
+Item = tuple[int, str]  # position in the data set, and id of the row
+_IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images to compute, and what turns one into pixels."""
+
+    items: Sequence[Item]
+    dataset: Dataset
+    contents: Sequence[Identified]
+    image_size: tuple[int, int]
+    resize: str
+
+
+class Computation:
+    """Computes and commits rows; what is not usable is told with its reason.
+
+    Parameters
+    ----------
+    work : Work
+    engine : Engine
+    store : Store
+    bar : progress bar
+        Counts images whose fate is settled: committed, or found bad.
+
+    Attributes
+    ----------
+    bad : dict of str to BadImage
+        By id of the row.
+    seconds : StageSeconds
+    """
+
+    def __init__(self, work: Work, engine: Engine, store: Store, bar: Any) -> None:
+        self.work, self.engine, self.store, self._bar = work, engine, store, bar
+        self.bad: dict[str, BadImage] = {}
+        self.seconds = StageSeconds()
+        self._lock = threading.Lock()
+        self._versions = engine.provenance()
+        self._since = time.perf_counter()
+
+    def run(self, workers: int) -> None:
+        """Do all of it.
+
+        Raises
+        ------
+        StoreWriteError, OutOfMemory, InvalidRequest
+            Whatever stopped a stage. Batches that were computed are committed still.
+        KeyboardInterrupt
+            On Ctrl-C; the batch that is in the backbone is committed first.
+        """
+        stream = batches(self.work.items, self._load, self.engine.batch_size, workers)
+        with ExitStack() as stack:
+            committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
+            forward = ThreadPoolExecutor(1, "featcache-forward")
+            # Left in reverse: no more decoding, no further batch into the backbone, and
+            # then the commit of what has come out of it, also on Ctrl-C and on an error.
+            stack.callback(forward.shutdown, wait=True, cancel_futures=True)
+            stack.callback(stream.close)
+            pending: deque[Future[None]] = deque()
+            for batch in stream:
+                rows = forward.submit(self._forward, batch)
+                pending.append(committer.submit(self._commit, batch, rows))
+                if len(pending) > _IN_FLIGHT:
+                    pending.popleft().result()
+            while pending:
+                pending.popleft().result()
+
+    def _load(self, item: Item) -> Pixels:
+        position = item[0]
+        started = time.perf_counter()
+        content = str(self.work.contents[position].image_id)
+        data = read_expected(self.work.dataset.paths[position], content)
+        read = time.perf_counter()
+        try:
+            box = self.work.dataset.box(position)
+            return pixels_of(data, self.work.image_size, self.work.resize, box)
+        finally:
+            ended = time.perf_counter()
+            with self._lock:  # several threads decode
+                self.seconds.read += read - started
+                self.seconds.decode += ended - read
+
+    def _forward(self, batch: Batch[Item]) -> NDArray[np.float32] | None:
+        if not batch.items:
+            return None
+        started = time.perf_counter()
+        rows = self.engine.embed(batch.pixels)
+        self.seconds.forward += time.perf_counter() - started
+        return rows
+
+    def _commit(self, batch: Batch[Item], computed: Future[NDArray[np.float32] | None]) -> None:
+        self.bad.update({item[1]: failure for item, failure in batch.failures})
+        if computed.cancelled():
+            return
+        rows = computed.result()
+        if rows is not None:
+            self._append(rows, [item[1] for item in batch.items])
+        self._bar.update(len(batch.items) + len(batch.failures))
+
+    def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
+        sound = np.isfinite(rows).all(axis=1)
+        for i in np.flatnonzero(~sound):
+            self.bad[ids[i]] = BadImage("the backbone gives values for it that are not finite")
+        started = time.perf_counter()
+        about = {**self._versions, "seconds": f"{started - self._since:.6f}"}
+        self._since = started
+        if sound.any():
+            keep = np.flatnonzero(sound)
+            self.store.append(rows[keep], [ids[i] for i in keep], about)
+        self.seconds.write += time.perf_counter() - started

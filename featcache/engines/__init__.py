@@ -1,0 +1,232 @@
+"""How a frozen model is run: by Keras on any of its backends, or by OpenVINO.
+
+Which one it was is recorded beside the rows and is no part of the key: in float32 they
+agree to 1e-5, which is checked whenever a model is converted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backbone import Backbone
+from ..cachedir import engines_folder
+from ..errors import EngineUnavailable, InvalidRequest, OutOfMemory
+from ..request import Request
+from ..specs import ENGINES, BackboneSpec, content_key
+from . import openvino_runner as openvino
+from .keras_runner import KerasRunner
+from .openvino_runner import NotConvertible, OpenVINORunner
+from .sizes import ForwardSize, is_out_of_memory
+
+log = logging.getLogger("featcache")
+
+AGREEMENT = 1e-5
+# A conversion takes seconds: less work than this is done sooner without.
+_WORTH_CONVERTING = 100
+_WORTH_MEASURING = 1000
+_ACCELERATOR_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+class Runner(Protocol):
+    """What runs a model; `run` takes any number of images, `size` at a time."""
+
+    name: str
+    candidates: tuple[int, ...]
+    most: int
+
+    def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
+
+    def provenance(self) -> dict[str, str]:
+        """Return engine and versions."""
+
+
+class Engine:
+    """A frozen model, ready to run, with the number of images a pass that suits it.
+
+    Attributes
+    ----------
+    batch_size : int
+        Images to hand over, and to commit, together.
+    """
+
+    def __init__(self, runner: Runner, sizes: ForwardSize, batch_size: int) -> None:
+        self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
+
+    @property
+    def name(self) -> str:
+        """``"keras"`` or ``"openvino"``."""
+        return self._runner.name
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings (b, width), float32, of pixels (b, h, w, 3), uint8.
+
+        Raises
+        ------
+        OutOfMemory
+            If not even one image fits.
+        """
+        while True:
+            started = time.perf_counter()
+            size = self._sizes.current
+            try:
+                rows = self._runner.run(pixels, size)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self._sizes.halve():
+                    raise OutOfMemory(
+                        "The backbone does not fit the memory even with one image at a time. "
+                        "Close other programs, or choose a smaller backbone or image_size.",
+                        engine=self.name,
+                    ) from error
+                log.warning(
+                    "%d images at a time do not fit the memory; going on with %d.",
+                    size, self._sizes.current,
+                )  # fmt: skip
+                continue
+            if len(pixels) == self.batch_size:
+                self._sizes.record(len(pixels), time.perf_counter() - started)
+            return rows
+
+    def provenance(self) -> dict[str, str]:
+        """Return engine and versions, recorded beside the rows; no part of the key."""
+        return self._runner.provenance()
+
+
+def check_engine(name: str) -> None:
+    """Raise `InvalidRequest` unless `name` is one of `ENGINES`."""
+    if name not in ENGINES:
+        raise InvalidRequest(
+            f"engine={name!r} is not known; choose one of {', '.join(ENGINES)}.", received=name
+        )
+
+
+def stored_engine(
+    name: str,
+    request: Request,
+    spec: BackboneSpec,
+    cache: Path,
+    images: int,
+    batch_size: int | None,
+) -> Engine | None:
+    """Return an engine that needs no Keras: a model that was converted before; else None."""
+    if not _may_use_openvino(name, spec) or _may_have_accelerator(name):
+        return None
+    try:
+        runner = OpenVINORunner(
+            converted_folder(cache, spec), spec.image_size, request.preprocessing, spec.precision
+        )
+    except NotConvertible as reason:
+        log.debug("%s: %s", spec.backbone, reason)
+        return None
+    return _engine(runner, spec, cache, images, batch_size)
+
+
+def make_engine(
+    name: str,
+    backbone: Backbone,
+    request: Request,
+    spec: BackboneSpec,
+    cache: Path,
+    images: int,
+    batch_size: int | None,
+) -> Engine:
+    """Return an engine for a backbone that was built; convert it if that is worth it.
+
+    Raises
+    ------
+    EngineUnavailable
+        If OpenVINO was asked for and cannot do it, or TensorFlow was and is not in use.
+    """
+    if name == "tensorflow" and backbone.backend != "tensorflow":
+        raise EngineUnavailable(
+            f"engine='tensorflow' was asked for, but Keras runs on {backbone.backend}. Unset "
+            "KERAS_BACKEND, or take engine='keras'.",
+            received=name,
+        )
+    wanted = name == "openvino" or (images >= _WORTH_CONVERTING and not backbone.on_accelerator)
+    if _may_use_openvino(name, spec) and wanted:
+        try:
+            runner = _converted(backbone, request, spec, cache)
+            return _engine(runner, spec, cache, images, batch_size)
+        except NotConvertible as reason:
+            if name == "openvino":
+                raise EngineUnavailable(
+                    f"OpenVINO cannot run {request.name}: {reason}. Leave engine= out to run it "
+                    "with Keras.",
+                    received=name,
+                ) from reason
+            log.info("%s: OpenVINO cannot run it (%s); Keras does.", request.name, reason)
+    return _engine(KerasRunner(backbone), spec, cache, images, batch_size)
+
+
+def converted_folder(cache: Path, spec: BackboneSpec) -> Path:
+    """Return where the converted model of a spec is kept; specs of one network share it."""
+    network = ("backbone", "layer", "weights", "pooling", "image_size")
+    parts = {name: value for name, value in spec.components().items() if name in network}
+    return engines_folder(cache) / f"{spec.backbone}-{content_key(parts)[:16]}"
+
+
+def _converted(
+    backbone: Backbone, request: Request, spec: BackboneSpec, cache: Path
+) -> OpenVINORunner:
+    """Convert, and compare with Keras on a few images before a row is trusted to it."""
+    folder = converted_folder(cache, spec)
+    log.info("%s: converting for OpenVINO, once", request.name)
+    openvino.convert(backbone, folder)
+    plain = OpenVINORunner(folder, spec.image_size, request.preprocessing, "float32")
+    shape = (4, *spec.image_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    expected = backbone.embed_in("float32", pixels)
+    error = np.abs(plain.run(pixels, 4) - expected).max() / max(np.abs(expected).max(), 1e-30)
+    if not error <= AGREEMENT:
+        openvino.discard(folder)
+        raise NotConvertible(f"its embeddings differ from Keras' by {error:.1e}")
+    if spec.precision == "float32":
+        return plain
+    return OpenVINORunner(folder, spec.image_size, request.preprocessing, spec.precision)
+
+
+def _may_use_openvino(name: str, spec: BackboneSpec) -> bool:
+    if name not in ("auto", "openvino"):
+        return False
+    reason = None
+    if not openvino.is_installed():
+        reason = "it is not installed: pip install 'featcache[openvino]'"
+    elif not openvino.supports(spec.precision):
+        reason = f"this processor has no {spec.precision}"
+    if reason and name == "openvino":
+        raise EngineUnavailable(f"OpenVINO cannot be used: {reason}.", received=name)
+    return reason is None
+
+
+def _may_have_accelerator(name: str) -> bool:
+    """Tell from device files alone; asking the backend would mean importing it."""
+    if name == "openvino":
+        return False
+    metal = platform.system() == "Darwin"
+    return metal or any(os.path.exists(path) for path in _ACCELERATOR_FILES)
+
+
+def _engine(
+    runner: Runner, spec: BackboneSpec, cache: Path, images: int, batch_size: int | None
+) -> Engine:
+    if batch_size is not None:
+        return Engine(runner, ForwardSize([min(batch_size, runner.most)]), batch_size)
+    machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
+    parts = {"key": spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
+    memo = engines_folder(cache) / f"batch-{content_key(parts)[:32]}.json"
+    worth = images >= _WORTH_MEASURING
+    candidates = runner.candidates if worth else runner.candidates[1:2]
+    return Engine(
+        runner, ForwardSize(candidates, memo if worth or memo.exists() else None), runner.most
+    )

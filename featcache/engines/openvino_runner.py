@@ -1,0 +1,219 @@
+"""The model as OpenVINO runs it on a processor. This package's only door to OpenVINO.
+
+Keras hands its graph over as a SavedModel; OpenVINO reads it, and the result is kept in one
+folder of the cache, sealed by checksums. Loading that takes neither Keras nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import uuid
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import preprocessing
+from ..atomic import TEMPORARY_PREFIX, make_folder, sync_folder, write_atomic
+from ..backbone import Backbone
+from ..hashes import file_hash
+
+_FILES = ("model.xml", "model.bin")
+_SEAL = "seal.json"
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class NotConvertible(Exception):
+    """A model cannot be run by OpenVINO; the message says why."""
+
+
+def is_installed() -> bool:
+    """Tell whether OpenVINO is there, without importing it."""
+    return util.find_spec("openvino") is not None
+
+
+@functools.cache
+def supports(precision: str) -> bool:
+    """Tell whether this processor has the arithmetic; without, OpenVINO would not use it."""
+    if precision == "float32":
+        return True
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINORunner:
+    """A converted model, compiled for this processor.
+
+    A batch is cut into passes of a fixed size, which run beside each other: one thread for
+    each pass keeps its layers in the nearest cache, where all threads in one pass would
+    wait for each other at every layer.
+
+    Parameters
+    ----------
+    folder : Path
+        As `convert` made it.
+    image_size : (int, int)
+    rule : str or callable
+        How pixels are prepared. Named rules become part of the compiled model.
+    precision : {"float32", "bfloat16"}
+
+    Raises
+    ------
+    NotConvertible
+        If the files are not those that were written, or OpenVINO refuses them.
+    """
+
+    name = "openvino"
+    candidates: tuple[int, ...] = (4, 8, 16)
+    most = 32
+
+    def __init__(
+        self, folder: Path, image_size: tuple[int, int], rule: preprocessing.Rule, precision: str
+    ) -> None:
+        check_seal(folder)
+        self._folder, self._image_size = folder, image_size
+        self._rule, self._precision = rule, precision
+        self._queue: Any = None
+        self._size = 0
+        with _refusals():
+            self._compile(self.candidates[0])
+
+    def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
+        """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images a pass."""
+        if size != self._size:
+            self._compile(size)
+        if callable(self._rule):
+            pixels = preprocessing.apply(self._rule, pixels)  # type: ignore[assignment]
+        rows = np.empty((len(pixels), self.width), np.float32)
+        failures: list[BaseException] = []
+
+        def keep(request: Any, start: int) -> None:
+            try:
+                stop = min(start + size, len(rows))
+                rows[start:stop] = request.get_output_tensor(0).data[: stop - start]
+            except BaseException as error:  # would be lost in OpenVINO's own thread
+                failures.append(error)
+
+        self._queue.set_callback(keep)
+        for start in range(0, len(pixels), size):
+            self._queue.start_async([_filled(pixels[start : start + size], size)], start)
+        self._queue.wait_all()
+        if failures:
+            raise failures[0]
+        return rows
+
+    def provenance(self) -> dict[str, str]:
+        """Return engine and versions, recorded beside the rows; no part of the key."""
+        packages = ["openvino", "numpy", "Pillow", "h5py"]
+        return {"engine": self.name, **{name: metadata.version(name) for name in packages}}
+
+    def _compile(self, size: int) -> None:
+        import openvino
+
+        self._queue = None  # two compiled models at once would take twice the memory
+        model = _core().read_model(self._folder / _FILES[0])
+        model = _with_preprocessing(model, self._rule)
+        model.reshape([size, *self._image_size, 3])
+        options = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+        }
+        compiled = _core().compile_model(model, "CPU", options)
+        self.width = int(compiled.outputs[0].shape[1])
+        beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._queue = openvino.AsyncInferQueue(compiled, beside)
+        self._size = size
+
+
+def convert(backbone: Backbone, folder: Path) -> None:
+    """Convert a backbone and keep it as `folder`, whole or not at all.
+
+    Raises
+    ------
+    NotConvertible
+        If Keras cannot export it, OpenVINO cannot read it, or the disk refuses.
+    """
+    make_folder(folder.parent)
+    work = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        with _refusals():
+            work.mkdir()
+            backbone.export(work / "saved")
+            import openvino
+
+            model = _core().read_model(work / "saved")
+            openvino.save_model(model, work / _FILES[0], compress_to_fp16=False)
+            del model  # it maps the files that go now
+            shutil.rmtree(work / "saved")
+            seal = {name: file_hash(work / name) for name in _FILES}
+            write_atomic(work / _SEAL, json.dumps(seal).encode(), what="a converted model")
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder)  # a damaged one
+            work.rename(folder)
+            sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check_seal(folder: Path) -> None:
+    """Raise `NotConvertible` unless the files are there, and those that were written."""
+    try:
+        seal = json.loads((folder / _SEAL).read_bytes())
+        sound = all(seal[name] == file_hash(folder / name) for name in _FILES)
+    except FileNotFoundError as error:
+        raise NotConvertible("it was not converted yet") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotConvertible(f"the converted model cannot be read ({error})") from error
+    if not sound:
+        raise NotConvertible("the converted model is not the one that was written")
+
+
+def discard(folder: Path) -> None:
+    """Remove a converted model."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
+def _with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
+    """Put a named rule before the model, so that bytes go in and no copy is made of them."""
+    if callable(rule):
+        return model
+    from openvino import Layout, Type
+    from openvino.preprocess import PrePostProcessor
+
+    affine = preprocessing.AFFINE[rule]
+    processor = PrePostProcessor(model)
+    pixels = processor.input()
+    pixels.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
+    steps = pixels.preprocess().convert_element_type(Type.f32)
+    if affine.reverse:
+        steps = steps.reverse_channels()
+    steps.mean(list(affine.mean)).scale(list(affine.scale))
+    return processor.build()
+
+
+def _filled(pixels: NDArray[Any], size: int) -> NDArray[Any]:
+    if len(pixels) == size:
+        return pixels
+    filler = np.zeros((size - len(pixels), *pixels.shape[1:]), pixels.dtype)
+    return np.concatenate([pixels, filler])
+
+
+@contextlib.contextmanager
+def _refusals() -> Any:
+    """Turn whatever Keras, TensorFlow or OpenVINO raise for a model into `NotConvertible`."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        raise NotConvertible(text.split("\n")[0][:300]) from error
