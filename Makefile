@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-browser check bench bench-smoke bench-memory bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-browser check bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -51,8 +51,8 @@ bench-smoke: $(READY)  ## the reference networks and fine-tunes on few drawn dog
 	  --heads logistic,dense --finetune vgg19-frozen --finetune resnet50-40 \
 	  --finetune inception_resnet_v2-80 --epochs 2 --weights $(WEIGHTS) --report results/smoke
 
-bench-memory: $(READY)  ## peak memory of extraction against the number of images
-	$(BIN)/python -m bench.perf.memory
+bench-perf: $(READY)  ## speed against peers and limits, side by side (an hour)
+	$(BIN)/python -m bench.perf $(ARGS)
 
 bench-dogs-size: $(READY)  ## 20,520 drawn photos of 120 breeds through every stage
 	$(BIN)/python -m bench.perf.dogs_size

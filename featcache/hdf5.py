@@ -23,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreCorrupt, StoreFormatError
+from .rowfiles import Layout
+from .shards import corrupt
 
 FORMAT_VERSION = 1
 ID_BYTES = 32
 _CHUNK_BYTES = 64 * 1024
 _FLETCHER32 = 3
+_SUM_BYTES = 4  # which that filter adds to each chunk
 _DATASETS = ("embeddings", "image_id", "view")
 _KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
 
@@ -42,8 +45,8 @@ class ShardHead:
         Content ids as raw bytes.
     views : ndarray (n,), int32
         View number of each row; 0 is the plain image.
-    width : int
-        Length of an embedding.
+    layout : Layout
+        Where the rows lie in the file, and their width.
     components : dict
         The spec under which the rows were computed.
     seconds : float
@@ -52,9 +55,14 @@ class ShardHead:
 
     image_ids: NDArray[np.uint8]
     views: NDArray[np.int32]
-    width: int
+    layout: Layout
     components: dict[str, Any]
     seconds: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self.layout.width
 
 
 def encode_shard(
@@ -231,9 +239,27 @@ class ShardReader(_CheckedFile):
         if not isinstance(components, dict):
             raise corrupt(self.path, "its spec is not a record")
         seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
-        return ShardHead(
-            ids[()], views[()].astype(np.int32), int(data.shape[1]), components, seconds
-        )
+        layout = self._layout(data)
+        return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
+
+    def _layout(self, data: Any) -> Layout:
+        """Find each chunk of rows, and make sure that it lies whole in the file."""
+        rows, width = data.shape
+        per_chunk = data.chunks[0]
+        if data.chunks[1] != width:
+            raise corrupt(self.path, "its rows are cut into columns")
+        found: list[Any] = []
+        data.id.chunk_iter(found.append)
+        size = 4 * per_chunk * width + _SUM_BYTES
+        end = self._file.id.get_filesize() - size
+        offsets = np.full(-(-rows // per_chunk), -1, np.int64)
+        for chunk in found:
+            if chunk.size != size or chunk.filter_mask or not 0 <= chunk.byte_offset <= end:
+                raise corrupt(self.path, "a part of its rows lies outside the file")
+            offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
+        if (offsets < 0).any():
+            raise corrupt(self.path, "a part of its rows was never written")
+        return Layout(offsets, per_chunk, width)
 
 
 def write_pack(
@@ -321,16 +347,6 @@ class PackReader(_CheckedFile):
             sum_.update(rows.tobytes())
         if sum_.hexdigest() != self._file.attrs["sha256"]:
             raise corrupt(self.path, "its rows are not those that were written")
-
-
-def corrupt(path: Path, reason: str) -> StoreCorrupt:
-    """Make the error for a shard that cannot be used, with what to do about it."""
-    return StoreCorrupt(
-        f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` sets it "
-        "aside; the next extraction then computes only its rows anew.",
-        path=path,
-        reason=reason,
-    )
 
 
 def _first_line(error: BaseException) -> str:

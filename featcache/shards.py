@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import StoreCorrupt
+from .hashes import file_hash
 
 _NAME = re.compile(
     r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
@@ -37,10 +39,16 @@ def check_bytes(path: Path) -> Damage | None:
     match = _NAME.fullmatch(path.name)
     if match is None:
         return Damage(path.name, 0, "its name is not that of a shard")
-    sum_ = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sum_.update(block)
-    if sum_.hexdigest() != match["sha"]:
+    if file_hash(path) != match["sha"]:
         return Damage(path.name, int(match["rows"]), "its SHA-256 is not the one in its name")
     return None
+
+
+def corrupt(path: Path, reason: str) -> StoreCorrupt:
+    """Make the error for a shard that cannot be used, with what to do about it."""
+    return StoreCorrupt(
+        f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` sets it "
+        "aside; the next extraction then computes only its rows anew.",
+        path=path,
+        reason=reason,
+    )

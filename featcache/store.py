@@ -25,7 +25,7 @@ from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, Sto
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
-from .openshards import OpenShards
+from .rowfiles import RowFiles
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
 from .shards import Damage
 from .specs import BackboneSpec
@@ -69,7 +69,7 @@ class Store:
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
         self._heads: dict[str, hdf5.ShardHead] = {}
-        self._open = OpenShards(self.folder)
+        self._files = RowFiles(self.folder)
         self._lock = threading.RLock()
         self.refresh()
 
@@ -158,7 +158,7 @@ class Store:
                 if name not in present
             ]
             heads = {name: head for name in names if (head := self._head(name)) is not None}
-            self._open.keep(heads)
+            self._files.forget(heads)
             self._heads = heads
             self._names = list(heads)
             self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
@@ -218,9 +218,12 @@ class Store:
 
     def _gather(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
         result = np.empty((len(shard), self.width), np.float32)
-        for number in np.unique(shard):
-            here = np.flatnonzero(shard == number)
-            result[here] = self._open.get(self._names[number]).rows(row[here])
+        order = np.argsort(shard, kind="stable")
+        numbers, firsts = np.unique(shard[order], return_index=True)
+        self._files.check([self._names[number] for number in numbers])
+        for number, here in zip(numbers, np.split(order, firsts[1:]), strict=True):
+            name = self._names[number]
+            result[here] = self._files.read(name, self._heads[name].layout, row[here])
         return result
 
     def _head(self, name: str) -> hdf5.ShardHead | None:
@@ -339,6 +342,6 @@ class Store:
             self._manifest.write(self.folder)
 
     def close(self) -> None:
-        """Close the open shards; the store can go on being used."""
+        """Forget what was checked; the store can go on being used."""
         with self._lock:
-            self._open.keep(())
+            self._files.forget({})

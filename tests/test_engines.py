@@ -243,6 +243,9 @@ class Runner:
     def provenance(self) -> dict[str, str]:
         return {}
 
+    def size_within(self, batch_size: int) -> int:
+        return batch_size
+
 
 class FakeXlaError(RuntimeError):
     pass

@@ -1,8 +1,4 @@
-"""Peak memory of an extraction does not grow with the number of images: measured.
-
-Draws small images, extracts 1,000 and then 10,000 of them in processes of their own, and
-prints the largest resident size of each. `python -m bench.perf.memory --help`.
-"""
+"""Peak memory of an extraction does not grow with the number of images: measured."""
 
 from __future__ import annotations
 
@@ -12,33 +8,58 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from featcache.datasets import drawn_dogs
+from .extraction import draw
 
 _CHILD = """
 import json, resource, sys, featcache
-features = featcache.extract("mobilenet", sys.argv[1], weights="random", image_size=64,
-                             cache_dir=sys.argv[2], progress=False)
+features = featcache.extract(sys.argv[3], sys.argv[1], weights="random", batch_size=32,
+                             engine=sys.argv[4], cache_dir=sys.argv[2], progress=False)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"images": len(features), "peak": peak, "seconds": features.summary.seconds}))
 """
+_CASES = (("resnet50", "keras", (100, 500)), ("resnet50", "openvino", (100, 500)),
+          ("pocket", "openvino", (1000, 10000)))  # fmt: skip
 
 
-def main() -> int:
-    """Run the measurement and print a table."""
-    parser = argparse.ArgumentParser(description="peak memory of extraction by number of images")
-    parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000])
-    counts = parser.parse_args().images
-    print(f"{'images':>8} {'peak MiB':>9} {'seconds':>8}")
-    for count in counts:
-        with tempfile.TemporaryDirectory(prefix="featcache-memory-") as folder:
-            drawn_dogs(10, count // 10, image_size=64, folder=Path(folder) / "dogs", workers=2)
-            command = [sys.executable, "-c", _CHILD, f"{folder}/dogs", f"{folder}/cache"]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-        record = json.loads(done.stdout)
-        print(f"{record['images']:>8} {record['peak'] / 2**20:>9.0f} {record['seconds']:>8.1f}")
-    return 0
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the largest resident size by backbone, engine and number of images."""
+    found = []
+    for backbone, engine, counts in _CASES:
+        for count in counts:
+            photos = draw(options.folder, max(20, round(count * options.scale)))
+            with tempfile.TemporaryDirectory(prefix="featcache-perf-") as cache:
+                for converted in (False, True) if engine == "openvino" else (False,):
+                    record = _run(photos, Path(cache), backbone, engine, fresh=converted)
+                    found.append({
+                        "backbone": backbone, "engine": engine, "converted": converted, **record,
+                    })  # fmt: skip
+    return found
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(photos: Path, cache: Path, backbone: str, engine: str, *, fresh: bool) -> dict[str, Any]:
+    if fresh:  # all rows anew, with the model that was converted before
+        (cache / "stores").rename(cache / "before")
+    command = [sys.executable, "-c", _CHILD, str(photos), str(cache), backbone, engine]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def describe(records: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = [
+        "Largest resident size of the process, batches of 32. A first run with OpenVINO holds "
+        "TensorFlow as well, to convert the model. Target: flat, and under 1.5 GB with ResNet50.",
+        "",
+        "| backbone | engine | images | peak, MiB | seconds |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for record in records:
+        engine = record["engine"] + (", converted before" if record["converted"] else "")
+        lines.append(
+            f"| {record['backbone']} | {engine} | {record['images']:,} | "
+            f"{record['peak'] / 2**20:,.0f} | {record['seconds']:.1f} |"
+        )
+    return "\n".join(lines)

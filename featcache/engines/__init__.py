@@ -42,6 +42,9 @@ class Runner(Protocol):
     candidates: tuple[int, ...]
     most: int
 
+    def size_within(self, batch_size: int) -> int:
+        """Return how many images a pass should take of a batch of the user's size."""
+
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
 
@@ -221,7 +224,7 @@ def _engine(
     runner: Runner, spec: BackboneSpec, cache: Path, images: int, batch_size: int | None
 ) -> Engine:
     if batch_size is not None:
-        return Engine(runner, ForwardSize([min(batch_size, runner.most)]), batch_size)
+        return Engine(runner, ForwardSize([runner.size_within(batch_size)]), batch_size)
     machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
     parts = {"key": spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
     memo = engines_folder(cache) / f"batch-{content_key(parts)[:32]}.json"

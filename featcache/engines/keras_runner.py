@@ -31,6 +31,10 @@ class KerasRunner:
         )
         self.most = max(self.candidates)
 
+    def size_within(self, batch_size: int) -> int:
+        """Return how many images a pass should take of a batch of the user's size."""
+        return batch_size
+
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images at a time."""
         starts = range(0, len(pixels), size)

@@ -1,0 +1,86 @@
+"""All measurements side by side: `python -m bench.perf --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+from featcache.cachedir import cache_folder
+
+from . import extraction, heads, hits, memory, pipeline, rows
+from .timing import machine
+
+SECTIONS: dict[str, tuple[str, ModuleType]] = {
+    "extraction": ("End to end, against others", extraction),
+    "pipeline": ("Overlap of the stages", pipeline),
+    "hits": ("Hits", hits),
+    "rows": ("A million rows", rows),
+    "heads": ("Heads", heads),
+    "memory": ("Memory of extraction", memory),
+}
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main() -> int:
+    """Measure what was asked for, and write the report of all that was ever measured here."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.perf",
+        description="Measure featcache against its peers and its limits, as ratios in one run. "
+        "About an hour on two cores; --scale 0.1 shows in minutes that it works.",
+    )
+    add = parser.add_argument
+    add("sections", nargs="*", metavar="SECTION", help=f"default: all of {', '.join(SECTIONS)}")
+    add("--repeats", type=int, default=5, help="measurements of each (default 5)")
+    add("--scale", type=float, default=1.0, help="share of the images and rows (default 1)")
+    add("--backbones", nargs="+", help="of the section 'extraction' (default: four)")
+    add("--peers-python", help="an interpreter that has thingsvision and embetter")
+    add("--folder", type=Path, help="for pictures; kept (default: perf in the cache folder)")
+    add("--out", type=Path, default=Path("results/perf"), help="records (default results/perf)")
+    options = parser.parse_args()
+    options.folder = options.folder or cache_folder() / "perf"
+    options.folder.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    unknown = set(options.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no section {sorted(unknown)[0]!r}; choose from {', '.join(SECTIONS)}")
+    for name in options.sections or SECTIONS:
+        started = time.perf_counter()
+        print(f"{name} ...", file=sys.stderr)
+        records = SECTIONS[name][1].measure(options)
+        record = {"machine": machine(), "records": records, "scale": options.scale}
+        (options.out / f"{name}.json").write_text(json.dumps(record, indent=1))
+        print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    text = report(options.out)
+    target = RESULTS if options.scale == 1 else options.out / "RESULTS.md"
+    target.write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def report(folder: Path) -> str:
+    """Return what the records in a folder say, in Markdown."""
+    parts = [
+        "# Speed, measured side by side",
+        "Written by `make bench-perf`; every figure was measured by it. The ratios are what "
+        "counts: machines differ, and so do their moods.",
+    ]
+    described = None
+    for name, (title, module) in SECTIONS.items():
+        file = folder / f"{name}.json"
+        if not file.is_file():
+            continue
+        record = json.loads(file.read_text())
+        if record["machine"] != described:
+            described = record["machine"]
+            parts.append("\n".join(f"- {key}: {value}" for key, value in described.items()))
+        scale = "" if record["scale"] == 1 else f" (at {record['scale']} of the size)"
+        parts += [f"## {title}{scale}", module.describe(record["records"])]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

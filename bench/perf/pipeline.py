@@ -1,0 +1,110 @@
+"""How well decoding, the forward pass and the commits overlap, and what a start-up costs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featcache
+from featcache.computing import Computation, Work
+from featcache.engines import stored_engine
+from featcache.images import load_pixels
+from featcache.pipeline import batches, default_workers
+from featcache.preparation import Source, prepare
+from featcache.progress import progress_bar
+from featcache.request import make_request
+from featcache.store import Store
+
+from .extraction import draw
+from .timing import in_turns, median, spread
+
+CASES = (("resnet50", "float32"), ("resnet50", "bfloat16"), ("mobilenet_v2", "bfloat16"))
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return seconds of decoding alone, the forward pass alone, and all of it together."""
+    photos = draw(options.folder, max(40, round(480 * options.scale)))
+    with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
+        return [_case(*case, photos, Path(folder), options.repeats) for case in CASES]
+
+
+def _case(backbone: str, precision: str, photos: Path, cache: Path, repeats: int) -> dict[str, Any]:
+    few = sorted(photos.rglob("*.jpg"))[:2]
+    featcache.extract(  # converts the model
+        backbone, [str(path) for path in few], weights="random", engine="openvino",
+        precision=precision, cache_dir=cache, progress=False,
+    )  # fmt: skip
+    request = make_request(backbone, weights="random", precision=precision)
+    source = Source(str(photos), None, None, 0.0)
+    job = prepare(request, source, cache, None, False, False)
+    spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()
+    engine = stored_engine("openvino", request, spec, cache, count, None)
+    assert engine is not None
+    contents = [str(file.image_id) for file in job.contents]
+    paths, how = job.dataset.paths, request.resize
+
+    def decode() -> None:
+        for batch in batches(
+            range(count), lambda i: load_pixels(paths[i], spec.image_size, how, contents[i]), 32,
+            workers,
+        ):  # fmt: skip
+            assert len(batch.items)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, *spec.image_size, 3), np.uint8)
+
+    def forward() -> None:
+        for start in range(0, count, 32):
+            engine.embed(pixels[: min(32, count - start)])
+
+    def together() -> None:
+        target = cache / "together"
+        shutil.rmtree(target, ignore_errors=True)
+        store = Store.create(target, spec, job.resolved.width)
+        work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, how)
+        with progress_bar(count, "", "images", False) as bar:
+            Computation(work, engine, store, bar).run(workers)
+
+    stages = {"decode": decode, "forward": forward, "together": together}
+    for stage in stages.values():
+        stage()
+    seconds = in_turns({name: _timed(stage) for name, stage in stages.items()}, repeats)
+    return {
+        "backbone": backbone, "precision": precision, "photos": count, "seconds": seconds,
+    }  # fmt: skip
+
+
+def _timed(stage: Callable[[], None]) -> Callable[[], float]:
+    def timed() -> float:
+        started = time.perf_counter()
+        stage()
+        return time.perf_counter() - started
+
+    return timed
+
+
+def describe(records: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown."""
+    lines = [
+        f"Decoding and the forward pass share {os.cpu_count()} cores, so that together they do "
+        "at most 1 / (1/decode + 1/forward) images/s. Target: 0.95 of that, commits included.",
+        "",
+        "| backbone | precision | decode alone | forward alone | end to end | of the possible |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for record in records:
+        rates = {k: [record["photos"] / s for s in v] for k, v in record["seconds"].items()}
+        possible = 1 / (1 / median(rates["decode"]) + 1 / median(rates["forward"]))
+        shown = " | ".join(spread(rates[name]) for name in ("decode", "forward", "together"))
+        lines.append(
+            f"| {record['backbone']} | {record['precision']} | {shown} | "
+            f"{median(rates['together']) / possible:.2f} |"
+        )
+    return "\n".join(lines)

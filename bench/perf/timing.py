@@ -1,0 +1,75 @@
+"""Side-by-side measurements: in turns, in one run, with medians and a word on the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from importlib import metadata
+
+
+def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Run actions one after the other, again and again, every other round in reverse.
+
+    What slows the machine for a while then slows all of them.
+
+    Parameters
+    ----------
+    actions : mapping of str to callable
+        Each returns its own measurement.
+    repeats : int
+
+    Returns
+    -------
+    dict of str to list of float
+        `repeats` measurements of each.
+    """
+    found: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(repeats):
+        for name in list(actions)[:: -1 if turn % 2 else 1]:
+            found[name].append(actions[name]())
+    return found
+
+
+def median(values: list[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
+def spread(values: list[float]) -> str:
+    """Return the median, and the least and the largest value."""
+    return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def machine() -> dict[str, str]:
+    """Describe processor, memory, system and versions."""
+    packages = ("tensorflow", "keras", "openvino", "h5py", "scikit-learn", "lightgbm", "numpy")
+    versions = []
+    for name in packages:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "packages": ", ".join(versions),
+        "accelerator": "none",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = {
+        line.split(":")[0].strip(): line.split(":")[-1].strip() for line in lines if ":" in line
+    }
+    flags = found.get("flags", "").split()
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    extras = [flag for flag in known if flag in flags]
+    return f"{found.get('model name', platform.machine())} with {', '.join(extras) or 'no AVX2'}"

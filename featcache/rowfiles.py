@@ -1,0 +1,117 @@
+"""Rows read straight from shards whose every byte was found to be the committed one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .images import FileState, file_state
+from .shards import check_bytes, corrupt
+
+_THREADS = 4
+_ROW_TYPE = np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a shard's rows lie in its file.
+
+    Attributes
+    ----------
+    offsets : ndarray (chunks,), int64
+        First byte of each chunk of rows.
+    rows_per_chunk, width : int
+    """
+
+    offsets: NDArray[np.int64]
+    rows_per_chunk: int
+    width: int
+
+
+class RowFiles:
+    """The shards of a folder, for reading.
+
+    The SHA-256 of a shard is compared with the one in its name before its first row is
+    read, and again whenever the file's size, times or inode have changed since. From then on
+    a row is so many bytes at a known place: no library has to be asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sound: dict[str, FileState] = {}
+
+    def check(self, names: Sequence[str]) -> None:
+        """Make sure of some shards, several at a time.
+
+        Raises
+        ------
+        StoreCorrupt
+            If the bytes of one are not those that were committed.
+        FileNotFoundError
+            If one is gone: merged into a larger one, perhaps.
+        """
+        unsure = [name for name in names if self._sound.get(name) != self._state(name)]
+        if len(unsure) < 2:
+            for name in unsure:
+                self._check_one(name)
+            return
+        with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
+            list(pool.map(self._check_one, unsure))
+
+    def read(self, name: str, layout: Layout, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows of a shard that `check` was called for.
+
+        Parameters
+        ----------
+        wanted : ndarray (n,), int64
+            In any order, repeats allowed.
+
+        Returns
+        -------
+        ndarray (n, width), float32
+        """
+        rows, back = np.unique(wanted, return_inverse=True)
+        found = np.empty((len(rows), layout.width), _ROW_TYPE)
+        chunk = rows // layout.rows_per_chunk
+        within = rows % layout.rows_per_chunk
+        places = layout.offsets[chunk] + within * found.strides[0]
+        ends = np.flatnonzero(np.diff(places) != found.strides[0]) + 1
+        starts = [0, *ends.tolist(), len(rows)]
+        path = self._folder / name
+        with open(path, "rb", buffering=0) as file:
+            for first, last in pairwise(starts):
+                file.seek(int(places[first]))
+                self._fill(file, found[first:last], path)
+        if len(rows) == len(wanted) and (back == np.arange(len(back))).all():
+            return found
+        return found[back]
+
+    def forget(self, names: Mapping[str, object]) -> None:
+        """Keep only what is known of these shards."""
+        self._sound = {name: state for name, state in self._sound.items() if name in names}
+
+    def _check_one(self, name: str) -> None:
+        before = self._state(name)
+        damage = check_bytes(self._folder / name)
+        if damage is not None:
+            raise corrupt(self._folder / name, damage.reason)
+        self._sound[name] = before
+
+    def _state(self, name: str) -> FileState:
+        return file_state((self._folder / name).stat())
+
+    @staticmethod
+    def _fill(file: FileIO, rows: NDArray[np.float32], path: Path) -> None:
+        view = rows.data.cast("B")
+        while view:  # a raw read may be short
+            count = file.readinto(view)
+            if not count:
+                raise corrupt(path, "it is shorter than it was")
+            view = view[count:]
