@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from . import pocket, preprocessing
 from .architecture import all_layers, layer_names
 from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
+from .hdf5 import foreign_reason
 from .specs import POOLINGS, Recipe
 
 if TYPE_CHECKING:
@@ -213,6 +214,13 @@ def _load(model: Any, request: Request) -> None:
     if path is not None and path.suffix == ".npz":
         pocket.set_weights(model, pocket.read_weights(path))
         return
+    reason = foreign_reason(Path(str(path)))
+    if reason is not None:
+        raise WeightsMismatch(
+            f"The weights in {path} are not loaded: {reason}. Fetch the file anew from where it "
+            "is published.",
+            file=path,
+        )
     try:
         model.load_weights(path)
     except Exception as error:  # Keras and HDF5 raise many kinds

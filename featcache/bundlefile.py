@@ -157,6 +157,7 @@ def _record(head: dict[str, Any]) -> dict[str, Any]:
     record = {name: head[name] for name in ("spec", "arguments", "metrics", "about")}
     if not all(isinstance(value, dict) for value in record.values()):
         raise ValueError("a part of it is not a table")
+    record["arguments"].setdefault("precision", "float32")  # before there was a choice
     if set(record["arguments"]) != _ARGUMENTS:
         raise ValueError("its arguments are not those of an extraction")
     if not all(type(value) in (int, float) for value in record["metrics"].values()):

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .cachedir import stores_folder
+from .cachedir import engines_folder, stores_folder
+from .engines import converted_folder
 from .errors import InvalidRequest, StoreError
 from .lease import lease
 from .maintenance import read_shard, remove_shards
 from .manifest import NAME as MANIFEST_NAME
+from .manifest import find_stores
 from .rowindex import unpack_ids
 from .store import Store
 
@@ -33,7 +35,7 @@ class Removal:
     Attributes
     ----------
     name : str
-        The store's folder.
+        The folder of the store, or of the converted model.
     rows : int
     bytes : int
         That are freed; for rows of a store that stays, about so many.
@@ -104,6 +106,8 @@ def collect(
         for path, _, _ in stores:
             if path.name not in gone:
                 removed += _rows(path, keep_ids, dry_run)
+    if names is None:
+        removed += _conversions(cache, gone, dry_run)
     return removed
 
 
@@ -146,6 +150,23 @@ def _whole_stores(
         if dry_run or _remove(path):
             removed.append(Removal(path.name, rows, size, reason))
             total -= size
+    return removed
+
+
+def _conversions(cache: Path, gone: Collection[str], dry_run: bool) -> list[Removal]:
+    """Remove models that were converted for stores of which none is left."""
+    stores = find_stores(stores_folder(cache))
+    needed = {converted_folder(cache, m.spec) for path, m in stores if path.name not in gone}
+    removed = []
+    for path in sorted(engines_folder(cache).glob("*")):
+        with contextlib.suppress(OSError):
+            # A young one may wait for the store that its extraction is about to make.
+            if not path.is_dir() or path in needed or _busy(path):
+                continue
+            size = sum(file.stat().st_size for file in path.iterdir())
+            if not dry_run:
+                shutil.rmtree(path)
+            removed.append(Removal(path.name, 0, size, "a converted model that no store needs"))
     return removed
 
 

@@ -167,10 +167,10 @@ def _engine(
 ) -> tuple[Preparation, Engine]:
     """Choose what runs the backbone; build the backbone only if that needs it."""
     spec, request, count = job.resolved.spec, job.resolved.request, len(job.plan.compute)
+    engine = stored_engine(name, request, spec, job.cache, count, batch_size)
+    if engine is not None:
+        return job, engine
     if job.resolved.backbone is None:
-        engine = stored_engine(name, request, spec, job.cache, count, batch_size)
-        if engine is not None:
-            return job, engine
         job = _built(job, retry_failed)
     resolved = job.resolved
     assert resolved.backbone is not None

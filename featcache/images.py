@@ -6,10 +6,12 @@ pixels a file gives must raise it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from . import limits
+
 DECODE_VERSION = 1
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
@@ -40,8 +44,10 @@ _SIGNATURES = {
     b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
 }  # fmt: skip
 RESIZES = ("stretch", "crop", "pad")
-MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 2**20
+
+_STRIP_PIXELS = 4_000_000
+_ONE_LARGE = threading.Lock()
 
 Pixels = NDArray[np.uint8]
 # Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
@@ -185,9 +191,14 @@ def decode(data: bytes) -> Image.Image:
             # Our own limit below is the stricter one; odd metadata is not a bad image.
             warnings.simplefilter("ignore")
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_size(image)
-            image.load()
-            return _to_rgb(_upright(image))
+            reason = limits.excess(image, data)
+            if reason is not None:
+                raise BadImage(reason)
+            # Several large ones at once would take several times the memory.
+            large = limits.working_bytes(image) > limits.LARGE_BYTES
+            with _ONE_LARGE if large else contextlib.nullcontext():
+                image.load()
+                return _to_rgb(_upright(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -291,14 +302,6 @@ def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = No
     return resize(crop(decode(data), box), size, how)
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise BadImage(f"has no pixels ({width} x {height})")
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,} in all")
-
-
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
@@ -307,6 +310,21 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if height <= rows:
+        return _converted(image)
+    # In strips, since the steps of a conversion would each hold a copy of the whole.
+    result = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        result.paste(_converted(strip), (0, top))
+    return result
+
+
+def _converted(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         image = _sixteen_to_eight(image)
     if image.mode == "F":

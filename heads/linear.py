@@ -16,6 +16,8 @@ from featcache import ClassifierStep
 from .base import Floats, Head, Standardiser, fit_temperature, row_space
 from .solver import minimise
 
+# Of `tol`, where only a temperature or an accuracy is asked for, and no weights are kept.
+_LOOSER = 30
 # A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
 
@@ -63,10 +65,10 @@ class LinearHead(Head):
         weights: Floats | None = None
         held_out, truth = [], []
         for fold in folds:
-            weights, _ = problem.solve(weights, without=fold)
+            weights, _ = problem.solve(weights, self.tol * _LOOSER, without=fold)
             held_out.append(rows[fold] @ weights[:-1] + weights[-1])
             truth.append(codes[fold])
-        weights, self.n_iter_ = problem.solve(weights)
+        weights, self.n_iter_ = problem.solve(weights, self.tol)
         if folds:
             self.temperature_ = fit_temperature(np.concatenate(held_out), np.concatenate(truth))
         coefficients = weights[:-1].T
@@ -104,7 +106,7 @@ class LinearHead(Head):
         weights: Floats | None = None
         kept = self.C
         for self.C in sorted(strengths):
-            weights, _ = problem.solve(weights)
+            weights, _ = problem.solve(weights, self.tol * _LOOSER)
             scores = others @ weights[:-1] + weights[-1]
             found[self.C] = float(np.mean(classes[scores.argmax(axis=1)] == y[test]))
         self.C = kept
@@ -123,8 +125,11 @@ class _Problem:
     def __init__(self, head: LinearHead, rows: Floats, codes: NDArray[np.int64], k: int) -> None:
         self._head, self._rows, self._codes, self._k = head, rows, codes, k
         self._gram = rows.T @ rows
+        self._known: tuple[float, tuple[Floats, Floats, np.float32]] | None = None
 
-    def solve(self, start: Floats | None, without: slice | None = None) -> tuple[Floats, int]:
+    def solve(
+        self, start: Floats | None, tol: float, without: slice | None = None
+    ) -> tuple[Floats, int]:
         """Return weights (d + 1, k), the intercept last, and the number of steps."""
         head, width = self._head, self._rows.shape[1]
         C = head._strength(self._k)
@@ -139,7 +144,7 @@ class _Problem:
                 scores = rows @ weights
                 scores += intercept
                 loss += head._loss(scores, codes)
-                gradient[:-1] += rows.T @ scores
+                gradient[:-1] += (scores.T @ rows).T  # quicker than rows.T @ scores
                 gradient[-1] += scores.sum(axis=0)
             gradient *= np.float32(C)
             gradient[:-1] = inverse @ (gradient[:-1] + weights)
@@ -150,7 +155,7 @@ class _Problem:
         begin = np.zeros((width + 1, self._k), np.float32)
         if start is not None:
             begin[:-1], begin[-1] = root.T @ start[:-1], start[-1] / unit
-        flat, steps = minimise(value_and_gradient, begin.ravel(), head.max_iter, head.tol)
+        flat, steps = minimise(value_and_gradient, begin.ravel(), head.max_iter, tol)
         found = flat.reshape(width + 1, self._k)
         return np.vstack([inverse.T @ found[:-1], found[-1:] * unit]), steps
 
@@ -167,13 +172,16 @@ class _Problem:
         Columns of embeddings go together, so that plain descent zigzags. With L the Cholesky
         root of the penalty's and the loss' typical curvature, the search is for ``L.T W``.
         """
+        if self._known is not None and self._known[0] == C:
+            return self._known[1]
         typical = np.float32(C * self._head._curvature(self._k))
         curved = self._gram * typical
         curved.flat[:: len(curved) + 1] += 1
         root = cholesky(curved, lower=True, overwrite_a=True, check_finite=False)
         inverse, _ = lapack.strtri(root, lower=1)
         unit = np.float32(1 / np.sqrt(max(len(self._rows) * typical, 1e-12)))
-        return np.ascontiguousarray(inverse), root, unit
+        self._known = C, (np.ascontiguousarray(inverse), root, unit)
+        return self._known[1]
 
 
 def _in_folds(codes: NDArray[np.int64], folds: int) -> tuple[NDArray[np.int64], list[slice]]:

@@ -10,7 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold
+from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
 
 from featcache import Features
 from featcache.errors import InvalidRequest
@@ -65,7 +65,7 @@ def search(
         Folds, stratified by class.
     n_jobs : int
         Processes; -1 is one a core. The matrix is mapped from one file by all of them, not
-        copied to each.
+        copied to each. Linear heads are searched in one process, on all its cores.
     seed : int
         Of the folds.
 
@@ -97,6 +97,8 @@ def search(
     X, y = np.asarray(features.X), features.y
     paths = _paths(estimator, points)
     jobs = [(path, fold) for path in paths for fold in range(len(folds))]
+    if isinstance(estimator, LinearHead):
+        n_jobs = 1  # their matrix products use all cores, and nothing need be copied
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
         delayed(_scores)(clone(estimator), [points[p] for p in path], X, y, *folds[fold])
         for path, fold in jobs
@@ -128,8 +130,11 @@ def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], N
             f"cv={cv} folds cannot be made of {len(set(groups.tolist()))} different images.",
             received=cv,
         )
+    # Groups are slow to deal out, and of no use where no photo is there twice.
+    if groups.max() == len(groups) - 1:
+        return list(StratifiedKFold(cv, shuffle=True, random_state=seed).split(y, y))
     folds = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
-    return list(folds.split(np.zeros(len(y)), y, groups))
+    return list(folds.split(y, y, groups))
 
 
 def _paths(head: Head, points: Sequence[Mapping[str, Any]]) -> list[list[int]]:

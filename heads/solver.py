@@ -34,7 +34,7 @@ def minimise(
     start : ndarray (m,)
     max_iter : int
     tol : float
-        Decrease of the value, relative to it, below which two steps in a row end the search.
+        Decrease of the value, relative to it, below which a step ends the search.
 
     Returns
     -------
@@ -77,7 +77,8 @@ def minimise(
         gained = value - new_value
         x, value, gradient = moved, new_value, new_gradient
         idle = idle + 1 if gained <= tol * max(abs(value), 1e-12) else 0
-        if idle == 2:
+        # The first steps know little of the curvature, and a small gain means little then.
+        if idle == 2 or (idle and step > _MEMORY // 2):
             return x, step
     return x, max_iter
 

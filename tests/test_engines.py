@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import Features, extract, preprocessing
+from featcache.collection import collect
 from featcache.engines import Engine, openvino_runner
 from featcache.engines.openvino_runner import NotConvertible, OpenVINORunner
 from featcache.engines.sizes import ForwardSize, is_out_of_memory
@@ -125,6 +127,22 @@ def test_a_damaged_conversion_is_made_anew(many: Path, tmp_path: Path, tiny_mode
     plain = extract(tiny_model, many, engine="keras", cache_dir=tmp_path / "other")
     assert relative_error(again, plain) < 1e-5
     openvino_runner.check_seal(folder)
+
+
+def test_a_conversion_goes_with_the_last_store_that_needs_it(
+    many: Path, tmp_path: Path, tiny_model: Any
+) -> None:
+    cache = tmp_path / "cache"
+    store = extract(tiny_model, many, cache_dir=cache).summary.folder
+    (folder,) = conversions(cache)
+    for path in [folder, *folder.iterdir(), *store.iterdir()]:
+        os.utime(path, (1, 1))
+    assert collect(cache, unused_days=1e6) == []
+    told = collect(cache, unused_days=1, dry_run=True)
+    assert [removal.name for removal in told] == [store.name, folder.name]
+    assert folder.is_dir()
+    assert collect(cache, unused_days=1) == told
+    assert not folder.exists()
 
 
 def test_a_seal_that_cannot_be_read_is_told(tmp_path: Path) -> None:

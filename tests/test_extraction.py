@@ -137,7 +137,7 @@ def test_quarantine_is_remembered_until_a_retry_is_asked_for(
 ) -> None:
     from featcache import images
 
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(images.limits, "MAX_PIXELS", 100)
     photo(photos / "cat" / "tiny.png", 50, (9, 9))
     assert len(extract(tiny_model, photos).quarantined) == 12
     monkeypatch.undo()

@@ -130,7 +130,7 @@ def test_a_jpeg_cut_off_anywhere_is_never_taken_for_whole(share: float) -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(images.limits, "MAX_PIXELS", 1000)
     with pytest.raises(BadImage, match="the limit is 1,000"):
         decode(encoded(Image.new("1", (100, 11)), "PNG"))
 

@@ -19,7 +19,8 @@ PUBLIC_TO_HEADS = {"featcache", "featcache.errors"}
 DOORS = {
     "keras": {"featcache/backbone.py"},
     "tensorflow": set(),
-    "h5py": {"featcache/hdf5.py"},
+    "h5py": {f"featcache/hdf5/{n}.py" for n in ("checked", "packfile", "shardfile", "weightsfile")},
+    "openvino": {"featcache/engines/openvino_runner.py"},
     "lightgbm": {"heads/boosting.py"},
     "tqdm": {"featcache/progress.py"},
     "pooch": {"featcache/download.py"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,8 @@ from PIL import Image
 
 from conftest import make_tiny_model, photo
 from featcache import Dataset, extract
-from featcache.images import MAX_PIXELS
+from featcache.images import BadImage, decode
+from featcache.limits import MAX_PIXELS
 
 
 def save(image: Image.Image, format_: str, **options: Any) -> bytes:
@@ -180,3 +183,69 @@ def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
     told = {Path(bad.path).name: bad.reason for bad in features.quarantined}
     assert "cannot be opened" in told["1.png"]
     assert "was replaced" in told["3.png"]
+
+
+def scanned(times: int) -> bytes:
+    """A progressive JPEG whose first scan stands in it many times over."""
+    data = save(Image.new("L", (6000, 6000)), "JPEG", progressive=True)
+    start = data.index(b"\xff\xda")
+    scan = data[start : data.index(b"\xff", start + 12)]
+    return data[:start] + times * scan + data[start:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused_by_count() -> None:
+    assert decode(scanned(0)).size == (6000, 6000)
+    with pytest.raises(BadImage, match=r"6,000 x 6,000 pixels in \d+ scans"):
+        decode(scanned(1000))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "I;16", "LA", "P", "CMYK", "1"])
+def test_a_tall_image_converted_in_strips_is_what_it_is_in_one(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    from featcache import images
+
+    source = noise(40, 33, "RGBA")
+    if mode == "I;16":
+        values = np.asarray(source.convert("L")).astype(np.uint16) * 257
+        data = save(Image.fromarray(values), "PNG")
+    else:
+        step = source.convert("RGB") if mode in ("P", "CMYK") else source
+        data = save(step.convert(mode), "TIFF" if mode == "CMYK" else "PNG")
+    whole = np.asarray(decode(data))
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 100)
+    assert np.array_equal(np.asarray(decode(data)), whole)
+
+
+_PEAK = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from featcache.images import BadImage, load_image
+def load(path):
+    try:
+        return load_image(path).size
+    except BadImage as bad:
+        return str(bad)
+with ThreadPoolExecutor(4) as pool:
+    print(list(pool.map(load, sys.argv[1:])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path) -> None:
+    pages = {
+        "alpha.png": ("RGBA", "PNG", {"compress_level": 1}),
+        "sixteen.png": ("I;16", "PNG", {"compress_level": 1}),
+        "progressive.jpg": ("RGB", "JPEG", {"progressive": True}),
+        "inks.tif": ("CMYK", "TIFF", {"compression": "tiff_lzw"}),
+    }
+    for name, (mode, format_, options) in pages.items():
+        Image.new(mode, (10_000, 10_000)).save(tmp_path / name, format_, **options)
+    paths = [str(tmp_path / name) for name in pages]
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, *paths], capture_output=True, text=True, check=True
+    )
+    told, peak = done.stdout.splitlines()
+    assert told.count("(10000, 10000)") == 3
+    assert "would take 1,000 MB to decode (10,000 x 10,000, RGB); the limit is 800 MB" in told
+    assert int(peak) < 1000

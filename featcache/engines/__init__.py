@@ -6,6 +6,7 @@ agree to 1e-5, which is checked whenever a model is converted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -184,6 +185,8 @@ def _converted(
 ) -> OpenVINORunner:
     """Convert, and compare with Keras on a few images before a row is trusted to it."""
     folder = converted_folder(cache, spec)
+    with contextlib.suppress(NotConvertible):
+        return OpenVINORunner(folder, spec.image_size, request.preprocessing, spec.precision)
     log.info("%s: converting for OpenVINO, once", request.name)
     openvino.convert(backbone, folder)
     plain = OpenVINORunner(folder, spec.image_size, request.preprocessing, "float32")

@@ -1,0 +1,169 @@
+"""Shards as HDF5 bytes.
+
+A shard is built in memory and written by the caller as plain bytes, so that a full disk is
+an ordinary `OSError` there and never leaves HDF5 with a half-closed file.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rowfiles import Layout
+from ..shards import corrupt
+from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile, first_line
+
+_DATASETS = ("embeddings", "image_id", "view")
+_SUM_BYTES = 4  # which the filter fletcher32 adds to each chunk
+
+
+@dataclass(frozen=True)
+class ShardHead:
+    """What a shard says of itself, checked.
+
+    Attributes
+    ----------
+    image_ids : ndarray (n, 32), uint8
+        Content ids as raw bytes.
+    views : ndarray (n,), int32
+        View number of each row; 0 is the plain image.
+    layout : Layout
+        Where the rows lie in the file, and their width.
+    components : dict
+        The spec under which the rows were computed.
+    seconds : float
+        Wall time that computing the rows took, for honest accounts of cost.
+    """
+
+    image_ids: NDArray[np.uint8]
+    views: NDArray[np.int32]
+    layout: Layout
+    components: dict[str, Any]
+    seconds: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self.layout.width
+
+
+def encode_shard(
+    embeddings: NDArray[np.float32],
+    image_ids: NDArray[np.uint8],
+    views: NDArray[np.int32],
+    components: Mapping[str, Any],
+    provenance: Mapping[str, str],
+) -> bytes:
+    """Build a shard and return the bytes of its file.
+
+    Parameters
+    ----------
+    embeddings : ndarray (n, d), float32
+    image_ids : ndarray (n, 32), uint8
+    views : ndarray (n,), int32
+    components : mapping
+        Those of the `BackboneSpec`, stored as JSON in the attribute ``spec``.
+    provenance : mapping of str to str
+        Versions, engine and seconds; no part of the key.
+    """
+    rows, width = embeddings.shape
+    per_chunk = int(np.clip(CHUNK_BYTES // (4 * width), 1, rows))
+    # HDF5 takes two files of one name for one, even in memory: threads need names of their own.
+    name = f"shard-{uuid.uuid4().hex}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
+        file.attrs["format"] = "featcache-shard"
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["spec"] = json.dumps(components, sort_keys=True)
+        file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+        file.create_dataset(
+            "embeddings", data=embeddings, chunks=(per_chunk, width), fletcher32=True, dtype="<f4"
+        )
+        file.create_dataset(
+            "image_id", data=image_ids, chunks=(rows, ID_BYTES), fletcher32=True, dtype="u1"
+        )
+        file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+class ShardReader(CheckedFile):
+    """An open, checked shard; a context manager.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer version of this library wrote it.
+    StoreCorrupt
+        If it is anything but a sound shard.
+    """
+
+    def _check(self) -> None:
+        self.head = self._checked_head()
+
+    def rows(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows in the order given, repeats allowed, a chunk at a time.
+
+        Returns
+        -------
+        ndarray (len(wanted), width), float32
+        """
+        data = self._file["embeddings"]
+        result = np.empty((len(wanted), data.shape[1]), np.float32)
+        per_chunk = data.chunks[0]
+        order = np.argsort(wanted, kind="stable")
+        ordered = wanted[order]
+        chunk_of = ordered // per_chunk
+        # Neighbouring chunks are read in one call, so that a full read stays sequential.
+        breaks = np.flatnonzero(np.diff(chunk_of) > 1) + 1
+        try:
+            for part in np.split(np.arange(len(ordered)), breaks):
+                first = int(chunk_of[part[0]]) * per_chunk
+                last = int(ordered[part[-1]]) + 1
+                block = data[first:last]
+                result[order[part]] = block[ordered[part] - first]
+        except OSError as error:
+            raise corrupt(self.path, f"a checksum fails ({first_line(error)})") from error
+        return result
+
+    def _checked_head(self) -> ShardHead:
+        self._check_kind("featcache-shard")
+        if set(self._file) != set(_DATASETS):
+            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+        self._check_datasets(_DATASETS)
+        data, ids, views = (self._file[name] for name in _DATASETS)
+        rows = data.shape[0]
+        if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
+            raise corrupt(self.path, "its data sets have different numbers of rows")
+        attributes = self._file.attrs
+        components = json.loads(attributes["spec"])
+        if not isinstance(components, dict):
+            raise corrupt(self.path, "its spec is not a record")
+        seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
+        layout = self._layout(data)
+        return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
+
+    def _layout(self, data: Any) -> Layout:
+        """Find each chunk of rows, and make sure that it lies whole in the file."""
+        rows, width = data.shape
+        per_chunk = data.chunks[0]
+        if data.chunks[1] != width:
+            raise corrupt(self.path, "its rows are cut into columns")
+        found: list[Any] = []
+        data.id.chunk_iter(found.append)
+        size = 4 * per_chunk * width + _SUM_BYTES
+        end = self._file.id.get_filesize() - size
+        offsets = np.full(-(-rows // per_chunk), -1, np.int64)
+        for chunk in found:
+            if chunk.size != size or chunk.filter_mask or not 0 <= chunk.byte_offset <= end:
+                raise corrupt(self.path, "a part of its rows lies outside the file")
+            offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
+        if (offsets < 0).any():
+            raise corrupt(self.path, "a part of its rows was never written")
+        return Layout(offsets, per_chunk, width)

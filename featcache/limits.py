@@ -1,0 +1,64 @@
+"""What an image may cost to decode: pixels, memory and work, told from its header alone.
+
+A few kilobytes can declare gigabytes. Work is bounded by counting, not by a clock, so that
+an image has the same fate on every machine.
+"""
+
+from __future__ import annotations
+
+from PIL import Image
+
+MAX_PIXELS = 100_000_000
+MAX_WORKING_BYTES = 800_000_000
+MAX_SCANNED_PIXELS = 2_500_000_000
+LARGE_BYTES = 128_000_000
+
+# Bytes of a pixel in Pillow's memory; it keeps three bands in four.
+_BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_FULL = 4
+_COEFFICIENT_BYTES = 2
+
+
+def excess(image: Image.Image, data: bytes) -> str | None:
+    """Say why an image that is open, but not decoded, is too much; None if it is not.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Its header was read.
+    data : bytes
+        The whole file.
+    """
+    width, height = image.size
+    pixels = width * height
+    if width < 1 or height < 1:
+        return f"has no pixels ({width} x {height})"
+    if pixels > MAX_PIXELS:
+        return f"has {width:,} x {height:,} pixels; the limit is {MAX_PIXELS:,} in all"
+    needed = working_bytes(image)
+    if needed > MAX_WORKING_BYTES:
+        return (
+            f"would take {needed / 1e6:,.0f} MB to decode ({width:,} x {height:,}, "
+            f"{image.mode}); the limit is {MAX_WORKING_BYTES / 1e6:,.0f} MB"
+        )
+    # Each scan of a progressive JPEG goes over all of it; sound ones have about ten.
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+    if scans * pixels > MAX_SCANNED_PIXELS:
+        return f"goes over its {width:,} x {height:,} pixels in {scans:,} scans"
+    return None
+
+
+def working_bytes(image: Image.Image) -> int:
+    """Estimate the memory that decoding takes, conversion to RGB included.
+
+    Examples
+    --------
+    >>> working_bytes(Image.new("RGB", (100, 10))), working_bytes(Image.new("RGBA", (100, 10)))
+    (4000, 8000)
+    """
+    pixels = image.size[0] * image.size[1]
+    own = _BYTES.get(image.mode, _FULL)
+    more = 0 if image.mode == "RGB" else _FULL
+    if image.info.get("progressive"):  # libjpeg keeps the coefficients of all bands till the end
+        more = max(more, _COEFFICIENT_BYTES * len(image.getbands()))
+    return pixels * (own + more)

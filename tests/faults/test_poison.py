@@ -1,0 +1,112 @@
+"""Hostile files: refused with a clear error, and nothing outside them is ever opened."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featcache.errors import WeightsMismatch
+from featcache.hdf5 import foreign_reason
+from featcache.request import load_backbone
+from featcache.store import Store
+from test_store import HOSTILE, SPEC, WIDTH, filled, planted
+
+LOOKS = """
+import sys
+from pathlib import Path
+from featcache.errors import FeatcacheError
+from featcache.maintenance import repair, verify
+from featcache.packing import pack, unpack
+from featcache.store import Store
+folder = Path(sys.argv[1])
+store = Store(folder)
+store.read(store.ids())
+verify(folder)
+pack(store, folder.parent / "p.h5")
+try:
+    unpack(folder.parent / "hostile.h5", folder.parent / "other")
+except FeatcacheError as error:
+    print("refused")
+repair(folder)
+print(len(store.damaged))
+"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("build", HOSTILE)
+def test_no_file_outside_a_hostile_store_is_opened(tmp_path: Path, build: Any) -> None:
+    strace = shutil.which("strace")
+    if strace is None or subprocess.run([strace, "-qq", "true"], capture_output=True).returncode:
+        pytest.skip("strace is not installed, or this user may not trace processes")
+    store = filled(Store.create(tmp_path / "store", SPEC, WIDTH), (7,))
+    hostile = planted(store, build)
+    shutil.copy(hostile, tmp_path / "hostile.h5")
+    trace = tmp_path / "trace"
+    command = [strace, "-f", "-qq", "-e", "trace=open,openat,openat2,stat,newfstatat,readlink"]
+    done = subprocess.run(
+        [*command, "-o", str(trace), sys.executable, "-c", LOOKS, str(store.folder)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["refused", "1"], done.stderr
+    assert str(hostile) in trace.read_text()  # or the trace would prove nothing
+    assert "/etc/passwd" not in trace.read_text()
+
+
+def linked(file: h5py.File) -> None:
+    file["layers"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def softly_linked(file: h5py.File) -> None:
+    file["layers"] = h5py.SoftLink("/elsewhere")
+
+
+def stored_outside(file: h5py.File) -> None:
+    file.create_group("layers").create_dataset("0", (4,), "<f4", external=[("/etc/passwd", 0, 16)])
+
+
+def virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4,), "<f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    file.create_virtual_dataset("layers", layout)
+
+
+def endless(file: h5py.File) -> None:
+    file.create_dataset("layers", (2**40,), "<f4", chunks=(1024,))
+
+
+def of_objects(file: h5py.File) -> None:
+    file.create_dataset("layers", (1,), h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    "build", [linked, softly_linked, stored_outside, virtual, endless, of_objects]
+)
+def test_hostile_weights_are_refused_before_keras_sees_them(tmp_path: Path, build: Any) -> None:
+    path = tmp_path / "some.weights.h5"
+    with h5py.File(path, "w") as file:
+        build(file)
+    with pytest.raises(WeightsMismatch, match="are not loaded"):
+        load_backbone("mobilenet", weights=path, image_size=32)
+
+
+def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
+    path = tmp_path / "round.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a")
+        group.create_dataset("0", data=np.zeros(3, np.float32))
+        group["again"] = group
+        group["root"] = file["/"]
+    assert foreign_reason(path) is None
+
+
+def test_what_is_no_hdf5_is_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "no.h5"
+    path.write_bytes(b"nothing")
+    assert "HDF5 cannot open it" in str(foreign_reason(path))
