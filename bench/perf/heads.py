@@ -109,7 +109,8 @@ def describe(records: list[dict[str, Any]]) -> str:
     lines = [
         "Made-up embeddings (`bench/perf/embeddings.py`). Our fits include scaling and "
         "calibration, scikit-learn's the scaling. Seconds: median (least to largest); the SVMs of "
-        "scikit-learn once each, at the smaller size alone. Memory: the training matrix and what fitting takes besides, over the matrix.",
+        "scikit-learn once each, at the smaller size alone. Memory: the training matrix and what "
+        "fitting takes besides, over the matrix.",
     ]
     for record in records:
         lines += ["", f"**{record['size']}**", "",
