@@ -39,6 +39,13 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
     except (FeatcacheError, OSError) as error:
         _tell(program, error)
         return 2
+    except MemoryError:
+        _tell(
+            program,
+            "the memory does not suffice. What was committed stays. Close other programs, or take "
+            "fewer --workers; then run the same command again.",
+        )
+        return 2
     except KeyboardInterrupt:
         _tell(program, "interrupted; the same command goes on from here")
         return 130

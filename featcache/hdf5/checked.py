@@ -39,8 +39,8 @@ class CheckedFile:
             raise corrupt(path, f"HDF5 cannot open it ({first_line(error)})") from error
         try:
             self._check()
-        except (StoreCorrupt, StoreFormatError):
-            self.close()
+        except (StoreCorrupt, StoreFormatError, MemoryError):
+            self.close()  # want of memory says nothing of the file
             raise
         except Exception as error:  # h5py raises many kinds on damaged structures
             self.close()

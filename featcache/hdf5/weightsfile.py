@@ -19,6 +19,8 @@ def foreign_reason(path: Path) -> str | None:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return _odd_member(file, file.id.get_filesize(), set())
+    except MemoryError:
+        raise  # says nothing of the file
     except OSError as error:
         return f"HDF5 cannot open it ({first_line(error)})"
     except Exception as error:  # h5py raises many kinds on damaged structures

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from scale import times
@@ -182,17 +183,15 @@ def test_nothing_is_parsed_before_its_hash_is_right(sound: Path, tmp_path: Path)
     shard = next(folder.glob("*.h5"))
     spoil(shard, random.Random(0), False)
     opened: list[Any] = []
-    import featcache.hdf5
-
-    original = featcache.hdf5.h5py.File
+    original = h5py.File
 
     def watched(path: Any, *arguments: Any, **options: Any) -> Any:
         opened.append(Path(path).name)
         return original(path, *arguments, **options)
 
-    featcache.hdf5.h5py.File = watched
+    h5py.File = watched
     try:
         assert shard.name in {damage.name for damage in verify(folder)}
     finally:
-        featcache.hdf5.h5py.File = original
+        h5py.File = original
     assert shard.name not in opened

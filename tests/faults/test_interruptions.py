@@ -67,6 +67,8 @@ def work(cache: Path, acknowledged: list[int]) -> None:
     pack(store, cache / "p.h5")
 
 
+# Between a file's opening and its `with`, no code can close it but the collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interruption_at_every_call(tmp_path: Path, error: type[BaseException]) -> None:
