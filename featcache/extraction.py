@@ -81,8 +81,8 @@ def extract(
         see `featcache.preprocessing.apply`.
     precision : {"float32", "bfloat16"}
         Number format of the forward pass. ``"bfloat16"`` is up to several times as fast
-        where the processor or GPU knows it, and its rows, stored apart, differ from those
-        in float32 by about 0.01 of a row's largest value. Part of the key.
+        where the processor or GPU knows it. Its rows, stored apart, differ from those in
+        float32 by some per cent of a row's largest value. Part of the key.
     engine : {"auto", "openvino", "keras", "tensorflow"}
         What runs the backbone. ``"auto"``: OpenVINO where it is installed (``pip install
         'featcache[openvino]'``), can run the model and no GPU is there; else Keras.

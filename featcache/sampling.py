@@ -20,7 +20,7 @@ from .request import build, make_request
 from .specs import BackboneSpec, differing
 from .store import Store
 
-TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SampleCheck:
     differing : list of (str, float)
         Paths whose row differs by more than the tolerance, with the difference.
     tolerance : float
-        1e-4 in float32; 5e-2 in bfloat16, which engines round differently.
+        1e-4 in float32; 0.3 in bfloat16, which engines and processors round differently.
     """
 
     images: int

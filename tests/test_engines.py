@@ -237,7 +237,7 @@ def test_a_sample_of_a_bfloat16_store_is_verified_by_its_own_measure(
         "pocket", photos, precision="bfloat16", cache_dir=cache, weights="imagenet-or-random"
     )
     check = verify_sample(features.summary.folder, photos, 5, cache_dir=cache)
-    assert (check.images, check.differing, check.tolerance) == (5, [], 5e-2)
+    assert (check.images, check.differing, check.tolerance) == (5, [], 0.3)
 
 
 # The number of images a pass
