@@ -16,8 +16,8 @@ from featcache import ClassifierStep
 from .base import Floats, Head, Standardiser, fit_temperature, row_space
 from .solver import minimise
 
-# Of `tol`, where only a temperature or an accuracy is asked for, and no weights are kept.
-_LOOSER = 30
+# Times `tol`, where no weights are kept, but only a temperature or an accuracy.
+_FOR_TEMPERATURE, _FOR_ACCURACY = 30, 100
 # A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
 
@@ -65,7 +65,7 @@ class LinearHead(Head):
         weights: Floats | None = None
         held_out, truth = [], []
         for fold in folds:
-            weights, _ = problem.solve(weights, self.tol * _LOOSER, without=fold)
+            weights, _ = problem.solve(weights, self.tol * _FOR_TEMPERATURE, without=fold)
             held_out.append(rows[fold] @ weights[:-1] + weights[-1])
             truth.append(codes[fold])
         weights, self.n_iter_ = problem.solve(weights, self.tol)
@@ -106,7 +106,7 @@ class LinearHead(Head):
         weights: Floats | None = None
         kept = self.C
         for self.C in sorted(strengths):
-            weights, _ = problem.solve(weights, self.tol * _LOOSER)
+            weights, _ = problem.solve(weights, self.tol * _FOR_ACCURACY)
             scores = others @ weights[:-1] + weights[-1]
             found[self.C] = float(np.mean(classes[scores.argmax(axis=1)] == y[test]))
         self.C = kept

@@ -31,7 +31,7 @@ CASES = (("resnet50", "float32"), ("resnet50", "bfloat16"), ("mobilenet_v2", "bf
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return seconds of decoding alone, the forward pass alone, and all of it together."""
-    photos = draw(options.folder, max(40, round(480 * options.scale)))
+    photos = draw(options.folder, max(40, round(240 * options.scale)))
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
         return [_case(*case, photos, Path(folder), options.repeats) for case in CASES]
 
