@@ -218,6 +218,8 @@ class Store:
 
     def _gather(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
         result = np.empty((len(shard), self.width), np.float32)
+        if not len(shard):
+            return result
         order = np.argsort(shard, kind="stable")
         numbers, firsts = np.unique(shard[order], return_index=True)
         self._files.check([self._names[number] for number in numbers])

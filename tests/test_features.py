@@ -49,15 +49,18 @@ def test_indexes_out_of_range_are_errors(features: Features, index: Any) -> None
 def test_a_few_rows_are_read_without_the_others(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.hdf5 import ShardReader
+    from featcache.rowfiles import RowFiles
 
-    read: list[int] = []
-    rows = ShardReader.rows
-    monkeypatch.setattr(
-        ShardReader, "rows", lambda self, wanted: read.append(len(wanted)) or rows(self, wanted)
-    )
-    features.X[[0, 7]]
-    assert sum(read) == 2
+    counts: list[int] = []
+    fill = RowFiles._fill
+
+    def counting(file: Any, rows: Any, path: Any) -> None:
+        counts.append(rows.nbytes)
+        fill(file, rows, path)
+
+    monkeypatch.setattr(RowFiles, "_fill", staticmethod(counting))
+    few = features.X[[0, 7]]
+    assert sum(counts) == few.nbytes == 2 * 4 * features.X.shape[1]
 
 
 def test_features_travel_to_another_process(features: Features) -> None:

@@ -253,6 +253,24 @@ def test_a_damaged_store_does_not_hide_its_neighbours(
     assert "cannot be trusted" in caplog.text
 
 
+def test_what_changes_after_it_was_checked_is_checked_again(store: Store) -> None:
+    filled(store, (1, 2, 3))
+    assert np.array_equal(store.read(ids_of(2)), rows_of(2))
+    (path,) = shards(store)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreCorrupt, match="SHA-256"):
+        store.read(ids_of(2))
+
+
+@pytest.mark.parametrize("order", [(), (3,), (3, 1, 1, 5), (5, 4, 3, 2, 1, 0)])
+def test_rows_come_in_any_order_and_as_often_as_asked(store: Store, order: Any) -> None:
+    filled(store, (0, 1, 2), (3, 4, 5))
+    expected = rows_of(*order) if order else np.empty((0, WIDTH), np.float32)
+    assert np.array_equal(store.read(ids_of(*order)), expected)
+
+
 # Hostile shards: the name's SHA-256 is right, the content is not a shard
 
 
