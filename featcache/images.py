@@ -47,6 +47,7 @@ RESIZES = ("stretch", "crop", "pad")
 MAX_BYTES = 512 * 2**20
 
 _STRIP_PIXELS = 4_000_000
+_ORIENTATION = 0x0112  # the EXIF tag
 _ONE_LARGE = threading.Lock()
 
 Pixels = NDArray[np.uint8]
@@ -165,12 +166,19 @@ def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> 
     return [example_id(content, box) if content else "" for content, box in pairs]
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
     The first frame of JPEG, PNG, WebP, BMP, GIF and TIFF. EXIF orientation is applied,
     transparency is laid on white, CMYK and palettes are converted, 16 bits are scaled to
     8 with rounding. Colour profiles are not applied, as in `keras.utils.load_img`.
+
+    Parameters
+    ----------
+    data : bytes
+    held : ExitStack, optional
+        Large images are decoded one at a time; with this, the next one waits until it is
+        closed and not only until this one is decoded.
 
     Raises
     ------
@@ -196,7 +204,9 @@ def decode(data: bytes) -> Image.Image:
                 raise BadImage(reason)
             # Several large ones at once would take several times the memory.
             large = limits.working_bytes(image) > limits.LARGE_BYTES
-            with _ONE_LARGE if large else contextlib.nullcontext():
+            with contextlib.ExitStack() as own:
+                if large:
+                    (own if held is None else held).enter_context(_ONE_LARGE)
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:
@@ -299,11 +309,14 @@ def read_expected(path: str | Path, expected_id: str) -> bytes:
 
 def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = None) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
-    return resize(crop(decode(data), box), size, how)
+    with contextlib.ExitStack() as held:  # a large image counts until it is made small
+        return resize(crop(decode(data, held), box), size, how)
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
+        if image.getexif().get(_ORIENTATION, 1) == 1:
+            return image  # exif_transpose would make a copy
         return ImageOps.exif_transpose(image)
     except Exception:  # broken EXIF says nothing of the pixels, which are sound
         return image

@@ -195,7 +195,7 @@ def scanned(times: int) -> bytes:
 
 def test_a_jpeg_of_endless_scans_is_refused_by_count() -> None:
     assert decode(scanned(0)).size == (6000, 6000)
-    with pytest.raises(BadImage, match=r"6,000 x 6,000 pixels in \d+ scans"):
+    with pytest.raises(BadImage, match=r"6,000 x 6,000 pixels in [0-9,]+ scans"):
         decode(scanned(1000))
 
 
@@ -218,17 +218,18 @@ def test_a_tall_image_converted_in_strips_is_what_it_is_in_one(
 
 
 _PEAK = """
-import resource, sys
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from featcache.images import BadImage, load_image
+from featcache.images import BadImage, pixels_of
 def load(path):
     try:
-        return load_image(path).size
+        return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch').shape
     except BadImage as bad:
         return str(bad)
-with ThreadPoolExecutor(4) as pool:
+with ThreadPoolExecutor(1) as pool:
     print(list(pool.map(load, sys.argv[1:])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not getrusage: that holds the size of the process which this one was forked from.
+print(next(int(s.split()[1]) // 1024 for s in open('/proc/self/status') if 'VmHWM' in s))
 """
 
 
@@ -246,6 +247,6 @@ def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", _PEAK, *paths], capture_output=True, text=True, check=True
     )
     told, peak = done.stdout.splitlines()
-    assert told.count("(10000, 10000)") == 3
+    assert told.count("(64, 48, 3)") == 3
     assert "would take 1,000 MB to decode (10,000 x 10,000, RGB); the limit is 800 MB" in told
     assert int(peak) < 1000
