@@ -132,6 +132,7 @@ class Contender(ABC):
         return None
 
 
+_MEASURED = 32  # images of the batch that an estimate rests on
 _MODEL_OPTIONS = {
     "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
     "precision",
@@ -246,7 +247,7 @@ class CachedHead(Contender):
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
         assert resolved.backbone is not None
         embed, size = resolved.backbone.embed, resolved.spec.image_size
-        count = self._options.get("batch_size") or 32
+        count = self._options.get("batch_size") or _MEASURED
         pixels = np.zeros((count, *size, 3), np.uint8)
         seconds = seconds_of(lambda: embed(pixels)) / count
         seconds += seconds_to_decode(images, size, resolved.request.resize)

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from featcache.datasets import drawn_dogs
 
-from .timing import in_turns, median, spread
+from .timing import in_turns, median, spread, table
 
 WORKER = Path(__file__).with_name("worker.py")
 # Photos for each backbone: enough for seconds of work, few enough for five rounds of it.
@@ -82,8 +82,9 @@ def describe(records: list[dict[str, Any]]) -> str:
         "From JPEG files (drawn dogs, 500 x 375) to rows on disk, images/s: median (least to "
         "largest). Each way runs in a process of its own, warm, in turns; random weights.",
         "",
-        "| backbone | photos | way | images/s | against Keras | target |",
-        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rows: list[list[object]] = [
+        ["backbone", "photos", "way", "images/s", "against Keras", "target"]
     ]
     for record in records:
         count, backbone = record["photos"], record["backbone"]
@@ -94,10 +95,8 @@ def describe(records: list[dict[str, Any]]) -> str:
             goal = {"featcache float32": bounds[0], "featcache bfloat16": bounds[1]}.get(way)
             aim = f">= {goal}" if goal else ""
             ratio = base / median(seconds)
-            lines.append(
-                f"| {backbone} | {count} | {way} | {spread(rates)} | {ratio:.2f} | {aim} |"
-            )
-    return "\n".join(lines)
+            rows.append([backbone, count, way, spread(rates), f"{ratio:.2f}", aim])
+    return "\n".join([*lines, *table(*rows)])
 
 
 def draw(folder: Path, count: int) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from heads import make_head
 
 from .embeddings import made_up
-from .timing import in_turns, median, spread
+from .timing import in_a_process, in_turns, median, spread, table
 
 SIZES = {"5,784 x 1,280, 101 classes": (5784, 1280, 101, 2893),
          "18,522 x 2,048, 120 classes": (18522, 2048, 120, 2058)}  # fmt: skip
@@ -34,7 +33,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in [*names, *slow, "C path"]}
 
         def once(name: str, shape: tuple[int, ...] = shape, runs: Any = runs) -> float:
-            record = _in_a_process(name, shape)
+            record = in_a_process("-m", "bench.perf.heads", name, *shape)
             runs[name].append(record)
             return float(record["fit"])
 
@@ -43,13 +42,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             once(name)
         found.append({"size": size, "runs": runs})
     return found
-
-
-def _in_a_process(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.perf.heads", name, *map(str, shape)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return record
 
 
 def _one(name: str, rows: int, width: int, classes: int, others: int) -> dict[str, Any]:
@@ -113,19 +105,19 @@ def describe(records: list[dict[str, Any]]) -> str:
         "fitting takes besides, over the matrix.",
     ]
     for record in records:
-        lines += ["", f"**{record['size']}**", "",
-                  "| head | fit, s | predict, s | accuracy | peak / matrix |",
-                  "| --- | --- | --- | --- | --- |"]  # fmt: skip
+        lines += ["", f"**{record['size']}**", ""]
+        rows: list[list[object]] = [["head", "fit, s", "predict, s", "accuracy", "peak / matrix"]]
         runs = record["runs"]
         path = runs.pop("C path")
         for name, found in runs.items():
             if found:
                 peak = max(run["peak"] for run in found)
-                lines.append(
-                    f"| {name} | {spread([run['fit'] for run in found])} | "
-                    f"{median([run['predict'] for run in found]):.3f} | "
-                    f"{found[0]['accuracy']:.4f} | {peak:.2f} |"
-                )
+                rows.append([
+                    name, spread([run["fit"] for run in found]),
+                    f"{median([run['predict'] for run in found]):.3f}",
+                    f"{found[0]['accuracy']:.4f}", f"{peak:.2f}",
+                ])  # fmt: skip
+        lines += table(*rows)
         for run in path:
             lines += ["", f"`heads.search` over {len(PATH)} values of C in 5 folds, with the best "
                       f"trained on all rows: {run['fit']:.1f} s, {run['fit'] / run['single']:.1f} "

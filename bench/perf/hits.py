@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from featcache.images import content_id
 from featcache.store import Store
 
 from .extraction import draw
-from .timing import median, spread
+from .timing import in_a_process, median, spread, table
 
 IMAGES = 20_580
 _CHILD = """
@@ -76,10 +73,7 @@ def _fill(photos: Path, cache: Path, count: int) -> None:
 
 
 def _run(photos: Path, cache: Path) -> dict[str, Any]:
-    command = [sys.executable, "-c", _CHILD, str(photos), str(cache)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    record: dict[str, Any] = json.loads(done.stdout)
-    return record
+    return in_a_process("-c", _CHILD, photos, cache)
 
 
 def describe(records: list[dict[str, Any]]) -> str:
@@ -88,15 +82,16 @@ def describe(records: list[dict[str, Any]]) -> str:
         "ResNet50, `featcache.extract` with its import, in a new process each time. Target of a "
         "full hit: under 1 s and no TensorFlow; of 1 % new: the forward pass and start-up.",
         "",
-        "| what | images | computed | seconds | of which forward | TensorFlow imported |",
-        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rows: list[list[object]] = [
+        ["what", "images", "computed", "seconds", "of which forward", "TensorFlow imported"]
     ]
     for record in records:
         runs = record["runs"]
-        lines.append(
-            f"| {record['what']} | {record['images']:,} | {runs[0]['computed']} | "
-            f"{spread([run['seconds'] for run in runs])} | "
-            f"{median([run['forward'] for run in runs]):.2f} | "
-            f"{'yes' if any(run['tensorflow'] for run in runs) else 'no'} |"
-        )
-    return "\n".join(lines)
+        rows.append([
+            record["what"], f"{record['images']:,}", runs[0]["computed"],
+            spread([run["seconds"] for run in runs]),
+            f"{median([run['forward'] for run in runs]):.2f}",
+            "yes" if any(run["tensorflow"] for run in runs) else "no",
+        ])  # fmt: skip
+    return "\n".join([*lines, *table(*rows)])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from .extraction import draw
+from .timing import in_a_process, table
 
 _CHILD = """
 import json, resource, sys, featcache
@@ -41,10 +39,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _run(photos: Path, cache: Path, backbone: str, engine: str, *, fresh: bool) -> dict[str, Any]:
     if fresh:  # all rows anew, with the model that was converted before
         (cache / "stores").rename(cache / "before")
-    command = [sys.executable, "-c", _CHILD, str(photos), str(cache), backbone, engine]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return record
+    return in_a_process("-c", _CHILD, photos, cache, backbone, engine)
 
 
 def describe(records: list[dict[str, Any]]) -> str:
@@ -53,13 +48,12 @@ def describe(records: list[dict[str, Any]]) -> str:
         "Largest resident size of the process, batches of 32. A first run with OpenVINO holds "
         "TensorFlow as well, to convert the model. Target: flat, and under 1.5 GB with ResNet50.",
         "",
-        "| backbone | engine | images | peak, MiB | seconds |",
-        "| --- | --- | --- | --- | --- |",
     ]
+    rows: list[list[object]] = [["backbone", "engine", "images", "peak, MiB", "seconds"]]
     for record in records:
         engine = record["engine"] + (", converted before" if record["converted"] else "")
-        lines.append(
-            f"| {record['backbone']} | {engine} | {record['images']:,} | "
-            f"{record['peak'] / 2**20:,.0f} | {record['seconds']:.1f} |"
-        )
-    return "\n".join(lines)
+        rows.append([
+            record["backbone"], engine, f"{record['images']:,}",
+            f"{record['peak'] / 2**20:,.0f}", f"{record['seconds']:.1f}",
+        ])  # fmt: skip
+    return "\n".join([*lines, *table(*rows)])

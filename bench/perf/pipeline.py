@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 import featcache
 from featcache.computing import Computation, Work
-from featcache.engines import stored_engine
+from featcache.engines import Wanted, stored_engine
 from featcache.images import load_pixels
 from featcache.pipeline import batches, default_workers
 from featcache.preparation import Source, prepare
@@ -24,7 +23,7 @@ from featcache.request import make_request
 from featcache.store import Store
 
 from .extraction import draw
-from .timing import in_turns, median, spread
+from .timing import in_turns, median, seconds_of, spread, table
 
 CASES = (("resnet50", "float32"), ("resnet50", "bfloat16"), ("mobilenet_v2", "bfloat16"))
 
@@ -46,7 +45,7 @@ def _case(backbone: str, precision: str, photos: Path, cache: Path, repeats: int
     source = Source(str(photos), None, None, 0.0)
     job = prepare(request, source, cache, None, False, False)
     spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()
-    engine = stored_engine("openvino", request, spec, cache, count, None)
+    engine = stored_engine(Wanted("openvino", request, spec, cache, count, None))
     assert engine is not None
     contents = [str(file.image_id) for file in job.contents]
     paths, how = job.dataset.paths, request.resize
@@ -75,19 +74,11 @@ def _case(backbone: str, precision: str, photos: Path, cache: Path, repeats: int
     stages = {"decode": decode, "forward": forward, "together": together}
     for stage in stages.values():
         stage()
-    seconds = in_turns({name: _timed(stage) for name, stage in stages.items()}, repeats)
+    ways = {name: functools.partial(seconds_of, stage) for name, stage in stages.items()}
+    seconds = in_turns(ways, repeats)
     return {
         "backbone": backbone, "precision": precision, "photos": count, "seconds": seconds,
     }  # fmt: skip
-
-
-def _timed(stage: Callable[[], None]) -> Callable[[], float]:
-    def timed() -> float:
-        started = time.perf_counter()
-        stage()
-        return time.perf_counter() - started
-
-    return timed
 
 
 def describe(records: list[dict[str, Any]]) -> str:
@@ -96,15 +87,14 @@ def describe(records: list[dict[str, Any]]) -> str:
         f"Decoding and the forward pass share {os.cpu_count()} cores, so that together they do "
         "at most 1 / (1/decode + 1/forward) images/s. Target: 0.95 of that, commits included.",
         "",
-        "| backbone | precision | decode alone | forward alone | end to end | of the possible |",
-        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    rows: list[list[object]] = [
+        ["backbone", "precision", "decode alone", "forward alone", "end to end", "of the possible"]
     ]
     for record in records:
         rates = {k: [record["photos"] / s for s in v] for k, v in record["seconds"].items()}
         possible = 1 / (1 / median(rates["decode"]) + 1 / median(rates["forward"]))
-        shown = " | ".join(spread(rates[name]) for name in ("decode", "forward", "together"))
-        lines.append(
-            f"| {record['backbone']} | {record['precision']} | {shown} | "
-            f"{median(rates['together']) / possible:.2f} |"
-        )
-    return "\n".join(lines)
+        shown = [spread(rates[name]) for name in ("decode", "forward", "together")]
+        share = f"{median(rates['together']) / possible:.2f}"
+        rows.append([record["backbone"], record["precision"], *shown, share])
+    return "\n".join([*lines, *table(*rows)])

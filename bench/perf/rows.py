@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featcache.maintenance import compact
+from featcache.rowindex import pack_ids
 from featcache.specs import BackboneSpec
 from featcache.store import Store
 
-from .timing import in_turns, median, spread
+from .timing import in_turns, median, seconds_of, spread, table
 
 ROWS, WIDTH, SHARDS = 1_000_000, 512, 4000
 _BLOCK = 4096
@@ -41,28 +40,28 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             store.append_packed(values, part, np.zeros(len(part), np.int32), {})
         store.write_manifest()
         compact(store)
-        order = np.concatenate([head.image_ids for head in store._heads.values()])
+        order = pack_ids(store.ids())  # as they lie in the files
         some = order[generator.permutation(rows)[:10_000]]
 
         def opened() -> float:
-            return _seconds(lambda: Store(root / "store"))
+            return seconds_of(lambda: Store(root / "store"))
 
         def first() -> float:
             fresh = Store(root / "store")
-            return _seconds(lambda: fresh.read(some))
+            return seconds_of(lambda: fresh.read(some))
 
         def again() -> float:
             store.read(some)
-            return _seconds(lambda: store.read(some))
+            return seconds_of(lambda: store.read(some))
 
         def stream() -> float:
             store.read(order[:_BLOCK])
-            return _seconds(
+            return seconds_of(
                 lambda: [store.read(order[i : i + _BLOCK]) for i in range(0, rows, _BLOCK)]
             )
 
         def mapped() -> float:
-            return _seconds(
+            return seconds_of(
                 lambda: [np.array(plain[i : i + _BLOCK]) for i in range(0, rows, _BLOCK)]
             )
 
@@ -75,12 +74,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"rows": rows, "width": WIDTH, "seconds": seconds}]
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
 def describe(records: list[dict[str, Any]]) -> str:
     """Return a table in Markdown."""
     (record,) = records
@@ -91,9 +84,7 @@ def describe(records: list[dict[str, Any]]) -> str:
         "and compacted; the files are in the system's cache. What was just opened compares the "
         "SHA-256 of every file that it reads from. Targets: 1 s each, and half of memmap's speed.",
         "",
-        "| what | seconds |",
-        "| --- | --- |",
-        *(f"| {name} | {spread(values)} |" for name, values in seconds.items()),
+        *table(["what", "seconds"], *([name, spread(v)] for name, v in seconds.items())),
     ]
     ratio = median(seconds["stream, numpy.memmap"]) / median(seconds["stream"])
     return "\n".join([*lines, "", f"The stream runs at {ratio:.2f} of numpy.memmap's speed."])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 
 def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -30,6 +35,27 @@ def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[s
         for name in list(actions)[:: -1 if turn % 2 else 1]:
             found[name].append(actions[name]())
     return found
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return how long an action takes, once."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def in_a_process(*arguments: object) -> dict[str, Any]:
+    """Run Python with arguments in a process of its own; return the JSON of its last line."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return record
+
+
+def table(*rows: Sequence[object]) -> list[str]:
+    """Return the lines of a table in Markdown, the head first."""
+    head, *body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return [head, f"| {' | '.join('---' for _ in rows[0])} |", *body]
 
 
 def median(values: list[float]) -> float:
