@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from .errors import StoreWriteError
 
@@ -114,6 +116,13 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
                 temporary.unlink()
     except OSError as error:
         raise write_error(error, path, what) from error
+
+
+def remember(path: Path, value: Any, what: str) -> None:
+    """Keep a JSON value that saves work next time; a disk that refuses costs that work."""
+    with contextlib.suppress(StoreWriteError):
+        make_folder(path.parent)
+        write_atomic(path, json.dumps(value).encode(), what=what, durable=False)
 
 
 def _write_new(path: Path, data: bytes, durable: bool) -> None:

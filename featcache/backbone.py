@@ -146,9 +146,8 @@ class Backbone:
         """Compute embeddings as `embed`, in a precision of `featcache.specs.PRECISIONS`."""
         count = len(pixels)
         self._largest = max(self._largest, count)
-        if self._pad and count < self._largest:
-            filler = np.zeros((self._largest - count, *pixels.shape[1:]), pixels.dtype)
-            pixels = np.concatenate([pixels, filler])
+        if self._pad:
+            pixels = preprocessing.padded(pixels, self._largest)
         prepared = preprocessing.apply(self.rule, pixels)
         model = self.model if precision == "float32" else self._in_bfloat16
         out = np.asarray(model.predict_on_batch(prepared), np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -22,8 +21,6 @@ from .images import BadImage, Pixels, pixels_of, read_expected
 from .pipeline import Batch, batches
 from .progress import StageSeconds
 from .store import Store
-
-log = logging.getLogger("featcache")
 
 Item = tuple[int, str]  # position in the data set, and id of the row
 _IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory

@@ -16,7 +16,7 @@ import numpy as np
 from . import cachedir, maintenance
 from .collection import mark_used
 from .computing import Computation, Work
-from .engines import Engine, check_engine, make_engine, stored_engine
+from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
 from .pipeline import default_workers
@@ -166,17 +166,17 @@ def _engine(
     job: Preparation, name: str, batch_size: int | None, retry_failed: bool
 ) -> tuple[Preparation, Engine]:
     """Choose what runs the backbone; build the backbone only if that needs it."""
-    spec, request, count = job.resolved.spec, job.resolved.request, len(job.plan.compute)
-    engine = stored_engine(name, request, spec, job.cache, count, batch_size)
+    resolved = job.resolved
+    count = len(job.plan.compute)
+    wanted = Wanted(name, resolved.request, resolved.spec, job.cache, count, batch_size)
+    engine = stored_engine(wanted)
     if engine is not None:
         return job, engine
-    if job.resolved.backbone is None:
+    if resolved.backbone is None:
         job = _built(job, retry_failed)
-    resolved = job.resolved
+        resolved = job.resolved
     assert resolved.backbone is not None
-    return job, make_engine(
-        name, resolved.backbone, request, resolved.spec, job.cache, count, batch_size
-    )
+    return job, make_engine(replace(wanted, spec=resolved.spec), resolved.backbone)
 
 
 def _built(job: Preparation, retry_failed: bool) -> Preparation:

@@ -18,11 +18,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import make_folder, write_atomic
+from .atomic import remember
 from .cachedir import cache_folder, index_folder
 from .dataset import Dataset
-from .errors import StoreWriteError
-from .images import BadImage, FileState, content_id, file_state, read_file
+from .filestate import FileState, file_state
+from .images import BadImage, content_id, read_file
 
 VERSION = 1
 # A file changed this shortly before it was read may change again within one tick of the
@@ -144,9 +144,8 @@ def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
     body = {path: list(entry) for path, entry in entries.items()}
     payload = {"version": VERSION, "checksum": _checksum(body), "entries": body}
     # A full disk or an odd file name must not stop an extraction for the sake of the index.
-    with contextlib.suppress(StoreWriteError, UnicodeError):
-        make_folder(file.parent)
-        write_atomic(file, json.dumps(payload).encode(), what="the file index", durable=False)
+    with contextlib.suppress(UnicodeError):
+        remember(file, payload, "the file index")
 
 
 def _checksum(body: Any) -> str:

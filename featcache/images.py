@@ -14,7 +14,6 @@ import stat
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from PIL import (
 )
 
 from . import limits
+from .filestate import FileState, file_state
 
 DECODE_VERSION = 1
 SUFFIXES = frozenset({
@@ -72,16 +72,6 @@ class BadImage(Exception):
         self.lasting = lasting
 
 
-@dataclass(frozen=True)
-class FileState:
-    """What a `stat` tells of a file; while it is the same, so is the content."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
 def read_file(path: str | Path) -> tuple[bytes, FileState]:
     """Read a whole regular file.
 
@@ -117,11 +107,6 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
     if after != file_state(before) or len(data) != after.size:
         raise BadImage("changed while it was being read", lasting=False)
     return data, after
-
-
-def file_state(status: os.stat_result) -> FileState:
-    """Pick the fields of a `stat` result that tell a changed file from an unchanged one."""
-    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def content_id(data: bytes) -> str:

@@ -16,6 +16,7 @@ from .hdf5 import ShardHead, ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
+from .rowfiles import RowFiles
 from .shards import Damage, check_bytes
 from .specs import BackboneSpec
 from .store import Store
@@ -175,7 +176,9 @@ def read_shard(path: Path) -> tuple[NDArray[np.float32], ShardHead] | None:
     if check_bytes(path) is not None:
         return None
     with ShardReader(path) as reader:
-        return reader.rows(np.arange(len(reader.head.views))), reader.head
+        head = reader.head
+    rows = RowFiles(path.parent).read(path.name, head.layout, np.arange(len(head.views)))
+    return rows, head
 
 
 def _merge(store: Store, names: list[str]) -> list[str]:

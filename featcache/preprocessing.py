@@ -105,6 +105,14 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
     return prepared
 
 
+def padded(pixels: NDArray[Any], count: int) -> NDArray[Any]:
+    """Add black images to a batch until it has `count`; one that has is returned as it is."""
+    if len(pixels) >= count:
+        return pixels
+    filler = np.zeros((count - len(pixels), *pixels.shape[1:]), pixels.dtype)
+    return np.concatenate([pixels, filler])
+
+
 def synthetic_images() -> NDArray[np.uint8]:
     """Two fixed images (2, 16, 16, 3) on which a rule shows what it does."""
     y, x = np.mgrid[0:16, 0:16]

@@ -7,7 +7,6 @@ full cache hit needs no Keras at all.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ from typing import Any
 
 from . import preprocessing
 from .architecture import architecture_hash
-from .atomic import make_folder, write_atomic
+from .atomic import remember
 from .backbone import Backbone, check_pooling
 from .cachedir import cache_folder, weights_folder
-from .errors import InvalidRequest, StoreWriteError
+from .errors import InvalidRequest
 from .images import DECODE_VERSION, RESIZES
 from .specs import PRECISIONS, BackboneSpec, Recipe, content_key, find_recipe
 from .weights import Weights, choose_weights, ensure_available, identity
@@ -294,9 +293,7 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
 def _remember(folder: Path, request: Request, memo: dict[str, Any]) -> None:
     file = _memo_file(folder, request)
     if file is not None:
-        with contextlib.suppress(StoreWriteError):  # costs a rebuild next time, no more
-            make_folder(folder)
-            write_atomic(file, json.dumps(memo).encode(), what="a weights hash", durable=False)
+        remember(file, memo, "a weights hash")
 
 
 def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import FileState, file_state
+from .filestate import FileState, file_state
 from .shards import check_bytes, corrupt
 
 _THREADS = 4

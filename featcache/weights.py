@@ -18,8 +18,8 @@ from .errors import (
     WeightsMismatch,
     WeightsUnavailable,
 )
+from .filestate import file_state
 from .hashes import file_hash
-from .images import file_state
 from .pocket import FILE as POCKET_FILE
 from .specs import Recipe
 

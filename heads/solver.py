@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from .base import Floats
+
 _MEMORY = 10
 _SUFFICIENT = 1e-4  # share of the decrease that the slope promises
 _HALVINGS = 30

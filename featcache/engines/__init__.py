@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -114,36 +115,53 @@ def check_engine(name: str) -> None:
         )
 
 
-def stored_engine(
-    name: str,
-    request: Request,
-    spec: BackboneSpec,
-    cache: Path,
-    images: int,
-    batch_size: int | None,
-) -> Engine | None:
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be run, and on how much.
+
+    Attributes
+    ----------
+    engine : str
+        One of `featcache.specs.ENGINES`.
+    request : Request
+    spec : BackboneSpec
+    cache : Path
+        The cache folder.
+    images : int
+        Number of images to compute.
+    batch_size : int or None
+        As the user said it.
+    """
+
+    engine: str
+    request: Request
+    spec: BackboneSpec
+    cache: Path
+    images: int
+    batch_size: int | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the converted model is, or will be."""
+        return converted_folder(self.cache, self.spec)
+
+    def runner(self, folder: Path, precision: str) -> OpenVINORunner:
+        """Compile a converted model; raise `NotConvertible` if that cannot be."""
+        return OpenVINORunner(folder, self.spec.image_size, self.request.preprocessing, precision)
+
+
+def stored_engine(wanted: Wanted) -> Engine | None:
     """Return an engine that needs no Keras: a model that was converted before; else None."""
-    if not _may_use_openvino(name, spec) or _may_have_accelerator(name):
+    if not _may_use_openvino(wanted) or _may_have_accelerator(wanted):
         return None
     try:
-        runner = OpenVINORunner(
-            converted_folder(cache, spec), spec.image_size, request.preprocessing, spec.precision
-        )
+        return _engine(wanted.runner(wanted.folder, wanted.spec.precision), wanted)
     except NotConvertible as reason:
-        log.debug("%s: %s", spec.backbone, reason)
+        log.debug("%s: %s", wanted.spec.backbone, reason)
         return None
-    return _engine(runner, spec, cache, images, batch_size)
 
 
-def make_engine(
-    name: str,
-    backbone: Backbone,
-    request: Request,
-    spec: BackboneSpec,
-    cache: Path,
-    images: int,
-    batch_size: int | None,
-) -> Engine:
+def make_engine(wanted: Wanted, backbone: Backbone) -> Engine:
     """Return an engine for a backbone that was built; convert it if that is worth it.
 
     Raises
@@ -151,26 +169,27 @@ def make_engine(
     EngineUnavailable
         If OpenVINO was asked for and cannot do it, or TensorFlow was and is not in use.
     """
-    if name == "tensorflow" and backbone.backend != "tensorflow":
+    insisted = wanted.engine == "openvino"
+    if wanted.engine == "tensorflow" and backbone.backend != "tensorflow":
         raise EngineUnavailable(
             f"engine='tensorflow' was asked for, but Keras runs on {backbone.backend}. Unset "
             "KERAS_BACKEND, or take engine='keras'.",
-            received=name,
+            received=wanted.engine,
         )
-    wanted = name == "openvino" or (images >= _WORTH_CONVERTING and not backbone.on_accelerator)
-    if _may_use_openvino(name, spec) and wanted:
+    worth = insisted or (wanted.images >= _WORTH_CONVERTING and not backbone.on_accelerator)
+    if worth and _may_use_openvino(wanted):
+        name = wanted.request.name
         try:
-            runner = _converted(backbone, request, spec, cache)
-            return _engine(runner, spec, cache, images, batch_size)
+            return _engine(_converted(wanted, backbone), wanted)
         except NotConvertible as reason:
-            if name == "openvino":
+            if insisted:
                 raise EngineUnavailable(
-                    f"OpenVINO cannot run {request.name}: {reason}. Leave engine= out to run it "
-                    "with Keras.",
-                    received=name,
+                    f"OpenVINO cannot run {name}: {reason}. Leave engine= out to run it with "
+                    "Keras.",
+                    received=wanted.engine,
                 ) from reason
-            log.info("%s: OpenVINO cannot run it (%s); Keras does.", request.name, reason)
-    return _engine(KerasRunner(backbone), spec, cache, images, batch_size)
+            log.info("%s: OpenVINO cannot run it (%s); Keras does.", name, reason)
+    return _engine(KerasRunner(backbone), wanted)
 
 
 def converted_folder(cache: Path, spec: BackboneSpec) -> Path:
@@ -180,59 +199,56 @@ def converted_folder(cache: Path, spec: BackboneSpec) -> Path:
     return engines_folder(cache) / f"{spec.backbone}-{content_key(parts)[:16]}"
 
 
-def _converted(
-    backbone: Backbone, request: Request, spec: BackboneSpec, cache: Path
-) -> OpenVINORunner:
-    """Convert, and compare with Keras on a few images before a row is trusted to it."""
-    folder = converted_folder(cache, spec)
+def _converted(wanted: Wanted, backbone: Backbone) -> OpenVINORunner:
+    """Return the runner of the converted model; convert it if there is none that is sound."""
+    precision = wanted.spec.precision
     with contextlib.suppress(NotConvertible):
-        return OpenVINORunner(folder, spec.image_size, request.preprocessing, spec.precision)
-    log.info("%s: converting for OpenVINO, once", request.name)
-    openvino.convert(backbone, folder)
-    plain = OpenVINORunner(folder, spec.image_size, request.preprocessing, "float32")
-    shape = (4, *spec.image_size, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    expected = backbone.embed_in("float32", pixels)
-    error = np.abs(plain.run(pixels, 4) - expected).max() / max(np.abs(expected).max(), 1e-30)
-    if not error <= AGREEMENT:
-        openvino.discard(folder)
-        raise NotConvertible(f"its embeddings differ from Keras' by {error:.1e}")
-    if spec.precision == "float32":
-        return plain
-    return OpenVINORunner(folder, spec.image_size, request.preprocessing, spec.precision)
+        return wanted.runner(wanted.folder, precision)
+
+    def agrees(folder: Path) -> None:
+        """Compare with Keras on a few images before a row is trusted to it."""
+        shape = (4, *wanted.spec.image_size, 3)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        expected = backbone.embed_in("float32", pixels)
+        found = wanted.runner(folder, "float32").run(pixels, 4)
+        error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
+        if not error <= AGREEMENT:
+            raise NotConvertible(f"its embeddings differ from Keras' by {error:.1e}")
+
+    log.info("%s: converting for OpenVINO, once", wanted.request.name)
+    openvino.convert(backbone, wanted.folder, agrees)
+    return wanted.runner(wanted.folder, precision)
 
 
-def _may_use_openvino(name: str, spec: BackboneSpec) -> bool:
-    if name not in ("auto", "openvino"):
+def _may_use_openvino(wanted: Wanted) -> bool:
+    if wanted.engine not in ("auto", "openvino"):
         return False
     reason = None
     if not openvino.is_installed():
         reason = "it is not installed: pip install 'featcache[openvino]'"
-    elif not openvino.supports(spec.precision):
-        reason = f"this processor has no {spec.precision}"
-    if reason and name == "openvino":
-        raise EngineUnavailable(f"OpenVINO cannot be used: {reason}.", received=name)
+    elif not openvino.supports(wanted.spec.precision):
+        reason = f"this processor has no {wanted.spec.precision}"
+    if reason and wanted.engine == "openvino":
+        raise EngineUnavailable(f"OpenVINO cannot be used: {reason}.", received=wanted.engine)
     return reason is None
 
 
-def _may_have_accelerator(name: str) -> bool:
+def _may_have_accelerator(wanted: Wanted) -> bool:
     """Tell from device files alone; asking the backend would mean importing it."""
-    if name == "openvino":
+    if wanted.engine == "openvino":
         return False
     metal = platform.system() == "Darwin"
     return metal or any(os.path.exists(path) for path in _ACCELERATOR_FILES)
 
 
-def _engine(
-    runner: Runner, spec: BackboneSpec, cache: Path, images: int, batch_size: int | None
-) -> Engine:
-    if batch_size is not None:
-        return Engine(runner, ForwardSize([runner.size_within(batch_size)]), batch_size)
+def _engine(runner: Runner, wanted: Wanted) -> Engine:
+    if wanted.batch_size is not None:
+        sizes = ForwardSize([runner.size_within(wanted.batch_size)])
+        return Engine(runner, sizes, wanted.batch_size)
     machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
-    parts = {"key": spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
-    memo = engines_folder(cache) / f"batch-{content_key(parts)[:32]}.json"
-    worth = images >= _WORTH_MEASURING
+    parts = {"key": wanted.spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
+    memo = engines_folder(wanted.cache) / f"batch-{content_key(parts)[:32]}.json"
+    worth = wanted.images >= _WORTH_MEASURING
     candidates = runner.candidates if worth else runner.candidates[1:2]
-    return Engine(
-        runner, ForwardSize(candidates, memo if worth or memo.exists() else None), runner.most
-    )
+    sizes = ForwardSize(candidates, memo if worth or memo.exists() else None)
+    return Engine(runner, sizes, runner.most)

@@ -11,6 +11,7 @@ import functools
 import json
 import shutil
 import uuid
+from collections.abc import Callable, Iterator
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ class OpenVINORunner:
 
         self._queue.set_callback(keep)
         for start in range(0, len(pixels), size):
-            self._queue.start_async([_filled(pixels[start : start + size], size)], start)
+            part = preprocessing.padded(pixels[start : start + size], size)
+            self._queue.start_async([part], start)
         self._queue.wait_all()
         if failures:
             raise failures[0]
@@ -133,13 +135,21 @@ class OpenVINORunner:
         self._size = size
 
 
-def convert(backbone: Backbone, folder: Path) -> None:
+def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) -> None:
     """Convert a backbone and keep it as `folder`, whole or not at all.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    folder : Path
+    accept : callable
+        Looks at the converted model, in another folder, before it gets its name; raises
+        `NotConvertible` if it should not be used.
 
     Raises
     ------
     NotConvertible
-        If Keras cannot export it, OpenVINO cannot read it, or the disk refuses.
+        If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
     """
     make_folder(folder.parent)
     work = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
@@ -155,6 +165,7 @@ def convert(backbone: Backbone, folder: Path) -> None:
             shutil.rmtree(work / "saved")
             seal = {name: file_hash(work / name) for name in _FILES}
             write_atomic(work / _SEAL, json.dumps(seal).encode(), what="a converted model")
+            accept(work)
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)  # a damaged one
             work.rename(folder)
@@ -174,11 +185,6 @@ def check_seal(folder: Path) -> None:
         raise NotConvertible(f"the converted model cannot be read ({error})") from error
     if not sound:
         raise NotConvertible("the converted model is not the one that was written")
-
-
-def discard(folder: Path) -> None:
-    """Remove a converted model."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
@@ -206,15 +212,8 @@ def _with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
     return processor.build()
 
 
-def _filled(pixels: NDArray[Any], size: int) -> NDArray[Any]:
-    if len(pixels) == size:
-        return pixels
-    filler = np.zeros((size - len(pixels), *pixels.shape[1:]), pixels.dtype)
-    return np.concatenate([pixels, filler])
-
-
 @contextlib.contextmanager
-def _refusals() -> Any:
+def _refusals() -> Iterator[None]:
     """Turn whatever Keras, TensorFlow or OpenVINO raise for a model into `NotConvertible`."""
     try:
         yield

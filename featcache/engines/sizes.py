@@ -5,14 +5,12 @@ Pure bookkeeping but for the one small file that remembers.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..atomic import make_folder, write_atomic
-from ..errors import StoreWriteError
+from ..atomic import remember
 
 _TRIALS = 2  # timed batches for each size, after one that is not
 # As frameworks word it; none of them shares an exception with another.
@@ -83,8 +81,8 @@ class ForwardSize:
         if not self._left:
             self._left = [min(self._measured, key=self._measured.__getitem__)]
             self._measured = {}
-        if self.settled:
-            _remember(self._memo, self.current)
+        if self.settled and self._memo is not None:
+            remember(self._memo, {"images": self.current}, "a batch size")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -109,11 +107,3 @@ def _recall(memo: Path | None) -> int | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # lost or damaged: measured again
     return size if type(size) is int and 1 <= size <= 4096 else None
-
-
-def _remember(memo: Path | None, size: int) -> None:
-    if memo is not None:
-        with contextlib.suppress(StoreWriteError):  # costs a measurement next time, no more
-            make_folder(memo.parent)
-            text = json.dumps({"images": size}).encode()
-            write_atomic(memo, text, what="a batch size", durable=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..rowfiles import Layout
 from ..shards import corrupt
-from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile, first_line
+from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile
 
 _DATASETS = ("embeddings", "image_id", "view")
 _SUM_BYTES = 4  # which the filter fletcher32 adds to each chunk
@@ -106,31 +106,6 @@ class ShardReader(CheckedFile):
 
     def _check(self) -> None:
         self.head = self._checked_head()
-
-    def rows(self, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read rows in the order given, repeats allowed, a chunk at a time.
-
-        Returns
-        -------
-        ndarray (len(wanted), width), float32
-        """
-        data = self._file["embeddings"]
-        result = np.empty((len(wanted), data.shape[1]), np.float32)
-        per_chunk = data.chunks[0]
-        order = np.argsort(wanted, kind="stable")
-        ordered = wanted[order]
-        chunk_of = ordered // per_chunk
-        # Neighbouring chunks are read in one call, so that a full read stays sequential.
-        breaks = np.flatnonzero(np.diff(chunk_of) > 1) + 1
-        try:
-            for part in np.split(np.arange(len(ordered)), breaks):
-                first = int(chunk_of[part[0]]) * per_chunk
-                last = int(ordered[part[-1]]) + 1
-                block = data[first:last]
-                result[order[part]] = block[ordered[part] - first]
-        except OSError as error:
-            raise corrupt(self.path, f"a checksum fails ({first_line(error)})") from error
-        return result
 
     def _checked_head(self) -> ShardHead:
         self._check_kind("featcache-shard")

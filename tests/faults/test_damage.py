@@ -134,6 +134,7 @@ sys.path.insert(0, {tests!r})
 from test_store import SPEC, WIDTH, ids_of, rows_of
 from featcache.errors import FeatcacheError
 from featcache.hdf5 import ShardReader
+from featcache.rowfiles import RowFiles
 import numpy as np
 good = Path({good!r}).read_bytes()
 path = Path({path!r})
@@ -148,7 +149,8 @@ for seed in range({first}, {last}):
     path.write_bytes(bytes(data))
     try:
         with ShardReader(path) as reader:
-            reader.rows(np.arange(len(reader.head.views)))
+            head = reader.head
+        RowFiles(path.parent).read(path.name, head.layout, np.arange(len(head.views)))
     except FeatcacheError:
         pass
     print(seed, flush=True)

@@ -1,0 +1,21 @@
+"""What tells a changed file from an unchanged one without reading it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a `stat` tells of a file; while it is the same, so is the content."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def file_state(status: os.stat_result) -> FileState:
+    """Pick the fields of a `stat` result that tell a changed file from an unchanged one."""
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
