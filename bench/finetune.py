@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featcache
-from featcache.backbone import import_keras
+from featcache import import_keras
 from featcache.cachedir import cache_folder, training_folder
 from featcache.errors import InvalidRequest
 from featcache.request import Resolved, make_request

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from featcache import import_keras
 from featcache.architecture import layer_names
-from featcache.backbone import Backbone, import_keras
+from featcache.backbone import Backbone
 from featcache.errors import InvalidRequest
 
 

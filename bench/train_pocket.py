@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from featcache import pocket
+from featcache import import_keras, pocket
 from featcache.atomic import write_atomic
-from featcache.backbone import import_keras
 from featcache.cachedir import cache_folder, training_folder
 from featcache.console import run_command
 from featcache.datasets import drawn_dogs

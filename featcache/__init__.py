@@ -14,7 +14,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import datasets as datasets
-    from .backbone import import_keras as import_keras
     from .bundle import Bundle as Bundle
     from .bundle import load_bundle as load_bundle
     from .bundle import make_bundle as make_bundle
@@ -25,9 +24,11 @@ if TYPE_CHECKING:
     from .errors import RandomWeightsWarning as RandomWeightsWarning
     from .extraction import extract as extract
     from .features import Features as Features
+    from .keras_door import import_keras as import_keras
     from .loading import load_dataset as load_dataset
     from .maintenance import repair as repair
     from .maintenance import verify as verify
+    from .modelfile import load_model as load_model
     from .planning import Explanation as Explanation
     from .preparation import explain as explain
     from .request import load_backbone as load_backbone
@@ -47,12 +48,13 @@ _HOMES = {
     "RandomWeightsWarning": "errors",
     "Store": "store",
     "explain": "preparation",
-    "import_keras": "backbone",
+    "import_keras": "keras_door",
     "extract": "extraction",
     "load_bundle": "bundle",
     "make_bundle": "bundle",
     "load_backbone": "request",
     "load_dataset": "loading",
+    "load_model": "modelfile",
     "repair": "maintenance",
     "verify": "maintenance",
 }
@@ -76,6 +78,7 @@ __all__ = [
     "load_backbone",
     "load_bundle",
     "load_dataset",
+    "load_model",
     "make_bundle",
     "open_store",
     "repair",

@@ -1,18 +1,10 @@
-"""Request -> frozen model; pixels -> embeddings. This package's only door to Keras.
-
-Backend-neutral: TensorFlow unless ``KERAS_BACKEND`` says otherwise.
-"""
+"""Request -> frozen model; pixels -> embeddings. Neutral as to Keras' backend."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import functools
 import hashlib
-import logging
-import os
-import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,56 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import pocket, preprocessing
-from .architecture import all_layers, layer_names
+from .architecture import all_layers, architecture_hash, layer_names
 from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
 from .hdf5 import foreign_reason
+from .keras_door import has_accelerator, import_keras, quiet_stderr
+from .modelfile import ModelFile, load_model
 from .specs import POOLINGS, Recipe
 
 if TYPE_CHECKING:
     from .request import Request
-
-
-def import_keras() -> Any:
-    """Import Keras, with TensorFlow's start-up chatter off unless the user asked for it."""
-    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if level in ("0", "1") or "keras" in sys.modules:
-        import keras
-    else:
-        # Warns of every model after the fifth that it traces their functions anew.
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        with _quiet_stderr():
-            import keras
-    if keras.config.image_data_format() != "channels_last":
-        raise InvalidRequest(
-            "Keras is set to image_data_format='channels_first'; featcache needs "
-            "'channels_last'. Change it in ~/.keras/keras.json.",
-            received=keras.config.image_data_format(),
-        )
-    return keras
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Drop what libraries write to the standard error's descriptor while they start.
-
-    TensorFlow prints several lines before its own log level is read; they look like
-    errors to a newcomer. Python's exceptions are not affected.
-    """
-    try:
-        saved = os.dup(2)
-    except OSError:  # a service may run without one
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 class Backbone:
@@ -83,6 +34,8 @@ class Backbone:
 
     Attributes
     ----------
+    name : str
+        Name in the table, or ``custom-`` and a hash of the own model's architecture.
     layer : str
         The layer whose output is kept.
     pooling : str
@@ -109,7 +62,8 @@ class Backbone:
     def __init__(self, request: Request) -> None:
         keras = import_keras()
         self.rule = request.preprocessing
-        whole = request.model if request.recipe is None else _build(keras, request)
+        whole = _own(request.model) if request.recipe is None else _build(keras, request)
+        self.name = request.recipe.name if request.recipe else _name_of(whole)
         self.layer, output = _output_of(whole, request)
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(whole.inputs, pooled)
@@ -123,7 +77,7 @@ class Backbone:
             )
         self.width = int(width)
         self.backend = str(keras.backend.backend())
-        self.on_accelerator = _has_accelerator(keras)
+        self.on_accelerator = has_accelerator(keras)
         self._precision = request.precision
         self._pad = self.backend == "jax"  # each new shape would be compiled anew
         self._largest = 0
@@ -155,7 +109,7 @@ class Backbone:
 
     def export(self, folder: Path) -> None:
         """Write the model as a TensorFlow SavedModel, for engines that read such."""
-        with _quiet_stderr():
+        with quiet_stderr():
             self.model.export(str(folder), format="tf_saved_model", verbose=False)
 
     def provenance(self) -> dict[str, str]:
@@ -179,10 +133,20 @@ class Backbone:
         return clone
 
 
-def _has_accelerator(keras: Any) -> bool:
-    with contextlib.suppress(Exception):  # not every backend knows every kind of device
-        return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))
-    return False
+def _own(model: Any) -> Any:
+    return load_model(model.path) if isinstance(model, ModelFile) else model
+
+
+def _name_of(model: Any) -> str:
+    try:
+        return f"custom-{architecture_hash(model)[:16]}"
+    except ValueError as error:
+        raise InvalidRequest(
+            f"The model cannot be told apart from others ({error}), so its features cannot be "
+            "cached safely. Build it as a functional model of layers that describe themselves "
+            "with get_config().",
+            received=type(model).__name__,
+        ) from error
 
 
 def _build(keras: Any, request: Request) -> Any:

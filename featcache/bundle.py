@@ -15,6 +15,7 @@ from .dataset import Dataset
 from .errors import BundleMismatch, InvalidRequest, NoUsableImages
 from .features import Features
 from .modelcard import model_card
+from .modelfile import is_model_file
 from .specs import BackboneSpec, differing
 
 
@@ -137,8 +138,9 @@ class Bundle:
             Whatever `featcache.extract` takes; labels are ignored.
         top : int
             How many guesses for each.
-        backbone : keras.Model, optional
-            Needed if the bundle was made with a model of your own.
+        backbone : keras.Model or path of a .keras file, optional
+            Needed if the bundle was made with a model of your own that was not loaded from a
+            file, or whose file lies elsewhere now.
         **options
             Further arguments of `featcache.extract`, such as ``weights``, ``cache_dir`` or
             ``progress``.
@@ -161,10 +163,11 @@ class Bundle:
         dataset = replace(load_dataset(photos), labels=None, split=None)
         arguments = {**self.arguments, **options}
         name = arguments.pop("backbone")
-        if backbone is None and self.spec.backbone.startswith("custom-"):
+        own = self.spec.backbone.startswith("custom-")
+        if backbone is None and own and not (is_model_file(name) and os.path.exists(name)):
             raise BundleMismatch(
                 f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
-                "that model as backbone=.",
+                "that model, or its .keras file, as backbone= (--backbone).",
                 received=name,
             )
         if backbone is not None:

@@ -19,6 +19,7 @@ from .atomic import make_folder, write_atomic
 from .classifier import STEPS, Classifier, ClassifierStep
 from .errors import BundleError, FeatcacheError
 from .specs import BackboneSpec
+from .storedzip import check_stored
 
 FORMAT = "featcache-bundle"
 VERSION = 1
@@ -81,7 +82,9 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
-            _check_members(archive, path.stat().st_size)
+            check_stored(archive, path, {_HEAD, _CARD})
+            if archive.getinfo(_HEAD).file_size > _MOST_HEAD_BYTES:
+                raise ValueError(f"{_HEAD} is too long")
             head = json.loads(archive.read(_HEAD))
             _check_version(head, path)
             return _classifier(archive, head), _record(head)
@@ -99,23 +102,6 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
             "get it anew from where it was made.",
             path=path,
         ) from error
-
-
-def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    members = archive.infolist()
-    names = [member.filename for member in members]
-    if len(set(names)) != len(names):
-        raise ValueError("a name occurs twice")
-    if not {_HEAD, _CARD} <= set(names):
-        raise ValueError(f"it has no {_HEAD} or no {_CARD}")
-    for member in members:
-        # Stored as they are: what claims to be larger than the file is a bomb.
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise ValueError(f"{member.filename!r} is compressed or encrypted")
-        if member.file_size > size or member.file_size != member.compress_size:
-            raise ValueError(f"{member.filename!r} claims {member.file_size:,} bytes")
-    if archive.getinfo(_HEAD).file_size > _MOST_HEAD_BYTES:
-        raise ValueError(f"{_HEAD} is too long")
 
 
 def _check_version(head: Any, path: Path) -> None:

@@ -16,6 +16,7 @@ _EXAMPLES = """\
 examples:
   featcache extract resnet50 photos/           embeddings of a folder of class folders
   featcache extract vgg19 photos/ --layer fc1  another layer goes to another store
+  featcache extract my_model.keras photos/     a network of your own, saved by Keras
   featcache explain resnet50 photos/           what would be computed, and why
   featcache ls                                 all stores, with rows and size
   featcache predict model.featcache dog.jpg    what it shows, with probabilities
@@ -67,6 +68,7 @@ def _add_predict(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("bundle", help="a file made by bundle.save(), such as model.featcache of a benchmark run")
     add("photos", nargs="+", help="photos, folders of photos, or - for a list on standard input")
+    add("--backbone", metavar="MODEL.keras", help="where the bundle was made with another's model")
     add("--top", type=int, default=3, help="guesses a photo (default 3)")
     add("--weights", help="of the backbone, where they are a file that lies elsewhere now")
     add("--no-progress", action="store_true", help="no progress bars on a terminal")
@@ -84,7 +86,17 @@ def _add_fetch(command: argparse.ArgumentParser) -> None:
 def _extraction_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     add = options.add_argument
-    add("backbone", help="a name from `featcache backbones`")
+    add("backbone", help="a name from `featcache backbones`, or a model.keras of your own")
+    add(
+        "--allow-h5",
+        action="store_true",
+        help="take a model in Keras' old format, which can carry code: only from people you trust",
+    )
+    add(
+        "--preprocessing",
+        help="for a model of your own that does not rescale inside: none "
+        "(0..255), unit (0..1), tf (-1..1), torch or caffe",
+    )
     add(
         "data",
         nargs="?",
@@ -116,6 +128,7 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
         "crop": options.crop,
         "margin": options.margin,
         "layer": options.layer,
+        "preprocessing": options.preprocessing,
         "pooling": options.pooling,
         "image_size": size,
         "resize": options.resize,
@@ -128,13 +141,22 @@ def _arguments(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _backbone(options: argparse.Namespace) -> Any:
+    """Return a name or path as it is; only a model in the old format is loaded at once."""
+    from .modelfile import OLD_ENDINGS, load_model
+
+    if not (options.allow_h5 and options.backbone.lower().endswith(OLD_ENDINGS)):
+        return options.backbone
+    return load_model(options.backbone, allow_h5=True)
+
+
 def _extract(options: argparse.Namespace) -> int:
     from .extraction import extract
 
     if options.dry_run:
         return _explain(options)
     features = extract(
-        options.backbone,
+        _backbone(options),
         options.data,
         batch_size=options.batch_size,
         engine=options.engine,
@@ -164,7 +186,7 @@ def _extract(options: argparse.Namespace) -> int:
 def _explain(options: argparse.Namespace) -> int:
     from .preparation import explain
 
-    explanation = explain(options.backbone, options.data, **_arguments(options))
+    explanation = explain(_backbone(options), options.data, **_arguments(options))
     if options.json:
         record = {
             **vars(explanation),

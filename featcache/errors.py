@@ -88,6 +88,10 @@ class WeightsMismatch(FeatcacheError, ValueError):
     """A weights file does not fit the backbone, or is not the file it claims to be."""
 
 
+class ModelRefused(FeatcacheError, ValueError):
+    """A saved model is not loaded; carries `path` and, mostly, `reason`."""
+
+
 class StoreError(FeatcacheError):
     """Base of the errors of a store; carries `path`."""
 

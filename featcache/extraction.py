@@ -56,9 +56,10 @@ def extract(
 
     Parameters
     ----------
-    backbone : str or keras.Model
+    backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), or a built model that takes
-        ``(b, h, w, 3)``. Your own model's output is used unless `layer` names another.
+        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`. Your own
+        model's output is used unless `layer` names another.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
@@ -116,6 +117,8 @@ def extract(
     ------
     UnknownBackbone, UnknownLayer, InvalidRequest
         If an argument makes no sense.
+    ModelRefused
+        If a saved model holds anything but Keras' own layers and their weights.
     DatasetError, DatasetNotFound, NoUsableImages
         If there is no image to use.
     WeightsUnavailable, WeightsMismatch

@@ -24,8 +24,9 @@ def run(options: argparse.Namespace) -> int:
         "cache_dir": options.cache_dir,
         "progress": False if options.no_progress or options.quiet else None,
     }
-    if options.weights:
-        chosen["weights"] = options.weights
+    for name in ("weights", "backbone"):
+        if getattr(options, name):
+            chosen[name] = getattr(options, name)
     found = bundle.predict(_photos(options.photos), top=options.top, **chosen)
     if options.json:
         print(json.dumps([_record(prediction) for prediction in found], indent=2))

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import preprocessing
-from .architecture import architecture_hash
 from .atomic import remember
 from .backbone import Backbone, check_pooling
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest
 from .images import DECODE_VERSION, RESIZES
+from .modelfile import ModelFile, is_model_file, look_at_model
 from .specs import PRECISIONS, BackboneSpec, Recipe, content_key, find_recipe
 from .weights import Weights, choose_weights, ensure_available, identity
 
-_MEMO_VERSION = 1
+_MEMO_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Request:
     ----------
     recipe : Recipe or None
         Row of the table; None for the user's own model.
-    model : keras.Model or None
+    model : keras.Model, ModelFile or None
         The user's own model.
     layer, pooling : str or None
         None means the recipe's layer (or the own model's output), and average pooling of
@@ -71,7 +72,7 @@ class Request:
         """Return the arguments of `featcache.extract` that ask for the same."""
         rule = self.preprocessing
         return {
-            "backbone": self.name,
+            "backbone": str(self.model.path) if isinstance(self.model, ModelFile) else self.name,
             "layer": self.layer,
             "pooling": self.pooling,
             "image_size": list(self.image_size),
@@ -137,8 +138,9 @@ def make_request(
         )
     if preprocessing_rule is not None:
         preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
-    if isinstance(backbone, str):
-        recipe = find_recipe(backbone)
+    own = look_at_model(backbone) if is_model_file(backbone) else backbone
+    if isinstance(own, str):
+        recipe = find_recipe(own)
         native = (recipe.image_size, recipe.image_size)
         return Request(
             recipe=recipe,
@@ -151,23 +153,24 @@ def make_request(
             weights=choose_weights(weights, recipe),
             precision=precision,
         )
-    if not hasattr(backbone, "layers") or not hasattr(backbone, "predict_on_batch"):
+    known = isinstance(own, ModelFile)
+    if not known and not (hasattr(own, "layers") and hasattr(own, "predict_on_batch")):
         raise InvalidRequest(
-            f"A backbone is a name or a keras.Model, not {type(backbone).__name__}.",
-            received=type(backbone).__name__,
+            f"A backbone is a name, the path of a .keras file or a keras.Model, not "
+            f"{type(own).__name__}.",
+            received=type(own).__name__,
         )
-    if weights != "auto":
+    if weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
-    shape: Any = getattr(backbone, "input_shape", None) or (None, None, None, 3)
     return Request(
         recipe=None,
-        model=backbone,
+        model=own,
         layer=layer,
         pooling=pooling,
-        image_size=_size(image_size, shape[1:3] if None not in shape[1:3] else None),
+        image_size=_size(image_size, _input_size(own)),
         resize=resize,
-        preprocessing=preprocessing_rule or _rule_of(backbone),
-        weights=Weights("model"),
+        preprocessing=preprocessing_rule or _rule_of(own),
+        weights=Weights("model", own.path if isinstance(own, ModelFile) else None),
         precision=precision,
     )
 
@@ -197,6 +200,7 @@ def build(request: Request, folder: Path) -> Resolved:
         request = replace(request, weights=weights)
     backbone = Backbone(request)
     found = {
+        "backbone": backbone.name,
         "layer": backbone.layer,
         "weights": backbone.weights_hash,
         "pooling": backbone.pooling,
@@ -229,21 +233,11 @@ def load_backbone(
     return build(request, weights_folder(cache_folder(cache_dir)))
 
 
-def _spec(request: Request, *, layer: str, weights: str, pooling: str) -> BackboneSpec:
-    if request.recipe is not None:
-        name = request.recipe.name
-    else:
-        try:
-            name = f"custom-{architecture_hash(request.model)[:16]}"
-        except ValueError as error:
-            raise InvalidRequest(
-                f"The model cannot be told apart from others ({error}), so its features cannot "
-                "be cached safely. Build it as a functional model of layers that describe "
-                "themselves with get_config().",
-                received=type(request.model).__name__,
-            ) from error
+def _spec(
+    request: Request, *, backbone: str, layer: str, weights: str, pooling: str
+) -> BackboneSpec:
     return BackboneSpec(
-        backbone=name,
+        backbone=backbone,
         layer=layer,
         weights=weights,
         pooling=pooling,
@@ -263,11 +257,11 @@ def _resize(request: Request) -> str:
 
 def _memo_file(folder: Path, request: Request) -> Path | None:
     pinned = identity(request.weights, request.recipe)
-    if request.recipe is None or not pinned:
-        return None  # the user's own model is at hand and hashed each time
+    if not pinned:
+        return None  # a model that is at hand is hashed each time
     question = {
         "version": _MEMO_VERSION,
-        "backbone": request.recipe.name,
+        "backbone": request.recipe.name if request.recipe else None,
         "layer": request.layer,
         "pooling": request.pooling,
         "image_size": list(request.image_size),
@@ -284,7 +278,9 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
         return None
     try:
         memo = json.loads(file.read_bytes())
-        spec = {name: str(memo["spec"][name]) for name in ("layer", "weights", "pooling")}
+        spec = {
+            name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
+        }
         return {"spec": spec, "width": int(memo["width"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # lost or damaged: computed again
@@ -312,8 +308,18 @@ def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
+def _input_size(model: Any) -> tuple[int, int] | None:
+    if isinstance(model, ModelFile):
+        return model.input_size
+    shape: Any = getattr(model, "input_shape", None) or (None, None, None, 3)
+    return None if None in shape[1:3] else shape[1:3]
+
+
 def _rule_of(model: Any) -> str:
-    kinds = [type(layer).__name__ for layer in model.layers[:6]]
+    if isinstance(model, ModelFile):
+        kinds: Sequence[str] = model.kinds
+    else:
+        kinds = [type(layer).__name__ for layer in model.layers[:6]]
     if "Rescaling" in kinds or "Normalization" in kinds:
         return "none"
     raise InvalidRequest(

@@ -102,7 +102,8 @@ def find_recipe(name: str) -> Recipe:
         hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
         raise UnknownBackbone(
             f"There is no backbone {name!r}. {hint}`featcache backbones` lists all "
-            f"{len(table)}; your own keras.Model can be passed instead of a name.",
+            f"{len(table)}; your own keras.Model, or the path of a saved one (.keras), can stand "
+            "in its place.",
             received=name,
             near=names,
         )

@@ -38,7 +38,8 @@ class Weights:
     ----------
     kind : {"imagenet", "packaged", "file", "random", "model"}
     path : Path or None
-        The file, for the first three; None also if the ImageNet file is not on disk yet.
+        The file, for the first three, and for a model that was saved; None also if the
+        ImageNet file is not on disk yet.
     seed : int
         For ``"random"``.
     or_random : bool
@@ -58,7 +59,7 @@ class Weights:
         known = {
             "imagenet": "imagenet",
             "packaged": "the package's own, trained on drawn dogs",
-            "model": "the model passed",
+            "model": f"the model in {self.path}" if self.path else "the model passed",
         }
         return known.get(self.kind, str(self.path))
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import h5py
 
 from .checked import first_line
 
 
-def foreign_reason(path: Path) -> str | None:
+def foreign_reason(source: Path | IO[bytes]) -> str | None:
     """Say why a file of weights from elsewhere should not be opened; None if nothing is odd.
 
     Only hard links are followed, and every data set must lie in the file, whole and with
     numbers or text in it: what Keras writes. Others could open further files, or claim
     more memory than there is.
+
+    Parameters
+    ----------
+    source : Path or binary file
+        A file that can seek, such as a stored member of a zip archive.
     """
+    options = {"locking": False} if isinstance(source, Path) else {}
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(source, "r", **options) as file:
             return _odd_member(file, file.id.get_filesize(), set())
     except MemoryError:
         raise  # says nothing of the file

@@ -131,7 +131,7 @@ def kill_stores(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 class FakeBackbone:
     """Block means of the pixels: a backbone that needs no library."""
 
-    layer, pooling, width, weights_hash = "embedding", "none", 12, "ab" * 32
+    name, layer, pooling, width, weights_hash = "pocket", "embedding", "none", 12, "ab" * 32
     backend, on_accelerator = "none", False
 
     def __init__(self, request: Any) -> None:
