@@ -177,8 +177,7 @@ def read_shard(path: Path) -> tuple[NDArray[np.float32], ShardHead] | None:
         return None
     with ShardReader(path) as reader:
         head = reader.head
-    rows = RowFiles(path.parent).read(path.name, head.layout, np.arange(len(head.views)))
-    return rows, head
+    return RowFiles(path.parent).read_all(path.name, head.layout, len(head.views)), head
 
 
 def _merge(store: Store, names: list[str]) -> list[str]:

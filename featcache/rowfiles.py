@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,33 +66,60 @@ class RowFiles:
         with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
             list(pool.map(self._check_one, unsure))
 
-    def read(self, name: str, layout: Layout, wanted: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Read rows of a shard that `check` was called for.
+    def read(
+        self,
+        name: str,
+        layout: Layout,
+        wanted: NDArray[np.int64],
+        result: NDArray[np.float32],
+        here: NDArray[np.int64],
+    ) -> None:
+        """Fill ``result[here]`` with rows of a shard that `check` was called for.
 
         Parameters
         ----------
         wanted : ndarray (n,), int64
-            In any order, repeats allowed.
-
-        Returns
-        -------
-        ndarray (n, width), float32
+            Rows of the shard, n > 0; in any order, repeats allowed.
+        result : ndarray (m, width), float32
+        here : ndarray (n,), int64
+            Ascending.
         """
+        steps = np.diff(wanted)
+        together = here[-1] - here[0] + 1 == len(here) and result.dtype == _ROW_TYPE
+        if together and (steps > 0).all():  # no copy in between
+            self._read(name, layout, wanted, steps, result[here[0] : here[-1] + 1])
+            return
         rows, back = np.unique(wanted, return_inverse=True)
         found = np.empty((len(rows), layout.width), _ROW_TYPE)
-        chunk = rows // layout.rows_per_chunk
-        within = rows % layout.rows_per_chunk
-        places = layout.offsets[chunk] + within * found.strides[0]
-        ends = np.flatnonzero(np.diff(places) != found.strides[0]) + 1
-        starts = [0, *ends.tolist(), len(rows)]
-        path = self._folder / name
+        self._read(name, layout, rows, np.diff(rows), found)
+        result[here] = found[back]
+
+    def _read(
+        self,
+        name: str,
+        layout: Layout,
+        rows: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        found: NDArray[np.float32],
+    ) -> None:
+        ends = np.flatnonzero(steps != 1) + 1
+        path = os.path.join(self._folder, name)
         with open(path, "rb", buffering=0) as file:
-            for first, last in pairwise(starts):
-                file.seek(int(places[first]))
-                self._fill(file, found[first:last], path)
-        if len(rows) == len(wanted) and (back == np.arange(len(back))).all():
-            return found
-        return found[back]
+            for first, last in pairwise([0, *ends.tolist(), len(rows)]):
+                row = int(rows[first])
+                while first < last:  # rows that follow each other, a chunk at a time
+                    chunk, within = divmod(row, layout.rows_per_chunk)
+                    count = min(last - first, layout.rows_per_chunk - within)
+                    file.seek(int(layout.offsets[chunk]) + within * found.strides[0])
+                    self._fill(file, found[first : first + count], path)
+                    first, row = first + count, row + count
+
+    def read_all(self, name: str, layout: Layout, count: int) -> NDArray[np.float32]:
+        """Return the rows of a whole shard, (count, width); see `read`."""
+        found = np.empty((count, layout.width), _ROW_TYPE)
+        rows = np.arange(count)
+        self._read(name, layout, rows, np.diff(rows), found)
+        return found
 
     def forget(self, names: Mapping[str, object]) -> None:
         """Keep only what is known of these shards."""
@@ -108,10 +136,10 @@ class RowFiles:
         return file_state((self._folder / name).stat())
 
     @staticmethod
-    def _fill(file: FileIO, rows: NDArray[np.float32], path: Path) -> None:
+    def _fill(file: FileIO, rows: NDArray[np.float32], path: str) -> None:
         view = rows.data.cast("B")
         while view:  # a raw read may be short
             count = file.readinto(view)
             if not count:
-                raise corrupt(path, "it is shorter than it was")
+                raise corrupt(Path(path), "it is shorter than it was")
             view = view[count:]

@@ -44,7 +44,7 @@ class RowIndex:
     Parameters
     ----------
     shards : sequence of (ndarray (n, 32) uint8, ndarray (n,) int32)
-        Ids and views of each shard. Where a row occurs twice the first one serves; both
+        Ids and views of each shard. Where a row occurs twice either may serve; both
         were computed from the same bytes under the same spec.
     """
 
@@ -64,7 +64,7 @@ class RowIndex:
 
     def distinct(self) -> int:
         """Return the number of different (image, view) pairs."""
-        found, _ = self.find_positions(self._ids, self._views)
+        found = self._bisect(self._ids, self._views)  # of equal ones always the first
         return int(np.count_nonzero(found == np.arange(len(self._ids))))
 
     def find(
@@ -72,16 +72,39 @@ class RowIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return shard and row of each id, -1 where it is not stored."""
         position, present = self.find_positions(ids, views)
-        shard, row = np.full(len(ids), -1, np.int64), np.full(len(ids), -1, np.int64)
-        shard[present] = self._shard[position[present]]
-        row[present] = self._row[position[present]]
-        return shard, row
+        if not len(self):
+            return position, position
+        return (
+            np.where(present, self._shard[position], -1),
+            np.where(present, self._row[position], -1),
+        )
 
     def find_positions(
         self, ids: IdArray, views: NDArray[np.int32] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the position of each id among all rows, and whether it is there at all."""
         wanted = np.zeros(len(ids), np.int32) if views is None else views
+        position = self._in_their_order(ids, wanted)
+        if position is None:
+            position = self._bisect(ids, wanted)
+        return position, position >= 0
+
+    def _in_their_order(self, ids: IdArray, wanted: NDArray[np.int32]) -> NDArray[np.int64] | None:
+        """Return the positions of rows asked for as they lie; None if they are not.
+
+        A stream through a store asks so, and comparing is many times faster than bisection.
+        """
+        if len(ids) < 2:
+            return None
+        (first,) = self._bisect(ids[:1], wanted[:1])
+        run = slice(first, first + len(ids))
+        if first < 0 or not np.array_equal(self._ids[run], ids):
+            return None
+        if not np.array_equal(self._views[run], wanted):
+            return None
+        return np.arange(first, first + len(ids))
+
+    def _bisect(self, ids: IdArray, wanted: NDArray[np.int32]) -> NDArray[np.int64]:
         position = np.full(len(ids), -1, np.int64)
         prefixes = _prefixes(ids)
         at = np.searchsorted(self._sorted, prefixes, side="left")
@@ -98,7 +121,7 @@ class RowIndex:
             position[open_[same]] = candidate[same]
             open_ = open_[~same]
             at[open_] += 1
-        return position, position >= 0
+        return position
 
 
 def _prefixes(ids: IdArray) -> NDArray[np.uint64]:

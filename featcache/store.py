@@ -221,11 +221,13 @@ class Store:
         if not len(shard):
             return result
         order = np.argsort(shard, kind="stable")
-        numbers, firsts = np.unique(shard[order], return_index=True)
-        self._files.check([self._names[number] for number in numbers])
-        for number, here in zip(numbers, np.split(order, firsts[1:]), strict=True):
-            name = self._names[number]
-            result[here] = self._files.read(name, self._heads[name].layout, row[here])
+        shard, row = shard[order], row[order]
+        starts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
+        names = [self._names[number] for number in shard[starts]]
+        self._files.check(names)
+        for name, first, last in zip(names, starts, [*starts[1:], len(order)], strict=True):
+            layout, part = self._heads[name].layout, slice(first, last)
+            self._files.read(name, layout, row[part], result, order[part])
         return result
 
     def _head(self, name: str) -> hdf5.ShardHead | None:

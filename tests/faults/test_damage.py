@@ -150,7 +150,7 @@ for seed in range({first}, {last}):
     try:
         with ShardReader(path) as reader:
             head = reader.head
-        RowFiles(path.parent).read(path.name, head.layout, np.arange(len(head.views)))
+        RowFiles(path.parent).read_all(path.name, head.layout, len(head.views))
     except FeatcacheError:
         pass
     print(seed, flush=True)
