@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, lapack
+from scipy.linalg import lapack
 from sklearn.model_selection import StratifiedKFold
 
 from featcache import ClassifierStep
@@ -17,9 +17,10 @@ from .base import Floats, Head, Standardiser, fit_temperature, row_space
 from .solver import minimise
 
 # Times `tol`, where no weights are kept, but only a temperature or an accuracy.
-_FOR_TEMPERATURE, _FOR_ACCURACY = 30, 100
+_FOR_TEMPERATURE, _FOR_ACCURACY = 30, 10
 # A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
+_PART = 4096  # rows
 
 
 class LinearHead(Head):
@@ -75,42 +76,48 @@ class LinearHead(Head):
         coefficients = coefficients if axes is None else coefficients @ axes
         self.coef_, self.intercept_ = scale.fold(coefficients, weights[-1])
 
-    def accuracy_path(
+    def accuracy_paths(
         self,
         X: Floats,
         y: NDArray[Any],
-        train: NDArray[np.int64],
-        test: NDArray[np.int64],
+        folds: Sequence[NDArray[np.int64]],
         strengths: Sequence[float],
-    ) -> list[float]:
-        """Return the accuracy on test rows after training with each value of ``C``.
+    ) -> NDArray[np.float64]:
+        """Return the accuracy on each fold, of training on all others, with each ``C``.
 
-        Scaled once, and each solution starts from the one before it.
+        All folds share one scaled matrix, one rotation and one set of coordinates, none of
+        which looks at a label; each solution starts from the same fold's at the ``C`` before.
 
         Parameters
         ----------
         X : ndarray (n, d)
         y : ndarray (n,)
-        train, test : ndarray of int64
-            Rows.
+        folds : sequence of ndarray of int64
+            Rows of each fold; together each row once.
         strengths : sequence of float
             Values of ``C``, in any order.
+
+        Returns
+        -------
+        ndarray (len(strengths), len(folds)), float64
         """
-        classes, codes = np.unique(y[train], return_inverse=True)
-        scale = Standardiser(X, train)
-        rows, axes = row_space(scale(X, train))
-        problem = _Problem(self, rows, codes.astype(np.int64), len(classes))
-        others = scale(X, test)
-        others = others if axes is None else others @ axes.T
-        found: dict[float, float] = {}
-        weights: Floats | None = None
+        classes, codes = np.unique(y, return_inverse=True)
+        order = np.concatenate(folds)
+        rows, _ = row_space(Standardiser(X)(X, order))
+        problem = _Problem(self, rows, codes.astype(np.int64)[order], len(classes))
+        slices = _slices(folds)
+        weights: list[Floats | None] = [None] * len(folds)
+        found = np.empty((len(strengths), len(folds)))
         kept = self.C
-        for self.C in sorted(strengths):
-            weights, _ = problem.solve(weights, self.tol * _FOR_ACCURACY)
-            scores = others @ weights[:-1] + weights[-1]
-            found[self.C] = float(np.mean(classes[scores.argmax(axis=1)] == y[test]))
+        for place in np.argsort(strengths):
+            self.C = float(strengths[place])
+            for number, fold in enumerate(slices):
+                solved, _ = problem.solve(weights[number], self.tol * _FOR_ACCURACY, without=fold)
+                guesses = (rows[fold] @ solved[:-1] + solved[-1]).argmax(axis=1)
+                found[place, number] = np.mean(guesses == problem.codes[fold])
+                weights[number] = solved
         self.C = kept
-        return [found[value] for value in strengths]
+        return found
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return np.asarray(X @ self.coef_.T + self.intercept_)
@@ -123,9 +130,9 @@ class _Problem:
     """The training rows and what all solutions on them share."""
 
     def __init__(self, head: LinearHead, rows: Floats, codes: NDArray[np.int64], k: int) -> None:
-        self._head, self._rows, self._codes, self._k = head, rows, codes, k
+        self._head, self._rows, self.codes, self._k = head, rows, codes, k
         self._gram = rows.T @ rows
-        self._known: tuple[float, tuple[Floats, Floats, np.float32]] | None = None
+        self._known: tuple[float, tuple[Floats, np.float32]] | None = None
 
     def solve(
         self, start: Floats | None, tol: float, without: slice | None = None
@@ -134,7 +141,7 @@ class _Problem:
         head, width = self._head, self._rows.shape[1]
         C = head._strength(self._k)
         parts = self._parts(without)
-        inverse, root, unit = self._coordinates(C)
+        inverse, unit = self._coordinates(C)
 
         def value_and_gradient(flat: Floats) -> tuple[float, Floats]:
             moved = flat.reshape(width + 1, self._k)
@@ -154,33 +161,50 @@ class _Problem:
 
         begin = np.zeros((width + 1, self._k), np.float32)
         if start is not None:
-            begin[:-1], begin[-1] = root.T @ start[:-1], start[-1] / unit
+            # root.T, which is not kept, is inverse @ root @ root.T
+            curved = start[:-1] + self._typical(C) * (self._gram @ start[:-1])
+            begin[:-1], begin[-1] = inverse @ curved, start[-1] / unit
         flat, steps = minimise(value_and_gradient, begin.ravel(), head.max_iter, tol)
         found = flat.reshape(width + 1, self._k)
         return np.vstack([inverse.T @ found[:-1], found[-1:] * unit]), steps
 
     def _parts(self, without: slice | None) -> list[tuple[Floats, NDArray[np.int64]]]:
-        """Return views of the rows that count; a copy would double the memory."""
-        if without is None:
-            return [(self._rows, self._codes)]
-        bounds = [slice(0, without.start), slice(without.stop, len(self._rows))]
-        return [(self._rows[b], self._codes[b]) for b in bounds if b.stop > b.start]
+        """Return views of the rows that count: a copy would double the memory.
 
-    def _coordinates(self, C: float) -> tuple[Floats, Floats, np.float32]:
+        A part at a time, so that its scores are still in the processor's cache when the
+        gradient is made of them.
+        """
+        count = len(self._rows)
+        runs = [(0, count)] if without is None else [(0, without.start), (without.stop, count)]
+        parts = [
+            slice(start, min(start + _PART, stop))
+            for first, stop in runs
+            for start in range(first, stop, _PART)
+        ]
+        return [(self._rows[part], self.codes[part]) for part in parts]
+
+    def _typical(self, C: float) -> np.float32:
+        typical: np.float32 = np.float32(C * self._head._curvature(self._k))
+        return typical
+
+    def _coordinates(self, C: float) -> tuple[Floats, np.float32]:
         """Return coordinates in which the problem is about equally steep in all directions.
 
         Columns of embeddings go together, so that plain descent zigzags. With L the Cholesky
         root of the penalty's and the loss' typical curvature, the search is for ``L.T W``.
+        Returns the inverse of L, and the same for the intercept.
         """
         if self._known is not None and self._known[0] == C:
             return self._known[1]
-        typical = np.float32(C * self._head._curvature(self._k))
+        self._known = None  # a few of such squares are as large as the rows
+        typical = self._typical(C)
         curved = self._gram * typical
         curved.flat[:: len(curved) + 1] += 1
-        root = cholesky(curved, lower=True, overwrite_a=True, check_finite=False)
-        inverse, _ = lapack.strtri(root, lower=1)
+        # In place: the transpose of a symmetric matrix is in the order that LAPACK wants.
+        root, _ = lapack.spotrf(curved.T, lower=1, overwrite_a=1)
+        inverse, _ = lapack.strtri(root, lower=1, overwrite_c=1)
         unit = np.float32(1 / np.sqrt(max(len(self._rows) * typical, 1e-12)))
-        self._known = C, (np.ascontiguousarray(inverse), root, unit)
+        self._known = C, (inverse, unit)
         return self._known[1]
 
 
@@ -191,6 +215,11 @@ def _in_folds(codes: NDArray[np.int64], folds: int) -> tuple[NDArray[np.int64], 
         return np.arange(len(codes)), []
     splits = StratifiedKFold(folds, shuffle=True, random_state=0).split(codes, codes)
     parts = [test for _, test in splits]
-    stops = np.cumsum([len(part) for part in parts]).tolist()
-    slices = [slice(stop - len(part), stop) for part, stop in zip(parts, stops, strict=True)]
+    slices = _slices(parts)
     return np.concatenate(parts), slices[:1] if len(codes) >= _MANY_ROWS else slices
+
+
+def _slices(parts: Sequence[NDArray[np.int64]]) -> list[slice]:
+    """Return where each part lies when they are put one after the other."""
+    stops = np.cumsum([len(part) for part in parts]).tolist()
+    return [slice(stop - len(part), stop) for part, stop in zip(parts, stops, strict=True)]

@@ -65,7 +65,8 @@ def search(
         Folds, stratified by class.
     n_jobs : int
         Processes; -1 is one a core. The matrix is mapped from one file by all of them, not
-        copied to each. Linear heads are searched in one process, on all its cores.
+        copied to each. Linear heads are searched in one process, on all its cores, with the
+        columns scaled once for all folds.
     seed : int
         Of the folds.
 
@@ -95,17 +96,10 @@ def search(
         )
     folds = _folds(features, cv, seed)
     X, y = np.asarray(features.X), features.y
-    paths = _paths(estimator, points)
-    jobs = [(path, fold) for path in paths for fold in range(len(folds))]
     if isinstance(estimator, LinearHead):
-        n_jobs = 1  # their matrix products use all cores, and nothing need be copied
-    scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
-        delayed(_scores)(clone(estimator), [points[p] for p in path], X, y, *folds[fold])
-        for path, fold in jobs
-    )
-    per_point = np.empty((len(points), len(folds)))
-    for (path, fold), found in zip(jobs, scores, strict=True):
-        per_point[path, fold] = found
+        per_point = _along_paths(estimator, points, X, y, [test for _, test in folds])
+    else:
+        per_point = _one_by_one(estimator, points, X, y, folds, n_jobs)
     order = np.argsort(-per_point.mean(axis=1), kind="stable")
     table = [
         {
@@ -137,29 +131,48 @@ def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], N
     return list(folds.split(y, y, groups))
 
 
-def _paths(head: Head, points: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Put points that differ in ``C`` alone together, if the head solves such as one path."""
-    if not isinstance(head, LinearHead):
-        return [[p] for p in range(len(points))]
-    groups: dict[str, list[int]] = {}
-    for p, point in enumerate(points):
-        rest = {name: value for name, value in point.items() if name != "C"}
-        groups.setdefault(repr(sorted(rest.items())), []).append(p)
-    return list(groups.values())
-
-
-def _scores(
+def _one_by_one(
     head: Head,
     points: Sequence[Mapping[str, Any]],
     X: NDArray[Any],
     y: NDArray[Any],
-    train: NDArray[Any],
-    test: NDArray[Any],
-) -> list[float]:
-    """Return the accuracy of each point on the test rows."""
-    if isinstance(head, LinearHead):
-        head.set_params(**points[0])
-        strengths = [float(point.get("C", head.C)) for point in points]
-        return head.accuracy_path(X, y, train, test, strengths)
-    head.set_params(**points[0]).fit(X[train], y[train])
-    return [float(np.mean(head.predict(X[test]) == y[test]))]
+    folds: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    n_jobs: int,
+) -> NDArray[np.float64]:
+    """Return the accuracy of each point on each fold, every one trained on its own."""
+    scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
+        delayed(_score)(clone(head).set_params(**point), X, y, *fold)
+        for point in points
+        for fold in folds
+    )
+    return np.array(scores).reshape(len(points), len(folds))
+
+
+def _score(
+    head: Head, X: NDArray[Any], y: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
+) -> float:
+    head.fit(X[train], y[train])
+    return float(np.mean(head.predict(X[test]) == y[test]))
+
+
+def _along_paths(
+    head: LinearHead,
+    points: Sequence[Mapping[str, Any]],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    tests: Sequence[NDArray[Any]],
+) -> NDArray[np.float64]:
+    """Return the accuracy of each point on each fold; those that differ in C alone together.
+
+    In one process: the matrix products use all cores, and nothing need be copied.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, point in enumerate(points):
+        rest = {name: value for name, value in point.items() if name != "C"}
+        groups.setdefault(repr(sorted(rest.items())), []).append(number)
+    found = np.empty((len(points), len(tests)))
+    for group in groups.values():
+        solver = clone(head).set_params(**points[group[0]])
+        strengths = [float(points[number].get("C", solver.C)) for number in group]
+        found[group] = solver.accuracy_paths(X, y, tests, strengths)
+    return found

@@ -100,11 +100,12 @@ def test_the_temperature_finds_the_scale_that_was_taken_away() -> None:
 @pytest.mark.parametrize("width", [40, 400])  # fewer and more columns than rows
 def test_a_path_of_strengths_is_what_single_fits_give(name: str, width: int) -> None:
     X, y = blobs(6, 40, width, spread=1.2)
-    train, test = np.arange(180), np.arange(180, 240)
+    folds = [np.arange(180, 240), np.arange(180)]
+    train, test = folds[1], folds[0]
     values = [0.3, 0.0003, 0.01]
     options = {"tol": 1e-7, "max_iter": 2000}
     head = make_head(name, **options)
-    path = head.accuracy_path(X, y, train, test, values)
+    path = head.accuracy_paths(X, y, folds, values)[:, 0].tolist()
     alone = [
         make_head(name, C=value, tol=1e-7, max_iter=2000).fit(X[train], y[train])
         for value in values

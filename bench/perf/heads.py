@@ -13,7 +13,15 @@ import numpy as np
 from heads import make_head
 
 from .embeddings import made_up
-from .timing import in_a_process, in_turns, median, spread, table
+from .timing import (
+    forget_the_peak,
+    in_a_process,
+    in_turns,
+    median,
+    resident,
+    spread,
+    table,
+)
 
 SIZES = {"5,784 x 1,280, 101 classes": (5784, 1280, 101, 2893),
          "18,522 x 2,048, 120 classes": (18522, 2048, 120, 2058)}  # fmt: skip
@@ -50,7 +58,8 @@ def _one(name: str, rows: int, width: int, classes: int, others: int) -> dict[st
     del X
     if name != "C path":  # imports are no part of what a fit takes
         (make_head(name) if name in OURS else _theirs(name)).fit(train[:300], y[:300])
-    before = _resident("VmRSS", anew=True)
+    forget_the_peak()
+    before = resident("VmRSS")
     started = time.perf_counter()
     if name == "C path":
         return _path(train, y[:rows], started)
@@ -59,7 +68,7 @@ def _one(name: str, rows: int, width: int, classes: int, others: int) -> dict[st
     fitted = time.perf_counter()
     guesses = model.predict(test)
     predicted = time.perf_counter()
-    peak = _resident("VmHWM")
+    peak = resident("VmHWM")
     return {
         "fit": fitted - started, "predict": predicted - fitted,
         "accuracy": float(np.mean(guesses == y[rows:])),
@@ -123,15 +132,6 @@ def describe(records: list[dict[str, Any]]) -> str:
                       f"trained on all rows: {run['fit']:.1f} s, {run['fit'] / run['single']:.1f} "
                       "times one fit of it."]  # fmt: skip
     return "\n".join(lines)
-
-
-def _resident(name: str, *, anew: bool = False) -> int:
-    """Return the resident size now (VmRSS) or at its largest (VmHWM), which may start anew."""
-    if anew:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 
 
 if __name__ == "__main__":
