@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import stat
-import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ MAX_BYTES = 512 * 2**20
 
 _STRIP_PIXELS = 4_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
-_ONE_LARGE = threading.Lock()
+_ROOM = limits.Room(limits.MAX_WORKING_BYTES)
 
 Pixels = NDArray[np.uint8]
 # Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
@@ -162,8 +161,8 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
     ----------
     data : bytes
     held : ExitStack, optional
-        Large images are decoded one at a time; with this, the next one waits until it is
-        closed and not only until this one is decoded.
+        Images decoded at the same time share a bounded memory; with this, the image counts
+        until it is closed and not only until it is decoded.
 
     Raises
     ------
@@ -187,11 +186,10 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
             reason = limits.excess(image, data)
             if reason is not None:
                 raise BadImage(reason)
-            # Several large ones at once would take several times the memory.
-            large = limits.working_bytes(image) > limits.LARGE_BYTES
             with contextlib.ExitStack() as own:
-                if large:
-                    (own if held is None else held).enter_context(_ONE_LARGE)
+                # Several large ones at once would take several times the memory.
+                taken = _ROOM.taken(limits.working_bytes(image))
+                (own if held is None else held).enter_context(taken)
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:

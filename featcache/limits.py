@@ -6,17 +6,47 @@ an image has the same fate on every machine.
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 from PIL import Image
 
 MAX_PIXELS = 100_000_000
 MAX_WORKING_BYTES = 800_000_000
 MAX_SCANNED_PIXELS = 2_500_000_000
-LARGE_BYTES = 128_000_000
 
 # Bytes of a pixel in Pillow's memory; it keeps three bands in four.
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _FULL = 4
 _COEFFICIENT_BYTES = 2
+
+
+class Room:
+    """The memory in which images are decoded, shared by all threads.
+
+    Parameters
+    ----------
+    total : int
+        Bytes. One image alone may take more.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._used = total, 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Wait until `count` bytes are free, and take them for as long as the block runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + count <= self._total)
+            self._used += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= count
+                self._changed.notify_all()
 
 
 def excess(image: Image.Image, data: bytes) -> str | None:
