@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from featcache.cachedir import cache_folder
 
@@ -39,7 +42,7 @@ def main() -> int:
     add("--backbones", nargs="+", help="of the section 'extraction' (default: four)")
     add("--peers-python", help="an interpreter that has thingsvision and embetter")
     add("--folder", type=Path, help="for pictures; kept (default: perf in the cache folder)")
-    add("--out", type=Path, default=Path("results/perf"), help="records (default results/perf)")
+    add("--out", type=Path, default=Path("results/perf"), help="raw figures (default results/perf)")
     options = parser.parse_args()
     options.folder = options.folder or cache_folder() / "perf"
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -47,38 +50,48 @@ def main() -> int:
     unknown = set(options.sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section {sorted(unknown)[0]!r}; choose from {', '.join(SECTIONS)}")
+    target = RESULTS if options.scale == 1 else options.out / "RESULTS.md"
     for name in options.sections or SECTIONS:
         started = time.perf_counter()
         print(f"{name} ...", file=sys.stderr)
         records = SECTIONS[name][1].measure(options)
         record = {"machine": machine(), "records": records, "scale": options.scale}
         (options.out / f"{name}.json").write_text(json.dumps(record, indent=1))
+        # After each section: what was measured is not lost with what comes next.
+        text = report(target.read_text("utf-8") if target.exists() else "", {name: record})
+        target.write_text(text, encoding="utf-8")
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    text = report(options.out)
-    target = RESULTS if options.scale == 1 else options.out / "RESULTS.md"
-    target.write_text(text, encoding="utf-8")
-    print(text)
+    print(target.read_text("utf-8"))
     return 0
 
 
-def report(folder: Path) -> str:
-    """Return what the records in a folder say, in Markdown."""
+def report(before: str, records: Mapping[str, dict[str, Any]]) -> str:
+    """Return the report with some sections measured anew.
+
+    Each section says on which machine it was measured: not all are measured in one run.
+
+    Parameters
+    ----------
+    before : str
+        The report so far; may be empty.
+    records : mapping of str to dict
+        Section -> machine, scale and what its `measure` returned.
+    """
+    sections = re.findall(r"^(## ([^\n(]+?)(?: \(.*)?\n.*?)(?=^## |\Z)", before, re.M | re.S)
+    older = {title: text.strip() for text, title in sections}
     parts = [
         "# Speed, measured side by side",
         "Written by `make bench-perf`; every figure was measured by it. The ratios are what "
         "counts: machines differ, and so do their moods.",
     ]
-    described = None
     for name, (title, module) in SECTIONS.items():
-        file = folder / f"{name}.json"
-        if not file.is_file():
-            continue
-        record = json.loads(file.read_text())
-        if record["machine"] != described:
-            described = record["machine"]
-            parts.append("\n".join(f"- {key}: {value}" for key, value in described.items()))
-        scale = "" if record["scale"] == 1 else f" (at {record['scale']} of the size)"
-        parts += [f"## {title}{scale}", module.describe(record["records"])]
+        if name in records:
+            record = records[name]
+            scale = "" if record["scale"] == 1 else f" (at {record['scale']} of the size)"
+            on = "; ".join(record["machine"].values())
+            parts += [f"## {title}{scale}", f"On: {on}.", module.describe(record["records"])]
+        elif title in older:
+            parts.append(older[title])
     return "\n\n".join(parts) + "\n"
 
 

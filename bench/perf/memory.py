@@ -11,11 +11,12 @@ from .extraction import draw
 from .timing import in_a_process, table
 
 _CHILD = """
-import json, resource, sys, featcache
+import json, sys, featcache
+from bench.perf.timing import resident
 features = featcache.extract(sys.argv[3], sys.argv[1], weights="random", batch_size=32,
                              engine=sys.argv[4], cache_dir=sys.argv[2], progress=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"images": len(features), "peak": peak, "seconds": features.summary.seconds}))
+print(json.dumps({"images": len(features), "peak": resident("VmHWM"),
+                  "seconds": features.summary.seconds}))
 """
 _CASES = (("resnet50", "keras", (100, 480)), ("resnet50", "openvino", (100, 480)),
           ("mobilenet_v2", "openvino", (1000, 4000)))  # fmt: skip

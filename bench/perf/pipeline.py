@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import shutil
 import tempfile
@@ -15,24 +16,30 @@ import numpy as np
 import featcache
 from featcache.computing import Computation, Work
 from featcache.engines import Wanted, stored_engine
+from featcache.engines.openvino_runner import supports
 from featcache.images import load_pixels
 from featcache.pipeline import batches, default_workers
 from featcache.preparation import Source, prepare
 from featcache.progress import progress_bar
 from featcache.request import make_request
+from featcache.specs import PRECISIONS
 from featcache.store import Store
 
 from .extraction import draw
 from .timing import in_turns, median, seconds_of, spread, table
 
-CASES = (("resnet50", "float32"), ("resnet50", "bfloat16"), ("mobilenet_v2", "bfloat16"))
+CASES = tuple(itertools.product(("resnet50", "mobilenet_v2"), PRECISIONS))
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return seconds of decoding alone, the forward pass alone, and all of it together."""
     photos = draw(options.folder, max(40, round(240 * options.scale)))
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
-        return [_case(*case, photos, Path(folder), options.repeats) for case in CASES]
+        return [
+            _case(backbone, precision, photos, Path(folder), options.repeats)
+            for backbone, precision in CASES
+            if supports(precision)
+        ]
 
 
 def _case(backbone: str, precision: str, photos: Path, cache: Path, repeats: int) -> dict[str, Any]:
