@@ -1,23 +1,25 @@
-"""Care for a store: verify every byte, set damaged shards aside, merge small shards."""
+"""Care for a store: verify every byte, save what is sound, merge small shards."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import quarantine
-from .errors import StoreCorrupt, StoreFormatError
+from .errors import InvalidRequest, StoreCorrupt, StoreFormatError
 from .hdf5 import ShardHead, ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .rowfiles import RowFiles
-from .shards import Damage, check_bytes
+from .salvage import salvage
+from .shards import Damage, check_bytes, rows_of
 from .specs import BackboneSpec
 from .store import Store
 
@@ -37,13 +39,16 @@ def verify(folder: str | Path) -> list[Damage]:
     Returns
     -------
     list of Damage
-        Empty if every byte is the one that was committed.
+        Empty if every byte is the one that was committed. Rows of a damaged shard that can
+        be proven to be sound do not count as lost: `repair` saves them.
     """
     folder = Path(folder)
     found: list[Damage] = []
     listed: dict[str, int] = {}
+    spec: BackboneSpec | None = None
     try:
-        listed = dict(read_manifest(folder).shards)
+        manifest = read_manifest(folder)
+        listed, spec = dict(manifest.shards), manifest.spec
     except FileNotFoundError:
         found.append(Damage(MANIFEST_NAME, 0, "it is missing"))
     except (StoreCorrupt, StoreFormatError) as error:
@@ -51,7 +56,7 @@ def verify(folder: str | Path) -> list[Damage]:
     present = {path.name for path in folder.glob("*.h5")}
     found += [Damage(n, rows, "it is missing") for n, rows in listed.items() if n not in present]
     for name in sorted(present):
-        damage = check_bytes(folder / name)
+        damage = _damage_of(folder / name, spec)
         if damage is not None:
             found.append(damage)
     for path in sorted(folder.glob("*.quarantine.json")):
@@ -60,33 +65,72 @@ def verify(folder: str | Path) -> list[Damage]:
     return found
 
 
-def repair(folder: str | Path) -> list[Damage]:
-    """Set damaged shards aside and write the manifest anew from the sound ones.
+def _damage_of(path: Path, spec: BackboneSpec | None) -> Damage | None:
+    """Look at one shard: its bytes first, and only then at what is in them."""
+    damage = check_bytes(path)
+    if damage is None:
+        return _misfit(path, spec)
+    saved = salvage(path, spec.components()) if spec is not None else None
+    if saved is None:
+        return damage
+    return replace(damage, rows=len(saved.lost), ids=saved.lost)
 
-    A damaged shard is renamed to ``damaged-<name>.bad``, not deleted. The next extraction
-    computes its rows again.
+
+def _misfit(path: Path, spec: BackboneSpec | None) -> Damage | None:
+    """Tell of a shard that is whole, but that this store would pass over: a planted one."""
+    rows = rows_of(path.name) or 0
+    try:
+        with ShardReader(path) as reader:
+            fits = spec is None or reader.head.components == spec.components()
+    except (StoreCorrupt, StoreFormatError) as error:
+        return Damage(path.name, rows, str(error.evidence.get("reason", error)))
+    return None if fits else Damage(path.name, rows, "its spec is not the store's")
+
+
+def repair(folder: str | Path) -> list[Damage]:
+    """Set damaged files aside, save their sound rows, and write the manifest anew.
+
+    A damaged shard is renamed to ``damaged-<name>.bad``, not deleted. Rows of it whose own
+    sums are right are committed again; the next extraction computes only the others.
 
     Returns
     -------
     list of Damage
-        What was found and mended.
+        What was found and mended, with the rows that are lost.
     """
     folder = Path(folder)
     damages = verify(folder)
+    aside: dict[str, Path] = {}
     for damage in damages:
         path = folder / damage.name
         if damage.name != MANIFEST_NAME and path.exists():
-            path.rename(folder / f"damaged-{damage.name}.bad")
+            aside[damage.name] = path.rename(folder / f"damaged-{damage.name}.bad")
     if any(damage.name == MANIFEST_NAME for damage in damages):
         _rebuild_manifest(folder)
-    if damages:
-        Store(folder).write_manifest()
+    if not damages or not (folder / MANIFEST_NAME).exists():
+        return damages
+    store = Store(folder)
+    damages = [_saved(store, damage, aside.get(damage.name)) for damage in damages]
+    store.write_manifest()
     return damages
+
+
+def _saved(store: Store, damage: Damage, path: Path | None) -> Damage:
+    """Commit the sound rows of a shard that was set aside; return what is lost all the same."""
+    found = None
+    if path is not None and rows_of(damage.name):
+        found = salvage(path, store.spec.components())
+    if found is None:
+        return damage
+    if len(found.rows) and found.rows.shape[1] == store.width:
+        store.append_packed(found.rows, found.ids, found.views, {"salvaged": "1"})
+    return replace(damage, rows=len(found.lost), ids=found.lost)
 
 
 def _rebuild_manifest(folder: Path) -> None:
     for path in sorted(folder.glob("*.h5")):
-        with contextlib.suppress(StoreCorrupt), ShardReader(path) as reader:
+        odd = contextlib.suppress(StoreCorrupt, StoreFormatError, InvalidRequest)
+        with odd, ShardReader(path) as reader:
             spec = BackboneSpec.from_components(reader.head.components)
             Manifest(spec, reader.head.width).write(folder)
             return

@@ -16,11 +16,22 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Damage:
-    """A file of a store that is not what was committed."""
+    """A file of a store that is not what was committed.
+
+    Attributes
+    ----------
+    name : str
+    rows : int
+        How many rows are lost with it.
+    reason : str
+    ids : tuple of str
+        Content ids of these rows, if the file can still tell them.
+    """
 
     name: str
     rows: int
     reason: str
+    ids: tuple[str, ...] = ()
 
 
 def name_of(worker: str, sequence: int, rows: int, sha: str) -> str:
@@ -47,8 +58,8 @@ def check_bytes(path: Path) -> Damage | None:
 def corrupt(path: Path, reason: str) -> StoreCorrupt:
     """Make the error for a shard that cannot be used, with what to do about it."""
     return StoreCorrupt(
-        f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` sets it "
-        "aside; the next extraction then computes only its rows anew.",
+        f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` saves its "
+        "sound rows; the next extraction then computes only the others anew.",
         path=path,
         reason=reason,
     )

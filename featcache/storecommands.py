@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dataset import Dataset
 
 Add = Callable[..., argparse.ArgumentParser]
+_ROWS_SHOWN = 5
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -28,7 +29,7 @@ def add_commands(command: Add) -> None:
     verify.add_argument("--sample", type=int, metavar="N", help="compute N images of --data again")
     verify.add_argument("--weights", help="for --sample: a weights file that lies elsewhere now")
     _add_data(verify, "for --sample: where the images are")
-    help_ = "set damaged shards aside, so that only their rows are computed anew"
+    help_ = "save the sound rows of damaged shards, so that only the others are computed anew"
     command("repair", _repair, help_).add_argument("store", help=where)
     _add_gc(command("gc", _gc, "remove stores and rows that are not needed any more"))
     pack = command("pack", _pack, "write a store to one plain HDF5 file")
@@ -189,7 +190,11 @@ def _tell(
         print(f"{folder}: sound, every byte is the one that was committed")
     else:
         for damage in found:
-            print(f"{word}: {damage.name} ({damage.rows} rows): {damage.reason}")
+            print(f"{word}: {damage.name} ({damage.rows} rows lost): {damage.reason}")
+            for image_id in damage.ids[:_ROWS_SHOWN]:
+                print(f"  row {image_id}")
+            if len(damage.ids) > _ROWS_SHOWN:
+                print(f"  and {len(damage.ids) - _ROWS_SHOWN} more; --json lists all")
     return status if found else 0
 
 

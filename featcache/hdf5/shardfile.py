@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rowfiles import Layout
+from ..rowsums import SUM_BYTES, row_sums
 from ..shards import corrupt
 from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile
 
 _DATASETS = ("embeddings", "image_id", "view")
-_SUM_BYTES = 4  # which the filter fletcher32 adds to each chunk
+_ROW_SUM = "row_sum"  # shards of the first days have none
+_FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def encode_shard(
             "image_id", data=image_ids, chunks=(rows, ID_BYTES), fletcher32=True, dtype="u1"
         )
         file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
+        sums = row_sums(components, image_ids, views, embeddings)
+        file.create_dataset(_ROW_SUM, data=sums, chunks=sums.shape, fletcher32=True, dtype="u1")
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -109,9 +113,10 @@ class ShardReader(CheckedFile):
 
     def _checked_head(self) -> ShardHead:
         self._check_kind("featcache-shard")
-        if set(self._file) != set(_DATASETS):
-            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
-        self._check_datasets(_DATASETS)
+        members = set(self._file)
+        if members - {_ROW_SUM} != set(_DATASETS):
+            raise corrupt(self.path, f"it holds {sorted(members)[:6]}, not {list(_DATASETS)}")
+        self._check_datasets(sorted(members))
         data, ids, views = (self._file[name] for name in _DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
@@ -121,18 +126,17 @@ class ShardReader(CheckedFile):
         if not isinstance(components, dict):
             raise corrupt(self.path, "its spec is not a record")
         seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
-        layout = self._layout(data)
+        layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
         return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
 
-    def _layout(self, data: Any) -> Layout:
+    def _offsets(self, data: Any) -> NDArray[np.int64]:
         """Find each chunk of rows, and make sure that it lies whole in the file."""
-        rows, width = data.shape
-        per_chunk = data.chunks[0]
-        if data.chunks[1] != width:
+        rows, per_chunk = data.shape[0], data.chunks[0]
+        if data.chunks[1:] != data.shape[1:]:
             raise corrupt(self.path, "its rows are cut into columns")
         found: list[Any] = []
         data.id.chunk_iter(found.append)
-        size = 4 * per_chunk * width + _SUM_BYTES
+        size = data.dtype.itemsize * int(np.prod(data.chunks)) + _FILTER_BYTES
         end = self._file.id.get_filesize() - size
         offsets = np.full(-(-rows // per_chunk), -1, np.int64)
         for chunk in found:
@@ -141,4 +145,42 @@ class ShardReader(CheckedFile):
             offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
         if (offsets < 0).any():
             raise corrupt(self.path, "a part of its rows was never written")
-        return Layout(offsets, per_chunk, width)
+        return offsets
+
+
+class WreckReader(ShardReader):
+    """A shard whose bytes are not the committed ones, opened for what can still be proven.
+
+    Only its structure has to be sound. What it says of itself is not asked, and the values
+    are taken as they lie in the file: HDF5 would withhold a whole chunk for one wrong bit.
+
+    Raises
+    ------
+    StoreCorrupt
+        If its structure is damaged, or it has no sums.
+    """
+
+    def _check(self) -> None:
+        self._check_datasets((*_DATASETS, _ROW_SUM))
+        rows = self._file[_DATASETS[0]].shape[0]
+        shapes = {"image_id": (rows, ID_BYTES), "view": (rows,), _ROW_SUM: (rows, SUM_BYTES)}
+        if any(self._file[name].shape != shape for name, shape in shapes.items()):
+            raise corrupt(self.path, "its data sets have different numbers of rows")
+
+    def rows(
+        self, components: Mapping[str, Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]:
+        """Return rows, ids and views, and for each whether it is a committed one of a spec."""
+        values, ids, views, sums = (self._as_it_lies(n) for n in (*_DATASETS, _ROW_SUM))
+        sound = (row_sums(components, ids, views, values) == sums).all(axis=1)
+        return values, ids, views, sound
+
+    def _as_it_lies(self, name: str) -> NDArray[Any]:
+        data = self._file[name]
+        found = np.empty(data.shape, data.dtype)
+        with open(self.path, "rb") as file:
+            for number, offset in enumerate(self._offsets(data)):
+                part = found[number * data.chunks[0] : (number + 1) * data.chunks[0]]
+                file.seek(int(offset))
+                part[...] = np.fromfile(file, data.dtype, part.size).reshape(part.shape)
+        return found

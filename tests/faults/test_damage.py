@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -10,14 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from scale import times
 
-from featcache import repair, verify
+from featcache import repair, shards, verify
 from featcache.errors import FeatcacheError
 from featcache.fileindex import identify
 from featcache.images import content_id
@@ -76,10 +77,10 @@ def test_all_damage_is_found_and_only_its_rows_go(
 ) -> None:
     generator = random.Random(4)
     files = sorted(sound.iterdir())
-    shards = [path for path in files if path.suffix == ".h5"]
     # Shards make up most of a store, so they are hit most often.
-    targets = [*shards, *files]
+    targets = [*(path for path in files if path.suffix == ".h5"), *files]
     trials = times(12, 200) if truncate else times(40, 2000)
+    counts: dict[int, int] = {}
     for _ in range(trials):
         folder = tmp_path / "store"
         shutil.rmtree(folder, ignore_errors=True)
@@ -89,20 +90,83 @@ def test_all_damage_is_found_and_only_its_rows_go(
         found = verify(folder)
         assert hit.name in {damage.name for damage in found}
         left = read_what_is_left(folder)
-        lost = 5 if hit.suffix == ".h5" else 0
+        most = 5 if hit.suffix == ".h5" else 0
         if hit.name != "MANIFEST.json":
-            assert len(left) >= SHARDS * 5 - lost
-        repair(folder)
+            assert len(left) >= SHARDS * 5 - most
+        told = sum(damage.rows for damage in repair(folder))
         assert verify(folder) == []
         mended = read_what_is_left(folder)
-        assert len(mended) == SHARDS * 5 - lost
+        gone = sorted(set(range(SHARDS * 5)) - set(mended))
+        assert len(gone) == told <= most
+        counts[len(gone)] = counts.get(len(gone), 0) + 1
         # The rows that went can be committed again.
         store = Store(folder)
-        gone = sorted(set(range(SHARDS * 5)) - set(mended))
         if gone:
             store.append(rows_of(*gone), ids_of(*gone))
             assert len(read_what_is_left(folder)) == SHARDS * 5
         store.close()
+    print(json.dumps({"trials": trials, "trials by rows lost": dict(sorted(counts.items()))}))
+    assert truncate or counts[0] + counts[1] > trials / 2  # no more goes than was hit
+
+
+@pytest.mark.parametrize("part", ["embeddings", "image_id", "view", "row_sum"])
+def test_a_flipped_bit_costs_the_row_that_it_hit_and_no_other(
+    sound: Path, tmp_path: Path, part: str
+) -> None:
+    generator = random.Random(6)
+    for number in range(SHARDS):
+        folder = tmp_path / str(number)
+        shutil.copytree(sound, folder)
+        store = Store(folder)
+        name, row = store.shard_names[number], generator.randrange(5)
+        with h5py.File(folder / name) as file:
+            data = file[part]
+            start = data.id.get_chunk_info(0).byte_offset
+            length = data.nbytes // 5
+            ids = [bytes(image_id).hex() for image_id in file["image_id"]]
+        content = bytearray((folder / name).read_bytes())
+        content[start + row * length + generator.randrange(length)] ^= 1 << generator.randrange(8)
+        (folder / name).write_bytes(content)
+        (found,) = verify(folder)
+        assert (found.name, found.rows, len(found.ids)) == (name, 1, 1)
+        assert part == "image_id" or found.ids == (ids[row],)
+        assert repair(folder) == [found]
+        assert verify(folder) == []
+        assert len(read_what_is_left(folder)) == SHARDS * 5 - 1
+        assert not Store(folder).contains([ids[row]])[0]
+
+
+def test_rows_of_another_spec_are_not_saved_from_a_damaged_shard(
+    sound: Path, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(SPEC, layer="other")
+    store = Store.create(tmp_path / "store", other, WIDTH)
+    shard = next(sound.glob("*.h5"))
+    (tmp_path / "store" / shard.name).write_bytes(shard.read_bytes()[:-1] + b"x")
+    (found,) = repair(store.folder)
+    assert found.rows == 5
+    assert len(Store(store.folder)) == 0
+
+
+def test_a_shard_without_sums_of_its_rows_is_read_and_lost_as_a_whole(
+    sound: Path, tmp_path: Path
+) -> None:
+    # As the first versions wrote them.
+    folder = tmp_path / "store"
+    shutil.copytree(sound, folder)
+    (folder / "MANIFEST.json").unlink()
+    for path in list(folder.glob("*.h5")):
+        with h5py.File(path, "r+") as file:
+            del file["row_sum"]
+        content = path.read_bytes()
+        renamed = shards.name_of("0" * 8, 1, 5, hashlib.sha256(content).hexdigest())
+        path.rename(folder / renamed)
+    assert [damage.name for damage in repair(folder)] == ["MANIFEST.json"]
+    assert len(read_what_is_left(folder)) == SHARDS * 5
+    spoil(next(folder.glob("*.h5")), random.Random(3), False)
+    (found,) = repair(folder)
+    assert (found.rows, found.ids) == (5, ())
+    assert len(read_what_is_left(folder)) == SHARDS * 5 - 5
 
 
 def test_a_damaged_index_of_files_never_names_a_wrong_content(tmp_path: Path) -> None:
@@ -177,23 +241,3 @@ def test_mutated_shards_never_take_the_reader_down(sound: Path, tmp_path: Path) 
         first = last + 2
     print(json.dumps({"mutated": total, "crashes of the child": crashes}))
     assert len(crashes) <= total // 100
-
-
-def test_nothing_is_parsed_before_its_hash_is_right(sound: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    shutil.copytree(sound, folder)
-    shard = next(folder.glob("*.h5"))
-    spoil(shard, random.Random(0), False)
-    opened: list[Any] = []
-    original = h5py.File
-
-    def watched(path: Any, *arguments: Any, **options: Any) -> Any:
-        opened.append(Path(path).name)
-        return original(path, *arguments, **options)
-
-    h5py.File = watched
-    try:
-        assert shard.name in {damage.name for damage in verify(folder)}
-    finally:
-        h5py.File = original
-    assert shard.name not in opened
