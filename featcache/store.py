@@ -247,7 +247,7 @@ class Store:
             reason = error.evidence.get("reason", str(error))
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
-                "%s: passed over a shard of %d rows: %s. `featcache repair %s` saves what is sound.",
+                "%s: passed over %d rows: %s. `featcache repair %s` saves what is sound.",
                 name, rows, reason, self.folder,
             )  # fmt: skip
             return None
