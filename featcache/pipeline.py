@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TooLate
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from .decoders import Decoders
 from .images import BadImage, Pixels
 
 T = TypeVar("T")
+# Many times what the largest image allowed takes: what is not there by then never comes.
+SECONDS_AN_IMAGE = 300.0
 
 
 @dataclass
@@ -40,7 +44,11 @@ def default_workers() -> int:
 
 
 def batches(
-    items: Sequence[T], load: Callable[[T], Pixels], batch_size: int, workers: int
+    items: Sequence[T],
+    load: Callable[[T], Pixels],
+    batch_size: int,
+    workers: int,
+    seconds: float = SECONDS_AN_IMAGE,
 ) -> Generator[Batch[T], None, None]:
     """Decode items and yield them in batches, in their order.
 
@@ -52,6 +60,9 @@ def batches(
     batch_size : int
     workers : int
         Decoding threads. Pillow releases the interpreter's lock while it decodes.
+    seconds : float
+        An image that is not there so long after all before it were counts as failed, so that
+        a disk that hangs costs one image and not the run. It is tried again next time.
 
     Yields
     ------
@@ -65,18 +76,18 @@ def batches(
     loaded: list[T] = []
     pixels: list[Pixels] = []
     failures: list[tuple[T, BadImage]] = []
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="featcache-decode")
+    pool = Decoders(load, workers)
     try:
         while True:
             for item in remaining:
-                waiting.append((item, pool.submit(load, item)))
+                waiting.append((item, pool.submit(item)))
                 if len(waiting) >= ahead:
                     break
             if not waiting:
                 break
             item, future = waiting.popleft()
             try:
-                pixels.append(future.result())
+                pixels.append(_in_time(future, seconds, pool))
                 loaded.append(item)
             except BadImage as bad:
                 failures.append((item, bad))
@@ -88,4 +99,15 @@ def batches(
             yield Batch(loaded, stacked, failures)
     finally:
         # Also when the user of the batches stops early, as Ctrl-C makes it do.
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.close()
+
+
+def _in_time(future: Future[Pixels], seconds: float, pool: Decoders[T, Pixels]) -> Pixels:
+    try:
+        return future.result(seconds)
+    except TooLate:
+        if future.done():  # it came just now, or this is its own error
+            return future.result()
+        pool.give_up_one()
+        reason = f"could not be read within {seconds:g} seconds; is its disk still there?"
+        raise BadImage(reason, lasting=False) from None
