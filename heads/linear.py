@@ -14,10 +14,10 @@ from sklearn.model_selection import StratifiedKFold
 from featcache import ClassifierStep
 
 from .base import Floats, Head, Standardiser, fit_temperature, row_space
-from .solver import minimise
+from .solver import minimise, new_memory
 
-# Times `tol`, where no weights are kept, but only a temperature or an accuracy.
-_FOR_TEMPERATURE, _FOR_ACCURACY = 30, 10
+# Times `tol`, where no weights are kept, but only a temperature.
+_FOR_TEMPERATURE = 30
 # A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
 _PART = 4096  # rows
@@ -111,10 +111,16 @@ class LinearHead(Head):
         kept = self.C
         for place in np.argsort(strengths):
             self.C = float(strengths[place])
+            moved: Floats | None = None
             for number, fold in enumerate(slices):
-                solved, _ = problem.solve(weights[number], self.tol * _FOR_ACCURACY, without=fold)
+                start = weights[number]
+                if moved is not None:
+                    start = moved if start is None else start + moved
+                solved, _ = problem.solve(start, self.tol, without=fold)
                 guesses = (rows[fold] @ solved[:-1] + solved[-1]).argmax(axis=1)
                 found[place, number] = np.mean(guesses == problem.codes[fold])
+                if moved is None:
+                    moved = solved if weights[0] is None else solved - weights[0]
                 weights[number] = solved
         self.C = kept
         return found
@@ -164,7 +170,9 @@ class _Problem:
             # root.T, which is not kept, is inverse @ root @ root.T
             curved = start[:-1] + self._typical(C) * (self._gram @ start[:-1])
             begin[:-1], begin[-1] = inverse @ curved, start[-1] / unit
-        flat, steps = minimise(value_and_gradient, begin.ravel(), head.max_iter, tol)
+        flat, steps = minimise(
+            value_and_gradient, begin.ravel(), head.max_iter, tol, self._memory
+        )
         found = flat.reshape(width + 1, self._k)
         return np.vstack([inverse.T @ found[:-1], found[-1:] * unit]), steps
 
@@ -205,6 +213,7 @@ class _Problem:
         inverse, _ = lapack.strtri(root, lower=1, overwrite_c=1)
         unit = np.float32(1 / np.sqrt(max(len(self._rows) * typical, 1e-12)))
         self._known = C, (inverse, unit)
+        self._memory = new_memory()
         return self._known[1]
 
 

@@ -62,7 +62,7 @@ class LogisticHead(LinearHead):
 
     def _curvature(self, n_classes: int) -> float:
         # p (1 - p) at the end of training, where most rows are nearly certain.
-        return 0.05 / n_classes
+        return 0.2 / n_classes
 
     def _strength(self, n_classes: int) -> float:
         # scikit-learn penalises the difference of two classes' weights, not both.

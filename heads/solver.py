@@ -14,7 +14,9 @@ import numpy as np
 
 from .base import Floats
 
-_MEMORY = 10
+# Steps, how the gradient changed over each, and the inverse product of the two.
+Memory = deque[tuple[Floats, Floats, float]]
+_MEMORY = 6
 _SUFFICIENT = 1e-4  # share of the decrease that the slope promises
 _HALVINGS = 30
 
@@ -24,6 +26,7 @@ def minimise(
     start: Floats,
     max_iter: int,
     tol: float,
+    memory: Memory | None = None,
 ) -> tuple[Floats, int]:
     """Go downhill until a step gains next to nothing.
 
@@ -35,6 +38,8 @@ def minimise(
     max_iter : int
     tol : float
         Decrease of the value, relative to it, below which a step ends the search.
+    memory : Memory, optional
+        What a search on a similar function found out; this one adds to it.
 
     Returns
     -------
@@ -49,7 +54,9 @@ def minimise(
     """
     x = start
     value, gradient = function(x)
-    pairs: deque[tuple[Floats, Floats, float]] = deque(maxlen=_MEMORY)
+    pairs: Memory = new_memory() if memory is None else memory
+    # The first steps know little of the curvature, and a small gain means little then.
+    learning = 0 if pairs else _MEMORY // 2
     idle = 0
     for step in range(1, max_iter + 1):
         direction = _direction(gradient, pairs)
@@ -59,6 +66,8 @@ def minimise(
                 return x, step - 1
             pairs.clear()
             continue
+        if step > learning and -0.5 * slope <= tol * abs(value):
+            return x + direction, step  # so little is to be gained that it need not be seen
         length = 1.0 if pairs else min(1.0, 1 / float(np.sqrt(-slope)))
         for _ in range(_HALVINGS):
             moved = x + np.float32(length) * direction
@@ -77,13 +86,17 @@ def minimise(
         gained = value - new_value
         x, value, gradient = moved, new_value, new_gradient
         idle = idle + 1 if gained <= tol * max(abs(value), 1e-12) else 0
-        # The first steps know little of the curvature, and a small gain means little then.
-        if idle == 2 or (idle and step > _MEMORY // 2):
+        if idle == 2 or (idle and step > learning):
             return x, step
     return x, max_iter
 
 
-def _direction(gradient: Floats, pairs: deque[tuple[Floats, Floats, float]]) -> Floats:
+def new_memory() -> Memory:
+    """Return a memory that knows nothing yet."""
+    return deque(maxlen=_MEMORY)
+
+
+def _direction(gradient: Floats, pairs: Memory) -> Floats:
     """Apply the inverse curvature that the last steps have shown to the gradient."""
     result = -gradient
     weights = []
