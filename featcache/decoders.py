@@ -7,6 +7,8 @@ being a daemon it does not keep the process from ending, as those of an executor
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -64,6 +66,7 @@ class Decoders(Generic[T, R]):
         thread.start()
 
     def _work(self) -> None:
+        _yield_to_others()
         while (task := self._tasks.get()) is not None:
             item, future = task
             try:
@@ -73,3 +76,12 @@ class Decoders(Generic[T, R]):
             else:
                 future.set_result(result)
             del task, item, future  # or the last image stays in memory while the thread waits
+
+
+def _yield_to_others() -> None:
+    """Let this thread run when no other wants to, and longer at a time, where Linux knows how.
+
+    The backbone's threads would otherwise be stopped each time that an image has been read.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

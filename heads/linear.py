@@ -170,9 +170,7 @@ class _Problem:
             # root.T, which is not kept, is inverse @ root @ root.T
             curved = start[:-1] + self._typical(C) * (self._gram @ start[:-1])
             begin[:-1], begin[-1] = inverse @ curved, start[-1] / unit
-        flat, steps = minimise(
-            value_and_gradient, begin.ravel(), head.max_iter, tol, self._memory
-        )
+        flat, steps = minimise(value_and_gradient, begin.ravel(), head.max_iter, tol, self._memory)
         found = flat.reshape(width + 1, self._k)
         return np.vstack([inverse.T @ found[:-1], found[-1:] * unit]), steps
 

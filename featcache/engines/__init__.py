@@ -249,6 +249,6 @@ def _engine(runner: Runner, wanted: Wanted) -> Engine:
     parts = {"key": wanted.spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
     memo = engines_folder(wanted.cache) / f"batch-{content_key(parts)[:32]}.json"
     worth = wanted.images >= _WORTH_MEASURING
-    candidates = runner.candidates if worth else runner.candidates[1:2]
+    candidates = runner.candidates if worth else runner.candidates[:1]
     sizes = ForwardSize(candidates, memo if worth or memo.exists() else None)
     return Engine(runner, sizes, runner.most)

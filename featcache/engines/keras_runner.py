@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from ..backbone import Backbone
 
-_ON_PROCESSOR = (16, 32)
-_ON_ACCELERATOR = (64, 128, 256)
+_ON_PROCESSOR = (32, 16)
+_ON_ACCELERATOR = (128, 64, 256)
 
 
 class KerasRunner:
@@ -17,7 +17,7 @@ class KerasRunner:
     Attributes
     ----------
     candidates : tuple of int
-        Numbers of images that are worth trying.
+        Numbers of images that are worth trying, the usual one first.
     most : int
         Images that are handed over and committed together.
     """
