@@ -61,7 +61,7 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, where the system knows how."""
-    if os.name == "nt":  # Windows has no handle on a folder to sync
+    if os.name == "nt":  # pragma: no cover - Windows has no handle on a folder to sync
         return
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import quarantine
-from .errors import InvalidRequest, StoreCorrupt, StoreFormatError
-from .hdf5 import ShardHead, ShardReader
+from .errors import InvalidRequest, StoreCorrupt, StoreFormatError, StoreMismatch
+from .hdf5 import ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .rowfiles import RowFiles
-from .salvage import salvage
+from .salvage import Salvage, salvage
+from .shardhead import ENDING, ShardHead, beside, read_head
 from .shards import Damage, check_bytes, rows_of
 from .specs import BackboneSpec
-from .store import Store
+from .store import Store, check_head
 
 log = logging.getLogger("featcache")
 
@@ -56,35 +57,42 @@ def verify(folder: str | Path) -> list[Damage]:
     present = {path.name for path in folder.glob("*.h5")}
     found += [Damage(n, rows, "it is missing") for n, rows in listed.items() if n not in present]
     for name in sorted(present):
-        damage = _damage_of(folder / name, spec)
-        if damage is not None:
-            found.append(damage)
+        found += _damages_of(folder / name, spec)
     for path in sorted(folder.glob("*.quarantine.json")):
         if not quarantine.is_sound(path):
             found.append(Damage(path.name, 0, "its SHA-256 is not the one in its name"))
     return found
 
 
-def _damage_of(path: Path, spec: BackboneSpec | None) -> Damage | None:
-    """Look at one shard: its bytes first, and only then at what is in them."""
-    damage = check_bytes(path)
+def _damages_of(shard: Path, spec: BackboneSpec | None) -> list[Damage]:
+    """Look at a shard, its bytes first and only then at what is in them, and at its head."""
+    damage = check_bytes(shard)
     if damage is None:
-        return _misfit(path, spec)
-    saved = salvage(path, spec.components()) if spec is not None else None
-    if saved is None:
-        return damage
-    return replace(damage, rows=len(saved.lost), ids=saved.lost)
+        damage = _misfit(shard, spec)
+    elif spec is not None and (saved := salvage(shard, spec.components())) is not None:
+        damage = replace(damage, rows=len(saved.lost), ids=saved.lost)
+    found = [] if damage is None else [damage]
+    if beside(shard).exists() and read_head(shard) is None:
+        found.append(Damage(beside(shard).name, 0, "it is not what was written; no row is lost"))
+    return found
 
 
-def _misfit(path: Path, spec: BackboneSpec | None) -> Damage | None:
+def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | None:
     """Tell of a shard that is whole, but that this store would pass over: a planted one."""
-    rows = rows_of(path.name) or 0
     try:
-        with ShardReader(path) as reader:
-            fits = spec is None or reader.head.components == spec.components()
-    except (StoreCorrupt, StoreFormatError) as error:
-        return Damage(path.name, rows, str(error.evidence.get("reason", error)))
-    return None if fits else Damage(path.name, rows, "its spec is not the store's")
+        with ShardReader(shard) as reader:
+            check_head(reader.head, shard.name, spec or _own_spec(reader.head), reader.head.width)
+    except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
+        reason = str(error.evidence.get("reason", error))
+        return Damage(shard.name, rows_of(shard.name) or 0, reason)
+    return None
+
+
+def _own_spec(head: ShardHead) -> BackboneSpec:
+    try:
+        return BackboneSpec.from_components(head.components)
+    except InvalidRequest as error:
+        raise StoreMismatch("its spec makes no sense", stored=head.components) from error
 
 
 def repair(folder: str | Path) -> list[Damage]:
@@ -100,40 +108,49 @@ def repair(folder: str | Path) -> list[Damage]:
     """
     folder = Path(folder)
     damages = verify(folder)
-    aside: dict[str, Path] = {}
+    saved: dict[str, Salvage] = {}
+    spec = _spec_of(folder, damages)
     for damage in damages:
         path = folder / damage.name
-        if damage.name != MANIFEST_NAME and path.exists():
-            aside[damage.name] = path.rename(folder / f"damaged-{damage.name}.bad")
+        if damage.name == MANIFEST_NAME or not path.exists():
+            continue
+        found = salvage(path, spec.components()) if spec and rows_of(damage.name) else None
+        if found is not None:
+            saved[damage.name] = found
+        path.rename(folder / f"damaged-{damage.name}.bad")
     if any(damage.name == MANIFEST_NAME for damage in damages):
         _rebuild_manifest(folder)
-    if not damages or not (folder / MANIFEST_NAME).exists():
-        return damages
-    store = Store(folder)
-    damages = [_saved(store, damage, aside.get(damage.name)) for damage in damages]
-    store.write_manifest()
-    return damages
+    if damages and (folder / MANIFEST_NAME).exists():
+        store = Store(folder)
+        for found in saved.values():
+            if len(found.rows) and found.rows.shape[1] == store.width:
+                store.append_packed(found.rows, found.ids, found.views, {"salvaged": "1"})
+        remove_orphans(folder)
+        store.write_manifest()
+    return [
+        replace(d, rows=len(saved[d.name].lost), ids=saved[d.name].lost) if d.name in saved else d
+        for d in damages
+    ]
 
 
-def _saved(store: Store, damage: Damage, path: Path | None) -> Damage:
-    """Commit the sound rows of a shard that was set aside; return what is lost all the same."""
-    found = None
-    if path is not None and rows_of(damage.name):
-        found = salvage(path, store.spec.components())
-    if found is None:
-        return damage
-    if len(found.rows) and found.rows.shape[1] == store.width:
-        store.append_packed(found.rows, found.ids, found.views, {"salvaged": "1"})
-    return replace(damage, rows=len(found.lost), ids=found.lost)
+def _spec_of(folder: Path, damages: Iterable[Damage]) -> BackboneSpec | None:
+    """Return the store's spec: from its manifest, or else from a sound shard."""
+    damaged = {damage.name for damage in damages}
+    with contextlib.suppress(FileNotFoundError, StoreCorrupt, StoreFormatError):
+        return read_manifest(folder).spec
+    for path in sorted(folder.glob("*.h5")):
+        if path.name not in damaged:
+            with ShardReader(path) as reader:
+                return BackboneSpec.from_components(reader.head.components)
+    return None
 
 
 def _rebuild_manifest(folder: Path) -> None:
     for path in sorted(folder.glob("*.h5")):
-        odd = contextlib.suppress(StoreCorrupt, StoreFormatError, InvalidRequest)
-        with odd, ShardReader(path) as reader:
+        with ShardReader(path) as reader:  # what is damaged was set aside
             spec = BackboneSpec.from_components(reader.head.components)
             Manifest(spec, reader.head.width).write(folder)
-            return
+        return
     # Without a sound shard there is nothing to describe: an empty folder is a fresh start.
     with contextlib.suppress(FileNotFoundError):
         (folder / MANIFEST_NAME).unlink()
@@ -173,6 +190,7 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
         # does no harm, and never a manifest that misses a shard.
         store.write_manifest_under_lease(without=replaced)
         remove_shards(store.folder, replaced)
+        remove_orphans(store.folder)
         store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
@@ -185,12 +203,21 @@ def remove_shards(folder: Path, names: Iterable[str]) -> None:
     harm, and the next merge tries again.
     """
     for name in names:
-        try:
-            (folder / name).unlink()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            log.warning("%s could not be removed: %s.", folder / name, error.strerror or error)
+        for path in (folder / name, beside(folder / name)):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("%s could not be removed: %s.", path, error.strerror or error)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Remove the heads of shards that are gone; a reader may have written one meanwhile."""
+    for path in folder.glob(f"*.h5{ENDING}"):
+        if not path.with_name(path.name.removesuffix(ENDING)).exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _small_shards(store: Store, small: int) -> list[str]:

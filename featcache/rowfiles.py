@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import FileIO
 from itertools import pairwise
 from pathlib import Path
@@ -14,26 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .filestate import FileState, file_state
+from .shardhead import Layout
 from .shards import check_bytes, corrupt
 
 _THREADS = 4
 _ROW_TYPE = np.dtype("<f4")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a shard's rows lie in its file.
-
-    Attributes
-    ----------
-    offsets : ndarray (chunks,), int64
-        First byte of each chunk of rows.
-    rows_per_chunk, width : int
-    """
-
-    offsets: NDArray[np.int64]
-    rows_per_chunk: int
-    width: int
 
 
 class RowFiles:

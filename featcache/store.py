@@ -27,6 +27,8 @@ from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .rowfiles import RowFiles
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
+from .rowsums import row_sums
+from .shardhead import ShardHead, read_head, write_head
 from .shards import Damage
 from .specs import BackboneSpec
 
@@ -68,7 +70,7 @@ class Store:
             ) from error
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
-        self._heads: dict[str, hdf5.ShardHead] = {}
+        self._heads: dict[str, ShardHead] = {}
         self._files = RowFiles(self.folder)
         self._lock = threading.RLock()
         self.refresh()
@@ -230,17 +232,12 @@ class Store:
             self._files.read(name, layout, row[part], result, order[part])
         return result
 
-    def _head(self, name: str) -> hdf5.ShardHead | None:
+    def _head(self, name: str) -> ShardHead | None:
         if name in self._heads:
             return self._heads[name]
         rows = shards.rows_of(name) or 0
         try:
-            with hdf5.ShardReader(self.folder / name) as reader:
-                head = reader.head
-            if head.components != self.spec.components() or head.width != self.width:
-                raise StoreMismatch("its spec is not the store's", stored=head.components)
-            if len(head.views) != rows:
-                raise StoreCorrupt("its number of rows is not the one in its name")
+            head = self._known_head(name) or self._opened_head(name)
         except FileNotFoundError:
             return None
         except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
@@ -251,6 +248,27 @@ class Store:
                 name, rows, reason, self.folder,
             )  # fmt: skip
             return None
+        return head
+
+    def _known_head(self, name: str) -> ShardHead | None:
+        """Return what lies beside the shard, if it is for a file of this size."""
+        known = read_head(self.folder / name)
+        if known is None or known[2] != (self.folder / name).stat().st_size:
+            return None
+        with contextlib.suppress(StoreMismatch, StoreCorrupt):
+            check_head(known[0], name, self.spec, self.width)
+            return known[0]
+        return None
+
+    def _opened_head(self, name: str) -> ShardHead:
+        """Look into a shard, once its bytes are known to be right, and keep what is found."""
+        path = self.folder / name
+        self._files.check([name])
+        with hdf5.ShardReader(path) as reader:
+            head = reader.head
+        check_head(head, name, self.spec, self.width)
+        rows = self._files.read_all(name, head.layout, len(head.views))
+        write_head(path, head, row_sums(head.components, head.image_ids, head.views, rows))
         return head
 
     # Writing
@@ -349,3 +367,11 @@ class Store:
         """Forget what was checked; the store can go on being used."""
         with self._lock:
             self._files.forget({})
+
+
+def check_head(head: ShardHead, name: str, spec: BackboneSpec, width: int) -> None:
+    """Raise `StoreMismatch` or `StoreCorrupt` for a shard that is no part of a store."""
+    if head.components != spec.components() or head.width != width:
+        raise StoreMismatch("its spec is not the store's", stored=head.components)
+    if len(head.views) != shards.rows_of(name):
+        raise StoreCorrupt("its number of rows is not the one in its name")

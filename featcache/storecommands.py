@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidRequest, StoreError
+from .shards import rows_of
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -190,7 +191,9 @@ def _tell(
         print(f"{folder}: sound, every byte is the one that was committed")
     else:
         for damage in found:
-            print(f"{word}: {damage.name} ({damage.rows} rows lost): {damage.reason}")
+            total = rows_of(damage.name)
+            lost = f" ({damage.rows} of {total} rows lost)" if total else ""
+            print(f"{word}: {damage.name}{lost}: {damage.reason}")
             for image_id in damage.ids[:_ROWS_SHOWN]:
                 print(f"  row {image_id}")
             if len(damage.ids) > _ROWS_SHOWN:

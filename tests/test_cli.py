@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from featcache import extract
@@ -41,16 +43,40 @@ def test_extract_then_ls_info_explain_verify(
 def test_verify_exits_with_1_on_damage_and_repair_mends(
     photos: Path, tiny_model: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = extract(tiny_model, photos, batch_size=6).summary.folder
+    features = extract(tiny_model, photos, batch_size=6)
+    folder, expected = features.summary.folder, np.asarray(features.X)
     shard = next(folder.glob("*.h5"))
+    with h5py.File(shard) as file:
+        rows = file["embeddings"]
+        place = rows.id.get_chunk_info(0).byte_offset + 2 * rows.nbytes // 6 + 5
+        hit = bytes(file["image_id"][2]).hex()
     data = bytearray(shard.read_bytes())
-    data[-7] ^= 4
+    data[place] ^= 4
     shard.write_bytes(data)
     assert main(["verify", str(folder)]) == 1
-    assert f"{shard.name} (6 rows): its SHA-256" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{shard.name} (1 of 6 rows lost): its SHA-256" in out
+    assert f"  row {hit}\n" in out
     assert main(["repair", str(folder)]) == 0
     assert main(["verify", str(folder)]) == 0
-    assert extract(tiny_model, photos).summary.computed == 6
+    again = extract(tiny_model, photos)
+    assert again.summary.computed == 1
+    assert np.array_equal(np.asarray(again.X), expected)
+
+
+def test_verify_names_five_of_many_lost_rows(
+    photos: Path, tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = extract(tiny_model, photos).summary.folder
+    (shard,) = folder.glob("*.h5")
+    shard.write_bytes(b"")
+    assert main(["verify", str(folder)]) == 1
+    out = capsys.readouterr().out
+    assert "(12 of 12 rows lost)" in out
+    assert out.count("  row ") == 5
+    assert "and 7 more; --json lists all" in out
+    assert main(["verify", str(folder), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)[0]["ids"]) == 12
 
 
 def test_dry_run_and_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

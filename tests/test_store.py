@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from featcache import maintenance
 from featcache.errors import (
+    InvalidRequest,
     MissingRows,
     StoreCorrupt,
     StoreError,
@@ -27,6 +28,7 @@ from featcache.errors import (
 from featcache.images import content_id
 from featcache.lease import lease
 from featcache.manifest import find_stores, read_manifest
+from featcache.rowindex import RowIndex, pack_ids
 from featcache.specs import BackboneSpec
 from featcache.store import Store
 
@@ -204,7 +206,7 @@ def test_a_lost_shard_is_reported_with_its_rows(store: Store) -> None:
 def test_repair_sets_the_damaged_shard_aside_and_keeps_the_others(store: Store) -> None:
     filled(store, (1,), (2,))
     victim = shards(store)[0]
-    data = victim.read_bytes()[:-100]
+    data = victim.read_bytes()[:100]
     victim.write_bytes(data)
     assert len(maintenance.repair(store.folder)) == 1
     assert maintenance.verify(store.folder) == []
@@ -353,9 +355,64 @@ def group_instead(file: h5py.File) -> None:
     file.create_group("view")
 
 
+def no_kind(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["format"] = "another"
+
+
+def newer_version(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["format_version"] = 99
+
+
+def spec_of_another_kind(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["spec"] = "[]"
+
+
+def fewer_ids(file: h5py.File) -> None:
+    sound_parts(file, "image_id")
+    file.create_dataset("image_id", data=np.zeros((2, 32), "u1"), chunks=(2, 32), fletcher32=True)
+
+
+def fewer_rows_than_its_name(file: h5py.File) -> None:
+    for name, shape, dtype in (
+        ("embeddings", (2, WIDTH), "<f4"), ("image_id", (2, 32), "u1"), ("view", (2,), "<i4")
+    ):  # fmt: skip
+        file.create_dataset(name, data=np.zeros(shape, dtype), chunks=shape, fletcher32=True)
+
+
+def cut_into_columns(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    file.create_dataset("embeddings", data=rows_of(1, 2, 3), chunks=(3, 2), fletcher32=True)
+
+
+def never_written(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    data = file.create_dataset(
+        "embeddings", (3, WIDTH), "<f4", chunks=(1, 2000), maxshape=(3, None), fletcher32=True
+    )
+    data[:2] = rows_of(1, 2)
+
+
+def never_written_in_part(file: h5py.File) -> None:
+    # As much is stored as is declared, in chunks that are larger than their share.
+    sound_parts(file, "embeddings")
+    data = file.create_dataset("embeddings", (3, WIDTH), "<f4", chunks=(2, WIDTH), fletcher32=True)
+    data[:2] = rows_of(1, 2)
+
+
+def without_its_filter(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    data = file.create_dataset("embeddings", (3, WIDTH), "<f4", chunks=(3, WIDTH), fletcher32=True)
+    data.id.write_direct_chunk((0, 0), rows_of(1, 2, 3).tobytes() + bytes(4), filter_mask=1)
+
+
 HOSTILE = [
     external_link, soft_link, external_storage, virtual, shape_bomb, foreign_filter,
-    foreign_dtype, foreign_spec, extra_member, group_instead,
+    foreign_dtype, foreign_spec, extra_member, group_instead, no_kind, newer_version,
+    spec_of_another_kind, fewer_ids, fewer_rows_than_its_name, cut_into_columns, never_written,
+    never_written_in_part, without_its_filter,
 ]  # fmt: skip
 
 
@@ -376,6 +433,114 @@ def test_a_hostile_shard_is_passed_over_with_a_reason(store: Store, build: Any) 
     assert [d.name for d in maintenance.repair(store.folder)] == [name]
     assert maintenance.verify(store.folder) == []
     assert Store(store.folder).ids() == ids_of(7)
+
+
+def test_ids_that_are_none_are_refused(store: Store) -> None:
+    for wrong in (["xy" * 32], ["ab"], ["ab" * 33]):
+        with pytest.raises(InvalidRequest, match="64 hexadecimal digits"):
+            store.contains(wrong)
+
+
+def test_a_run_of_ids_with_other_views_is_not_taken_for_the_plain_images() -> None:
+    ids = pack_ids(ids_of(1, 2, 3))
+    index = RowIndex([(ids, np.array([0, 0, 7], np.int32))])
+    assert index.find(ids)[1].tolist() == [0, 1, -1]
+    assert index.find(ids, np.array([0, 0, 7], np.int32))[1].tolist() == [0, 1, 2]
+
+
+def test_a_store_says_what_it_is(store: Store) -> None:
+    assert repr(filled(store, (1, 2))) == f"<Store {store.folder} 2 rows x {WIDTH}>"
+
+
+def test_a_shard_that_shrinks_after_it_was_checked_gives_no_rows(store: Store) -> None:
+    filled(store, (1, 2))
+    store.read(ids_of(1))
+    (path,) = shards(store)
+    check = store._files.check
+    store._files.check = lambda names: (check(names), os.truncate(path, 2100))  # type: ignore
+    with pytest.raises(StoreCorrupt, match="shorter than it was"):
+        store.read(ids_of(2, 1))
+
+
+def test_rows_merged_away_again_and_again_are_looked_for_only_so_often(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(store, (1,))
+
+    def gone(names: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(store._files, "check", gone)
+    monkeypatch.setattr("featcache.store._LOOKS", 3)
+    with pytest.raises(MissingRows):
+        store.read(ids_of(1))
+
+
+def test_a_shard_removed_between_listing_and_opening_is_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(store, (1,))
+    # A name that is listed though it is not there, before HDF5 looks and while it does.
+    (path,) = shards(store)
+    path.rename(path.with_suffix(".away"))
+    other = Store(store.folder)
+    assert other._head(path.name) is None
+    assert [damage.reason for damage in other.damaged] == ["it is missing"]
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        raise OSError("HDF5 says only this")
+
+    monkeypatch.setattr(h5py, "File", fails)
+    assert other._head(path.name) is None
+    assert len(other.damaged) == 1
+
+
+def test_a_manifest_that_is_being_written_by_another_is_left_to_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.store._LEASE_WAIT", 0.05)
+    before = read_manifest(store.folder)
+    with lease(store.folder):
+        filled(store, (1,))
+    assert read_manifest(store.folder) == before
+
+
+def signed(folder: Path, **changes: Any) -> None:
+    """Write a manifest anew with other fields, and the checksum that fits them."""
+    from featcache.manifest import _checksum
+
+    body = json.loads((folder / "MANIFEST.json").read_text())
+    del body["checksum"]
+    body.update(changes)
+    (folder / "MANIFEST.json").write_text(json.dumps({**body, "checksum": _checksum(body)}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"key": "ab" * 32}, "its key does not belong"),
+        ({"width": "x"}, "a field is wrong"),
+        ({"spec": {}}, "a field is wrong"),
+        ({"shards": 3}, "a field is wrong"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused_though_its_checksum_fits(
+    store: Store, changes: Any, reason: str
+) -> None:
+    signed(filled(store, (1,)).folder, **changes)
+    with pytest.raises(StoreCorrupt, match=reason):
+        read_manifest(store.folder)
+
+
+def test_an_endless_manifest_is_not_read(store: Store) -> None:
+    os.truncate(store.folder / "MANIFEST.json", 2**40)
+    with pytest.raises(StoreCorrupt, match="far too large"):
+        read_manifest(store.folder)
+
+
+def test_a_folder_without_manifest_among_the_stores_is_passed_over(store: Store) -> None:
+    (store.folder.parent / "notes").mkdir()
+    assert [folder for folder, _ in find_stores(store.folder.parent)] == [store.folder]
 
 
 # Compaction and leases
@@ -418,6 +583,94 @@ def test_a_lease_is_exclusive_and_a_dead_owners_is_taken_over(tmp_path: Path) ->
     assert (tmp_path / ".lease").exists()
     with lease(tmp_path) as held:
         assert held
+
+
+def test_merging_passes_over_what_others_remove_and_what_cannot_be_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(store, (1,), (2,), (3,))
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".h5":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    gone = shards(store)[0]
+    gone.rename(gone.with_suffix(".away"))
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert maintenance.compact(store, many=2) == 2
+    assert "could not be removed: Operation not permitted" in caplog.text
+    monkeypatch.undo()
+    maintenance.remove_shards(store.folder, ["never-there.h5"])
+    gone.with_suffix(".away").rename(gone)
+    again = Store(store.folder)
+    assert np.array_equal(again.read(ids_of(1, 2, 3)), rows_of(1, 2, 3))
+
+
+def test_shards_are_merged_into_several_of_the_wanted_size(store: Store) -> None:
+    filled(store, *[(i,) for i in range(9)])
+    size = max(path.stat().st_size for path in shards(store)) + 1
+    assert maintenance.compact(store, small=size, many=2) == 9
+    assert maintenance.verify(store.folder) == []
+    assert np.array_equal(Store(store.folder).read(ids_of(*range(9))), rows_of(*range(9)))
+
+
+def test_nothing_is_merged_of_which_all_but_one_are_damaged(store: Store) -> None:
+    filled(store, (1,), (2,))
+    for path in shards(store)[:1]:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    assert maintenance.compact(Store(store.folder), many=2) == 0
+    assert len(shards(store)) == 2
+
+
+def test_a_store_with_nothing_sound_left_is_a_fresh_start(store: Store) -> None:
+    filled(store, (1,))
+    for path in [*shards(store), store.folder / "MANIFEST.json"]:
+        path.write_bytes(b"nothing")
+    assert len(maintenance.repair(store.folder)) == 2
+    assert not (store.folder / "MANIFEST.json").exists()
+    assert len(filled(Store.create(store.folder, SPEC, WIDTH), (1,))) == 1
+
+
+def test_a_planted_shard_with_a_senseless_spec_makes_no_manifest(store: Store) -> None:
+    def senseless(file: h5py.File) -> None:
+        sound_parts(file)
+        file.attrs["spec"] = "{}"
+
+    planted(store, senseless)
+    (store.folder / "MANIFEST.json").unlink()
+    reasons = [damage.reason for damage in maintenance.repair(store.folder)]
+    assert reasons == ["it is missing", "its spec makes no sense"]
+    assert not (store.folder / "MANIFEST.json").exists()
+
+
+def test_leases_of_others_are_left_alone_and_old_ones_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lease"
+    for content in (b"", b"\xff", b"[]", b"{}", b'{"host": "elsewhere", "pid": 1}'):
+        path.write_bytes(content)
+        with lease(tmp_path) as held:
+            assert not held
+    os.utime(path, (1, 1))
+    replace = os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: (_ for _ in ()).throw(OSError()))
+    with lease(tmp_path) as held:  # another one was quicker
+        assert not held
+    monkeypatch.setattr(os, "rename", replace)
+    with lease(tmp_path) as held:
+        assert held
+    assert not path.exists()
+
+
+def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path) -> None:
+    with lease(tmp_path) as held:
+        assert held
+        (tmp_path / ".lease").write_text("another's")
+    assert (tmp_path / ".lease").read_text() == "another's"
 
 
 def test_compaction_by_one_process_at_a_time(store: Store) -> None:

@@ -6,10 +6,9 @@ storage, no virtual data sets, known types and filters, shapes that agree and fi
 
 from .checked import FORMAT_VERSION
 from .packfile import PackReader, write_pack
-from .shardfile import ShardHead, ShardReader, WreckReader, encode_shard
+from .shardfile import ShardReader, encode_shard
 from .weightsfile import foreign_reason
 
 __all__ = [
-    "FORMAT_VERSION", "PackReader", "ShardHead", "ShardReader", "WreckReader", "encode_shard",
-    "foreign_reason", "write_pack",
+    "FORMAT_VERSION", "PackReader", "ShardReader", "encode_shard", "foreign_reason", "write_pack",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +18,7 @@ FORMAT_VERSION = 1
 ID_BYTES = 32
 CHUNK_BYTES = 1024 * 1024  # the cache that HDF5 gives a data set by default holds one
 _FLETCHER32 = 3
-_KINDS = {
-    "embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1), "row_sum": ("|u1", 2),
-}  # fmt: skip
+_KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
 
 Opened = TypeVar("Opened", bound="CheckedFile")
 
@@ -63,9 +62,9 @@ class CheckedFile:
         """Close the file; calling it twice does no harm."""
         self._file.close()
 
+    @abstractmethod
     def _check(self) -> None:
         """Look at everything before anything is used; raise whatever is found."""
-        raise NotImplementedError
 
     def _check_kind(self, kind: str) -> None:
         """Make sure that it is a file of ours, of this kind and of this version."""

@@ -9,51 +9,18 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rowfiles import Layout
-from ..rowsums import SUM_BYTES, row_sums
+from ..shardhead import Layout, ShardHead
 from ..shards import corrupt
 from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile
 
 _DATASETS = ("embeddings", "image_id", "view")
-_ROW_SUM = "row_sum"  # shards of the first days have none
 _FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
-
-
-@dataclass(frozen=True)
-class ShardHead:
-    """What a shard says of itself, checked.
-
-    Attributes
-    ----------
-    image_ids : ndarray (n, 32), uint8
-        Content ids as raw bytes.
-    views : ndarray (n,), int32
-        View number of each row; 0 is the plain image.
-    layout : Layout
-        Where the rows lie in the file, and their width.
-    components : dict
-        The spec under which the rows were computed.
-    seconds : float
-        Wall time that computing the rows took, for honest accounts of cost.
-    """
-
-    image_ids: NDArray[np.uint8]
-    views: NDArray[np.int32]
-    layout: Layout
-    components: dict[str, Any]
-    seconds: float = 0.0
-
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-        return self.layout.width
 
 
 def encode_shard(
@@ -91,8 +58,6 @@ def encode_shard(
             "image_id", data=image_ids, chunks=(rows, ID_BYTES), fletcher32=True, dtype="u1"
         )
         file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
-        sums = row_sums(components, image_ids, views, embeddings)
-        file.create_dataset(_ROW_SUM, data=sums, chunks=sums.shape, fletcher32=True, dtype="u1")
         file.flush()
         return bytes(file.id.get_file_image())
 
@@ -113,10 +78,9 @@ class ShardReader(CheckedFile):
 
     def _checked_head(self) -> ShardHead:
         self._check_kind("featcache-shard")
-        members = set(self._file)
-        if members - {_ROW_SUM} != set(_DATASETS):
-            raise corrupt(self.path, f"it holds {sorted(members)[:6]}, not {list(_DATASETS)}")
-        self._check_datasets(sorted(members))
+        if set(self._file) != set(_DATASETS):
+            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+        self._check_datasets(_DATASETS)
         data, ids, views = (self._file[name] for name in _DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
@@ -146,41 +110,3 @@ class ShardReader(CheckedFile):
         if (offsets < 0).any():
             raise corrupt(self.path, "a part of its rows was never written")
         return offsets
-
-
-class WreckReader(ShardReader):
-    """A shard whose bytes are not the committed ones, opened for what can still be proven.
-
-    Only its structure has to be sound. What it says of itself is not asked, and the values
-    are taken as they lie in the file: HDF5 would withhold a whole chunk for one wrong bit.
-
-    Raises
-    ------
-    StoreCorrupt
-        If its structure is damaged, or it has no sums.
-    """
-
-    def _check(self) -> None:
-        self._check_datasets((*_DATASETS, _ROW_SUM))
-        rows = self._file[_DATASETS[0]].shape[0]
-        shapes = {"image_id": (rows, ID_BYTES), "view": (rows,), _ROW_SUM: (rows, SUM_BYTES)}
-        if any(self._file[name].shape != shape for name, shape in shapes.items()):
-            raise corrupt(self.path, "its data sets have different numbers of rows")
-
-    def rows(
-        self, components: Mapping[str, Any]
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]:
-        """Return rows, ids and views, and for each whether it is a committed one of a spec."""
-        values, ids, views, sums = (self._as_it_lies(n) for n in (*_DATASETS, _ROW_SUM))
-        sound = (row_sums(components, ids, views, values) == sums).all(axis=1)
-        return values, ids, views, sound
-
-    def _as_it_lies(self, name: str) -> NDArray[Any]:
-        data = self._file[name]
-        found = np.empty(data.shape, data.dtype)
-        with open(self.path, "rb") as file:
-            for number, offset in enumerate(self._offsets(data)):
-                part = found[number * data.chunks[0] : (number + 1) * data.chunks[0]]
-                file.seek(int(offset))
-                part[...] = np.fromfile(file, data.dtype, part.size).reshape(part.shape)
-        return found

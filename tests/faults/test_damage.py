@@ -12,16 +12,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from scale import times
 
-from featcache import repair, shards, verify
+from featcache import repair, verify
 from featcache.errors import FeatcacheError
 from featcache.fileindex import identify
 from featcache.images import content_id
+from featcache.shardhead import beside
 from featcache.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
@@ -90,9 +92,9 @@ def test_all_damage_is_found_and_only_its_rows_go(
         found = verify(folder)
         assert hit.name in {damage.name for damage in found}
         left = read_what_is_left(folder)
-        most = 5 if hit.suffix == ".h5" else 0
+        most = (5 if truncate else 1) if hit.suffix == ".h5" else 0
         if hit.name != "MANIFEST.json":
-            assert len(left) >= SHARDS * 5 - most
+            assert len(left) >= SHARDS * 5 - 5 * (hit.suffix == ".h5")
         told = sum(damage.rows for damage in repair(folder))
         assert verify(folder) == []
         mended = read_what_is_left(folder)
@@ -106,10 +108,9 @@ def test_all_damage_is_found_and_only_its_rows_go(
             assert len(read_what_is_left(folder)) == SHARDS * 5
         store.close()
     print(json.dumps({"trials": trials, "trials by rows lost": dict(sorted(counts.items()))}))
-    assert truncate or counts[0] + counts[1] > trials / 2  # no more goes than was hit
 
 
-@pytest.mark.parametrize("part", ["embeddings", "image_id", "view", "row_sum"])
+@pytest.mark.parametrize("part", ["embeddings", "image_id", "view"])
 def test_a_flipped_bit_costs_the_row_that_it_hit_and_no_other(
     sound: Path, tmp_path: Path, part: str
 ) -> None:
@@ -127,13 +128,13 @@ def test_a_flipped_bit_costs_the_row_that_it_hit_and_no_other(
         content = bytearray((folder / name).read_bytes())
         content[start + row * length + generator.randrange(length)] ^= 1 << generator.randrange(8)
         (folder / name).write_bytes(content)
+        lost = [ids[row]] if part == "embeddings" else []  # the others are kept in the head too
         (found,) = verify(folder)
-        assert (found.name, found.rows, len(found.ids)) == (name, 1, 1)
-        assert part == "image_id" or found.ids == (ids[row],)
+        assert (found.name, found.rows, list(found.ids)) == (name, len(lost), lost)
         assert repair(folder) == [found]
         assert verify(folder) == []
-        assert len(read_what_is_left(folder)) == SHARDS * 5 - 1
-        assert not Store(folder).contains([ids[row]])[0]
+        assert len(read_what_is_left(folder)) == SHARDS * 5 - len(lost)
+        assert Store(folder).contains(ids).tolist() == [image_id not in lost for image_id in ids]
 
 
 def test_rows_of_another_spec_are_not_saved_from_a_damaged_shard(
@@ -142,31 +143,90 @@ def test_rows_of_another_spec_are_not_saved_from_a_damaged_shard(
     other = dataclasses.replace(SPEC, layer="other")
     store = Store.create(tmp_path / "store", other, WIDTH)
     shard = next(sound.glob("*.h5"))
-    (tmp_path / "store" / shard.name).write_bytes(shard.read_bytes()[:-1] + b"x")
+    shutil.copy(beside(shard), store.folder)
+    (store.folder / shard.name).write_bytes(shard.read_bytes()[:-1] + b"x")
     (found,) = repair(store.folder)
     assert found.rows == 5
     assert len(Store(store.folder)) == 0
 
 
-def test_a_shard_without_sums_of_its_rows_is_read_and_lost_as_a_whole(
-    sound: Path, tmp_path: Path
-) -> None:
-    # As the first versions wrote them.
+def test_a_damaged_shard_without_its_head_is_lost_as_a_whole(sound: Path, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     shutil.copytree(sound, folder)
-    (folder / "MANIFEST.json").unlink()
-    for path in list(folder.glob("*.h5")):
-        with h5py.File(path, "r+") as file:
-            del file["row_sum"]
-        content = path.read_bytes()
-        renamed = shards.name_of("0" * 8, 1, 5, hashlib.sha256(content).hexdigest())
-        path.rename(folder / renamed)
-    assert [damage.name for damage in repair(folder)] == ["MANIFEST.json"]
-    assert len(read_what_is_left(folder)) == SHARDS * 5
+    for path in folder.glob("*.head"):
+        path.unlink()
+    assert verify(folder) == []
     spoil(next(folder.glob("*.h5")), random.Random(3), False)
     (found,) = repair(folder)
     assert (found.rows, found.ids) == (5, ())
     assert len(read_what_is_left(folder)) == SHARDS * 5 - 5
+
+
+def test_heads_are_made_anew_from_sound_shards(sound: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(sound, folder)
+    heads = {path: path.read_bytes() for path in folder.glob("*.head")}
+    assert len(heads) == SHARDS
+    for number, path in enumerate(heads):
+        if number % 2:
+            path.unlink()
+        else:
+            spoil(path, random.Random(number), number % 4 == 0)
+    assert len(read_what_is_left(folder)) == SHARDS * 5
+    assert {path: path.read_bytes() for path in folder.glob("*.head")} == heads
+
+
+def forged(path: Path, **changes: Any) -> None:
+    """Write a shard's head anew with other claims, and the sum that fits them."""
+    data = beside(path).read_bytes()
+    body = data[48:]
+    length = int.from_bytes(body[:8], "little")
+    said = {**json.loads(body[8 : 8 + length]), **changes}
+    text = json.dumps(said).encode()
+    body = len(text).to_bytes(8, "little") + text + body[8 + length :]
+    beside(path).write_bytes(data[:16] + hashlib.sha256(body).digest() + body)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offsets": [-1]}, {"offsets": [2**40]}, {"offsets": [[0]]}, {"offsets": []}, {"rows": -5},
+        {"rows": 2**60}, {"rows": 4}, {"rows": "x"}, {"rows_per_chunk": 0}, {"width": 0},
+        {"width": 2**40}, {"shard": "another"}, {"size": 1}, {"components": 7}, {"seconds": None},
+    ],
+)  # fmt: skip
+def test_a_head_that_lies_is_not_believed(sound: Path, tmp_path: Path, changes: Any) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(sound, folder)
+    shard = min(folder.glob("*.h5"))
+    forged(shard, **changes)
+    assert len(read_what_is_left(folder)) == SHARDS * 5
+    assert verify(folder) == []  # the reading above has made it anew
+
+
+def test_a_spoiled_shard_is_never_given_to_hdf5(sound: Path, tmp_path: Path) -> None:
+    """It may crash over a single wrong bit; only what was committed is parsed."""
+    folder = tmp_path / "store"
+    shutil.copytree(sound, folder)
+    shard = next(folder.glob("*.h5"))
+    beside(shard).unlink()
+    spoil(shard, random.Random(0), False)
+    opened: list[Any] = []
+    original = h5py.File
+
+    def watched(path: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(Path(path).name)
+        return original(path, *arguments, **options)
+
+    h5py.File = watched
+    try:
+        assert shard.name in {damage.name for damage in verify(folder)}
+        assert [damage.name for damage in Store(folder).damaged] == [shard.name]
+        repair(folder)
+    finally:
+        h5py.File = original
+    assert opened
+    assert shard.name not in opened
 
 
 def test_a_damaged_index_of_files_never_names_a_wrong_content(tmp_path: Path) -> None:
