@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ import featcache
 from bench.__main__ import main as bench_main
 from conftest import make_tiny_model, photo
 from featcache import Classifier, ClassifierStep, extract, load_bundle, make_bundle
+from featcache.bundlefile import _packed
 from featcache.cli import main
 from featcache.errors import BundleError, BundleMismatch, InvalidRequest
 from heads import HEADS, make_head
@@ -257,6 +260,83 @@ def test_archives_that_are_not_plain_are_refused(made: Any, tmp_path: Path) -> N
         load_bundle(tmp_path / "d")
     with pytest.raises(BundleError, match="not a sound bundle"):
         load_bundle(tmp_path)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "twice", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            new.writestr("bundle.json", b"{}")
+    with pytest.raises(BundleError, match="a name occurs twice"):
+        load_bundle(tmp_path / "twice")
+
+
+def test_a_member_that_claims_more_than_the_file_has_is_refused(made: Any, tmp_path: Path) -> None:
+    data = bytearray(made[1].read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (2**31).to_bytes(4, "little")  # its size, unpacked
+    (tmp_path / "bomb").write_bytes(data)
+    with pytest.raises(BundleError, match="claims 2,147,483,648 bytes"):
+        load_bundle(tmp_path / "bomb")
+
+
+def test_endless_bundles_and_heads_are_not_read(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.bundlefile._MOST_HEAD_BYTES", 10)
+    with pytest.raises(BundleError, match=r"bundle.json is too long"):
+        load_bundle(made[1])
+    (tmp_path / "endless").touch()
+    os.truncate(tmp_path / "endless", 2**41)
+    with pytest.raises(BundleError, match="it has more than"):
+        load_bundle(tmp_path / "endless")
+
+
+def test_parts_that_are_no_tables_are_refused(made: Any, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="a part of it is not a table"):
+        load_bundle(rewritten(made[1], tmp_path / "x", head=set_to("about", value=[])))
+
+
+def test_an_array_of_a_kind_that_no_head_has_is_not_written() -> None:
+    with pytest.raises(TypeError, match="cannot hold an array of complex128"):
+        _packed(np.zeros(2, complex))
+
+
+def test_an_array_with_another_header_is_refused(made: Any, tmp_path: Path) -> None:
+    out = io.BytesIO()
+    np.lib.format.write_array(out, np.zeros(3, np.float32), version=(2, 0))
+    data = out.getvalue()
+
+    def change(head: Any) -> None:
+        array = head["steps"][0]["arrays"]["bias"]
+        array["sha256"] = hashlib.sha256(data).hexdigest()
+        place.append(array["file"])
+
+    place: list[str] = []
+    rewritten(made[1], tmp_path / "y", head=change)
+    path = rewritten(made[1], tmp_path / "x", head=change, members={place[0]: data})
+    with pytest.raises(BundleError, match="an array has an unknown header"):
+        load_bundle(path)
+
+
+STANDARD = {"mean": np.zeros(2), "scale": np.ones(2)}
+LINEAR = {"weights": np.zeros((2, 2)), "bias": np.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arrays"),
+    [
+        ("standardise", {"mean": np.zeros(2)}),
+        ("standardise", {**STANDARD, "mean": np.zeros((2, 1))}),
+        ("standardise", {**STANDARD, "mean": np.zeros(2, complex)}),
+        ("standardise", {**STANDARD, "mean": np.zeros(3)}),
+        ("standardise", {**STANDARD, "scale": np.array([1.0, 0.0])}),
+        ("linear", {**LINEAR, "bias": np.zeros(3)}),
+        ("linear", {**LINEAR, "weights": np.full((2, 2), np.inf)}),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(kind: str, arrays: Any) -> None:
+    last = [] if kind == "linear" else [ClassifierStep("linear", LINEAR)]
+    with pytest.raises(InvalidRequest, match="does not fit"):
+        Classifier([ClassifierStep(kind, arrays), *last], ["a", "b"], 2)
 
 
 def test_a_pickled_array_is_never_loaded(made: Any, tmp_path: Path) -> None:

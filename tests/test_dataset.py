@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from conftest import photo
-from featcache import load_dataset
-from featcache.errors import DatasetError, DatasetNotFound
+from featcache import Dataset, load_dataset
+from featcache.errors import DatasetError, DatasetNotFound, InvalidRequest
+from featcache.fileindex import content_ids
 
 
 def table(path: Path, rows: list[list[str]]) -> Path:
@@ -127,3 +128,106 @@ def test_names_with_newlines_emoji_and_foreign_bytes_are_images_like_others(tmp_
     dataset = load_dataset(tmp_path)
     assert len(dataset) == 3
     assert all(os.path.exists(p) for p in dataset.paths)
+
+
+def test_a_dataset_whose_parts_do_not_agree_is_refused() -> None:
+    with pytest.raises(DatasetError, match="holds no image"):
+        Dataset([])
+    with pytest.raises(DatasetError, match="does not go with no boxes"):
+        Dataset(["a.png"], crop="box")
+    with pytest.raises(DatasetError, match="does not go with boxes"):
+        Dataset(["a.png"], boxes=[(0, 0, 1, 1)])
+
+
+def test_labels_go_with_lists_alone(photos: Path) -> None:
+    with pytest.raises(DatasetError, match="labels= goes with a list"):
+        load_dataset(photos, labels=["a"])
+
+
+def test_a_name_of_a_set_that_was_not_fetched_says_how_to() -> None:
+    with pytest.raises(DatasetNotFound, match="featcache fetch"):
+        load_dataset("stanford-dogs")
+    with pytest.raises(DatasetNotFound, match="does not exist"):
+        load_dataset("no-such-dogs")
+
+
+def test_one_image_a_dataset_and_a_file_of_another_kind(photos: Path) -> None:
+    image = photos / "cat" / "00.png"
+    assert load_dataset(image).paths == [str(image)]
+    dataset = load_dataset(image)
+    assert load_dataset(dataset) is dataset
+    note = photos / "note.txt"
+    note.write_text("nothing")
+    with pytest.raises(DatasetError, match="neither a folder, nor a CSV file, nor an image"):
+        load_dataset(note)
+
+
+def test_tables_that_cannot_be_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latin.csv").write_bytes(b"path\n\xff\xfe.png\n")
+    with pytest.raises(DatasetError, match="not a CSV text in UTF-8"):
+        load_dataset(tmp_path / "latin.csv")
+    sound = table(tmp_path / "sound.csv", [["path"], ["a.png"]])
+    monkeypatch.setattr("builtins.open", denied)
+    with pytest.raises(DatasetNotFound, match="cannot be read: Permission denied"):
+        load_dataset(sound)
+
+
+def denied(*arguments: object, **options: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_table_with_an_empty_path_names_the_row(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", [["path", "label"], ["a.png", "x"], ["", "y"]])
+    with pytest.raises(DatasetError, match="the path of row 2 is empty"):
+        load_dataset(path)
+
+
+def test_a_table_without_labels_has_none(tmp_path: Path) -> None:
+    assert load_dataset(table(tmp_path / "t.csv", [["path"], ["a.png"]])).labels is None
+
+
+def test_a_folder_that_cannot_be_listed_is_told(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DatasetError, match="cannot be listed: Permission denied"):
+        load_dataset(photos)
+
+
+def test_an_entry_that_cannot_be_looked_at_is_taken_by_its_name(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Entry:
+        name, path = "odd.png", str(photos / "cat" / "odd.png")
+
+        def is_dir(self) -> bool:
+            raise OSError("a loop of links")
+
+    scandir = os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda p: [*scandir(p), *([Entry()] if Path(p).name == "cat" else [])]
+    )
+    assert str(photos / "cat" / "odd.png") in load_dataset(photos).paths
+
+
+def test_paths_on_different_drives_have_no_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def apart(paths: object) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", apart)
+    dataset = load_dataset(["a/x.png", "b/y.png"])
+    assert (dataset.root, dataset.name) == ("", "images")
+
+
+def test_a_set_that_is_cropped_is_not_cropped_again(photos: Path) -> None:
+    image = str(photos / "cat" / "00.png")
+    edges = {"left": ["0"], "top": ["0"], "right": ["5"], "bottom": ["5"]}
+    boxed = load_dataset(pd.DataFrame({"path": [image], **edges}), crop="box")
+    with pytest.raises(InvalidRequest, match="cropped already"):
+        load_dataset(boxed, crop="box")
+
+
+def test_ids_that_came_with_a_set_are_taken() -> None:
+    assert content_ids(Dataset(["a.png"], ids=["ab" * 32]), None) == ["ab" * 32]

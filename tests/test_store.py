@@ -25,6 +25,7 @@ from featcache.errors import (
     StoreMismatch,
     StoreWriteError,
 )
+from featcache.hdf5 import ShardReader
 from featcache.images import content_id
 from featcache.lease import lease
 from featcache.manifest import find_stores, read_manifest
@@ -495,6 +496,49 @@ def test_a_shard_removed_between_listing_and_opening_is_no_damage(
     assert len(other.damaged) == 1
 
 
+def test_a_shard_that_is_gone_is_gone_and_not_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(store, (1,))
+    (path,) = shards(store)
+    with pytest.raises(FileNotFoundError):
+        ShardReader(path.with_name("gone.h5"))
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        path.unlink()  # between the two looks that HDF5 takes at a name
+        raise OSError("unable to open")
+
+    monkeypatch.setattr(h5py, "File", fails)
+    with pytest.raises(FileNotFoundError, match="it is gone"):
+        ShardReader(path)
+
+
+def test_a_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:
+    # In rows so short that the sums of the other chunks make up for its bytes.
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.attrs.update({"format": "featcache-shard", "format_version": 1})
+        file.attrs.update({"spec": "{}", "provenance": "{}"})
+        sound_parts(file, "embeddings")
+        rows = file.create_dataset("embeddings", (3, 1), "<f4", chunks=(1, 1), fletcher32=True)
+        rows[:2] = 1
+    with pytest.raises(StoreCorrupt, match="never written"):
+        ShardReader(tmp_path / "s.h5")
+
+
+def test_a_file_among_the_shards_that_is_none_is_told_by_verify(store: Store) -> None:
+    filled(store, (1,))
+    (store.folder / "mine.h5").write_bytes(b"x")
+    assert len(Store(store.folder)) == 1
+    (found,) = maintenance.verify(store.folder)
+    assert (found.name, found.reason) == ("mine.h5", "its name is not that of a shard")
+
+
+def test_a_shard_that_goes_while_its_size_is_asked_is_not_merged(store: Store) -> None:
+    filled(store, (1,), (2,), (3,))
+    shards(store)[0].unlink()
+    assert len(maintenance._small_shards(store, 10**6)) == 2
+
+
 def test_a_manifest_that_is_being_written_by_another_is_left_to_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,11 +653,12 @@ def test_merging_passes_over_what_others_remove_and_what_cannot_be_removed(
 
 
 def test_shards_are_merged_into_several_of_the_wanted_size(store: Store) -> None:
-    filled(store, *[(i,) for i in range(9)])
+    filled(store, *[tuple(range(start, start + 100)) for start in range(0, 500, 100)])
     size = max(path.stat().st_size for path in shards(store)) + 1
-    assert maintenance.compact(store, small=size, many=2) == 9
+    assert maintenance.compact(store, small=size, many=2) == 4
+    assert sorted(len(head.views) for head in store._heads.values()) == [100, 200, 200]
     assert maintenance.verify(store.folder) == []
-    assert np.array_equal(Store(store.folder).read(ids_of(*range(9))), rows_of(*range(9)))
+    assert np.array_equal(Store(store.folder).read(ids_of(*range(500))), rows_of(*range(500)))
 
 
 def test_nothing_is_merged_of_which_all_but_one_are_damaged(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import make_tiny_model, photo
-from featcache import Features, extract, verify
+from featcache import Features, extract, load_dataset, verify
 from featcache.cachedir import cache_folder, stores_folder
 from featcache.cli import main
 from featcache.collection import collect
@@ -24,6 +25,7 @@ from featcache.errors import (
     StoreError,
     StoreFormatError,
     StoreMismatch,
+    StoreWriteError,
 )
 from featcache.lease import lease
 from featcache.packing import pack, unpack
@@ -258,6 +260,47 @@ def test_hostile_packs_are_refused(features: Features, tmp_path: Path) -> None:
     with pytest.raises(StoreCorrupt, match="not a featcache-pack"):
         unpack(shard, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+    def fewer_ids(file: Any) -> None:
+        del file["image_id"]
+        data = np.zeros((1, 32), np.uint8)
+        file.create_dataset("image_id", data=data, chunks=(1, 32), fletcher32=True)
+
+    def not_finite(file: Any) -> None:
+        file["embeddings"][0, 0] = np.nan
+        sum_ = hashlib.sha256(file["image_id"][()].tobytes() + file["embeddings"][()].tobytes())
+        file.attrs["sha256"] = sum_.hexdigest()
+
+    with pytest.raises(StoreCorrupt, match="different numbers of rows"):
+        unpack(spoiled(fewer_ids), tmp_path / "c")
+    with pytest.raises(StoreMismatch, match="not finite"):
+        unpack(spoiled(not_finite), tmp_path / "c")
+
+
+def test_images_without_labels_are_packed_without_them(
+    features: Features, photos: Path, tmp_path: Path
+) -> None:
+    images = [str(path) for path in sorted(photos.rglob("*.png"))]
+    pack(Store(features.summary.folder), tmp_path / "p.h5", load_dataset(images))
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert set(file) == {"embeddings", "image_id", "path"}
+
+
+def test_a_disk_that_refuses_a_pack_leaves_the_old_one(
+    features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(features.summary.folder)
+    pack(store, tmp_path / "p.h5")
+    before = (tmp_path / "p.h5").read_bytes()
+
+    def full(*names: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("featcache.packing.os.replace", full)
+    with pytest.raises(StoreWriteError, match="the disk is full"):
+        pack(store, tmp_path / "p.h5")
+    assert [path.name for path in tmp_path.glob("*p.h5")] == ["p.h5"]
+    assert (tmp_path / "p.h5").read_bytes() == before
 
 
 def test_the_pack_commands(

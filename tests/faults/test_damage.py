@@ -192,7 +192,8 @@ def forged(path: Path, **changes: Any) -> None:
     [
         {"offsets": [-1]}, {"offsets": [2**40]}, {"offsets": [[0]]}, {"offsets": []}, {"rows": -5},
         {"rows": 2**60}, {"rows": 4}, {"rows": "x"}, {"rows_per_chunk": 0}, {"width": 0},
-        {"width": 2**40}, {"shard": "another"}, {"size": 1}, {"components": 7}, {"seconds": None},
+        {"width": 2**40}, {"shard": "another"}, {"size": 1}, {"components": 7}, {"components": {}},
+        {"seconds": None},
     ],
 )  # fmt: skip
 def test_a_head_that_lies_is_not_believed(sound: Path, tmp_path: Path, changes: Any) -> None:

@@ -106,6 +106,17 @@ def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
     assert foreign_reason(path) is None
 
 
+def test_want_of_memory_says_nothing_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*arguments: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(h5py, "File", none_left)
+    with pytest.raises(MemoryError):
+        foreign_reason(tmp_path / "w.h5")
+
+
 def test_what_is_no_hdf5_is_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "no.h5"
     path.write_bytes(b"nothing")
