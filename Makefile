@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-browser check bench bench-smoke bench-perf bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-coverage test-browser check bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -30,6 +30,16 @@ test-slow: $(READY)  ## run the slow tests as well: every backbone of the table
 
 test-faults: $(READY)  ## kills, power losses, flipped bits and failing calls by the thousand
 	FEATCACHE_FAULTS=full $(BIN)/python -m pytest tests/faults -rP
+
+# What a row, its name and its label depend on.
+CORE := featcache/store.py,featcache/shard*.py,featcache/row*.py,featcache/manifest.py,$\
+  featcache/salvage.py,featcache/maintenance.py,featcache/lease.py,featcache/quarantine.py,$\
+  featcache/atomic.py,featcache/packing.py,featcache/hdf5/*,featcache/specs.py,featcache/dataset.py,$\
+  featcache/loading.py,featcache/boxes.py,featcache/fileindex.py,featcache/bundle*.py,$\
+  featcache/classifier.py,featcache/storedzip.py
+test-coverage: $(READY)  ## every branch of the store, key, data sets and bundles; 95 % of all
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
+	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
 
 test-browser: $(READY)  ## open the report in a real browser; installs Chromium where it may
 	@command -v chromedriver >/dev/null || \
