@@ -7,6 +7,7 @@ an image has the same fate on every machine.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import threading
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ MAX_SCANNED_PIXELS = 2_500_000_000
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _FULL = 4
 _COEFFICIENT_BYTES = 2
+_LARGE_BYTES = 64_000_000
 
 
 class Room:
@@ -44,9 +46,17 @@ class Room:
         try:
             yield
         finally:
+            if count >= _LARGE_BYTES:
+                _give_memory_back()
             with self._changed:
                 self._used -= count
                 self._changed.notify_all()
+
+
+def _give_memory_back() -> None:
+    """Let the C library return what was freed, which glibc else keeps for each thread."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def excess(image: Image.Image, data: bytes) -> str | None:

@@ -226,14 +226,15 @@ def load(path):
         return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch').shape
     except BadImage as bad:
         return str(bad)
-with ThreadPoolExecutor(1) as pool:
-    print(list(pool.map(load, sys.argv[1:])))
+with ThreadPoolExecutor(int(sys.argv[1])) as pool:
+    print(list(pool.map(load, sys.argv[2:])))
 # Not getrusage: that holds the size of the process which this one was forked from.
 print(next(int(s.split()[1]) // 1024 for s in open('/proc/self/status') if 'VmHWM' in s))
 """
 
 
-def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 4])
+def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path, workers: int) -> None:
     pages = {
         "alpha.png": ("RGBA", "PNG", {"compress_level": 1}),
         "sixteen.png": ("I;16", "PNG", {"compress_level": 1}),
@@ -244,7 +245,10 @@ def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path) -> None:
         Image.new(mode, (10_000, 10_000)).save(tmp_path / name, format_, **options)
     paths = [str(tmp_path / name) for name in pages]
     done = subprocess.run(
-        [sys.executable, "-c", _PEAK, *paths], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PEAK, str(workers), *paths],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     told, peak = done.stdout.splitlines()
     assert told.count("(64, 48, 3)") == 3
