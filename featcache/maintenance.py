@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,7 +109,11 @@ def repair(folder: str | Path) -> list[Damage]:
     folder = Path(folder)
     damages = verify(folder)
     saved: dict[str, Salvage] = {}
-    spec = _spec_of(folder, damages)
+    damaged = {damage.name for damage in damages}
+    if MANIFEST_NAME in damaged:
+        _rebuild_manifest(folder, damaged)
+    described = (folder / MANIFEST_NAME).exists()
+    spec = read_manifest(folder).spec if described else None
     for damage in damages:
         path = folder / damage.name
         if damage.name == MANIFEST_NAME or not path.exists():
@@ -118,9 +122,7 @@ def repair(folder: str | Path) -> list[Damage]:
         if found is not None:
             saved[damage.name] = found
         path.rename(folder / f"damaged-{damage.name}.bad")
-    if any(damage.name == MANIFEST_NAME for damage in damages):
-        _rebuild_manifest(folder)
-    if damages and (folder / MANIFEST_NAME).exists():
+    if damages and described:
         store = Store(folder)
         for found in saved.values():
             if len(found.rows) and found.rows.shape[1] == store.width:
@@ -133,24 +135,13 @@ def repair(folder: str | Path) -> list[Damage]:
     ]
 
 
-def _spec_of(folder: Path, damages: Iterable[Damage]) -> BackboneSpec | None:
-    """Return the store's spec: from its manifest, or else from a sound shard."""
-    damaged = {damage.name for damage in damages}
-    with contextlib.suppress(FileNotFoundError, StoreCorrupt, StoreFormatError):
-        return read_manifest(folder).spec
+def _rebuild_manifest(folder: Path, damaged: Collection[str]) -> None:
     for path in sorted(folder.glob("*.h5")):
         if path.name not in damaged:
             with ShardReader(path) as reader:
-                return BackboneSpec.from_components(reader.head.components)
-    return None
-
-
-def _rebuild_manifest(folder: Path) -> None:
-    for path in sorted(folder.glob("*.h5")):
-        with ShardReader(path) as reader:  # what is damaged was set aside
-            spec = BackboneSpec.from_components(reader.head.components)
-            Manifest(spec, reader.head.width).write(folder)
-        return
+                spec = BackboneSpec.from_components(reader.head.components)
+                Manifest(spec, reader.head.width).write(folder)
+            return
     # Without a sound shard there is nothing to describe: an empty folder is a fresh start.
     with contextlib.suppress(FileNotFoundError):
         (folder / MANIFEST_NAME).unlink()
