@@ -99,7 +99,9 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
         if before.st_size > MAX_BYTES:
             raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
         try:
-            data = file.read(MAX_BYTES + 1)
+            # One byte more than it has: a growing file is noticed. Asking for more than that
+            # would have Python map and unmap as much memory for each file.
+            data = file.read(before.st_size + 1)
         except OSError as error:
             raise BadImage(f"cannot be read: {_reason(error)}", lasting=False) from error
         after = file_state(os.fstat(file.fileno()))
