@@ -73,7 +73,7 @@ class Computation:
         KeyboardInterrupt
             On Ctrl-C; the batch that is in the backbone is committed first.
         """
-        stream = batches(self.work.items, self._load, self.engine.batch_size, workers)
+        stream = batches(self.work.items, self._load, lambda: self.engine.batch_size, workers)
         with ExitStack() as stack:
             committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
             forward = ThreadPoolExecutor(1, "featcache-forward")

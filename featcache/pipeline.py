@@ -46,7 +46,7 @@ def default_workers() -> int:
 def batches(
     items: Sequence[T],
     load: Callable[[T], Pixels],
-    batch_size: int,
+    batch_size: int | Callable[[], int],
     workers: int,
     seconds: float = SECONDS_AN_IMAGE,
 ) -> Generator[Batch[T], None, None]:
@@ -57,7 +57,8 @@ def batches(
     items : sequence
     load : callable
         From an item to ``(h, w, 3)`` uint8; raises `BadImage`.
-    batch_size : int
+    batch_size : int or callable
+        Images in the next batch; asked before each, if it can be called.
     workers : int
         Decoding threads. Pillow releases the interpreter's lock while it decodes.
     seconds : float
@@ -70,7 +71,7 @@ def batches(
         Full batches, but for the last. At most two batches are in memory beyond the one
         yielded, however long the list is.
     """
-    ahead = 2 * batch_size
+    size = _next_size(batch_size)
     waiting: deque[tuple[T, Future[Pixels]]] = deque()
     remaining = iter(items)
     loaded: list[T] = []
@@ -81,7 +82,7 @@ def batches(
         while True:
             for item in remaining:
                 waiting.append((item, pool.submit(item)))
-                if len(waiting) >= ahead:
+                if len(waiting) >= 2 * size:
                     break
             if not waiting:
                 break
@@ -91,15 +92,20 @@ def batches(
                 loaded.append(item)
             except BadImage as bad:
                 failures.append((item, bad))
-            if len(loaded) == batch_size:
+            if len(loaded) == size:
                 yield Batch(loaded, np.stack(pixels), failures)
                 loaded, pixels, failures = [], [], []
+                size = _next_size(batch_size)
         if loaded or failures:
             stacked = np.stack(pixels) if pixels else np.empty((0, 1, 1, 3), np.uint8)
             yield Batch(loaded, stacked, failures)
     finally:
         # Also when the user of the batches stops early, as Ctrl-C makes it do.
         pool.close()
+
+
+def _next_size(batch_size: int | Callable[[], int]) -> int:
+    return batch_size() if callable(batch_size) else batch_size
 
 
 def _in_time(future: Future[Pixels], seconds: float, pool: Decoders[T, Pixels]) -> Pixels:

@@ -42,6 +42,11 @@ class Affine:
     mean: tuple[float, float, float]
     scale: tuple[float, float, float]
 
+    @property
+    def same_for_all(self) -> bool:
+        """Whether the three channels are treated alike."""
+        return not self.reverse and len({*self.mean}) == len({*self.scale}) == 1
+
 
 def _three(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)

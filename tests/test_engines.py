@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,32 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
     again = Engine(runner, ForwardSize([16], memo), 16)
     again.embed(pixels)
     assert runner.sizes[-1] == 2
+
+
+def hand_over(engine: Engine, batches: int, side: int) -> list[int]:
+    """Return the sizes of batches that an engine asks for, one after the other."""
+    sizes = []
+    for _ in range(batches):
+        sizes.append(engine.batch_size)
+        engine.embed(np.zeros((engine.batch_size, side, side, 3), np.uint8))
+    return sizes
+
+
+def test_quick_batches_grow_until_their_pixels_take_too_much() -> None:
+    quick = Engine(Runner(999, MemoryError()), ForwardSize([8]), 32, grows=True)
+    assert hand_over(quick, 5, 224) == [32, 64, 128, 128, 128]
+    as_said = Engine(Runner(999, MemoryError()), ForwardSize([8]), 32)
+    assert hand_over(as_said, 3, 224) == [32, 32, 32]
+
+
+def test_slow_batches_do_not_grow() -> None:
+    class Slow(Runner):
+        def run(self, pixels: Any, size: int) -> Any:
+            time.sleep(0.16)
+            return super().run(pixels, size)
+
+    slow = Engine(Slow(999, MemoryError()), ForwardSize([8]), 4, grows=True)
+    assert hand_over(slow, 3, 8) == [4, 4, 4]
 
 
 def test_an_image_that_does_not_fit_at_all_is_told() -> None:

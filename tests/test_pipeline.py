@@ -35,6 +35,12 @@ def test_each_item_comes_once_in_order_with_its_pixels(count: int, size: int, wo
     assert all(len(batch.items) == size for batch in found[:-1])
 
 
+def test_the_size_of_a_batch_may_change_from_one_to_the_next() -> None:
+    sizes = iter([2, 2, 4, 1, 1])
+    found = list(batches(range(20, 29), lambda n: pixels(0), lambda: next(sizes), 2))
+    assert [batch.items for batch in found] == [[20, 21], [22, 23], [24, 25, 26, 27], [28]]
+
+
 def test_one_that_never_comes_back_costs_itself_alone() -> None:
     released = threading.Event()
 

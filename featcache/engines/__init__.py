@@ -34,6 +34,10 @@ AGREEMENT = 1e-5
 # A conversion takes seconds: less work than this is done sooner without.
 _WORTH_CONVERTING = 100
 _WORTH_MEASURING = 1000
+# A batch that takes less than this is followed by one twice as large, until its pixels would
+# take more than that: few commits, and never much work between two of them.
+_QUICK_SECONDS = 0.15
+_MOST_BYTES = 20_000_000
 _ACCELERATOR_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -60,11 +64,15 @@ class Engine:
     Attributes
     ----------
     batch_size : int
-        Images to hand over, and to commit, together.
+        Images to hand over, and to commit, together; grows while that takes little time,
+        unless the user said how many.
     """
 
-    def __init__(self, runner: Runner, sizes: ForwardSize, batch_size: int) -> None:
+    def __init__(
+        self, runner: Runner, sizes: ForwardSize, batch_size: int, *, grows: bool = False
+    ) -> None:
         self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
+        self._grows = grows
 
     @property
     def name(self) -> str:
@@ -99,7 +107,10 @@ class Engine:
                 )  # fmt: skip
                 continue
             if len(pixels) == self.batch_size:
-                self._sizes.record(len(pixels), time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._sizes.record(len(pixels), seconds)
+                if self._grows and seconds < _QUICK_SECONDS and 2 * pixels.nbytes <= _MOST_BYTES:
+                    self.batch_size *= 2
             return rows
 
     def provenance(self) -> dict[str, str]:
@@ -251,4 +262,4 @@ def _engine(runner: Runner, wanted: Wanted) -> Engine:
     worth = wanted.images >= _WORTH_MEASURING
     candidates = runner.candidates if worth else runner.candidates[:1]
     sizes = ForwardSize(candidates, memo if worth or memo.exists() else None)
-    return Engine(runner, sizes, runner.most)
+    return Engine(runner, sizes, runner.most, grows=True)

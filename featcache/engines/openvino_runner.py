@@ -27,6 +27,8 @@ from ..hashes import file_hash
 _FILES = ("model.xml", "model.bin")
 _SEAL = "seal.json"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# Passes that wait for a core, which would else stand still while the next one is handed over.
+_WAITING = 2
 
 
 class NotConvertible(Exception):
@@ -131,7 +133,7 @@ class OpenVINORunner:
         compiled = _core().compile_model(model, "CPU", options)
         self.width = int(compiled.outputs[0].shape[1])
         beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._queue = openvino.AsyncInferQueue(compiled, beside)
+        self._queue = openvino.AsyncInferQueue(compiled, beside + _WAITING)
         self._size = size
 
 
@@ -202,6 +204,8 @@ def _with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
     from openvino.preprocess import PrePostProcessor
 
     affine = preprocessing.AFFINE[rule]
+    if affine.same_for_all:
+        return _with_flat_preprocessing(model, affine)
     processor = PrePostProcessor(model)
     pixels = processor.input()
     pixels.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
@@ -210,6 +214,26 @@ def _with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
         steps = steps.reverse_channels()
     steps.mean(list(affine.mean)).scale(list(affine.scale))
     return processor.build()
+
+
+def _with_flat_preprocessing(model: Any, affine: preprocessing.Affine) -> Any:
+    """Prepare all numbers of an image in one row, where channels are treated alike.
+
+    Else OpenVINO would move the model's own transposition, which costs nothing where it is,
+    before these steps, where it is 5 % of MobileNetV2.
+    """
+    import openvino
+    from openvino import opset13 as ops
+
+    given = model.get_parameters()[0]
+    shape = given.partial_shape
+    pixels = ops.parameter(shape, np.uint8)
+    numbers = ops.reshape(ops.convert(pixels, np.float32), np.array([0, -1]), True)
+    mean, scale = (np.array(of_all[:1], np.float32) for of_all in (affine.mean, affine.scale))
+    prepared = ops.divide(ops.subtract(numbers, mean), scale)
+    as_images = np.array([0, *(size.get_length() for size in list(shape)[1:])])
+    given.output(0).replace(ops.reshape(prepared, as_images, True).output(0))
+    return openvino.Model(model.get_results(), [pixels])
 
 
 @contextlib.contextmanager
