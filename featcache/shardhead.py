@@ -74,16 +74,20 @@ class ShardHead:
         return self.layout.width
 
 
-def write_head(shard: Path, head: ShardHead, sums: NDArray[np.uint8]) -> None:
+def write_head(shard: Path, size: int, head: ShardHead, sums: NDArray[np.uint8]) -> None:
     """Keep what is known of a sound shard; a disk that refuses costs reading it again.
 
     Parameters
     ----------
+    shard : Path
+        Another process may have merged it away meanwhile.
+    size : int
+        Its bytes.
     sums : ndarray (n, 16), uint8
         See `featcache.rowsums.row_sums`.
     """
     said = {
-        "shard": shard.name, "size": shard.stat().st_size, "rows": len(head.views),
+        "shard": shard.name, "size": size, "rows": len(head.views),
         "components": head.components, "seconds": head.seconds, "width": head.width,
         "rows_per_chunk": head.layout.rows_per_chunk, "offsets": head.layout.offsets.tolist(),
     }  # fmt: skip

@@ -105,6 +105,20 @@ def test_a_shard_is_a_plain_hdf5_file_that_describes_itself(store: Store) -> Non
         assert file.attrs["format_version"] == 1
 
 
+@pytest.mark.parametrize(("count", "width"), [(1, 1), (40, 6), (300, 4096), (5, 300_000)])
+def test_a_commit_tells_of_itself_what_its_shard_does(
+    tmp_path: Path, count: int, width: int
+) -> None:
+    store = Store.create(tmp_path / "store", SPEC, width)
+    rows = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    store.append(rows, ids_of(*range(count)), {"seconds": "1.5"})
+    (head,) = store.folder.glob("*.head")
+    written = head.read_bytes()
+    head.unlink()
+    assert (Store(store.folder).read(ids_of(*range(count))) == rows).all()
+    assert head.read_bytes() == written
+
+
 def test_rows_that_others_commit_are_seen_after_a_refresh(store: Store) -> None:
     other = Store(store.folder)
     filled(store, (1,))

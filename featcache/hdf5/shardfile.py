@@ -29,8 +29,8 @@ def encode_shard(
     views: NDArray[np.int32],
     components: Mapping[str, Any],
     provenance: Mapping[str, str],
-) -> bytes:
-    """Build a shard and return the bytes of its file.
+) -> tuple[bytes, Layout]:
+    """Build a shard; return the bytes of its file, and where in it the rows lie.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def encode_shard(
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["spec"] = json.dumps(components, sort_keys=True)
         file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
-        file.create_dataset(
+        data = file.create_dataset(
             "embeddings", data=embeddings, chunks=(per_chunk, width), fletcher32=True, dtype="<f4"
         )
         file.create_dataset(
@@ -59,7 +59,11 @@ def encode_shard(
         )
         file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
         file.flush()
-        return bytes(file.id.get_file_image())
+        found: list[Any] = []
+        data.id.chunk_iter(found.append)
+        found.sort(key=lambda chunk: chunk.chunk_offset[0])
+        offsets = np.array([chunk.byte_offset for chunk in found], np.int64)
+        return bytes(file.id.get_file_image()), Layout(offsets, per_chunk, width)
 
 
 class ShardReader(CheckedFile):
