@@ -77,7 +77,7 @@ def report(before: str, records: Mapping[str, dict[str, Any]]) -> str:
     records : mapping of str to dict
         Section -> machine, scale and what its `measure` returned.
     """
-    sections = re.findall(r"^(## ([^\n(]+?)(?: \(.*)?\n.*?)(?=^## |\Z)", before, re.M | re.S)
+    sections = re.findall(r"^(## ([^\n(]+?)(?: \([^\n]*)?\n.*?)(?=^## |\Z)", before, re.M | re.S)
     older = {title: text.strip() for text, title in sections}
     parts = [
         "# Speed, measured side by side",

@@ -1,0 +1,59 @@
+"""What the measurements side by side make of their figures; the figures are not tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.perf import extraction
+from bench.perf.__main__ import SECTIONS, report
+from bench.perf.timing import in_turns
+
+KERAS, OURS = [4.0, 2.0, 3.0], [1.0, 2.0, 1.5]
+
+
+def extraction_record(**seconds: list[float]) -> dict[str, Any]:
+    ways = {"Keras": KERAS, "featcache float32": OURS, **seconds}
+    records = [{"backbone": "resnet50", "photos": 30, "seconds": ways, "refused": {}}]
+    return {"machine": {"processor": "a processor"}, "scale": 1, "records": records}
+
+
+def test_a_ratio_is_that_of_the_medians() -> None:
+    (row,) = [
+        line
+        for line in extraction.describe(extraction_record()["records"]).splitlines()
+        if "float32" in line
+    ]
+    assert row == "| resnet50 | 30 | featcache float32 | 20 (15 to 30) | 2.00 | >= 1.2 |"
+
+
+def test_every_other_round_is_in_reverse() -> None:
+    seen: list[str] = []
+
+    def action(name: str) -> Any:
+        return lambda: float(len(seen.append(name) or seen))
+
+    found = in_turns({"a": action("a"), "b": action("b")}, 3)
+    assert seen == ["a", "b", "b", "a", "a", "b"]
+    assert found == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+
+def test_a_section_measured_anew_leaves_the_others_as_they_were() -> None:
+    titles = {name: title for name, (title, _) in SECTIONS.items()}
+    before = (
+        f"# Old\n\n## {titles['heads']} (at 0.1 of the size)\n\nold heads\n\n"
+        f"## {titles['extraction']}\n\nold extraction\n\n## {titles['hits']}\n\nold hits\n"
+    )
+    after = report(before, {"extraction": extraction_record()})
+    assert "old extraction" not in after
+    assert "On: a processor." in after
+    found = [after.index(text) for text in ("featcache float32", "old hits", "old heads")]
+    assert found == sorted(found)
+    assert report(after, {}) == after
+    assert "# Old" not in after
+
+
+def test_a_way_that_cannot_start_says_why(tmp_path: Path) -> None:
+    worker = extraction.Worker(sys.executable, "no-such-way", "resnet50", tmp_path)
+    assert worker.why_not == "KeyError: 'no-such-way'"
