@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .atomic import write_atomic
 from .errors import StoreWriteError
-from .rowsums import SUM_BYTES
+from .rowsums import SUM_BYTES, row_sums
 
 ENDING = ".head"
 _MAGIC = b"featcache-head-1"
@@ -74,7 +74,7 @@ class ShardHead:
         return self.layout.width
 
 
-def write_head(shard: Path, size: int, head: ShardHead, sums: NDArray[np.uint8]) -> None:
+def write_head(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32]) -> None:
     """Keep what is known of a sound shard; a disk that refuses costs reading it again.
 
     Parameters
@@ -83,9 +83,10 @@ def write_head(shard: Path, size: int, head: ShardHead, sums: NDArray[np.uint8])
         Another process may have merged it away meanwhile.
     size : int
         Its bytes.
-    sums : ndarray (n, 16), uint8
-        See `featcache.rowsums.row_sums`.
+    rows : ndarray (n, width), float32
+        Kept by their sums alone; see `featcache.rowsums.row_sums`.
     """
+    sums = row_sums(head.components, head.image_ids, head.views, rows)
     said = {
         "shard": shard.name, "size": size, "rows": len(head.views),
         "components": head.components, "seconds": head.seconds, "width": head.width,

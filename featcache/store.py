@@ -27,7 +27,6 @@ from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
 from .rowfiles import RowFiles
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
-from .rowsums import row_sums
 from .shardhead import ShardHead, read_head, write_head
 from .shards import Damage
 from .specs import BackboneSpec
@@ -268,8 +267,7 @@ class Store:
             head = reader.head
         check_head(head, name, self.spec, self.width)
         rows = self._files.read_all(name, head.layout, len(head.views))
-        sums = row_sums(head.components, head.image_ids, head.views, rows)
-        write_head(path, path.stat().st_size, head, sums)
+        write_head(path, path.stat().st_size, head, rows)
         return head
 
     # Writing
@@ -323,15 +321,12 @@ class Store:
         provenance: Mapping[str, str],
     ) -> str:
         """Commit rows whose ids are already (n, 32) bytes; see `append`."""
-        components = self.spec.components()
-        data, layout = hdf5.encode_shard(rows, ids, views, components, provenance)
+        data, head = hdf5.encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
         name = shards.name_of(self._worker, self._sequence, len(rows), sha)
         write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
-        seconds = float(provenance.get("seconds", 0))
-        head = ShardHead(ids, views, layout, components, seconds)
-        write_head(self.folder / name, len(data), head, row_sums(components, ids, views, rows))
+        write_head(self.folder / name, len(data), head, rows)
         return name
 
     def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:

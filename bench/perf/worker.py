@@ -3,7 +3,7 @@
 Started by `bench.perf.extraction` in a process of its own. It gets ready, prints ``ready``,
 and for each line on standard input does all the work anew and prints the seconds.
 
-A job returns seconds that are not to count. When `predict` has its last batch, the thread that
+A job may return seconds that are not to count. When `predict` has its last batch, the thread that
 tunes tf.data may sleep on until its next round, and `predict` with it: rounds begin after 10 ms
 and double, so that a run of 5.2 s returns after 10.24 s. That is no work, and left out.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-Job = Callable[[], float]
+Job = Callable[[], float | None]
 
 
 def featcache_job(backbone: str, photos: Path, work: Path, precision: str) -> Job:
@@ -30,14 +30,13 @@ def featcache_job(backbone: str, photos: Path, work: Path, precision: str) -> Jo
 
     cache = work / "cache"
 
-    def job() -> float:
+    def job() -> None:
         for name in ("stores", "files"):
             shutil.rmtree(cache / name, ignore_errors=True)
         featcache.extract(
             backbone, photos, weights="random", precision=precision, engine="openvino",
             cache_dir=cache, progress=False,
         )  # fmt: skip
-        return 0.0
 
     return job
 
@@ -89,7 +88,7 @@ def thingsvision_job(photos: Path, work: Path) -> Job:
 
     extractor = get_extractor("resnet50", source="torchvision", device="cpu", pretrained=False)
 
-    def job() -> float:
+    def job() -> None:
         images = ImageDataset(
             root=str(photos), out_path=str(work), backend=extractor.get_backend(),
             transforms=extractor.get_transformations(),
@@ -99,7 +98,6 @@ def thingsvision_job(photos: Path, work: Path) -> Job:
             batches=loader, module_name="avgpool", flatten_acts=True, output_type="ndarray"
         )
         np.save(work / "rows.npy", rows)
-        return 0.0
 
     return job
 
@@ -116,9 +114,8 @@ def embetter_job(photos: Path, work: Path) -> Job:
     paths = sorted(str(path) for path in photos.rglob("*.jpg"))
     load, encode = ImageLoader(), TimmEncoder("resnet50")
 
-    def job() -> float:
+    def job() -> None:
         np.save(work / "rows.npy", np.asarray(encode.transform(load.transform(paths))))
-        return 0.0
 
     return job
 
@@ -142,7 +139,7 @@ def main(kind: str, backbone: str, photos: Path) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             for _ in sys.stdin:
                 started = time.perf_counter()
-                not_counted = job()
+                not_counted = job() or 0.0
                 print(time.perf_counter() - started - not_counted, file=answers)
 
 

@@ -29,8 +29,8 @@ def encode_shard(
     views: NDArray[np.int32],
     components: Mapping[str, Any],
     provenance: Mapping[str, str],
-) -> tuple[bytes, Layout]:
-    """Build a shard; return the bytes of its file, and where in it the rows lie.
+) -> tuple[bytes, ShardHead]:
+    """Build a shard; return the bytes of its file, and what a reader would say of it.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ def encode_shard(
         )
         file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
         file.flush()
-        found: list[Any] = []
-        data.id.chunk_iter(found.append)
-        found.sort(key=lambda chunk: chunk.chunk_offset[0])
-        offsets = np.array([chunk.byte_offset for chunk in found], np.int64)
-        return bytes(file.id.get_file_image()), Layout(offsets, per_chunk, width)
+        chunks = sorted(_chunks(data), key=lambda chunk: chunk.chunk_offset[0])
+        offsets = np.array([chunk.byte_offset for chunk in chunks], np.int64)
+        layout = Layout(offsets, per_chunk, width)
+        head = ShardHead(image_ids, views, layout, dict(components), _seconds(provenance))
+        return bytes(file.id.get_file_image()), head
 
 
 class ShardReader(CheckedFile):
@@ -93,7 +93,7 @@ class ShardReader(CheckedFile):
         components = json.loads(attributes["spec"])
         if not isinstance(components, dict):
             raise corrupt(self.path, "its spec is not a record")
-        seconds = float(json.loads(attributes["provenance"]).get("seconds", 0))
+        seconds = _seconds(json.loads(attributes["provenance"]))
         layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
         return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
 
@@ -102,15 +102,24 @@ class ShardReader(CheckedFile):
         rows, per_chunk = data.shape[0], data.chunks[0]
         if data.chunks[1:] != data.shape[1:]:
             raise corrupt(self.path, "its rows are cut into columns")
-        found: list[Any] = []
-        data.id.chunk_iter(found.append)
         size = data.dtype.itemsize * int(np.prod(data.chunks)) + _FILTER_BYTES
         end = self._file.id.get_filesize() - size
         offsets = np.full(-(-rows // per_chunk), -1, np.int64)
-        for chunk in found:
+        for chunk in _chunks(data):
             if chunk.size != size or chunk.filter_mask or not 0 <= chunk.byte_offset <= end:
                 raise corrupt(self.path, "a part of its rows lies outside the file")
             offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
         if (offsets < 0).any():
             raise corrupt(self.path, "a part of its rows was never written")
         return offsets
+
+
+def _chunks(data: Any) -> list[Any]:
+    """Return what HDF5 knows of each chunk of a data set, in no order."""
+    found: list[Any] = []
+    data.id.chunk_iter(found.append)
+    return found
+
+
+def _seconds(provenance: Mapping[str, Any]) -> float:
+    return float(provenance.get("seconds", 0))
