@@ -22,6 +22,7 @@ _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16
 _FULL = 4
 _COEFFICIENT_BYTES = 2
 _LARGE_BYTES = 64_000_000
+_SCAN_BYTES = 10  # what the header of a scan takes at least
 
 
 class Room:
@@ -81,10 +82,13 @@ def excess(image: Image.Image, data: bytes) -> str | None:
             f"would take {needed / 1e6:,.0f} MB to decode ({width:,} x {height:,}, "
             f"{image.mode}); the limit is {MAX_WORKING_BYTES / 1e6:,.0f} MB"
         )
-    # Each scan of a progressive JPEG goes over all of it; sound ones have about ten.
-    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
-    if scans * pixels > MAX_SCANNED_PIXELS:
-        return f"goes over its {width:,} x {height:,} pixels in {scans:,} scans"
+    # Each scan of a progressive JPEG goes over all of it; sound ones have about ten. Counting
+    # takes longer than all else here, and most files are too short to hold too many.
+    most = MAX_SCANNED_PIXELS // pixels
+    if image.format in ("JPEG", "MPO") and len(data) > most * _SCAN_BYTES:
+        scans = data.count(b"\xff\xda")
+        if scans > most:
+            return f"goes over its {width:,} x {height:,} pixels in {scans:,} scans"
     return None
 
 

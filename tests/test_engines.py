@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +17,17 @@ import pytest
 
 import featcache
 from conftest import make_tiny_model, photo
-from featcache import Features, extract, preprocessing
+from featcache import Features, engines, extract, preprocessing
 from featcache.collection import collect
 from featcache.engines import Engine, openvino_runner
 from featcache.engines.openvino_runner import NotConvertible, OpenVINORunner
-from featcache.engines.sizes import ForwardSize, is_out_of_memory
+from featcache.engines.sizes import (
+    ForwardSize,
+    is_out_of_memory,
+    quickest,
+    remember_size,
+    remembered_size,
+)
 from featcache.errors import EngineUnavailable, InvalidRequest, OutOfMemory
 from featcache.sampling import verify_sample
 
@@ -128,6 +135,20 @@ def test_a_damaged_conversion_is_made_anew(many: Path, tmp_path: Path, tiny_mode
     plain = extract(tiny_model, many, engine="keras", cache_dir=tmp_path / "other")
     assert relative_error(again, plain) < 1e-5
     openvino_runner.check_seal(folder)
+
+
+def test_a_batch_that_is_refused_spoils_no_later_one(
+    many: Path, tmp_path: Path, tiny_model: Any
+) -> None:
+    extract(tiny_model, many, cache_dir=tmp_path)
+    (folder,) = conversions(tmp_path)
+    runner = OpenVINORunner(folder, (16, 16), "none", "float32", 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)
+    expected = runner.run(pixels, 2)
+    with pytest.raises(Exception, match="shape"):
+        runner.run(np.zeros((64, 16, 15, 3), np.uint8), 2)
+    assert np.array_equal(runner.run(pixels, 2), expected)
+    assert np.allclose(runner.run(pixels, 4), expected, rtol=1e-5)
 
 
 def test_a_conversion_goes_with_the_last_store_that_needs_it(
@@ -248,6 +269,7 @@ class Runner:
     """Computes row = first pixel; fails as told."""
 
     name, candidates, most = "keras", (2, 4, 8), 8
+    trial = 8
 
     def __init__(self, most_that_fits: int, error: Exception) -> None:
         self.most_that_fits, self.error = most_that_fits, error
@@ -279,14 +301,12 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
 ) -> None:
     runner = Runner(3, error)
     memo = tmp_path / "engines" / "batch.json"
-    engine = Engine(runner, ForwardSize([16], memo), 16)
+    engine = Engine(runner, ForwardSize(16, memo), 16)
     pixels = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
     assert engine.embed(pixels).ravel().tolist() == list(range(16))
     assert runner.sizes == [16, 8, 4, 2]
     assert json.loads(memo.read_text()) == {"images": 2}
-    again = Engine(runner, ForwardSize([16], memo), 16)
-    again.embed(pixels)
-    assert runner.sizes[-1] == 2
+    assert remembered_size(memo) == 2
 
 
 def hand_over(engine: Engine, batches: int, side: int) -> list[int]:
@@ -299,9 +319,9 @@ def hand_over(engine: Engine, batches: int, side: int) -> list[int]:
 
 
 def test_quick_batches_grow_until_their_pixels_take_too_much() -> None:
-    quick = Engine(Runner(999, MemoryError()), ForwardSize([8]), 32, grows=True)
+    quick = Engine(Runner(999, MemoryError()), ForwardSize(8), 32, grows=True)
     assert hand_over(quick, 5, 224) == [32, 64, 128, 128, 128]
-    as_said = Engine(Runner(999, MemoryError()), ForwardSize([8]), 32)
+    as_said = Engine(Runner(999, MemoryError()), ForwardSize(8), 32)
     assert hand_over(as_said, 3, 224) == [32, 32, 32]
 
 
@@ -311,63 +331,69 @@ def test_slow_batches_do_not_grow() -> None:
             time.sleep(0.16)
             return super().run(pixels, size)
 
-    slow = Engine(Slow(999, MemoryError()), ForwardSize([8]), 4, grows=True)
+    slow = Engine(Slow(999, MemoryError()), ForwardSize(8), 4, grows=True)
     assert hand_over(slow, 3, 8) == [4, 4, 4]
 
 
 def test_an_image_that_does_not_fit_at_all_is_told() -> None:
-    engine = Engine(Runner(0, MemoryError()), ForwardSize([4]), 4)
+    engine = Engine(Runner(0, MemoryError()), ForwardSize(4), 4)
     with pytest.raises(OutOfMemory, match="even with one image at a time"):
         engine.embed(np.zeros((4, 1, 1, 1), np.uint8))
 
 
 def test_another_error_is_not_taken_for_want_of_memory() -> None:
-    engine = Engine(Runner(0, ValueError("wrong shape")), ForwardSize([4]), 4)
+    engine = Engine(Runner(0, ValueError("wrong shape")), ForwardSize(4), 4)
     with pytest.raises(ValueError, match="wrong shape"):
         engine.embed(np.zeros((4, 1, 1, 1), np.uint8))
     assert not is_out_of_memory(ValueError("wrong shape"))
 
 
-def search_among(seconds: dict[int, float], memo: Path | None = None) -> ForwardSize:
-    """Feed a search with what each size takes until it is over."""
-    sizes = ForwardSize(list(seconds), memo)
-    for _ in range(50):
-        if sizes.settled:
-            break
-        sizes.record(32, seconds[sizes.current])
-    return sizes
+@pytest.mark.parametrize("best", [4, 2, 8])
+def test_the_quickest_size_is_found(best: int) -> None:
+    assert quickest((4, 2, 8), lambda size: 1.0 + abs(size - best)) == best
 
 
-@pytest.mark.parametrize("best", [4, 8, 16])
-def test_the_quickest_size_is_found_and_remembered(tmp_path: Path, best: int) -> None:
-    memo = tmp_path / "engines" / "batch.json"
-    sizes = search_among({size: 1.0 + abs(size - best) for size in (4, 8, 16)}, memo)
-    assert sizes.settled
-    assert sizes.current == best
-    assert ForwardSize([4, 8, 16], memo).current == best
+def test_a_size_that_does_not_fit_is_passed_over() -> None:
+    def seconds(size: int) -> float:
+        if size > 4:
+            raise MemoryError
+        return 1 / size
+
+    assert quickest((2, 4, 8), seconds) == 4
+    assert quickest((8, 16), seconds) == 8  # the work itself will halve it
+    with pytest.raises(KeyError):
+        quickest((8,), {}.__getitem__)
 
 
-def test_the_first_pass_of_a_size_is_not_counted() -> None:
-    sizes = ForwardSize([4, 8])
-    for seconds in (9.0, 1.0, 1.0, 0.1, 5.0, 5.0):  # the first of each: compiling
-        sizes.record(32, seconds)
-    assert sizes.current == 4
+def test_the_size_is_measured_once_and_only_for_much_work(
+    many: Path, tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
 
+    def measure(runner: Any, size: int, spec: Any) -> float:
+        tried.append(size)
+        return 1 / size
 
-def test_a_size_too_large_ends_the_search_below_it() -> None:
-    sizes = ForwardSize([4, 8, 16])
-    for _ in range(3):
-        sizes.record(32, 1.0)
-    assert sizes.halve()
-    assert sizes.settled
-    assert sizes.current == 4
+    monkeypatch.setattr(engines, "_seconds", measure)
+    options: dict[str, Any] = {"preprocessing": "unit", "engine": "keras"}
+    featcache.extract(tiny_model, many, cache_dir=tmp_path / "a", **options)
+    assert tried == []
+    monkeypatch.setattr(engines, "_WORTH_MEASURING", 10)
+    for _ in range(2):
+        featcache.extract(tiny_model, many, cache_dir=tmp_path / "b", **options)
+        shutil.rmtree(tmp_path / "b" / "stores")
+    assert tried == [32, 16]
+    (memo,) = (tmp_path / "b" / "engines").glob("pass-*.json")
+    assert remembered_size(memo) == 32
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", '{"images": "8"}', '{"images": 0}', "[[[[" * 9999])
 def test_a_memory_that_is_damaged_is_measured_anew(tmp_path: Path, text: str) -> None:
-    memo = tmp_path / "batch.json"
+    memo = tmp_path / "pass.json"
     memo.write_text(text)
-    assert ForwardSize([4, 8], memo).current == 4
+    assert remembered_size(memo) is None
+    remember_size(memo, 8)
+    assert remembered_size(memo) == 8
 
 
 def test_the_stages_are_told(photos: Path, tiny_model: Any) -> None:

@@ -26,7 +26,7 @@ from ..specs import ENGINES, BackboneSpec, content_key
 from . import openvino_runner as openvino
 from .keras_runner import KerasRunner
 from .openvino_runner import NotConvertible, OpenVINORunner
-from .sizes import ForwardSize, is_out_of_memory
+from .sizes import ForwardSize, is_out_of_memory, quickest, remember_size, remembered_size
 
 log = logging.getLogger("featcache")
 
@@ -34,6 +34,7 @@ AGREEMENT = 1e-5
 # A conversion takes seconds: less work than this is done sooner without.
 _WORTH_CONVERTING = 100
 _WORTH_MEASURING = 1000
+_TRIAL_SECONDS = 0.3  # for a size, after a pass of each that compiles and allocates
 # A batch that takes less than this is followed by one twice as large, until its pixels would
 # take more than that: few commits, and never much work between two of them.
 _QUICK_SECONDS = 0.15
@@ -45,7 +46,8 @@ class Runner(Protocol):
     """What runs a model; `run` takes any number of images, `size` at a time."""
 
     name: str
-    candidates: tuple[int, ...]
+    candidates: tuple[int, ...]  # sizes worth trying, the usual one first
+    trial: int  # images that keep it busy at each of these sizes
     most: int
 
     def size_within(self, batch_size: int) -> int:
@@ -106,11 +108,10 @@ class Engine:
                     size, self._sizes.current,
                 )  # fmt: skip
                 continue
-            if len(pixels) == self.batch_size:
-                seconds = time.perf_counter() - started
-                self._sizes.record(len(pixels), seconds)
-                if self._grows and seconds < _QUICK_SECONDS and 2 * pixels.nbytes <= _MOST_BYTES:
-                    self.batch_size *= 2
+            quick = time.perf_counter() - started < _QUICK_SECONDS
+            whole = len(pixels) == self.batch_size
+            if self._grows and quick and whole and 2 * pixels.nbytes <= _MOST_BYTES:
+                self.batch_size *= 2
             return rows
 
     def provenance(self) -> dict[str, str]:
@@ -158,7 +159,16 @@ class Wanted:
 
     def runner(self, folder: Path, precision: str) -> OpenVINORunner:
         """Compile a converted model; raise `NotConvertible` if that cannot be."""
-        return OpenVINORunner(folder, self.spec.image_size, self.request.preprocessing, precision)
+        size = remembered_size(self.memo(OpenVINORunner)) or OpenVINORunner.candidates[0]
+        rule = self.request.preprocessing
+        return OpenVINORunner(folder, self.spec.image_size, rule, precision, size)
+
+    def memo(self, runner: Runner | type[OpenVINORunner]) -> Path:
+        """Where it is remembered how many images a pass should take on this machine."""
+        machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
+        sizes = list(runner.candidates)
+        parts = {"key": self.spec.key, "engine": runner.name, "machine": machine, "sizes": sizes}
+        return engines_folder(self.cache) / f"pass-{content_key(parts)[:32]}.json"
 
 
 def stored_engine(wanted: Wanted) -> Engine | None:
@@ -254,12 +264,28 @@ def _may_have_accelerator(wanted: Wanted) -> bool:
 
 def _engine(runner: Runner, wanted: Wanted) -> Engine:
     if wanted.batch_size is not None:
-        sizes = ForwardSize([runner.size_within(wanted.batch_size)])
-        return Engine(runner, sizes, wanted.batch_size)
-    machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
-    parts = {"key": wanted.spec.key, "engine": runner.name, "machine": machine, "most": runner.most}
-    memo = engines_folder(wanted.cache) / f"batch-{content_key(parts)[:32]}.json"
-    worth = wanted.images >= _WORTH_MEASURING
-    candidates = runner.candidates if worth else runner.candidates[:1]
-    sizes = ForwardSize(candidates, memo if worth or memo.exists() else None)
+        return Engine(runner, ForwardSize(runner.size_within(wanted.batch_size)), wanted.batch_size)
+    memo = wanted.memo(runner)
+    size = remembered_size(memo)
+    if size is None and wanted.images >= _WORTH_MEASURING:
+        log.info("%s: measuring how many images a pass should take, once", wanted.request.name)
+        size = quickest(runner.candidates, lambda size: _seconds(runner, size, wanted.spec))
+        remember_size(memo, size)
+    sizes = ForwardSize(size or runner.candidates[0], memo)
     return Engine(runner, sizes, runner.most, grows=True)
+
+
+def _seconds(runner: Runner, size: int, spec: BackboneSpec) -> float:
+    """Measure what some images take, `size` a pass, with nothing else at work.
+
+    Beside threads that decode it would be a matter of how far ahead these are.
+    """
+    shape = (runner.trial, *spec.image_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    runner.run(pixels, size)
+    times: list[float] = []
+    while sum(times) < _TRIAL_SECONDS:
+        started = time.perf_counter()
+        runner.run(pixels, size)
+        times.append(time.perf_counter() - started)
+    return min(times)

@@ -18,8 +18,8 @@ class KerasRunner:
     ----------
     candidates : tuple of int
         Numbers of images that are worth trying, the usual one first.
-    most : int
-        Images that are handed over and committed together.
+    trial, most : int
+        Images that are enough to compare sizes, and that are handed over and committed together.
     """
 
     name = "keras"
@@ -29,7 +29,7 @@ class KerasRunner:
         self.candidates: tuple[int, ...] = (
             _ON_ACCELERATOR if backbone.on_accelerator else _ON_PROCESSOR
         )
-        self.most = max(self.candidates)
+        self.trial = self.most = max(self.candidates)
 
     def size_within(self, batch_size: int) -> int:
         """Return how many images a pass should take of a batch of the user's size."""

@@ -63,6 +63,8 @@ class OpenVINORunner:
     rule : str or callable
         How pixels are prepared. Named rules become part of the compiled model.
     precision : {"float32", "bfloat16"}
+    size : int
+        Images in a pass; another size asked of `run` is compiled then.
 
     Raises
     ------
@@ -71,11 +73,16 @@ class OpenVINORunner:
     """
 
     name = "openvino"
-    candidates: tuple[int, ...] = (4, 8, 16)
+    candidates: tuple[int, ...] = (4, 2, 8)
     most = 32
 
     def __init__(
-        self, folder: Path, image_size: tuple[int, int], rule: preprocessing.Rule, precision: str
+        self,
+        folder: Path,
+        image_size: tuple[int, int],
+        rule: preprocessing.Rule,
+        precision: str,
+        size: int = candidates[0],
     ) -> None:
         check_seal(folder)
         self._folder, self._image_size = folder, image_size
@@ -83,7 +90,7 @@ class OpenVINORunner:
         self._queue: Any = None
         self._size = 0
         with _refusals():
-            self._compile(self.candidates[0])
+            self._compile(size)
 
     def size_within(self, batch_size: int) -> int:
         """Return how many images a pass should take of a batch of the user's size."""
@@ -95,24 +102,22 @@ class OpenVINORunner:
             self._compile(size)
         if callable(self._rule):
             pixels = preprocessing.apply(self._rule, pixels)  # type: ignore[assignment]
-        rows = np.empty((len(pixels), self.width), np.float32)
-        failures: list[BaseException] = []
-
-        def keep(request: Any, start: int) -> None:
-            try:
-                stop = min(start + size, len(rows))
-                rows[start:stop] = request.get_output_tensor(0).data[: stop - start]
-            except BaseException as error:  # would be lost in OpenVINO's own thread
-                failures.append(error)
-
-        self._queue.set_callback(keep)
-        for start in range(0, len(pixels), size):
-            part = preprocessing.padded(pixels[start : start + size], size)
-            self._queue.start_async([part], start)
-        self._queue.wait_all()
-        if failures:
-            raise failures[0]
-        return rows
+        # Whole passes, each of which writes where its rows belong: a callback that copied them
+        # would have OpenVINO's threads wait for the interpreter's lock.
+        rows = np.empty((-(-len(pixels) // size) * size, self.width), np.float32)
+        parts = []  # OpenVINO reads them where they are
+        try:
+            for start in range(0, len(pixels), size):
+                parts.append(preprocessing.padded(pixels[start : start + size], size))
+                output = _shared(rows[start : start + size])
+                self._queue[self._queue.get_idle_request_id()].set_output_tensor(output)
+                self._queue.start_async({0: _shared(parts[-1])})
+            self._queue.wait_all()
+        except BaseException:
+            # Waits for passes that still write into these rows, which would be gone.
+            self._queue, self._size = None, 0
+            raise
+        return rows[: len(pixels)]
 
     def provenance(self) -> dict[str, str]:
         """Return engine and versions, recorded beside the rows; no part of the key."""
@@ -133,8 +138,15 @@ class OpenVINORunner:
         compiled = _core().compile_model(model, "CPU", options)
         self.width = int(compiled.outputs[0].shape[1])
         beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.trial = beside * max(self.candidates)
         self._queue = openvino.AsyncInferQueue(compiled, beside + _WAITING)
         self._size = size
+
+
+def _shared(array: NDArray[Any]) -> Any:
+    import openvino
+
+    return openvino.Tensor(array, shared_memory=True)
 
 
 def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) -> None:
