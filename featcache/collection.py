@@ -17,7 +17,7 @@ from .cachedir import engines_folder, stores_folder
 from .engines import converted_folder
 from .errors import InvalidRequest, StoreError
 from .lease import lease
-from .maintenance import read_shard, remove_shards
+from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores
 from .rowindex import unpack_ids
@@ -227,7 +227,7 @@ def _rows(path: Path, keep_ids: Collection[str], dry_run: bool) -> list[Removal]
         store.refresh()
         replaced = []
         for name in store.shard_names:
-            found = read_shard(path / name)
+            found = store.read_shard(name)
             if found is None:
                 continue
             rows, head = found

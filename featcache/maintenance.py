@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import quarantine
 from .errors import InvalidRequest, StoreCorrupt, StoreFormatError, StoreMismatch
@@ -17,7 +16,6 @@ from .hdf5 import ShardReader
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
-from .rowfiles import RowFiles
 from .salvage import Salvage, salvage
 from .shardhead import ENDING, ShardHead, beside, read_head
 from .shards import Damage, check_bytes, rows_of
@@ -233,20 +231,11 @@ def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
     return [group for group in groups if len(group) > 1]
 
 
-def read_shard(path: Path) -> tuple[NDArray[np.float32], ShardHead] | None:
-    """Read a whole shard; None if it is damaged: it stays where it is, for verify and repair."""
-    if check_bytes(path) is not None:
-        return None
-    with ShardReader(path) as reader:
-        head = reader.head
-    return RowFiles(path.parent).read_all(path.name, head.layout, len(head.views)), head
-
-
 def _merge(store: Store, names: list[str]) -> list[str]:
     parts = []
     seconds = 0.0
     for name in names:
-        found = read_shard(store.folder / name)
+        found = store.read_shard(name)
         if found is not None:
             rows, head = found
             parts.append((name, rows, head.image_ids, head.views))

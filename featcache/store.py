@@ -213,6 +213,24 @@ class Store:
             ids=missing,
         )
 
+    def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardHead] | None:
+        """Read a whole shard; None if it is damaged: it stays where it is, for repair.
+
+        Parameters
+        ----------
+        name : str
+            One of `shard_names`.
+
+        Returns
+        -------
+        (ndarray (n, width) float32, ShardHead) or None
+        """
+        head = self._heads[name]
+        with contextlib.suppress(StoreCorrupt):
+            self._files.check([name])
+            return self._files.read_all(name, head.layout, len(head.views)), head
+        return None
+
     def _reload(self) -> None:
         self._manifest = read_manifest(self.folder)
         self.refresh()
