@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from conftest import make_tiny_model, photo
 from featcache import Features, engines, extract, preprocessing
 from featcache.collection import collect
 from featcache.engines import Engine, openvino_runner
+from featcache.engines.keras_runner import KerasRunner
 from featcache.engines.openvino_runner import NotConvertible, OpenVINORunner
 from featcache.engines.sizes import (
     ForwardSize,
@@ -268,8 +270,7 @@ def test_a_sample_of_a_bfloat16_store_is_verified_by_its_own_measure(
 class Runner:
     """Computes row = first pixel; fails as told."""
 
-    name, candidates, most = "keras", (2, 4, 8), 8
-    trial = 8
+    name, candidates, trial, most = "keras", (2, 4, 8), 8, 8
 
     def __init__(self, most_that_fits: int, error: Exception) -> None:
         self.most_that_fits, self.error = most_that_fits, error
@@ -372,19 +373,55 @@ def test_the_size_is_measured_once_and_only_for_much_work(
 
     def measure(runner: Any, size: int, spec: Any) -> float:
         tried.append(size)
-        return 1 / size
+        return float(size)
 
+    run = KerasRunner.run
+    used: list[int] = []
+
+    def noted(runner: Any, pixels: Any, size: int) -> Any:
+        used.append(size)
+        return run(runner, pixels, size)
+
+    monkeypatch.setattr(KerasRunner, "run", noted)
     monkeypatch.setattr(engines, "_seconds", measure)
     options: dict[str, Any] = {"preprocessing": "unit", "engine": "keras"}
     featcache.extract(tiny_model, many, cache_dir=tmp_path / "a", **options)
-    assert tried == []
+    assert (tried, {*used}) == ([], {32})
+    used.clear()
     monkeypatch.setattr(engines, "_WORTH_MEASURING", 10)
     for _ in range(2):
         featcache.extract(tiny_model, many, cache_dir=tmp_path / "b", **options)
         shutil.rmtree(tmp_path / "b" / "stores")
-    assert tried == [32, 16]
+    assert (tried, {*used}) == ([32, 16], {16})
     (memo,) = (tmp_path / "b" / "engines").glob("pass-*.json")
-    assert remembered_size(memo) == 32
+    assert remembered_size(memo) == 16
+
+
+def test_the_first_pass_of_a_size_is_not_counted() -> None:
+    class SlowAtFirst(Runner):
+        def run(self, pixels: Any, size: int) -> Any:
+            time.sleep(0.16 if self.sizes else 0.35)  # compiling
+            return super().run(pixels, size)
+
+    runner = SlowAtFirst(999, MemoryError())
+    assert engines._seconds(runner, 4, SimpleNamespace(image_size=(2, 2))) < 0.3  # type: ignore[arg-type]
+
+
+def test_the_users_batch_size_is_compiled_once(
+    many: Path, tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(tiny_model, many, cache_dir=tmp_path)
+    compiled: list[int] = []
+    compile_ = OpenVINORunner._compile
+
+    def noted(runner: Any, size: int) -> None:
+        compiled.append(size)
+        compile_(runner, size)
+
+    monkeypatch.setattr(OpenVINORunner, "_compile", noted)
+    photo(many / "cat" / "new.png", 999)
+    extract(tiny_model, many, batch_size=5, cache_dir=tmp_path)
+    assert compiled == [2]
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", '{"images": "8"}', '{"images": 0}', "[[[[" * 9999])

@@ -159,9 +159,15 @@ class Wanted:
 
     def runner(self, folder: Path, precision: str) -> OpenVINORunner:
         """Compile a converted model; raise `NotConvertible` if that cannot be."""
-        size = remembered_size(self.memo(OpenVINORunner)) or OpenVINORunner.candidates[0]
+        size = self.known_size(OpenVINORunner) or OpenVINORunner.candidates[0]
         rule = self.request.preprocessing
         return OpenVINORunner(folder, self.spec.image_size, rule, precision, size)
+
+    def known_size(self, runner: Runner | type[OpenVINORunner]) -> int | None:
+        """Return how many images a pass should take, as the user or an earlier run says."""
+        if self.batch_size is not None:
+            return runner.size_within(self.batch_size)
+        return remembered_size(self.memo(runner))
 
     def memo(self, runner: Runner | type[OpenVINORunner]) -> Path:
         """Where it is remembered how many images a pass should take on this machine."""
@@ -265,8 +271,7 @@ def _may_have_accelerator(wanted: Wanted) -> bool:
 def _engine(runner: Runner, wanted: Wanted) -> Engine:
     if wanted.batch_size is not None:
         return Engine(runner, ForwardSize(runner.size_within(wanted.batch_size)), wanted.batch_size)
-    memo = wanted.memo(runner)
-    size = remembered_size(memo)
+    memo, size = wanted.memo(runner), wanted.known_size(runner)
     if size is None and wanted.images >= _WORTH_MEASURING:
         log.info("%s: measuring how many images a pass should take, once", wanted.request.name)
         size = quickest(runner.candidates, lambda size: _seconds(runner, size, wanted.spec))

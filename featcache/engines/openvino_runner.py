@@ -92,9 +92,10 @@ class OpenVINORunner:
         with _refusals():
             self._compile(size)
 
-    def size_within(self, batch_size: int) -> int:
+    @classmethod
+    def size_within(cls, batch_size: int) -> int:
         """Return how many images a pass should take of a batch of the user's size."""
-        return max(1, min(self.candidates[0], batch_size // 2))
+        return max(1, min(cls.candidates[0], batch_size // 2))
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images a pass."""
