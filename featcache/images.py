@@ -91,23 +91,34 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
         )
     except (OSError, ValueError) as error:
         raise BadImage(f"cannot be opened: {_reason(error)}", lasting=False) from error
-    before = os.fstat(handle)
-    if not stat.S_ISREG(before.st_mode):
-        os.close(handle)  # a folder, which Python would not make a file of
-        raise BadImage("is not a regular file", lasting=False)
-    with os.fdopen(handle, "rb") as file:
+    try:
+        # A file object would make nine system calls of these five, and let go of the
+        # interpreter's lock at each.
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            raise BadImage("is not a regular file", lasting=False)
         if before.st_size > MAX_BYTES:
             raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
-        try:
-            # One byte more than it has: a growing file is noticed. Asking for more than that
-            # would have Python map and unmap as much memory for each file.
-            data = file.read(before.st_size + 1)
-        except OSError as error:
-            raise BadImage(f"cannot be read: {_reason(error)}", lasting=False) from error
-        after = file_state(os.fstat(file.fileno()))
+        data = _read(handle, before.st_size)
+        after = file_state(os.fstat(handle))
+    except OSError as error:
+        raise BadImage(f"cannot be read: {_reason(error)}", lasting=False) from error
+    finally:
+        os.close(handle)
     if after != file_state(before) or len(data) != after.size:
         raise BadImage("changed while it was being read", lasting=False)
     return data, after
+
+
+def _read(handle: int, size: int) -> bytes:
+    """Read a file of that size, and a byte more if it has grown."""
+    data = os.read(handle, size + 1)
+    while 0 < len(data) < size:  # a network's file system may hand over less at once
+        more = os.read(handle, size + 1 - len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def content_id(data: bytes) -> str:
