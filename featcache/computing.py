@@ -24,6 +24,9 @@ from .store import Store
 
 Item = tuple[int, str]  # position in the data set, and id of the row
 _IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory
+# Quick batches wait for each other, since a commit costs a file, two syncs and its share of the
+# merging at the end. What takes longer than this by itself does not wait.
+_SECONDS_A_COMMIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Computation:
         self.work, self.engine, self.store, self._bar = work, engine, store, bar
         self.bad: dict[str, BadImage] = {}
         self.seconds = StageSeconds()
+        self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
+        self._settled = 0  # images that the bar has not counted yet
         self._lock = threading.Lock()
         self._versions = engine.provenance()
         self._since = time.perf_counter()
@@ -75,10 +80,11 @@ class Computation:
         """
         stream = batches(self.work.items, self._load, lambda: self.engine.batch_size, workers)
         with ExitStack() as stack:
+            stack.callback(self._flush)
             committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
             forward = ThreadPoolExecutor(1, "featcache-forward")
             # Left in reverse: no more decoding, no further batch into the backbone, and
-            # then the commit of what has come out of it, also on Ctrl-C and on an error.
+            # then the commit of all that has come out of it, also on Ctrl-C and on an error.
             stack.callback(forward.shutdown, wait=True, cancel_futures=True)
             stack.callback(stream.close)
             pending: deque[Future[None]] = deque()
@@ -119,8 +125,20 @@ class Computation:
             return
         rows = computed.result()
         if rows is not None:
-            self._append(rows, [item[1] for item in batch.items])
-        self._bar.update(len(batch.items) + len(batch.failures))
+            self._computed.append((rows, [item[1] for item in batch.items]))
+        self._settled += len(batch.items) + len(batch.failures)
+        waited = time.perf_counter() - self._since
+        if self.engine.commits_each_batch or waited >= _SECONDS_A_COMMIT:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commit what was computed since the last commit."""
+        computed, self._computed = self._computed, []
+        if computed:
+            rows = np.concatenate([rows for rows, _ in computed])
+            self._append(rows, [name for _, ids in computed for name in ids])
+        self._bar.update(self._settled)
+        self._settled = 0
 
     def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
         sound = np.isfinite(rows).all(axis=1)

@@ -96,8 +96,8 @@ def extract(
     margin : float
         Widens each box by this share of its size, 0 to 1.
     batch_size : int, optional
-        Images a commit, and at most as many a forward pass. Default: 32 a commit on a
-        processor and 256 on a GPU, more once they take less than 0.15 seconds; a pass takes
+        Images a commit, and at most as many a forward pass. Default: a commit a second, or
+        of 32 images on a processor and 256 on a GPU if these take longer; a pass takes
         what a measurement at the start of a long extraction finds best, less where the
         memory does not suffice. Changes no feature.
     workers : int, optional

@@ -282,6 +282,45 @@ def test_ctrl_c_keeps_what_was_computed_and_the_next_call_goes_on(
     assert_right(features, tiny_model)
 
 
+@pytest.mark.parametrize(("seconds", "shards"), [(0.0, 4), (1e9, 1)])
+def test_quick_batches_share_a_commit(
+    photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, shards: int
+) -> None:
+    for i in range(100):
+        photo(photos / "owl" / f"{i}.png", 300 + i)
+    monkeypatch.setattr("featcache.computing._SECONDS_A_COMMIT", seconds)
+    monkeypatch.setattr("featcache.engines._MOST_BYTES", 0)  # batches do not grow
+    features = extract(tiny_model, photos)
+    assert len(list(features.summary.folder.glob("*.h5"))) == shards
+    assert features.summary.computed == len(features) == 112
+    assert_right(features, tiny_model)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("broken")])
+def test_what_waits_for_a_commit_is_committed_when_an_extraction_is_stopped(
+    photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    for i in range(100):
+        photo(photos / "owl" / f"{i}.png", 300 + i)
+    monkeypatch.setattr("featcache.computing._SECONDS_A_COMMIT", 1e9)
+    monkeypatch.setattr("featcache.engines._MOST_BYTES", 0)
+    embed, passes = Backbone.embed, []
+
+    def stopped(self: Backbone, pixels: Any) -> Any:
+        passes.append(len(pixels))
+        if len(passes) == 3:
+            raise stop
+        return embed(self, pixels)
+
+    monkeypatch.setattr(Backbone, "embed", stopped)
+    with pytest.raises(type(stop)):
+        extract(tiny_model, photos, engine="keras")
+    came_out = sum(passes) - passes[2]  # one more may have been on its way in
+    features = extract(tiny_model, photos)
+    assert features.summary.stored == came_out >= 64
+    assert_right(features, tiny_model)
+
+
 def test_a_write_that_fails_is_told_and_loses_nothing(
     photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.perf import extraction
-from bench.perf.__main__ import SECTIONS, report
+from bench.perf.__main__ import SECTIONS, report, with_others
 from bench.perf.timing import in_turns
 
 KERAS, OURS = [4.0, 2.0, 3.0], [1.0, 2.0, 1.5]
@@ -52,6 +52,18 @@ def test_a_section_measured_anew_leaves_the_others_as_they_were() -> None:
     assert found == sorted(found)
     assert report(after, {}) == after
     assert "# Old" not in after
+
+
+def test_a_backbone_measured_anew_leaves_the_others_as_they_were() -> None:
+    def record(**photos: int) -> dict[str, Any]:
+        records = [{"backbone": name, "photos": count} for name, count in photos.items()]
+        return {"machine": {"processor": "a processor"}, "scale": 1, "records": records}
+
+    earlier = record(resnet50=1, vgg19=1)
+    assert with_others(record(vgg19=2), earlier) == record(resnet50=1, vgg19=2)
+    assert with_others(record(mobilenet=2), earlier) == record(resnet50=1, vgg19=1, mobilenet=2)
+    elsewhere = {**earlier, "machine": {"processor": "another"}}
+    assert with_others(record(vgg19=2), elsewhere) == record(vgg19=2)
 
 
 def test_a_way_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -66,8 +66,10 @@ class Engine:
     Attributes
     ----------
     batch_size : int
-        Images to hand over, and to commit, together; grows while that takes little time,
-        unless the user said how many.
+        Images to hand over together; grows while that takes little time, unless the user
+        said how many.
+    commits_each_batch : bool
+        Whether these are to be committed together as well, since the user said how many.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Engine:
     ) -> None:
         self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
         self._grows = grows
+        self.commits_each_batch = not grows
 
     @property
     def name(self) -> str:
