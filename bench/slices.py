@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.images import BadImage, load_image
+from featcache.imagefile import BadImage
+from featcache.images import load_image
 
 from .results import Result
 from .splits import Split

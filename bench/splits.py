@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.fileindex import content_ids
-from featcache.images import Box, example_ids, load_pixels
+from featcache.imagefile import Box, example_ids
+from featcache.images import load_pixels
 from featcache.splits import official_split, stratified_group_split
 
 Positions = NDArray[np.int64]
@@ -194,7 +195,7 @@ class Images:
         return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
 
     def pixels(self, row: int, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
-        """Decode, crop and resize one of them to (h, w, 3); raises `featcache.images.BadImage`."""
+        """Decode, crop and resize one of them to (h, w, 3); raises `featcache.imagefile.BadImage`."""
         box = None if self.boxes is None else self.boxes[row]
         return load_pixels(self.paths[row], size, resize, self.photos[row], box)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from .dataset import Dataset
 from .errors import DatasetError, InvalidRequest
-from .images import Box
+from .imagefile import Box
 
 COLUMNS = ("left", "top", "right", "bottom")
 CROPS = ("whole", "box")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from .dataset import Dataset
 from .engines import Engine
 from .fileindex import Identified
-from .images import BadImage, Pixels, pixels_of, read_expected
+from .imagefile import BadImage, read_expected
+from .images import Pixels, pixels_of
 from .pipeline import Batch, batches
 from .progress import StageSeconds
 from .store import Store

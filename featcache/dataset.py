@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import DatasetError
-from .images import Box
+from .imagefile import Box
 
 T = TypeVar("T")
 

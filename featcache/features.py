@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidRequest, MissingExtra
-from .images import Box, example_ids
+from .imagefile import Box, example_ids
 from .progress import StageSeconds
 from .rows import StoredRows
 from .specs import BackboneSpec

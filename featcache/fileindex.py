@@ -22,7 +22,7 @@ from .atomic import remember
 from .cachedir import cache_folder, index_folder
 from .dataset import Dataset
 from .filestate import FileState, file_state
-from .images import BadImage, content_id, read_file
+from .imagefile import BadImage, content_id, read_file
 
 VERSION = 1
 # A file changed this shortly before it was read may change again within one tick of the

@@ -7,12 +7,8 @@ pixels a file gives must raise it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import os
-import stat
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,7 @@ from PIL import (
 )
 
 from . import limits
-from .filestate import FileState, file_state
+from .imagefile import BadImage, Box, read_expected, read_file, reason_of
 
 DECODE_VERSION = 1
 SUFFIXES = frozenset({
@@ -43,124 +39,12 @@ _SIGNATURES = {
     b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
 }  # fmt: skip
 RESIZES = ("stretch", "crop", "pad")
-MAX_BYTES = 512 * 2**20
 
 _STRIP_PIXELS = 4_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
 _ROOM = limits.Room(limits.MAX_WORKING_BYTES)
 
 Pixels = NDArray[np.uint8]
-# Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
-Box = tuple[int, int, int, int]
-
-
-class BadImage(Exception):
-    """An image cannot be used; the message is the reason that its quarantine entry gives.
-
-    Parameters
-    ----------
-    reason : str
-        For people, in one sentence.
-    lasting : bool
-        Whether the same bytes would fail again. A missing permission is not lasting.
-    """
-
-    def __init__(self, reason: str, *, lasting: bool = True) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.lasting = lasting
-
-
-def read_file(path: str | Path) -> tuple[bytes, FileState]:
-    """Read a whole regular file.
-
-    Returns
-    -------
-    (bytes, FileState)
-        The content, and the state that it was read in.
-
-    Raises
-    ------
-    BadImage
-        Not a regular file (opening a pipe would wait forever), unreadable, too large, or
-        changed while it was read.
-    """
-    try:
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-    except (OSError, ValueError) as error:
-        raise BadImage(f"cannot be opened: {_reason(error)}", lasting=False) from error
-    try:
-        # A file object would make nine system calls of these five, and let go of the
-        # interpreter's lock at each.
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            raise BadImage("is not a regular file", lasting=False)
-        if before.st_size > MAX_BYTES:
-            raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
-        data = _read(handle, before.st_size)
-        after = file_state(os.fstat(handle))
-    except OSError as error:
-        raise BadImage(f"cannot be read: {_reason(error)}", lasting=False) from error
-    finally:
-        os.close(handle)
-    if after != file_state(before) or len(data) != after.size:
-        raise BadImage("changed while it was being read", lasting=False)
-    return data, after
-
-
-def _read(handle: int, size: int) -> bytes:
-    """Read a file of that size, and a byte more if it has grown."""
-    data = os.read(handle, size + 1)
-    while 0 < len(data) < size:  # a network's file system may hand over less at once
-        more = os.read(handle, size + 1 - len(data))
-        if not more:
-            break
-        data += more
-    return data
-
-
-def content_id(data: bytes) -> str:
-    """Return an image's identity: the SHA-256 of its file's bytes, 64 hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def example_id(content: str, box: Box | None) -> str:
-    """Return the identity of a photo's part: that of the photo and of the box together.
-
-    Parameters
-    ----------
-    content : str
-        The photo's `content_id`.
-    box : Box or None
-        None means the whole photo, which is known by its content alone.
-
-    Examples
-    --------
-    >>> example_id("ab" * 32, None) == "ab" * 32
-    True
-    >>> example_id("ab" * 32, (0, 0, 8, 8))[:8]
-    'b8985dc7'
-    """
-    if box is None:
-        return content
-    edges = ",".join(str(int(edge)) for edge in box)
-    return hashlib.sha256(f"featcache-box-1:{content}:{edges}".encode()).hexdigest()
-
-
-def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> list[str]:
-    """Return the `example_id` of each photo and box; "" stays "" for what cannot be read.
-
-    Examples
-    --------
-    >>> example_ids(["ab" * 32, ""], None) == ["ab" * 32, ""]
-    True
-    """
-    if boxes is None:
-        return list(contents)
-    pairs = zip(contents, boxes, strict=True)
-    return [example_id(content, box) if content else "" for content, box in pairs]
 
 
 def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image:
@@ -187,7 +71,7 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
     >>> decode(b"")
     Traceback (most recent call last):
         ...
-    featcache.images.BadImage: the file is empty
+    featcache.imagefile.BadImage: the file is empty
     """
     if not data:
         raise BadImage("the file is empty")
@@ -212,7 +96,7 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
     except MemoryError as error:
         raise BadImage("needs more memory than there is", lasting=False) from error
     except Exception as error:  # codecs raise whatever they like on damaged data
-        raise BadImage(f"is damaged: {_reason(error)}") from error
+        raise BadImage(f"is damaged: {reason_of(error)}") from error
 
 
 def resize(image: Image.Image, size: tuple[int, int], how: str = "stretch") -> Pixels:
@@ -289,20 +173,6 @@ def load_pixels(
     return pixels_of(read_expected(path, expected_id), size, how, box)
 
 
-def read_expected(path: str | Path, expected_id: str) -> bytes:
-    """Read a file whose content must still be the one that was planned for.
-
-    Raises
-    ------
-    BadImage
-        As `read_file`, and if the content is another one.
-    """
-    data, _ = read_file(path)
-    if content_id(data) != expected_id:
-        raise BadImage("was replaced since it was listed; run again", lasting=False)
-    return data
-
-
 def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = None) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
     with contextlib.ExitStack() as held:  # a large image counts until it is made small
@@ -351,12 +221,6 @@ def _sixteen_to_eight(image: Image.Image) -> Image.Image:
         raise BadImage("holds 32-bit pixels beyond the 16-bit range")
     # 65535 / 255 = 257; Pillow's own conversion would clip at 255 instead.
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _unidentified(data: bytes) -> str:

@@ -15,7 +15,7 @@ from .cachedir import stores_folder
 from .dataset import Dataset
 from .errors import StoreMismatch
 from .fileindex import content_ids
-from .images import example_ids
+from .imagefile import example_ids
 from .rowindex import pack_ids, unpack_ids
 from .specs import BackboneSpec
 from .store import Store

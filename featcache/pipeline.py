@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from .decoders import Decoders
-from .images import BadImage, Pixels
+from .imagefile import BadImage
+from .images import Pixels
 
 T = TypeVar("T")
 # Many times what the largest image allowed takes: what is not there by then never comes.

@@ -12,7 +12,7 @@ from . import cachedir
 from .boxes import cropped
 from .dataset import Dataset
 from .fileindex import Identified, identify
-from .images import example_id
+from .imagefile import example_id
 from .loading import load_dataset
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores

@@ -13,7 +13,8 @@ import numpy as np
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest, StoreMismatch
 from .fileindex import content_ids
-from .images import BadImage, example_ids, load_pixels
+from .imagefile import BadImage, example_ids
+from .images import load_pixels
 from .loading import load_dataset
 from .preprocessing import RULES
 from .request import build, make_request

@@ -227,7 +227,7 @@ def _gc(options: argparse.Namespace) -> int:
 def _ids(options: argparse.Namespace) -> set[str]:
     """Return the ids of the images that stay; an unreadable one would make its row go."""
     from .fileindex import content_ids
-    from .images import example_ids
+    from .imagefile import example_ids
 
     kept: set[str] = set()
     for data in options.only:

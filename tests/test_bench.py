@@ -68,7 +68,7 @@ def easy_images(tmp_path: Path) -> tuple[Images, Any]:
     """Forty dark and bright photos under names that tell nothing."""
     from PIL import Image
 
-    from featcache.images import content_id
+    from featcache.imagefile import content_id
 
     codes = np.arange(40) // 2 % 2
     paths = []

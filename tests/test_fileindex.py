@@ -10,7 +10,7 @@ import pytest
 
 from featcache import fileindex
 from featcache.fileindex import identify
-from featcache.images import content_id
+from featcache.imagefile import content_id
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from featcache import images
-from featcache.images import BadImage, content_id, decode, load_pixels, read_file, resize
+from featcache.imagefile import BadImage, content_id, read_file
+from featcache.images import decode, load_pixels, resize
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
@@ -151,6 +152,34 @@ def test_an_unopenable_path_is_a_reason_that_does_not_last(tmp_path: Path, name:
     with pytest.raises(BadImage) as raised:
         read_file(f"{tmp_path}/{name}")
     assert not raised.value.lasting
+
+
+def test_a_file_that_comes_in_parts_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(1000)
+    (tmp_path / "photo.jpg").write_bytes(data)
+    at_once = os.read
+    monkeypatch.setattr(os, "read", lambda handle, size: at_once(handle, min(size, 300)))
+    assert read_file(tmp_path / "photo.jpg")[0] == data
+
+
+def test_a_file_that_shrinks_or_grows_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    at_once = os.read
+
+    def read(handle: int, size: int) -> bytes:
+        os.truncate(photo, length)
+        return at_once(handle, size)
+
+    monkeypatch.setattr(os, "read", read)
+    for length in (500, 1500):
+        photo.write_bytes(os.urandom(1000))
+        with pytest.raises(BadImage, match="changed while it was being read") as caught:
+            read_file(photo)
+        assert not caught.value.lasting
 
 
 def test_a_file_replaced_since_it_was_listed_is_not_stored_under_the_old_name(

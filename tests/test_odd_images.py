@@ -18,7 +18,8 @@ from PIL import Image
 
 from conftest import make_tiny_model, photo
 from featcache import Dataset, extract
-from featcache.images import BadImage, decode
+from featcache.imagefile import BadImage
+from featcache.images import decode
 from featcache.limits import MAX_PIXELS
 
 
@@ -220,7 +221,8 @@ def test_a_tall_image_converted_in_strips_is_what_it_is_in_one(
 _PEAK = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from featcache.images import BadImage, pixels_of
+from featcache.imagefile import BadImage
+from featcache.images import pixels_of
 def load(path):
     try:
         return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch').shape

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache.images import BadImage
+from featcache.imagefile import BadImage
 from featcache.pipeline import batches
 
 

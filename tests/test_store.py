@@ -26,7 +26,7 @@ from featcache.errors import (
     StoreWriteError,
 )
 from featcache.hdf5 import ShardReader
-from featcache.images import content_id
+from featcache.imagefile import content_id
 from featcache.lease import lease
 from featcache.manifest import find_stores, read_manifest
 from featcache.rowindex import RowIndex, pack_ids

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from featcache.extraction import extract
-from featcache.images import content_id
+from featcache.imagefile import content_id
 from featcache.store import Store
 
 from .extraction import draw

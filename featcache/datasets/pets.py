@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DatasetError
-from ..images import BadImage, Box, load_image
+from ..imagefile import BadImage, Box
+from ..images import load_image
 from .published import Archive, Example, Published, people_name, share_of
 
 _SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"

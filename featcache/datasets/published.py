@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..images import Box
+from ..imagefile import Box
 
 
 @dataclass(frozen=True)

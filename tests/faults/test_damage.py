@@ -24,7 +24,7 @@ from scale import times
 from featcache import repair, verify
 from featcache.errors import FeatcacheError
 from featcache.fileindex import identify
-from featcache.images import content_id
+from featcache.imagefile import content_id
 from featcache.shardhead import beside
 from featcache.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
