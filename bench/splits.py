@@ -195,7 +195,7 @@ class Images:
         return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
 
     def pixels(self, row: int, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
-        """Decode, crop and resize one of them to (h, w, 3); raises `featcache.imagefile.BadImage`."""
+        """Decode, crop and resize one of them to (h, w, 3), or raise `imagefile.BadImage`."""
         box = None if self.boxes is None else self.boxes[row]
         return load_pixels(self.paths[row], size, resize, self.photos[row], box)
 
