@@ -112,7 +112,7 @@ def _extraction_options() -> argparse.ArgumentParser:
     add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
     add("--precision", choices=PRECISIONS, default="float32", help="default float32")
     add("--engine", choices=ENGINES, default="auto", help="auto: OpenVINO where it helps")
-    add("--batch-size", type=int, help="images a commit, and at most a pass")
+    add("--batch-size", type=int, help="images a commit; default: those of a second")
     add("--workers", type=int, help="decoding threads (default one a core)")
     add("--retry-failed", action="store_true", help="try quarantined images once more")
     add("--no-progress", action="store_true", help="no progress bars on a terminal")
