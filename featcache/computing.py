@@ -64,7 +64,6 @@ class Computation:
         self.bad: dict[str, BadImage] = {}
         self.seconds = StageSeconds()
         self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
-        self._settled = 0  # images that the bar has not counted yet
         self._lock = threading.Lock()
         self._versions = engine.provenance()
         self._since = time.perf_counter()
@@ -122,12 +121,12 @@ class Computation:
 
     def _commit(self, batch: Batch[Item], computed: Future[NDArray[np.float32] | None]) -> None:
         self.bad.update({item[1]: failure for item, failure in batch.failures})
+        self._bar.update(len(batch.failures))
         if computed.cancelled():
             return
         rows = computed.result()
         if rows is not None:
             self._computed.append((rows, [item[1] for item in batch.items]))
-        self._settled += len(batch.items) + len(batch.failures)
         waited = time.perf_counter() - self._since
         if self.engine.commits_each_batch or waited >= _SECONDS_A_COMMIT:
             self._flush()
@@ -138,8 +137,7 @@ class Computation:
         if computed:
             rows = np.concatenate([rows for rows, _ in computed])
             self._append(rows, [name for _, ids in computed for name in ids])
-        self._bar.update(self._settled)
-        self._settled = 0
+            self._bar.update(len(rows))
 
     def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
         sound = np.isfinite(rows).all(axis=1)

@@ -74,10 +74,8 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
 def _read(handle: int, size: int) -> bytes:
     """Read a file of that size, and a byte more if it has grown."""
     data = os.read(handle, size + 1)
-    while 0 < len(data) < size:  # a network's file system may hand over less at once
-        more = os.read(handle, size + 1 - len(data))
-        if not more:
-            break
+    # A network's file system may hand over less at once.
+    while len(data) < size and (more := os.read(handle, size + 1 - len(data))):
         data += more
     return data
 

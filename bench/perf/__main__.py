@@ -33,13 +33,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.perf",
         description="Measure featcache against its peers and its limits, as ratios in one run. "
-        "About two hours on two cores; --scale 0.1 shows in minutes that it works.",
+        "More than an hour on two cores; --scale 0.1 shows in minutes that it works.",
     )
     add = parser.add_argument
     add("sections", nargs="*", metavar="SECTION", help=f"default: all of {', '.join(SECTIONS)}")
     add("--repeats", type=int, default=5, help="measurements of each (default 5)")
     add("--scale", type=float, default=1.0, help="share of the images and rows (default 1)")
-    add("--backbones", nargs="+", help="of the section 'extraction', others stay (default: four)")
+    add("--backbones", nargs="+", help="of the section 'extraction', others measured here stay")
     add("--peers-python", help="an interpreter that has thingsvision and embetter")
     add("--folder", type=Path, help="for pictures; kept (default: perf in the cache folder)")
     add("--out", type=Path, default=Path("results/perf"), help="raw figures (default results/perf)")

@@ -36,7 +36,7 @@ _WORTH_CONVERTING = 100
 _WORTH_MEASURING = 1000
 _TRIAL_SECONDS = 0.3  # for a size, after a pass of each that compiles and allocates
 # A batch that takes less than this is followed by one twice as large, until its pixels would
-# take more than that: few commits, and never much work between two of them.
+# take more than that: few waits for the last pass, and never much work lost with a batch.
 _QUICK_SECONDS = 0.15
 _MOST_BYTES = 20_000_000
 _ACCELERATOR_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -68,8 +68,6 @@ class Engine:
     batch_size : int
         Images to hand over together; grows while that takes little time, unless the user
         said how many.
-    commits_each_batch : bool
-        Whether these are to be committed together as well, since the user said how many.
     """
 
     def __init__(
@@ -77,12 +75,16 @@ class Engine:
     ) -> None:
         self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
         self._grows = grows
-        self.commits_each_batch = not grows
 
     @property
     def name(self) -> str:
         """``"keras"`` or ``"openvino"``."""
         return self._runner.name
+
+    @property
+    def commits_each_batch(self) -> bool:
+        """Whether a batch is to be a commit as well, since the user said how many images."""
+        return not self._grows
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute embeddings (b, width), float32, of pixels (b, h, w, 3), uint8.
