@@ -24,7 +24,10 @@ from .store import Store, check_head
 
 log = logging.getLogger("featcache")
 
-SMALL_SHARD_BYTES = 8 * 2**20
+# Merged shards are several times as large as any of which they are made, so that a row is
+# written anew once or twice in a store's life, and what is large enough is left alone.
+SMALL_SHARD_BYTES = 2 * 2**20
+MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
 MANY_SMALL_SHARDS = 24
 
 
@@ -145,7 +148,13 @@ def _rebuild_manifest(folder: Path, damaged: Collection[str]) -> None:
         (folder / MANIFEST_NAME).unlink()
 
 
-def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SMALL_SHARDS) -> int:
+def compact(
+    store: Store,
+    *,
+    small: int = SMALL_SHARD_BYTES,
+    merged: int = MERGED_SHARD_BYTES,
+    many: int = MANY_SMALL_SHARDS,
+) -> int:
     """Merge small shards into larger ones, once there are many.
 
     The merged shard is durable before a small one is removed; readers that still point to a
@@ -155,7 +164,9 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
     Parameters
     ----------
     small : int
-        Bytes below which a shard is small, and up to which shards are merged.
+        Bytes below which a shard is small, and merged with others.
+    merged : int
+        Bytes of a merged shard, at most.
     many : int
         Number of small shards from which merging is worth it.
 
@@ -171,7 +182,7 @@ def compact(store: Store, *, small: int = SMALL_SHARD_BYTES, many: int = MANY_SM
             return 0
         store.refresh()  # another process may have merged some before we had the lease
         names = _small_shards(store, small)
-        per_group = max(2, small // (4 * store.width + 64))
+        per_group = max(2, merged // (4 * store.width + 64))
         replaced: list[str] = []
         for group in _groups(store, names, per_group):
             replaced += _merge(store, group)

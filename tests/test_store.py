@@ -669,10 +669,22 @@ def test_merging_passes_over_what_others_remove_and_what_cannot_be_removed(
 def test_shards_are_merged_into_several_of_the_wanted_size(store: Store) -> None:
     filled(store, *[tuple(range(start, start + 100)) for start in range(0, 500, 100)])
     size = max(path.stat().st_size for path in shards(store)) + 1
-    assert maintenance.compact(store, small=size, many=2) == 4
+    assert maintenance.compact(store, small=size, merged=size, many=2) == 4
     assert sorted(len(head.views) for head in store._heads.values()) == [100, 200, 200]
     assert maintenance.verify(store.folder) == []
     assert np.array_equal(Store(store.folder).read(ids_of(*range(500))), rows_of(*range(500)))
+
+
+def test_shards_that_are_large_enough_are_left_as_they_are(store: Store) -> None:
+    hundreds = [tuple(range(start, start + 100)) for start in range(0, 500, 100)]
+    filled(store, *hundreds, (500,), (501,))
+    large = [path for path in shards(store) if int(path.name.split("-")[2]) == 100]
+    size = min(path.stat().st_size for path in large)
+    assert maintenance.compact(store, small=size, merged=8 * size, many=2) == 2
+    assert len(shards(store)) == len(large) + 1
+    assert set(large) <= set(shards(store))
+    assert maintenance.compact(store, small=size, merged=8 * size, many=2) == 0
+    assert np.array_equal(Store(store.folder).read(ids_of(*range(502))), rows_of(*range(502)))
 
 
 def test_nothing_is_merged_of_which_all_but_one_are_damaged(store: Store) -> None:
