@@ -99,8 +99,8 @@ class Computation:
     def _load(self, item: Item) -> Pixels:
         position = item[0]
         started = time.perf_counter()
-        content = str(self.work.contents[position].image_id)
-        data = read_expected(self.work.dataset.paths[position], content)
+        file = self.work.contents[position]
+        data = read_expected(self.work.dataset.paths[position], str(file.image_id), file.state)
         read = time.perf_counter()
         try:
             box = self.work.dataset.box(position)

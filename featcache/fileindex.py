@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,19 @@ _FILES_A_TASK = 64
 
 @dataclass(frozen=True)
 class Identified:
-    """A path's content id, or the reason why it has none."""
+    """A path's content id, or the reason why it has none.
+
+    Attributes
+    ----------
+    image_id, reason : str or None
+    state : FileState or None
+        In which the file was read and hashed just now, if another content would mean another
+        state. None for what the index remembers: no row is named by that alone.
+    """
 
     image_id: str | None
     reason: str | None = None
+    state: FileState | None = None
 
 
 def identify(
@@ -76,16 +85,17 @@ def identify(
             try:
                 state = file_state(os.stat(path))
                 entry = known.get(path)
-                if entry is not None and entry[:4] == astuple(state):
+                if entry is not None and entry[:4] == state:
                     return Identified(entry[4])
             except (OSError, ValueError):
                 pass  # reading will give the reason
             started = time.time_ns()
             data, state = read_file(path)
             image_id = content_id(data)
-            if _settled(state, started):
-                fresh[path] = (*astuple(state), image_id)
-            return Identified(image_id)
+            if not _settled(state, started):
+                return Identified(image_id)
+            fresh[path] = (*state, image_id)
+            return Identified(image_id, state=state)
         except BadImage as bad:
             return Identified(None, bad.reason)
 

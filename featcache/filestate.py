@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """What a `stat` tells of a file; while it is the same, so is the content."""
 
     size: int

@@ -122,16 +122,24 @@ def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> 
     return [example_id(content, box) if content else "" for content, box in pairs]
 
 
-def read_expected(path: str | Path, expected_id: str) -> bytes:
+def read_expected(path: str | Path, expected_id: str, known: FileState | None = None) -> bytes:
     """Read a file whose content must still be the one that was planned for.
+
+    Parameters
+    ----------
+    path : path
+    expected_id : str
+        The `content_id` that it must have.
+    known : FileState, optional
+        A state in which the file has that content, so that it need not be hashed anew.
 
     Raises
     ------
     BadImage
         As `read_file`, and if the content is another one.
     """
-    data, _ = read_file(path)
-    if content_id(data) != expected_id:
+    data, state = read_file(path)
+    if state != known and content_id(data) != expected_id:
         raise BadImage("was replaced since it was listed; run again", lasting=False)
     return data
 

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
         return ["packaged", recipe.file, recipe.hash]
     if weights.path is None:
         return []
-    return ["file", str(weights.path), *astuple(file_state(os.stat(weights.path)))]
+    return ["file", str(weights.path), *file_state(os.stat(weights.path))]
 
 
 def _file_hash(path: Path, like: str) -> str:
