@@ -20,7 +20,7 @@ DOORS = {
     "keras": {"featcache/keras_door.py"},
     "tensorflow": set(),
     "h5py": {f"featcache/hdf5/{n}.py" for n in ("checked", "packfile", "shardfile", "weightsfile")},
-    "openvino": {"featcache/engines/openvino_runner.py"},
+    "openvino": {f"featcache/engines/openvino_{name}.py" for name in ("runner", "graph")},
     "lightgbm": {"heads/boosting.py"},
     "tqdm": {"featcache/progress.py"},
     "pooch": {"featcache/download.py"},

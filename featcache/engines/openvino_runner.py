@@ -1,4 +1,4 @@
-"""The model as OpenVINO runs it on a processor. This package's only door to OpenVINO.
+"""The model as OpenVINO runs it on a processor.
 
 Keras hands its graph over as a SavedModel; OpenVINO reads it, and the result is kept in one
 folder of the cache, sealed by checksums. Loading that takes neither Keras nor TensorFlow.
@@ -23,6 +23,7 @@ from .. import preprocessing
 from ..atomic import TEMPORARY_PREFIX, make_folder, sync_folder, write_atomic
 from ..backbone import Backbone
 from ..hashes import file_hash
+from .openvino_graph import with_preprocessing, without_dense_end
 
 _FILES = ("model.xml", "model.bin")
 _SEAL = "seal.json"
@@ -88,6 +89,7 @@ class OpenVINORunner:
         self._folder, self._image_size = folder, image_size
         self._rule, self._precision = rule, precision
         self._queue: Any = None
+        self._dense: Any = None  # the model's last layers, if a whole batch goes through them
         self._size = 0
         with _refusals():
             self._compile(size)
@@ -105,7 +107,7 @@ class OpenVINORunner:
             pixels = preprocessing.apply(self._rule, pixels)  # type: ignore[assignment]
         # Whole passes, each of which writes where its rows belong: a callback that copied them
         # would have OpenVINO's threads wait for the interpreter's lock.
-        rows = np.empty((-(-len(pixels) // size) * size, self.width), np.float32)
+        rows = np.empty((-(-len(pixels) // size) * size, self._width), np.float32)
         parts = []  # OpenVINO reads them where they are
         try:
             for start in range(0, len(pixels), size):
@@ -118,7 +120,8 @@ class OpenVINORunner:
             # Waits for passes that still write into these rows, which would be gone.
             self._queue, self._size = None, 0
             raise
-        return rows[: len(pixels)]
+        rows = rows[: len(pixels)]
+        return rows if self._dense is None else self._dense.infer({0: _shared(rows)})[0]
 
     def provenance(self) -> dict[str, str]:
         """Return engine and versions, recorded beside the rows; no part of the key."""
@@ -128,20 +131,25 @@ class OpenVINORunner:
     def _compile(self, size: int) -> None:
         import openvino
 
-        self._queue = None  # two compiled models at once would take twice the memory
+        # Two compiled models at once would take twice the memory.
+        self._queue = self._dense = None
         model = _core().read_model(self._folder / _FILES[0])
-        model = _with_preprocessing(model, self._rule)
+        model = with_preprocessing(model, self._rule)
         model.reshape([size, *self._image_size, 3])
-        options = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-        }
-        compiled = _core().compile_model(model, "CPU", options)
-        self.width = int(compiled.outputs[0].shape[1])
+        model, dense = without_dense_end(model)
+        compiled = self._compiled(model, "THROUGHPUT")
+        if dense is not None:
+            self._dense = self._compiled(dense, "LATENCY").create_infer_request()
+        self._width = int(compiled.outputs[0].shape[1])
         beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.trial = beside * max(self.candidates)
         self._queue = openvino.AsyncInferQueue(compiled, beside + _WAITING)
         self._size = size
+
+    def _compiled(self, model: Any, hint: str) -> Any:
+        precision = _HINTS[self._precision]
+        options = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
+        return _core().compile_model(model, "CPU", options)
 
 
 def _shared(array: NDArray[Any]) -> Any:
@@ -207,46 +215,6 @@ def _core() -> Any:
     import openvino
 
     return openvino.Core()
-
-
-def _with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
-    """Put a named rule before the model, so that bytes go in and no copy is made of them."""
-    if callable(rule):
-        return model
-    from openvino import Layout, Type
-    from openvino.preprocess import PrePostProcessor
-
-    affine = preprocessing.AFFINE[rule]
-    if affine.same_for_all:
-        return _with_flat_preprocessing(model, affine)
-    processor = PrePostProcessor(model)
-    pixels = processor.input()
-    pixels.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
-    steps = pixels.preprocess().convert_element_type(Type.f32)
-    if affine.reverse:
-        steps = steps.reverse_channels()
-    steps.mean(list(affine.mean)).scale(list(affine.scale))
-    return processor.build()
-
-
-def _with_flat_preprocessing(model: Any, affine: preprocessing.Affine) -> Any:
-    """Prepare all numbers of an image in one row, where channels are treated alike.
-
-    Else OpenVINO would move the model's own transposition, which costs nothing where it is,
-    before these steps, where it is 5 % of MobileNetV2.
-    """
-    import openvino
-    from openvino import opset13 as ops
-
-    given = model.get_parameters()[0]
-    shape = given.partial_shape
-    pixels = ops.parameter(shape, np.uint8)
-    numbers = ops.reshape(ops.convert(pixels, np.float32), np.array([0, -1]), True)
-    mean, scale = (np.array(of_all[:1], np.float32) for of_all in (affine.mean, affine.scale))
-    prepared = ops.divide(ops.subtract(numbers, mean), scale)
-    as_images = np.array([0, *(size.get_length() for size in list(shape)[1:])])
-    given.output(0).replace(ops.reshape(prepared, as_images, True).output(0))
-    return openvino.Model(model.get_results(), [pixels])
 
 
 @contextlib.contextmanager
