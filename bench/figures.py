@@ -43,7 +43,7 @@ class LabelCounts(Figure):
         k = len(self.split.classes)
         parts = {"train": self.split.train, "test": self.split.test}
         counts = {n: np.bincount(self.split.codes(p), minlength=k) for n, p in parts.items()}
-        frame = pd.DataFrame({"class": self.split.classes, **counts})
+        frame = pd.DataFrame({"class": list(map(str, self.split.classes)), **counts})
         order = (frame["train"] + frame["test"]).sort_values(ascending=False, kind="stable").index
         return frame.loc[order].reset_index(drop=True)
 
@@ -253,7 +253,7 @@ class Confusion(Figure):
     """Share of each class's test images by the class that was guessed."""
 
     result: Result
-    classes: Sequence[str]
+    classes: Sequence[Any]
     name = "confusion"
     title = "Confusion matrix"
 
@@ -272,9 +272,13 @@ class Confusion(Figure):
             return ""
         return ", numbered in alphabetical order; figures/confusion.csv names them"
 
+    @property
+    def _names(self) -> list[str]:
+        return [str(name) for name in self.classes]
+
     def frame(self) -> pd.DataFrame:
         """Return counts, true classes as rows."""
-        return pd.DataFrame(self.result.confusion(), list(self.classes), list(self.classes))
+        return pd.DataFrame(self.result.confusion(), self._names, self._names)
 
     def plot(self) -> Canvas:
         """Draw shares of each row; names up to 40 classes, beyond them numbers."""
@@ -289,8 +293,8 @@ class Confusion(Figure):
         )
         axes.grid(visible=False)
         if k <= LABELLED_CLASSES:
-            axes.set_xticks(range(k), self.classes, rotation=90, fontsize=8)
-            axes.set_yticks(range(k), self.classes, fontsize=8)
+            axes.set_xticks(range(k), self._names, rotation=90, fontsize=8)
+            axes.set_yticks(range(k), self._names, fontsize=8)
         else:
             steps = range(0, k, 10)
             axes.set_xticks(steps, [str(i + 1) for i in steps])

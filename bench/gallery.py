@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +95,7 @@ def confused_pairs(split: Split, result: Result, count: int = 8) -> list[Confuse
         if both[one, other]:
             a, b = int(one), int(other)
             images = (_example(split, result, a, b), _example(split, result, b, a))
-            names = (split.classes[a], split.classes[b])
+            names = (str(split.classes[a]), str(split.classes[b]))
             pairs.append(ConfusedPair(*names, int(both[a, b]), images))
     return pairs
 
@@ -113,9 +112,9 @@ def _example(split: Split, result: Result, code: int, rival: int) -> str:
 
 
 def _card(split: Split, position: int, proba: NDArray[np.float64] | None) -> Card:
-    labels: Sequence[str] = split.dataset.labels or []
+    label = str((split.dataset.labels or ())[position])
     guesses: list[tuple[str, float]] = []
     if proba is not None:
         best = np.argsort(-proba, kind="stable")[:3]
-        guesses = [(split.classes[code], float(proba[code])) for code in best]
-    return Card(thumbnail(split.dataset, position), labels[position], guesses)
+        guesses = [(str(split.classes[code]), float(proba[code])) for code in best]
+    return Card(thumbnail(split.dataset, position), label, guesses)

@@ -105,7 +105,7 @@ class Result:
         """Counts by true class (rows) and most probable class (columns)."""
         return confusion(self.truth, self.proba)
 
-    def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+    def per_class(self, classes: Sequence[Any]) -> list[dict[str, Any]]:
         """Precision, recall, F1 and support, a record a class."""
         table = per_class(self.truth, self.proba)
         return [

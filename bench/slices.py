@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.columns import text_of
 from featcache.imagefile import BadImage
 from featcache.images import load_image
 
@@ -68,10 +69,8 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
 
 
 def attributes_of_test(split: Split, *, computed: bool = True) -> dict[str, list[str]]:
-    """Return all attributes of the test images: the data set's columns and computed ones."""
-    own = {
-        name: [values[i] for i in split.test] for name, values in split.dataset.attributes.items()
-    }
+    """Return the data set's columns, as text, and computed ones, of the test images."""
+    own = {name: text_of(values[split.test]) for name, values in split.dataset.attributes.items()}
     return {**own, **(computed_attributes(split) if computed else {})}
 
 

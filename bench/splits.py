@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,10 @@ from featcache.errors import DatasetError, InvalidRequest
 from featcache.fileindex import content_ids
 from featcache.imagefile import Box, example_ids
 from featcache.images import load_pixels
-from featcache.splits import official_split, stratified_group_split
+from featcache.labels import describe_conflicts, label_codes, label_conflicts
+from featcache.splits import split_rows
+
+log = logging.getLogger("featcache")
 
 Positions = NDArray[np.int64]
 
@@ -32,13 +37,13 @@ class Split:
     Attributes
     ----------
     dataset : Dataset
-        With labels.
+        With labels. Unlabelled images are in neither part.
     ids : list of str
         Content id of each image; the empty string for one that cannot be read.
     train, test : ndarray of int64
         Positions in the data set. No content is in both.
     name : str
-        ``"official"`` or ``"random 0.2, seed 0"``.
+        Such as ``"official"`` or ``"random 0.2, seed 0"``.
     """
 
     dataset: Dataset
@@ -48,8 +53,8 @@ class Split:
     name: str
 
     @property
-    def classes(self) -> list[str]:
-        """All class names, sorted."""
+    def classes(self) -> list[Any]:
+        """All labels as they were given, in their natural order."""
         return self.dataset.classes or []
 
     @property
@@ -59,9 +64,8 @@ class Split:
 
     def codes(self, positions: Positions) -> NDArray[np.int64]:
         """Return the class index of images."""
-        index = {name: code for code, name in enumerate(self.classes)}
-        labels: Sequence[str] = self.dataset.labels or []
-        return np.array([index[labels[i]] for i in positions], np.int64)
+        labels: Sequence[Any] = self.dataset.labels or []
+        return label_codes([labels[i] for i in positions], self.classes).astype(np.int64)
 
     def without(self, unusable: set[str]) -> Split:
         """Return the split less some examples."""
@@ -91,12 +95,15 @@ def make_split(
 ) -> Split:
     """Split a data set, stratified by class, copies of a photo together.
 
+    Unlabelled images are left out, and photos under several labels reported, in the log.
+
     Parameters
     ----------
     dataset : Dataset
         With labels.
     test_size : float, optional
-        Without it, the data set's own split if it has one, else 0.2.
+        Fraction of the images, between 0 and 1 exclusive. Without it, the data set's own
+        split if it has one, with its validation part in the training part, else 0.2.
     seed : int
     cache_dir : path, optional
         Where content ids are remembered.
@@ -108,20 +115,27 @@ def make_split(
     Raises
     ------
     DatasetError
-        Without labels, or with fewer than two classes.
+        Without labels, with fewer than two classes, or if the data set's own test part has
+        no labels.
+    InvalidRequest
+        If `test_size` is out of range, or one part would be empty.
     """
     _check(dataset)
     ids = content_ids(dataset, cache_dir)
+    conflicts = label_conflicts(example_ids(ids, dataset.boxes), dataset.paths, dataset.labels)
+    if conflicts:
+        log.warning("%s", describe_conflicts(conflicts))
     readable = np.array([i for i, image_id in enumerate(ids) if image_id], np.int64)
     groups = [ids[i] for i in readable]
-    if test_size is None and dataset.split is not None:
-        train, test = official_split(groups, [dataset.split[i] for i in readable])
-        name = "official"
-    else:
-        size = 0.2 if test_size is None else test_size
-        labels = [dataset.labels[i] for i in readable]  # type: ignore[index]
-        train, test = stratified_group_split(groups, labels, size, seed)
-        name = f"random {size:g}, seed {seed}"
+    labels = [(dataset.labels or [])[i] for i in readable]
+    parts = None if dataset.split is None else [dataset.split[i] for i in readable]
+    train, test, name = split_rows(groups, labels, parts, test_size, seed)
+    if all(labels[i] is None for i in test):
+        raise DatasetError(
+            f"The test part of {dataset.name!r} has no labels, so nothing can be scored on it. "
+            "Give test_size= (--test-size) to split the labelled images at random.",
+            test=len(test),
+        )
     return Split(dataset, ids, readable[train], readable[test], name)
 
 
@@ -147,16 +161,18 @@ def load_split(
         name, parts = str(record["name"]), {p: set(record[p]) for p in ("train", "test")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidRequest(f"{path} is not a saved split: {error}.", path=str(path)) from error
-    missing = (parts["train"] | parts["test"]) - set(ids)
+    labelled = zip(ids, dataset.labels or (), strict=True)
+    missing = (parts["train"] | parts["test"]) - {i for i, label in labelled if label is not None}
     both = parts["train"] & parts["test"]
     if missing or both:
         raise DatasetError(
             f"The split {path} does not fit: {len(missing)} of its images are not in "
-            f"{dataset.name!r}, {len(both)} are in both parts.",
+            f"{dataset.name!r} or have no label there, {len(both)} are in both parts.",
             missing=sorted(missing),
         )
+    known = [i for i, label in enumerate(dataset.labels or ()) if label is not None]
     train, test = (
-        np.array([i for i, image_id in enumerate(ids) if image_id in parts[part]], np.int64)
+        np.array([i for i in known if ids[i] in parts[part]], np.int64)
         for part in ("train", "test")
     )
     return Split(dataset, ids, train, test, name)

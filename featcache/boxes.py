@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .dataset import Dataset
 from .errors import DatasetError, InvalidRequest
@@ -20,11 +21,11 @@ def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
     ----------
     dataset : Dataset
         For ``crop="box"``, with the attributes ``left``, ``top``, ``right`` and ``bottom``:
-        edges in pixels of the upright photo.
+        numbers, edges in pixels of the upright photo.
     crop : {"box", "whole"} or None
         None leaves the data set as it is.
     margin : float
-        Widens each box on all sides by this share of its own width and height, 0 to 1. What
+        Widens each box on all sides by this fraction of its own width and height, 0 to 1. What
         then lies beyond the photo is left out.
 
     Raises
@@ -36,7 +37,7 @@ def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
 
     Examples
     --------
-    >>> table = {"left": ["10"], "top": ["20"], "right": ["30"], "bottom": ["60"]}
+    >>> table = {"left": [10], "top": [20], "right": [30], "bottom": [60]}
     >>> dogs = Dataset(["a.jpg"], attributes=table)
     >>> cropped(dogs, "box").boxes, cropped(dogs, "box", 0.1).boxes
     ([(10, 20, 30, 60)], [(8, 16, 32, 64)])
@@ -47,7 +48,7 @@ def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
         )
     if not 0 <= margin <= 1:
         raise InvalidRequest(
-            f"margin={margin!r} must be a share of the box from 0 to 1.", received=margin
+            f"margin={margin!r} must be a fraction of the box from 0 to 1.", received=margin
         )
     if crop != "box":
         return dataset
@@ -77,18 +78,18 @@ def crop_name(margin: float) -> str:
 
 
 def widened(box: Box, margin: float) -> Box:
-    """Widen a box by a share of its own size, to whole pixels outwards."""
+    """Widen a box by a fraction of its own size, to whole pixels outwards."""
     left, top, right, bottom = box
     across, down = round((right - left) * margin), round((bottom - top) * margin)
     return left - across, top - down, right + across, bottom + down
 
 
-def _read(columns: Mapping[str, Sequence[str]], paths: Sequence[str]) -> list[Box]:
+def _read(columns: Mapping[str, Iterable[Any]], paths: Sequence[str]) -> list[Box]:
     boxes: list[Box] = []
-    for row, edges in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True)):
+    for row, edges in enumerate(zip(*(list(columns[name]) for name in COLUMNS), strict=True)):
         try:
             left, top, right, bottom = (round(float(edge)) for edge in edges)
-        except (ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise _odd(row, edges, paths) from error
         if left >= right or top >= bottom:
             raise _odd(row, edges, paths)
@@ -96,10 +97,11 @@ def _read(columns: Mapping[str, Sequence[str]], paths: Sequence[str]) -> list[Bo
     return boxes
 
 
-def _odd(row: int, edges: Sequence[str], paths: Sequence[str]) -> DatasetError:
+def _odd(row: int, edges: Sequence[Any], paths: Sequence[str]) -> DatasetError:
     return DatasetError(
-        f"Row {row + 1} ({paths[row]}): left, top, right, bottom = {', '.join(edges)} is no box; "
-        "expected four numbers with left < right and top < bottom.",
+        f"Row {row + 1} ({paths[row]}): left, top, right, bottom = "
+        f"{', '.join(map(str, edges))} is no box; expected four numbers with left < right and "
+        "top < bottom.",
         row=row + 1,
         received=edges,
     )

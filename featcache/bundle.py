@@ -26,15 +26,15 @@ class Prediction:
     Attributes
     ----------
     path : str
-    guesses : list of (str, float)
-        Classes with their probabilities, the most probable first; empty if the photo cannot
-        be used.
+    guesses : list of (class, float)
+        Classes, as the labels were given, with their probabilities, the most probable first;
+        empty if the photo cannot be used.
     reason : str or None
         Why it cannot be used.
     """
 
     path: str
-    guesses: list[tuple[str, float]]
+    guesses: list[tuple[Any, float]]
     reason: str | None = None
 
 
@@ -62,8 +62,8 @@ class Bundle:
     about: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def classes(self) -> Sequence[str]:
-        """The labels, in the order of probabilities."""
+    def classes(self) -> Sequence[Any]:
+        """The labels as they were given, in the order of probabilities."""
         return self.classifier.classes
 
     def __repr__(self) -> str:

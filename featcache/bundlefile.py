@@ -30,6 +30,7 @@ _MOST_HEAD_BYTES = 16 * 2**20
 _MOST_STEPS = 16
 # Kinds of numbers that a file may hold, by the name that it gives them.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
+_CLASS_TYPES = {str, int, bool, float}
 _ARGUMENTS = {
     "backbone", "layer", "pooling", "image_size", "resize", "weights", "preprocessing", "precision",
 }  # fmt: skip
@@ -53,7 +54,7 @@ def write_bundle(
         "format": FORMAT,
         "format_version": VERSION,
         **record,
-        "classes": list(classifier.classes),
+        "classes": [_plain_class(name) for name in classifier.classes],
         "width": classifier.width,
         "temperature": classifier.temperature,
         "steps": steps,
@@ -118,8 +119,7 @@ def _check_version(head: Any, path: Path) -> None:
 
 def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
     classes, described = head["classes"], head["steps"]
-    if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):
-        raise ValueError("its classes are not distinct names")
+    _check_classes(classes)
     if len(described) > _MOST_STEPS:
         raise ValueError("it has too many steps")
     steps, used = [], {_HEAD, _CARD}
@@ -137,6 +137,25 @@ def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
     if type(width) is not int or type(temperature) not in (int, float):
         raise ValueError("width or temperature is no number")
     return Classifier(steps, classes, width, float(temperature))
+
+
+def _plain_class(name: Any) -> Any:
+    """Return a class as JSON keeps it with its type: str, int, bool or float."""
+    name = name.item() if isinstance(name, np.generic) else name
+    if type(name) not in _CLASS_TYPES or name != name:
+        raise BundleError(
+            f"A bundle cannot hold the class {name!r} ({type(name).__name__}); classes are str, "
+            "int, bool or float.",
+            received=name,
+        )
+    return name
+
+
+def _check_classes(classes: Any) -> None:
+    kinds = {type(name) for name in classes}
+    distinct = isinstance(classes, list) and len(set(classes)) == len(classes)
+    if not distinct or len(kinds) > 1 or not kinds <= _CLASS_TYPES:
+        raise ValueError("its classes are not distinct values of one type")
 
 
 def _record(head: dict[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Classifier:
     Attributes
     ----------
     steps : sequence of ClassifierStep
-    classes : sequence of str
+    classes : sequence of str, int, bool or float
     width : int
         Length of an embedding.
     temperature : float
@@ -67,7 +67,7 @@ class Classifier:
     """
 
     steps: Sequence[ClassifierStep]
-    classes: Sequence[str]
+    classes: Sequence[Any]
     width: int
     temperature: float = 1.0
 

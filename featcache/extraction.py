@@ -6,10 +6,10 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from . import cachedir, maintenance
 from .collection import mark_used
 from .computing import Computation, Work
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
-from .errors import InvalidRequest, NoUsableImages
+from .errors import DatasetError, InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
+from .folders import ignored_by_ending, worth_warning
+from .labels import describe_conflicts, label_codes, label_conflicts
 from .pipeline import default_workers
 from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
@@ -29,6 +31,8 @@ from .rows import StoredRows
 from .store import Store
 
 log = logging.getLogger("featcache")
+
+ON_CONFLICT = ("error", "warn", "keep")
 
 
 def extract(
@@ -46,6 +50,7 @@ def extract(
     labels: Sequence[Any] | None = None,
     crop: str | None = None,
     margin: float = 0.0,
+    on_conflict: Literal["error", "warn", "keep"] = "warn",
     batch_size: int | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -89,12 +94,17 @@ def extract(
         'featcache[openvino]'``), can run the model and no GPU is there; else Keras.
         ``"tensorflow"`` is Keras on no other backend than that. Changes no feature.
     labels : sequence, optional
-        Labels for a list of paths.
+        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
+        NaN and "" mean unlabelled: such images are kept for prediction, and are no class.
     crop : {"whole", "box"}, optional
         ``"box"``: what the columns ``left``, ``top``, ``right`` and ``bottom`` of the data
         enclose, in pixels of the upright photo. Default: whole photos. Part of the key.
     margin : float
-        Widens each box by this share of its size, 0 to 1.
+        Widens each box by this fraction of its size, 0 to 1.
+    on_conflict : {"warn", "error", "keep"}
+        What to do with one content under several labels, of which at most one is right: log
+        a warning, raise before anything is computed, or keep the rows without a word.
+        ``summary.conflicts`` lists them in any case. Two boxes of one photo are no conflict.
     batch_size : int, optional
         Images a commit, and at most as many a forward pass. Default: a commit a second, or
         of 32 images on a processor and 256 on a GPU if these take longer; a pass takes
@@ -121,7 +131,8 @@ def extract(
     ModelRefused
         If a saved model holds anything but Keras' own layers and their weights.
     DatasetError, DatasetNotFound, NoUsableImages
-        If there is no image to use.
+        If there is no image to use, or labels contradict each other and `on_conflict` is
+        ``"error"``; then the error carries `conflicts`.
     WeightsUnavailable, WeightsMismatch
         If the weights are not to be had.
     EngineUnavailable, OutOfMemory
@@ -133,6 +144,11 @@ def extract(
     """
     started = time.perf_counter()
     _check_counts(batch_size, workers)
+    if on_conflict not in ON_CONFLICT:
+        raise InvalidRequest(
+            f"on_conflict={on_conflict!r} is not known; choose one of {', '.join(ON_CONFLICT)}.",
+            received=on_conflict,
+        )
     check_engine(engine)
     if weights == "auto" and uses_sample(data):
         weights = "imagenet-or-random"
@@ -149,15 +165,31 @@ def extract(
     images = Source(data, labels, crop, margin)
     job = prepare(request, images, cache_dir, workers, retry_failed, progress)
     log.info("%s: %s", request.name, explanation_of(job))
+    conflicts = _conflicts(job, on_conflict)
     done: Computation | None = None
     if job.plan.compute:
         job, runs = _engine(job, engine, batch_size, retry_failed)
         done = _compute(job, runs, workers, progress)
-    features = _join(job, done, time.perf_counter() - started)
+    features = _join(job, done, conflicts, time.perf_counter() - started)
     mark_used(job.folder)
-    level = logging.WARNING if features.quarantined else logging.INFO
-    log.log(level, "%s: %s", request.name, features.summary)
+    lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
+    log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
     return features
+
+
+def _conflicts(job: Preparation, on_conflict: str) -> list[dict[str, Any]]:
+    """Find examples under several labels; raise or warn as the caller chose."""
+    ids = [file.image_id or "" for file in job.files]
+    conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
+    if conflicts and on_conflict == "error":
+        raise DatasetError(
+            f"{describe_conflicts(conflicts)} Correct the labels or remove the files; "
+            "on_conflict='warn' goes on with a warning.",
+            conflicts=conflicts,
+        )
+    if conflicts and on_conflict == "warn":
+        log.warning("%s summary.conflicts lists them.", describe_conflicts(conflicts))
+    return conflicts
 
 
 def _check_counts(batch_size: int | None, workers: int | None) -> None:
@@ -216,7 +248,12 @@ def _compute(
     return computation
 
 
-def _join(job: Preparation, done: Computation | None, seconds: float) -> Features:
+def _join(
+    job: Preparation,
+    done: Computation | None,
+    conflicts: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> Features:
     """Give each stored image its row and each other one its reason, in the set's order."""
     dataset = job.dataset
     failures = {i: bad.reason for i, bad in done.bad.items()} if done is not None else {}
@@ -238,11 +275,11 @@ def _join(job: Preparation, done: Computation | None, seconds: float) -> Feature
     rows = pack_ids([str(job.files[i].image_id) for i in kept])
     kept_set = dataset.take(kept.tolist())
     classes = dataset.classes
-    codes = {name: code for code, name in enumerate(classes or [])}
+    y = None if kept_set.labels is None else label_codes(kept_set.labels, classes or [])
     request = job.resolved.request
     return Features(
         X=StoredRows(store, rows),
-        y=None if kept_set.labels is None else np.array([codes[v] for v in kept_set.labels]),
+        y=y,
         classes=classes,
         paths=list(kept_set.paths),
         ids=ids,
@@ -260,10 +297,14 @@ def _join(job: Preparation, done: Computation | None, seconds: float) -> Feature
             reasons=Counter(bad.reason for bad in quarantined),
             engine=done.engine.name if done is not None else None,
             stages=done.seconds if done is not None else None,
+            unlabelled=kept_set.unlabelled,
+            ignored=ignored_by_ending(dataset.ignored),
+            ignored_files=list(dataset.ignored),
+            conflicts=conflicts,
         ),
         quarantined=quarantined,
         parts=None if kept_set.split is None else list(kept_set.split),
-        attributes={name: list(values) for name, values in kept_set.attributes.items()},
+        attributes=dict(kept_set.attributes),
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
         arguments=request.arguments(),
     )

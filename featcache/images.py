@@ -1,7 +1,7 @@
 """File -> bytes -> RGB uint8 pixels, the same on every machine; or a reason why not.
 
 The rules below are part of the cache key through `DECODE_VERSION`: a change in what
-pixels a file gives must raise it.
+pixels a file gives must raise it. A further format does not: see `featcache.formats`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    Image,
-    ImageOps,
-    MpoImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from . import limits
+from . import formats, limits
+from .dicom import open_dicom, render_dicom
+from .heif import open_heif
 from .imagefile import BadImage, Box, read_expected, read_file, reason_of
 
 DECODE_VERSION = 1
-SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
-    ".mpo",
-})  # fmt: skip
-# Pillow loads these only on demand, and knows none but its basic formats until then.
-_PLUGINS = (MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-_SIGNATURES = {
-    b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP",
-    b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF",
-}  # fmt: skip
 RESIZES = ("stretch", "crop", "pad")
 
 _STRIP_PIXELS = 4_000_000
@@ -50,9 +34,9 @@ Pixels = NDArray[np.uint8]
 def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
-    The first frame of JPEG, PNG, WebP, BMP, GIF and TIFF. EXIF orientation is applied,
-    transparency is laid on white, CMYK and palettes are converted, 16 bits are scaled to
-    8 with rounding. Colour profiles are not applied, as in `keras.utils.load_img`.
+    The first frame of what `featcache.formats` lists, judged by content. EXIF orientation is
+    applied, transparency is laid on white, CMYK and palettes are converted, 16 bits are scaled
+    to 8 with rounding. Colour profiles are not applied, as in `keras.utils.load_img`.
 
     Parameters
     ----------
@@ -79,20 +63,27 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
         with warnings.catch_warnings():
             # Our own limit below is the stricter one; odd metadata is not a bad image.
             warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            reason = limits.excess(image, data)
+            if formats.is_dicom(data):
+                file, needed = open_dicom(data)
+                with _ROOM.taken(needed):
+                    return _to_rgb(render_dicom(file))
+            image = _open(data)
+            reason = limits.excess(image, data) or formats.excess(image, data)
+            needed = limits.working_bytes(image) + formats.codec_bytes(image)
+            if reason is None and needed > limits.MAX_WORKING_BYTES:
+                reason = f"would take {needed / 1e6:,.0f} MB to decode"
             if reason is not None:
                 raise BadImage(reason)
             with contextlib.ExitStack() as own:
                 # Several large ones at once would take several times the memory.
-                taken = _ROOM.taken(limits.working_bytes(image))
+                taken = _ROOM.taken(needed)
                 (own if held is None else held).enter_context(taken)
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(_unidentified(data)) from error
+        raise BadImage(formats.unidentified(data)) from error
     except MemoryError as error:
         raise BadImage("needs more memory than there is", lasting=False) from error
     except Exception as error:  # codecs raise whatever they like on damaged data
@@ -179,6 +170,13 @@ def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = No
         return resize(crop(decode(data, held), box), size, how)
 
 
+def _open(data: bytes) -> Image.Image:
+    """Read an image's header, by the library that decodes its format."""
+    if formats.is_heif(data):
+        return open_heif(data)
+    return Image.open(io.BytesIO(data), formats=formats.openable(data))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         if image.getexif().get(_ORIENTATION, 1) == 1:
@@ -221,10 +219,3 @@ def _sixteen_to_eight(image: Image.Image) -> Image.Image:
         raise BadImage("holds 32-bit pixels beyond the 16-bit range")
     # 65535 / 255 = 257; Pillow's own conversion would clip at 255 instead.
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def _unidentified(data: bytes) -> str:
-    for start, name in _SIGNATURES.items():
-        if data.startswith(start):
-            return f"is damaged: it starts as a {name} file, but is cut off or broken"
-    return f"is not an image of a known format; it starts with {repr(data[:12])[1:]}"

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .boxes import cropped
+from .columns import label_values, text_column
 from .dataset import Dataset
 from .errors import DatasetError, DatasetNotFound
-from .images import SUFFIXES
-
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-}  # fmt: skip
+from .folders import from_folder, split_of
+from .formats import looks_like_image
+from .labels import categories_of, is_missing
 
 
 def load_dataset(
@@ -36,14 +33,18 @@ def load_dataset(
         A folder of class folders (also below ``train/``, ``test/`` ...), a folder of
         images, a CSV file or DataFrame with a ``path`` column and, if there are any,
         ``label`` and ``split``, the paths themselves, or the name of a data set that
-        ``featcache fetch`` brings, such as ``"stanford-dogs"``.
+        ``featcache fetch`` brings, such as ``"stanford-dogs"``. A flat ``test/`` or
+        ``val/`` beside class folders in ``train/`` is an unlabelled part. Labels and further
+        columns of a CSV file are numbers or bools where pandas would read such; names of
+        folders stay text.
     labels : sequence, optional
-        Labels for a list of paths.
+        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
+        NaN and "" mean unlabelled.
     crop : {"whole", "box"}, optional
         ``"box"``: the part of each photo that the columns ``left``, ``top``, ``right`` and
         ``bottom`` give. Default: whole photos.
     margin : float
-        Widens each box by this share of its size, 0 to 1.
+        Widens each box by this fraction of its size, 0 to 1.
     cache_dir : path, optional
         Where fetched data sets are.
 
@@ -71,7 +72,7 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
             return from_folder(path)
         if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
             return from_csv(path)
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+        if path.is_file() and looks_like_image(path):
             return from_paths([path])
         if path.is_file():
             raise DatasetError(
@@ -81,7 +82,9 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
             )
         raise DatasetNotFound(_not_found(path), received=str(path))
     if hasattr(data, "columns") and hasattr(data, "to_dict"):
-        columns = {str(name): [_text(v) for v in data[name].tolist()] for name in data.columns}
+        names = [str(name) for name in data.columns]
+        _check_names(names, "the DataFrame")
+        columns = {str(name): data[name] for name in data.columns}
         return _from_columns(columns, Path.cwd(), "table", "the DataFrame")
     if _is_path_list(data):
         return from_paths(data, labels)
@@ -94,12 +97,12 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
 
 def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dataset:
     """Make a `Dataset` of image files named one by one."""
-    absolute = [os.path.abspath(os.path.expanduser(os.fspath(p))) for p in paths]
+    absolute = _absolute(paths, "", "the list of paths")
     if not absolute:
         raise DatasetError("The list of paths is empty; name at least one image.")
     return Dataset(
         paths=absolute,
-        labels=None if labels is None else [_text(label) for label in labels],
+        labels=labels,
         root=_common_root(absolute),
         name=Path(_common_root(absolute)).name or "images",
     )
@@ -111,7 +114,8 @@ def from_csv(path: str | Path) -> Dataset:
     Raises
     ------
     DatasetError
-        Without a ``path`` column, or with rows of another length than the header's.
+        Without a ``path`` column, with two columns of one name, or with rows of another
+        length than the header's.
     """
     path = Path(path)
     try:
@@ -133,109 +137,76 @@ def from_csv(path: str | Path) -> Dataset:
                 path=path,
                 row=number,
             )
-    columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+    _check_names(header, str(path))
+    columns: dict[str, Any] = {n: [row[i] for row in rows[1:]] for i, n in enumerate(header)}
+    for name, cells in columns.items():
+        if name == "label":
+            columns[name] = label_values(cells)
+        elif name not in ("path", "split"):
+            columns[name] = text_column(cells)
     return _from_columns(columns, path.parent.resolve(), path.parent.name or path.stem, str(path))
 
 
-def from_folder(path: str | Path) -> Dataset:
-    """List a folder: class folders if it has any, else the images in it.
-
-    Raises
-    ------
-    DatasetError
-        If no image is found, or images lie beside class folders.
-    """
-    root = Path(os.path.abspath(path))
-    files = sorted(_walk(str(root), set()))
-    if not files:
-        raise DatasetError(
-            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
-            "folders below). Expected either images, or one folder a class with its images.",
-            received=str(root),
-        )
-    below = len(os.path.join(str(root), ""))
-    parts = [file[below:].split(os.sep) for file in files]
-    loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
-    if len(loose) == len(files):
-        return Dataset(paths=files, root=str(root), name=root.name)
-    if loose:
-        raise DatasetError(
-            f"{root} holds {len(loose)} images beside class folders (the first is "
-            f"{Path(loose[0]).name!r}), so their class is unknown. Move them into a class folder "
-            "or elsewhere, or list the images you mean in a CSV file.",
-            received=str(root),
-            loose=loose,
-        )
-    tops = {p[0] for p in parts}
-    if all(top.lower() in SPLIT_NAMES for top in tops) and all(len(p) > 2 for p in parts):
-        labels, split = [p[1] for p in parts], [SPLIT_NAMES[p[0].lower()] for p in parts]
-        return Dataset(files, labels, split=split, root=str(root), name=root.name)
-    return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name)
-
-
-def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Yield image files below a folder; each folder once, so that link loops end."""
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be listed: {error.strerror}.", path=folder) from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a loop of links; if it is named as an image, reading will tell
-            is_folder = False
-        if is_folder:
-            yield from _walk(entry.path, seen)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            yield entry.path
-
-
-def _from_columns(columns: dict[str, list[str]], base: Path, name: str, source: str) -> Dataset:
+def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -> Dataset:
     if "path" not in columns:
         raise DatasetError(
             f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "
             "optional: label, split, and any others, which are kept as attributes.",
             columns=list(columns),
         )
-    for row, value in enumerate(columns["path"], start=1):
-        if not value:
-            raise DatasetError(f"{source}: the path of row {row} is empty.", row=row)
-    paths = [os.path.abspath(base / os.path.expanduser(value)) for value in columns["path"]]
+    paths = _absolute(columns["path"], base, source)
     split = columns.get("split")
     if split is not None:
         split = [_split_name(value, source, row) for row, value in enumerate(split, start=1)]
     labels = columns.get("label")
-    if labels is not None and "" in labels:
-        row = labels.index("") + 1
-        raise DatasetError(f"{source}: the label of row {row} is empty.", row=row)
+    categories = categories_of(labels)
+    if labels is not None and all(map(is_missing, labels)):
+        labels = None  # an empty column names no class
     others = {k: v for k, v in columns.items() if k not in ("path", "label", "split")}
-    return Dataset(paths, labels, split, str(base), name, others)
+    return Dataset(paths, labels, split, str(base), name, others, categories=categories)
 
 
-def _split_name(value: str, source: str, row: int) -> str:
-    if value.strip().lower() not in SPLIT_NAMES:
+def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -> list[str]:
+    """Return absolute paths; a missing one is an error that names its row."""
+    found = []
+    for row, path in enumerate(paths, start=1):
+        if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or path == "":
+            what = "empty" if is_missing(path) else f"{path!r}, which is no path"
+            raise DatasetError(
+                f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
+                "or leave the row out.",
+                row=row,
+                received=path,
+            )
+        found.append(os.path.abspath(os.path.join(base, os.path.expanduser(os.fspath(path)))))
+    return found
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise DatasetError(
+            f"{source} has several columns called {', '.join(map(repr, twice))}; one of them "
+            "would be lost. Rename or remove them.",
+            columns=twice,
+        )
+
+
+def _split_name(value: Any, source: str, row: int) -> str:
+    found = split_of(value) if isinstance(value, str) else None
+    if found is None:
         raise DatasetError(
             f"{source}: row {row} has split {value!r}; expected train, validation or test.",
             received=value,
             row=row,
         )
-    return SPLIT_NAMES[value.strip().lower()]
+    return found
 
 
 def _is_path_list(data: Any) -> bool:
     if isinstance(data, (str, bytes, os.PathLike, Mapping, Dataset)) or hasattr(data, "columns"):
         return False
     return isinstance(data, Iterable)
-
-
-def _text(value: Any) -> str:
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def _common_root(paths: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from .bundle import Prediction, load_bundle
 from .dataset import Dataset
 from .errors import DatasetError
-from .images import SUFFIXES
+from .formats import SUFFIXES
 from .loading import load_dataset
 
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from .rowindex import IdArray
 from .store import Store
 
+# Methods of an array that read all rows and change none.
+_METHODS = frozenset({
+    "T", "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "copy",
+    "cumsum", "dot", "flatten", "itemsize", "max", "mean", "min", "nonzero", "ptp", "ravel",
+    "reshape", "round", "squeeze", "std", "sum", "tobytes", "tolist", "transpose", "var",
+})  # fmt: skip
 
-class StoredRows:
+
+class StoredRows(NDArrayOperatorsMixin):
     """Rows of a store as an array-like of shape (n, d), float32.
 
-    Slices, integers, masks and lists of rows read just these; `numpy.asarray` reads all.
+    Slices, integers, masks and lists of rows read just these; `numpy.asarray`, arithmetic,
+    NumPy's functions and an array's methods such as ``mean(axis=0)`` read all.
 
     Parameters
     ----------
@@ -34,6 +43,11 @@ class StoredRows:
     def shape(self) -> tuple[int, int]:
         """(n, d)."""
         return len(self._ids), self._store.width
+
+    @property
+    def size(self) -> int:
+        """Number of values, n * d."""
+        return self.shape[0] * self.shape[1]
 
     @property
     def nbytes(self) -> int:
@@ -62,6 +76,17 @@ class StoredRows:
             raise ValueError("embeddings lie on disk; reading them always makes a copy")
         values = self._store.read(self._ids)
         return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(out, StoredRows) for out in options.get("out", ())):
+            raise TypeError("Stored rows cannot be written to; write to numpy.asarray(X) instead.")
+        arrays = [np.asarray(x) if isinstance(x, StoredRows) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _METHODS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(np.asarray(self), name)
 
     def take(self, rows: Any) -> StoredRows:
         """Return the array-like of some rows, without reading them."""

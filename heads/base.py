@@ -17,6 +17,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
+from .unlabelled import labelled_rows
+
 Floats = NDArray[np.float32]
 
 _ROWS_A_PIECE = 1024
@@ -47,7 +49,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X : array-like (n, d)
             Embeddings; kept as float32. `featcache.Features.X` will do.
         y : array-like (n,)
-            Labels, of any type that sorts.
+            Labels, of any type that sorts. Rows with None or NaN are unlabelled; they are left
+            out, which is logged.
 
         Returns
         -------
@@ -61,6 +64,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If shapes differ, or values are not finite.
         """
+        X, y = labelled_rows(X, y)
         X, y = validate_data(self, X, y, dtype=np.float32, order="C")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)

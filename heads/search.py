@@ -18,6 +18,7 @@ from featcache.errors import InvalidRequest
 from .base import Head
 from .linear import LinearHead
 from .registry import make_head
+from .unlabelled import labelled_features
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def search(
     head : Head or str
         A head, or its name in the registry.
     features : featcache.Features
-        With labels. Copies of a photo always fall into the same fold.
+        With labels; unlabelled rows are left out, which is logged. Copies of a photo always
+        fall into the same fold.
     grid : mapping or list of mappings
         Parameter name -> values, as `sklearn.model_selection.ParameterGrid`.
     cv : int
@@ -86,6 +88,8 @@ def search(
     estimator = make_head(head) if isinstance(head, str) else head
     if features.y is None:
         raise InvalidRequest("A search needs labels, but these features have none (y is None).")
+    features = labelled_features(features)
+    assert features.y is not None
     points = list(ParameterGrid(grid))
     unknown = {name for point in points for name in point} - set(estimator.get_params())
     if unknown or not points:

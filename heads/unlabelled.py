@@ -1,0 +1,61 @@
+"""Rows without a label are never a class: training leaves them out, and says how many."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from featcache import Features
+
+log = logging.getLogger("featcache")
+
+
+def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
+    """Return the rows whose label is neither None nor NaN, and their labels.
+
+    Parameters
+    ----------
+    X : array-like (n, d)
+    y : array-like (n,)
+        As `featcache.Features.y` or ``labels``, or a pandas Series.
+
+    Returns
+    -------
+    (array-like, array-like)
+        `X` and `y` themselves if all rows are labelled, or their lengths differ. Codes that
+        were floats to make room for NaN are whole numbers again.
+
+    Examples
+    --------
+    >>> labelled_rows([[1.0], [2.0]], ["a", None])[1]
+    ['a']
+    """
+    values = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
+    if values.ndim != 1 or values.dtype.kind not in "fO" or len(values) != np.shape(X)[0]:
+        return X, y
+    known = np.array([value is not None and _equals_itself(value) for value in values], bool)
+    if known.all() or not known.any():
+        return X, y
+    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    kept = values[known].tolist()
+    if all(isinstance(value, float) and value.is_integer() for value in kept):
+        kept = [int(value) for value in kept]
+    return np.asarray(X)[known], kept
+
+
+def labelled_features(features: Features) -> Features:
+    """Return the features less those without a label, and log how many these are."""
+    known = features.is_labelled
+    if known.all():
+        return features
+    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    return features[known]
+
+
+def _equals_itself(value: Any) -> bool:
+    try:
+        return bool(value == value)
+    except (TypeError, ValueError):  # pandas.NA
+        return False
