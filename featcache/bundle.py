@@ -139,8 +139,8 @@ class Bundle:
         top : int
             How many guesses for each.
         backbone : keras.Model or path of a .keras file, optional
-            Needed if the bundle was made with a model of your own that was not loaded from a
-            file, or whose file lies elsewhere now.
+            Needed if the bundle was made with a model that is not in the table. The path that
+            the bundle itself names is never opened.
         **options
             Further arguments of `featcache.extract`, such as ``weights``, ``cache_dir`` or
             ``progress``.
@@ -164,7 +164,8 @@ class Bundle:
         arguments = {**self.arguments, **options}
         name = arguments.pop("backbone")
         own = self.spec.backbone.startswith("custom-")
-        if backbone is None and own and not (is_model_file(name) and os.path.exists(name)):
+        # A bundle from elsewhere must not choose which file of this machine Keras opens.
+        if backbone is None and (own or is_model_file(name)):
             raise BundleMismatch(
                 f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
                 "that model, or its .keras file, as backbone= (--backbone).",
