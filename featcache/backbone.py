@@ -221,4 +221,3 @@ def _hash_weights(model: Any) -> str:
         sum_.update(f"{value.dtype.str}{value.shape}".encode())
         sum_.update(value.tobytes())
     return sum_.hexdigest()
-

@@ -94,7 +94,9 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
     try:
         saved = saved_layers(path)
     except ValueError as error:
-        raise WeightsMismatch(f"The weights in {path} are not loaded: {error}.", file=path) from None
+        raise WeightsMismatch(
+            f"The weights in {path} are not loaded: {error}.", file=path
+        ) from None
     model = _construct(keras, request)
     body = model if recipe.packaged else _construct(keras, request, top=False)
     top = body is model or _count(saved) > len(body.weights)

@@ -61,9 +61,8 @@ def weights_file(constructor: str, *, top: bool = True) -> dict[str, Any]:
     with mock.patch.object(file_utils, "get_file", ask), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on the default size, which is the one that is meant
         try:
-            getattr(keras.applications, constructor)(
-                weights="imagenet", include_top=top, input_shape=None if top else _native(constructor)
-            )
+            size = {} if top else {"input_shape": _native(constructor)}
+            getattr(keras.applications, constructor)(weights="imagenet", include_top=top, **size)
         except _AskedForWeights as asked:
             (file, url), kwargs = asked.args
     return {"file": file, "url": url, "hash": kwargs.get("file_hash")}
@@ -87,16 +86,18 @@ def without_top(constructor: str, layer: str) -> dict[str, Any]:
     # Left open, NASNet would be another network.
     body = build(weights=None, include_top=False, input_shape=(*size, 3))
     names = {id(layer): name for name, layer in layer_names(whole).items()}
-    above, ours = [], {id(weight) for weight in whole.weights[: len(body.weights)]}
-    for member in whole.layers[len(body.layers) - 1 :]:  # the top is a chain at the end
-        if not {id(w) for w in keras.Model(whole.inputs, member.output).weights} <= ours:
-            above.append(names[id(member)])
+    ours = {id(weight) for weight in whole.weights[: len(body.weights)]}
+    above = [
+        names[id(member)]
+        for member in whole.layers[len(body.layers) - 1 :]  # the top is a chain at the end
+        if not {id(w) for w in keras.Model(whole.inputs, member.output).weights} <= ours
+    ]
     file = weights_file(constructor, top=False)
     return {
         "notop_file": file["file"],
         "notop_hash": file["hash"],
         "notop_layer": names[id(whole.layers[len(body.layers) - 1])] if layer in above else layer,
-        "top_layers": above,
+        "top_layers": tuple(above),
     }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-
 from conftest import photo
 from featcache import explain, extract
 from featcache.cachedir import cache_folder
@@ -288,7 +287,7 @@ def test_a_saved_model_that_cannot_serve_leaves_nothing_behind(
 
     for make in (several_inputs, one_channel, several_outputs):
         make(keras).save(tmp_path / "own.keras")
-        with pytest.raises(FeatcacheError, match="a backbone takes|name one with layer="):
+        with pytest.raises(FeatcacheError, match=r"a backbone takes|name one with layer="):
             extract(tmp_path / "own.keras", photos, preprocessing="none", image_size=16)
         assert not cache_folder().exists()
 

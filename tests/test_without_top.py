@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+import table_from_keras as keras_says
 from featcache import explain, extract
 from featcache.backbone import Backbone
 from featcache.errors import (
@@ -88,6 +89,12 @@ def test_files_with_and_without_the_top_share_a_store(recipe: Recipe, tmp_path: 
     assert found[0][0] == recipe.notop_layer
     keras.backend.clear_session()
     gc.collect()
+
+
+@pytest.mark.parametrize("recipe", ALL)
+def test_the_table_says_what_keras_says_of_files_without_the_top(recipe: Recipe) -> None:
+    said = keras_says.without_top(recipe.constructor, recipe.layer)
+    assert {name: getattr(recipe, name) for name in said} == said
 
 
 @pytest.fixture(scope="module")
