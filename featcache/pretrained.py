@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
     top = body is model or _count(saved) > len(body.weights)
     target = model if top else body
     try:
-        target.load_weights(path)
+        _load_quietly(target, path)
     except Exception as error:  # Keras and HDF5 raise many kinds
         raise WeightsMismatch(_mismatch(request, target, saved, top, error), file=path) from error
     random_top = [] if top else _copy_weights(body, model)
@@ -110,6 +111,14 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
     if recipe.second_scaling and (published or _scales_twice(saved)):
         _divide_by_deviation_again(model)
     return Network(model, random_top, path)
+
+
+def _load_quietly(model: Any, path: Path) -> None:
+    """Load weights; of a file that does not fit, Keras warns by the page before it raises."""
+    with warnings.catch_warnings(record=True) as noted:
+        model.load_weights(path)
+    for warning in noted:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _count(saved: Sequence[SavedLayer]) -> int:

@@ -292,6 +292,22 @@ def test_a_saved_model_that_cannot_serve_leaves_nothing_behind(
         assert not cache_folder().exists()
 
 
+def test_a_size_that_a_model_cannot_take_is_refused_and_leaves_nothing_behind(
+    photos: Path, classifier: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    classifier.save(tmp_path / "own.keras")
+    for model in (classifier, tmp_path / "own.keras"):
+        with pytest.raises(InvalidRequest, match="images of 16 x 16 pixels alone, not of 32 x 32"):
+            extract(model, photos, image_size=32)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(3, 9)(keras.layers.MaxPooling2D(4)(inputs))
+    with pytest.raises(InvalidRequest, match="cannot take images of 16 x 16 pixels"):
+        extract(keras.Model(inputs, x), photos, preprocessing="none", image_size=16)
+    assert not cache_folder().exists()
+
+
 def test_one_of_several_outputs_serves_by_its_layers_name(photos: Path) -> None:
     import keras
 

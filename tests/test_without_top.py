@@ -54,11 +54,10 @@ def without_top(recipe: Recipe, whole: Any, side: int) -> Any:
     constructor = getattr(keras.applications, recipe.constructor)
     body = constructor(weights=None, include_top=False, input_shape=(side, side, 3))
     by_name = {layer.name: layer for layer in whole.layers}
-    for layer, position in zip(body.layers, whole.layers, strict=False):
+    weighted = [[layer for layer in model.layers if layer.weights] for model in (body, whole)]
+    for layer, position in zip(*weighted, strict=False):
         # By name where it is the same in both; Keras numbers the others.
-        source = by_name.get(layer.name, position)
-        if layer.weights:
-            layer.set_weights(source.get_weights())
+        layer.set_weights(by_name.get(layer.name, position).get_weights())
     return body
 
 
@@ -200,6 +199,26 @@ def test_a_file_of_another_network_is_one_sentence(
     with pytest.raises(WeightsMismatch, match=r"layer 'conv1_conv' expects weights of shapes"):
         extract("resnet50", photos, weights=vgg16 / "body.weights.h5", image_size=32)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_weights_file_with_a_malformed_structure_is_refused(photos: Path, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "cycle.weights.h5", "w") as file:
+        layers = file.create_group("layers")
+        layers.create_group("conv2d/vars")["0"] = np.zeros((3, 3, 3, 7), np.float32)
+        layers["itself"] = layers
+    with h5py.File(tmp_path / "missing.h5", "w") as file:
+        file.attrs["layer_names"] = ["gone"]
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv1"]
+        file.create_group("conv1/kernel")
+        file["conv1"].attrs["weight_names"] = ["kernel"]
+    for name, message in {
+        "cycle.weights.h5": r"the file has shape \(3, 3, 3, 7\)",
+        "missing.h5": "is not a weights file of Keras",
+        "group.h5": "is not a weights file of Keras",
+    }.items():
+        with pytest.raises(WeightsMismatch, match=message):
+            extract("mobilenet", photos, weights=tmp_path / name, image_size=32)
 
 
 def _offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
