@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -132,7 +133,7 @@ def _copy_weights(body: Any, model: Any) -> list[Any]:
     """
     count = len(body.weights)
     for ours, theirs in zip(model.weights, body.weights, strict=False):
-        if ours.name != theirs.name or tuple(ours.shape) != tuple(theirs.shape):
+        if _kind(ours) != _kind(theirs):
             raise WeightsMismatch(
                 f"This Keras builds {model.name} with {ours.path} {tuple(ours.shape)} where the "
                 f"network without the top has {theirs.path} {tuple(theirs.shape)}, so weights "
@@ -143,6 +144,11 @@ def _copy_weights(body: Any, model: Any) -> list[Any]:
         if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
             layer.finalize_state()
     return list(model.weights[count:])
+
+
+def _kind(weight: Any) -> tuple[str, tuple[int, ...]]:
+    """Return name and shape of a weight, less the number that Keras gives to unnamed ones."""
+    return re.sub(r"_\d+$", "", weight.name), tuple(weight.shape)
 
 
 def _mismatch(
