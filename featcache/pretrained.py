@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import pocket
-from .architecture import all_layers, automatic_base
+from .architecture import all_layers, automatic_base, layer_names
 from .errors import InvalidRequest, WeightsMismatch
 from .hdf5 import SavedLayer, foreign_reason, saved_layers
 from .specs import Recipe
@@ -100,14 +100,13 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
             f"The weights in {path} are not loaded: {error}.", file=path
         ) from None
     model = _construct(keras, request)
-    body = model if recipe.packaged else _construct(keras, request, top=False)
-    top = body is model or _count(saved) > len(body.weights)
-    target = model if top else body
+    top = recipe.packaged or _count(saved) > len(model.weights) - _count_top(model, recipe)
+    target = model if top else _construct(keras, request, top=False)
     try:
         _load_quietly(target, path)
     except Exception as error:  # Keras and HDF5 raise many kinds
         raise WeightsMismatch(_mismatch(request, target, saved, top, error), file=path) from error
-    random_top = [] if top else _copy_weights(body, model)
+    random_top = [] if top else _copy_weights(target, model)
     published = request.weights.kind == "imagenet"
     if recipe.second_scaling and (published or _scales_twice(saved)):
         _divide_by_deviation_again(model)
@@ -117,6 +116,7 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
 def _load_quietly(model: Any, path: Path) -> None:
     """Load weights; of a file that does not fit, Keras warns by the page before it raises."""
     with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
         model.load_weights(path)
     for warning in noted:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -124,6 +124,11 @@ def _load_quietly(model: Any, path: Path) -> None:
 
 def _count(saved: Sequence[SavedLayer]) -> int:
     return sum(len(layer.shapes) for layer in saved)
+
+
+def _count_top(model: Any, recipe: Recipe) -> int:
+    names = layer_names(model)
+    return sum(len(names[name].weights) for name in recipe.top_layers if name in names)
 
 
 def _copy_weights(body: Any, model: Any) -> list[Any]:

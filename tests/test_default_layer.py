@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 
 from conftest import photo
 from featcache import explain, extract
+from featcache.bundle import make_bundle
 from featcache.cachedir import cache_folder
 from featcache.errors import FeatcacheError, InvalidRequest, UnknownLayer
 from featcache.graph import default_layer
 from featcache.images import decode, resize
 from featcache.sampling import verify_sample
+from heads import make_head
 
 
 def body(keras: Any, channels: int = 3) -> tuple[Any, Any]:
@@ -327,3 +330,15 @@ def test_a_subclassed_model_serves_as_the_message_says(tmp_path: Path) -> None:
     functional = keras.Model(inputs, model(inputs))
     features = extract(functional, tmp_path / "p", preprocessing="none")
     assert np.allclose(np.asarray(features.X), expected(model, tmp_path / "p"), atol=1e-3)
+
+
+def test_a_bundle_that_left_the_layer_to_an_earlier_default_predicts_on_that_layer(
+    photos: Path, classifier: Any
+) -> None:
+    features = extract(classifier, photos, layer="output")
+    head = make_head("logistic").fit(features.X, features.labels)
+    bundle = make_bundle(features, head.to_classifier())
+    older = replace(bundle, arguments={**bundle.arguments, "layer": None})
+    found = older.predict(photos / "cat", backbone=classifier)
+    expected_guesses = [p.guesses for p in bundle.predict(photos / "cat", backbone=classifier)]
+    assert [p.guesses for p in found] == expected_guesses
