@@ -161,7 +161,8 @@ class Bundle:
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         dataset = replace(load_dataset(photos), labels=None, split=None)
-        arguments = {**self.arguments, **options}
+        # Of an own model, older bundles left the layer to a default that was its output.
+        arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")
         own = self.spec.backbone.startswith("custom-")
         # A bundle from elsewhere must not choose which file of this machine Keras opens.

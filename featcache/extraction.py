@@ -36,7 +36,7 @@ def extract(
     backbone: Any,
     data: Any = None,
     *,
-    layer: str | None = None,
+    layer: str | int | None = None,
     pooling: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: str = "stretch",
@@ -59,15 +59,18 @@ def extract(
     ----------
     backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), or a built model that takes
-        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`. Your own
-        model's output is used unless `layer` names another.
+        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
         the name of one that ``featcache fetch`` brought.
         Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
-    layer : str, optional
-        The layer whose output is kept. Default: the penultimate one.
+    layer : str or int, optional
+        The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
+        last but one), or ``"output"`` for the model's output. Default: the layer that feeds
+        the classification layer, or the output of your own model if it ends in none; see
+        `featcache.graph.default_layer`. With weights that lack the classification top, VGG
+        and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat"}, optional
         For layers with a spatial extent. Default: ``"avg"``.
     image_size : int or (int, int), optional
@@ -77,7 +80,8 @@ def extract(
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
         ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
         dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
-        a `RandomWeightsWarning`.
+        a `RandomWeightsWarning`. Files without the classification top serve as well, as long
+        as the layer does not depend on it.
     preprocessing : str or callable, optional
         Default: the backbone's own. Needed for your own model unless it rescales inside;
         see `featcache.preprocessing.apply`.
@@ -267,7 +271,7 @@ def _join(job: Preparation, done: Computation | None, seconds: float) -> Feature
         parts=None if kept_set.split is None else list(kept_set.split),
         attributes={name: list(values) for name, values in kept_set.attributes.items()},
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
-        arguments=request.arguments(),
+        arguments=job.resolved.arguments(),
     )
 
 

@@ -114,6 +114,9 @@ def prepare(
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cachedir.cache_folder(cache_dir)
     dataset = source.load(cache, progress)
+    # First: a model that cannot serve is refused before all images are read.
+    request = replace(request, crop=dataset.crop)
+    resolved = resolve(request, cachedir.weights_folder(cache))
     if dataset.ids is not None:
         contents = [Identified(image_id) for image_id in dataset.ids]
     else:
@@ -125,8 +128,6 @@ def prepare(
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
-    request = replace(request, crop=dataset.crop)
-    resolved = resolve(request, cachedir.weights_folder(cache))
     return planned(dataset, contents, resolved, cache, retry_failed)
 
 

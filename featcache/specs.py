@@ -49,6 +49,13 @@ class Recipe:
     file, url, hash : str, str, str or None
         ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
         For weights that come with the package the address is empty.
+    notop_file, notop_hash : str or None
+        ImageNet weights without the top, under the same rules.
+    notop_layer : str
+        The default layer with these: `layer`, or the last one before the top if `layer`
+        depends on the top's weights.
+    top_layers : tuple of str
+        The layers that depend on the top's weights.
     """
 
     name: str
@@ -63,6 +70,19 @@ class Recipe:
     file: str
     url: str
     hash: str | None
+    notop_file: str | None
+    notop_hash: str | None
+    notop_layer: str
+    top_layers: tuple[str, ...]
+
+    def needs_top(self, layer: str | int | None) -> bool:
+        """Return whether a layer depends on the top's weights; an index is taken to."""
+        layer = self.layer if layer is None else layer
+        return isinstance(layer, int) or layer == "output" or layer in self.top_layers
+
+    def published(self, *, top: bool) -> tuple[str | None, str | None]:
+        """Return file name and hash of the ImageNet weights with or without the top."""
+        return (self.file, self.hash) if top else (self.notop_file, self.notop_hash)
 
     @property
     def packaged(self) -> bool:
@@ -78,7 +98,8 @@ def _plain(name: str) -> str:
 def recipes() -> Mapping[str, Recipe]:
     """Return the table of backbones, by name."""
     text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
-    return {row["name"]: Recipe(**row) for row in json.loads(text)}
+    rows = [{**row, "top_layers": tuple(row["top_layers"])} for row in json.loads(text)]
+    return {row["name"]: Recipe(**row) for row in rows}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -7,8 +7,9 @@ storage, no virtual data sets, known types and filters, shapes that agree and fi
 from .checked import FORMAT_VERSION
 from .packfile import PackReader, write_pack
 from .shardfile import ShardReader, encode_shard
-from .weightsfile import foreign_reason
+from .weightsfile import SavedLayer, foreign_reason, saved_layers
 
 __all__ = [
-    "FORMAT_VERSION", "PackReader", "ShardReader", "encode_shard", "foreign_reason", "write_pack",
+    "FORMAT_VERSION", "PackReader", "SavedLayer", "ShardReader", "encode_shard", "foreign_reason",
+    "saved_layers", "write_pack",
 ]  # fmt: skip
