@@ -24,6 +24,7 @@ STEPS: dict[str, dict[str, int]] = {
     "relu": {},
     "trees": {"root": 1, "column": 1, "threshold": 1, "left": 1, "right": 1, "value": 1},
 }
+_LARGEST = 1e300
 _ROWS_AT_ONCE = 1024
 
 
@@ -119,16 +120,24 @@ class Classifier:
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k) float64; rows sum to 1."""
-        scores = self.scores(X) / self.temperature
-        scores -= scores.max(axis=1, keepdims=True)
-        powers = np.exp(scores)
+        scores = self.scores(X)
+        with np.errstate(over="ignore"):  # far below the best class a probability is 0
+            powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         values: NDArray[Any] = rows
-        for step in self.steps:
-            values = _apply(step, values, len(self.classes))
-        return np.asarray(values, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in self.steps:
+                values = _apply(step, values, len(self.classes))
+        if not np.isfinite(values).all():
+            raise InvalidRequest(
+                "The classifier gives scores that are not finite, so it or the embeddings are not "
+                "what was trained. Get the bundle again from where it was made.",
+                received=int((~np.isfinite(values)).any(axis=1).sum()),
+            )
+        # Half of the range, so that the difference of two scores is finite as well.
+        return np.clip(np.asarray(values, np.float64), -_LARGEST, _LARGEST)
 
 
 def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[Any]:
