@@ -112,6 +112,10 @@ class StoreWriteError(StoreError, OSError):
     """The system refused a write; nothing committed before is touched."""
 
 
+class LeaseLost(StoreError):
+    """Another process took a store over while this one did not run."""
+
+
 class MissingRows(StoreError, KeyError):
     """A store was asked for rows that it does not hold; carries `ids`."""
 

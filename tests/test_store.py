@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from featcache import maintenance
 from featcache.errors import (
     InvalidRequest,
+    LeaseLost,
     MissingRows,
     StoreCorrupt,
     StoreError,
@@ -632,7 +633,7 @@ def test_compaction_leaves_a_damaged_shard_for_verify_to_see(store: Store) -> No
 
 def test_a_lease_is_exclusive_and_a_dead_owners_is_taken_over(tmp_path: Path) -> None:
     with lease(tmp_path) as first, lease(tmp_path) as second:
-        assert (first, second) == (True, False)
+        assert (bool(first), bool(second)) == (True, False)
     pid = os.fork()
     if not pid:
         with lease(tmp_path):
@@ -739,8 +740,12 @@ def test_leases_of_others_are_left_alone_and_old_ones_taken_over(
 
 def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path) -> None:
     with lease(tmp_path) as held:
-        assert held
+        assert held.still_held()
+        (tmp_path / ".lease").unlink()
         (tmp_path / ".lease").write_text("another's")
+        assert not held.still_held()
+        with pytest.raises(LeaseLost):
+            held.check()
     assert (tmp_path / ".lease").read_text() == "another's"
 
 

@@ -27,7 +27,7 @@ from featcache.errors import (
     StoreMismatch,
     StoreWriteError,
 )
-from featcache.lease import lease
+from featcache.lease import in_use, lease
 from featcache.packing import pack, unpack
 from featcache.sampling import verify_sample
 from featcache.store import Store
@@ -80,9 +80,13 @@ def test_the_longest_unused_go_until_the_rest_fits(three: list[Path]) -> None:
 def test_a_store_in_use_stays(three: list[Path], photos: Path) -> None:
     with lease(three[0]):
         assert collect(cache_folder(), unused_days=20) == []
-    (three[0] / "just-written").write_bytes(b"")
-    assert collect(cache_folder(), unused_days=20) == []
+    with in_use(three[0]):
+        for dry_run in (True, False):
+            found = collect(cache_folder(), unused_days=20, dry_run=dry_run)
+            assert found == []
+            assert [(kept.name, kept.failed) for kept in found.kept] == [(three[0].name, False)]
     assert three[0].is_dir()
+    assert [r.name for r in collect(cache_folder(), unused_days=20)] == [three[0].name]
 
 
 def test_only_named_stores_are_looked_at(three: list[Path]) -> None:
@@ -133,7 +137,7 @@ def test_the_gc_command(
     assert f"would go: {three[0].name}, 12 rows" in out
     assert "2 removals" in out
     assert main(["gc", three[2].name, "--only", str(photos / "cat"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["rows"] == 6
+    assert json.loads(capsys.readouterr().out)["removed"][0]["rows"] == 6
     assert len(Store(three[2])) == 6
     assert main(["gc", "--keep", "1G"]) == 0
     assert main(["gc", "--keep", "much"]) == 2
