@@ -161,23 +161,26 @@ def compact(
     int
         Number of shards that were merged.
     """
-    if len(_small_shards(store, small)) < many:
-        return 0
-    with system_errors(store.folder), lease(store.folder) as held:
-        if not held:
+    with system_errors(store.folder):
+        if len(_small_shards(store, small)) < many:
             return 0
-        store.refresh()  # another process may have merged some before we had the lease
-        names = _small_shards(store, small)
-        per_group = max(2, merged // (4 * store.width + 64))
-        replaced: list[str] = []
-        for group in _groups(store, names, per_group):
-            replaced += _merge(store, group)
-        # First the manifest, then the removal: a kill in between leaves rows twice, which
-        # does no harm, and never a manifest that misses a shard.
-        store.write_manifest_under_lease(without=replaced)
-        remove_shards(store.folder, replaced)
-        move_orphans(store.folder)
-        store.refresh()
+        with lease(store.folder) as held:
+            return _compact_under_lease(store, small, merged) if held else 0
+
+
+def _compact_under_lease(store: Store, small: int, merged: int) -> int:
+    store.refresh()  # another process may have merged some before we had the lease
+    names = _small_shards(store, small)
+    per_group = max(2, merged // (4 * store.width + 64))
+    replaced: list[str] = []
+    for group in _groups(store, names, per_group):
+        replaced += _merge(store, group)
+    # First the manifest, then the removal: a kill in between leaves rows twice, which
+    # does no harm, and never a manifest that misses a shard.
+    store.write_manifest_under_lease(without=replaced)
+    remove_shards(store.folder, replaced)
+    move_orphans(store.folder)
+    store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
 

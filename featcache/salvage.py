@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .rowindex import unpack_ids
 from .rowsums import row_sums
-from .shardhead import Layout, read_head
+from .shardhead import Layout, read_head_or_raise
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,13 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
         Those of the store's spec; rows of another one are not sound.
     width : int
         That of the store.
+
+    Raises
+    ------
+    OSError
+        If the system cannot open or read a file for another reason than a failing disk.
     """
-    known = read_head(shard)
+    known = read_head_or_raise(shard)
     if known is None or known[0].components != components or known[0].width != width:
         return None
     head, sums, _ = known
@@ -91,9 +96,12 @@ def _as_they_lie(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]
 def _filled(file: FileIO, offset: int, rows: NDArray[np.float32]) -> bool:
     """Read what is there; False if the disk cannot read all of it."""
     view = rows.data.cast("B")
-    with contextlib.suppress(OSError):
+    try:
         file.seek(offset)
         while view and (count := file.readinto(view)):
             view = view[count:]
-        return True
-    return False
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False
+    return True

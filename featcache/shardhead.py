@@ -9,6 +9,7 @@ can be made again from a sound shard at any time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -119,9 +120,28 @@ def read_head(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
         None if there is no such file, or it is not what was written for this shard.
     """
     try:
-        return _parsed(shard, beside(shard).read_bytes())
+        return read_head_or_raise(shard)
     except OSError:
         return None
+
+
+def read_head_or_raise(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
+    """Do what `read_head` does, but raise OSError if the system cannot read a file that is there.
+
+    For repair: a sidecar that cannot be opened just now is not one that says nothing. Where
+    the disk itself fails, at two attempts, there is nothing to wait for.
+    """
+    for last in (False, True):
+        try:
+            return _parsed(shard, beside(shard).read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            if last:
+                return None
+    return None
 
 
 def head_is_malformed(shard: Path) -> bool:
@@ -130,8 +150,6 @@ def head_is_malformed(shard: Path) -> bool:
         return _parsed(shard, beside(shard).read_bytes()) is None
     except FileNotFoundError:  # asked once: others may write or remove it at any moment
         return False
-    except OSError:
-        return True
 
 
 def _parsed(shard: Path, data: bytes) -> tuple[ShardHead, NDArray[np.uint8], int] | None:

@@ -121,23 +121,33 @@ def _described(folder: Path, heads: Mapping[str, ShardHead]) -> Manifest | None:
 
 def _look_at(shard: Path, spec: BackboneSpec | None) -> Look:
     """Look at a shard, its bytes first and only then at what is in them, and at its sidecar."""
-    try:
-        found = check_bytes(shard) or _misfit(shard, spec)
-    except FileNotFoundError:
-        if not shard.is_symlink():
-            raise
-        found = Damage(shard.name, rows_of(shard.name) or 0, "it is a link to nothing")
-    reason = None
-    if head_is_malformed(shard):
-        reason = "it is not what was written; no row is lost"
-    elif isinstance(found, ShardHead):
-        rows = RowFiles(shard.parent).read_all(shard.name, found.layout, len(found.views))
-        if head_differs(shard, shard.stat().st_size, found, rows):
-            reason = "it is intact, but does not describe its shard; no row is lost"
+    found = _inspected(shard, spec)
+    if isinstance(found, Damage):
+        found = _inspected(shard, spec)  # a disk may fail once; what is set aside must be damaged
+    reason = _sidecar_fault(shard, found) and _sidecar_fault(shard, found)
     sidecar = None if reason is None else Damage(beside(shard).name, 0, reason)
     if isinstance(found, Damage):
         return Look(None, found, sidecar)
     return Look(found, None, sidecar)
+
+
+def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
+    try:
+        return check_bytes(shard) or _misfit(shard, spec)
+    except FileNotFoundError:
+        if not shard.is_symlink():
+            raise
+        return Damage(shard.name, rows_of(shard.name) or 0, "it is a link to nothing")
+
+
+def _sidecar_fault(shard: Path, found: Damage | ShardHead) -> str | None:
+    if head_is_malformed(shard):
+        return "it is not what was written; no row is lost"
+    if isinstance(found, ShardHead):
+        rows = RowFiles(shard.parent).read_all(shard.name, found.layout, len(found.views))
+        if head_differs(shard, shard.stat().st_size, found, rows):
+            return "it is intact, but does not describe its shard; no row is lost"
+    return None
 
 
 def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
