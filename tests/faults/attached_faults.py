@@ -3,7 +3,7 @@
 Each child is traced from the moment at which its work begins, so that every injection falls into
 the work and none into the start of Python. A process of its own without TensorFlow, since a fork
 of one with it may hang. Run by test_attached_faults.py:
-``python attached_faults.py SCENARIO {KILL,ENOSPC,EIO} {once,lasting} MOST FOLDER``.
+``python attached_faults.py SCENARIO[,SCENARIO] {KILL,ENOSPC,EIO} {once,lasting} MOST FOLDER``.
 """
 
 from __future__ import annotations
@@ -118,13 +118,9 @@ def flip(path: Path, place: int) -> None:
 
 def savable(cache: Path) -> list[int]:
     """The rows that an undisturbed repair of the same damage saves, counted independently."""
-    left = []
-    for shard in home(cache).glob("*.h5"):
-        data = shard.read_bytes()
-        for number in range(ROWS):
-            if rows_of(number).tobytes() in data:
-                left.append(number)
-    return sorted(left)
+    contents = [shard.read_bytes() for shard in home(cache).glob("*.h5")]
+    rows = {number: rows_of(number).tobytes() for number in range(ROWS)}
+    return [number for number, row in rows.items() if any(row in data for data in contents)]
 
 
 def check_repair(cache: Path, done: bool) -> None:
@@ -325,17 +321,20 @@ def inject(
     return found
 
 
-def main(name: str, fault: str, lasting: str, most: str, folder: str) -> None:
+def main(names: str, fault: str, lasting: str, most: str, folder: str) -> None:
     logging.disable(logging.CRITICAL)
     maintenance._LEASE_WAIT = 0.2
-    scenario, place = SCENARIOS[name], Path(folder)
-    template, warm = place / "template", place / "warm"
-    scenario.prepare(template)
-    # Once without faults, so that whatever is imported late is there before a child is forked.
-    shutil.copytree(template, warm, symlinks=True)
-    scenario.work(warm)
-    scenario.check(warm, True)
-    print(json.dumps(inject(scenario, template, place, fault, lasting == "lasting", int(most))))
+    found = {}
+    for name in names.split(","):
+        scenario, place = SCENARIOS[name], Path(folder) / name
+        template, warm = place / "template", place / "warm"
+        scenario.prepare(template)
+        # Once without faults: what is imported late is there before a child is forked.
+        shutil.copytree(template, warm, symlinks=True)
+        scenario.work(warm)
+        scenario.check(warm, True)
+        found[name] = inject(scenario, template, place, fault, lasting == "lasting", int(most))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
