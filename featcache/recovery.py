@@ -86,9 +86,10 @@ def write_first_manifest(
     StoreWriteError
         If the system refuses.
     """
-    shards = find_shards(folder)
-    # In this order: whoever commits a shard has written a manifest before.
-    if (folder / MANIFEST_NAME).exists():
+    manifest = folder / MANIFEST_NAME
+    # Listed before the second look: whoever commits a shard has written a manifest before.
+    shards = [] if manifest.exists() else find_shards(folder)
+    if manifest.exists():
         return
     same = {n: h for n, h in read_heads(shards).items() if h.components == spec.components()}
     found = choose_spec(folder, same.values())

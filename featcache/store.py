@@ -81,8 +81,9 @@ class Store:
         StoreWriteError
             If it cannot be made.
         """
-        if not (folder / MANIFEST_NAME).exists():
+        with system_errors(folder):
             make_folder(folder)
+            remove_stale(folder)
             recovery.write_first_manifest(folder, spec, width, about or {})
         store = cls(folder)
         if store.spec != spec or store.width != width:
@@ -94,7 +95,6 @@ class Store:
                 stored=store.spec,
                 requested=spec,
             )
-        remove_stale(folder)
         return store
 
     # Looking
