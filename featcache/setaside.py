@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .atomic import sync_folder
 from .shardhead import ENDING, beside
+from .shards import rows_of
 
 
 def set_aside(path: Path) -> None:
@@ -31,7 +32,7 @@ def move_orphans(folder: Path) -> None:
     """
     for path in folder.glob(f"*.h5{ENDING}"):
         shard = path.with_name(path.name.removesuffix(ENDING))
-        if shard.exists():
+        if rows_of(shard.name) is None or shard.exists():
             continue
         with contextlib.suppress(OSError):
             if any(folder.glob(f"damaged-{shard.name}*.bad")):

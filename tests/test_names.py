@@ -87,3 +87,13 @@ def test_lists_of_data_sets_name_no_file_outside(tmp_path: Path, name: str) -> N
     (tmp_path / "list.txt").write_text(f"{name}_1 1 1 1\n")
     with pytest.raises(DatasetError):
         _listed(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("name", ["../x", "a\0b", "n" * 300, "\U00020000" * 90, "\udc80" * 300])
+def test_results_are_written_under_a_name_of_any_contender(tmp_path: Path, name: str) -> None:
+    from bench.results import _file_name
+
+    file = tmp_path / f"per_class_{_file_name(name)}.csv"
+    file.write_text("x")
+    assert list(tmp_path.iterdir()) == [file]
+    assert _file_name(name + "2") != _file_name(name + "3")

@@ -123,7 +123,9 @@ def test_a_kill_between_the_two_renames_leaves_the_sidecar_for_the_next(
     monkeypatch.undo()
     assert beside(shard).exists()
     has(store.folder, 9)
+    (store.folder / "mine.h5.head").write_bytes(b"somebody's")
     move_orphans(store.folder)
+    assert (store.folder / "mine.h5.head").exists()
     assert not beside(shard).exists()
     assert (store.folder / f"damaged-{beside(shard).name}.bad").exists()
 
