@@ -84,6 +84,7 @@ def repair(folder: str | Path) -> list[Damage]:
     with system_errors(folder):
         found = survey(folder)
         if not found.damages:
+            move_orphans(folder)  # of a repair that was interrupted between two renames
             return []
         if found.newer is not None:
             raise found.newer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -69,7 +70,8 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
     Raises
     ------
     OSError
-        If the system cannot open or read a file for another reason than a failing disk.
+        If the system cannot read the sidecar or any row of the shard: when the disk answers
+        again, all rows may be there. Single places that cannot be read cost their rows alone.
     """
     known = read_head_or_raise(shard)
     if known is None or known[0].components != components or known[0].width != width:
@@ -83,13 +85,18 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
 def _as_they_lie(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:
     """Read rows by their places; what lies beyond the end or cannot be read is zero."""
     rows = np.zeros((count, layout.width), "<f4")
+    answered = False
     with open(shard, "rb", buffering=0) as file:
         for number, offset in enumerate(layout.offsets.tolist()):
             start = number * layout.rows_per_chunk
             part = rows[start : start + layout.rows_per_chunk]
-            if not _filled(file, offset, part):
-                for i in range(len(part)):  # a bad sector costs the rows in it alone
-                    _filled(file, offset + i * part.strides[0], part[i])
+            if _filled(file, offset, part):
+                answered = True
+                continue
+            for i in range(len(part)):  # a bad sector costs the rows in it alone
+                answered |= _filled(file, offset + i * part.strides[0], part[i])
+    if not answered:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(shard))
     return rows
 
 

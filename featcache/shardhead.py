@@ -9,7 +9,6 @@ can be made again from a sound shard at any time.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -128,20 +127,13 @@ def read_head(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
 def read_head_or_raise(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
     """Do what `read_head` does, but raise OSError if the system cannot read a file that is there.
 
-    For repair: a sidecar that cannot be opened just now is not one that says nothing. Where
-    the disk itself fails, at two attempts, there is nothing to wait for.
+    For repair: a sidecar that cannot be read just now is not one that says nothing.
     """
-    for last in (False, True):
-        try:
-            return _parsed(shard, beside(shard).read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            if last:
-                return None
-    return None
+    try:
+        data = beside(shard).read_bytes()
+    except FileNotFoundError:
+        return None
+    return _parsed(shard, data)
 
 
 def head_is_malformed(shard: Path) -> bool:

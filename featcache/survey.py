@@ -219,7 +219,9 @@ def _with_lost_rows(
 ) -> Damage:
     if manifest is None or rows_of(shard.name) is None:
         return damage
-    saved = salvage(shard, manifest.spec.components(), manifest.width)
+    saved = None
+    with contextlib.suppress(OSError):  # verify tells of the other files as well
+        saved = salvage(shard, manifest.spec.components(), manifest.width)
     if saved is None:
         return damage
     lost = saved.lost_without(stored)

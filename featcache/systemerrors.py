@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,14 @@ def system_errors(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"The store {folder} could not be read or changed: {error.strerror or error}"
             + (f" ({error.filename})" if error.filename else "")
-            + ". Nothing that was committed is lost. What to do: see the reason, then run the "
-            "same command again.",
+            + f". Nothing that was committed is lost. What to do: {_advice(error)}run the same "
+            "command again.",
             path=folder,
             system_errno=error.errno,
         ) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EIO:
+        return "check the disk; move a file that stays unreadable out of the folder; then "
+    return "see the reason, then "

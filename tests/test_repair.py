@@ -258,6 +258,24 @@ def test_a_shard_that_the_disk_cannot_read_is_damage(
     has(store.folder, 10)
 
 
+def test_a_disk_that_does_not_answer_has_nothing_set_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk of the network, say, that comes back."""
+    from featcache import salvage
+
+    spoil(shards(store)[0], 2)
+    before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
+    monkeypatch.setattr(salvage, "_filled", lambda *_: False)
+    assert [damage.rows for damage in verify(store.folder)] == [5]
+    with pytest.raises(StoreError, match="check the disk"):
+        repair(store.folder)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == before
+    repair(store.folder)
+    has(store.folder, 9)
+
+
 def test_a_folder_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     for call in (verify, repair):
         with pytest.raises(StoreError, match="There is no folder"):
