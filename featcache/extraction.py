@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from . import cachedir, maintenance
+from .atomic import make_folder
 from .collection import mark_used
 from .computing import Computation, Work
 from .console import show_log_in_notebook
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
+from .lease import in_use
+from .manifest import NAME as MANIFEST_NAME
 from .pipeline import default_workers
 from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
@@ -156,14 +161,38 @@ def extract(
     job = prepare(request, images, cache_dir, workers, retry_failed, progress)
     log.info("%s: %s", request.name, explanation_of(job))
     done: Computation | None = None
-    if job.plan.compute:
-        job, runs = _engine(job, engine, batch_size, retry_failed)
-        done = _compute(job, runs, workers, progress)
-    features = _join(job, done, time.perf_counter() - started)
-    mark_used(job.folder)
+    with ExitStack() as marks:
+        job = _mark(job, marks, retry_failed)
+        if job.plan.compute:
+            marked = job.folder
+            job, runs = _engine(job, engine, batch_size, retry_failed)
+            if job.folder != marked:
+                job = _mark(job, marks, retry_failed)
+            done = _compute(job, runs, workers, progress)
+        features = _join(job, done, time.perf_counter() - started)
+        mark_used(job.folder)
     level = logging.WARNING if features.quarantined else logging.INFO
     log.log(level, "%s: %s", request.name, features.summary)
     return features
+
+
+def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
+    """Mark the store as used, so that nobody removes it; plan again if it was just removed."""
+    if job.plan.compute:
+        make_folder(job.folder)
+        marks.callback(_remove_empty, job.folder)
+    marks.enter_context(in_use(job.folder))
+    if job.store is None or (job.folder / MANIFEST_NAME).exists():
+        return job
+    return planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
+    with contextlib.suppress(OSError):
+        if set(os.listdir(folder)) <= {MANIFEST_NAME}:
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _check_counts(batch_size: int | None, workers: int | None) -> None:

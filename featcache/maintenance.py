@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import StoreError
+from .errors import LeaseLost, StoreError
 from .lease import NAME as LEASE_NAME
-from .lease import lease
+from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest
 from .salvage import row_keys, salvage
@@ -97,11 +97,11 @@ def repair(folder: str | Path) -> list[Damage]:
                     path=folder,
                 )
             found = survey(folder, found.looks)  # another repair may have been quicker
-            _repair(folder, found)
+            _repair(folder, found, held)
     return found.damages
 
 
-def _repair(folder: Path, found: Survey) -> None:
+def _repair(folder: Path, found: Survey, held: Lease) -> None:
     """Commit what can be saved, list it in the manifest, and only then set anything aside."""
     damaged = {damage.name for damage in found.damages}
     if found.manifest is not None and damaged:
@@ -109,6 +109,7 @@ def _repair(folder: Path, found: Survey) -> None:
     elif MANIFEST_NAME in damaged:
         # Without a shard that tells its spec there is nothing to describe: a fresh start.
         (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    held.check()
     for name in sorted(damaged - {MANIFEST_NAME}):
         set_aside(folder / name)
     if damaged:
@@ -166,10 +167,17 @@ def compact(
         if len(_small_shards(store, small)) < many:
             return 0
         with lease(store.folder) as held:
-            return _compact_under_lease(store, small, merged) if held else 0
+            if not held:
+                return 0
+            try:
+                return _compact_under_lease(store, small, merged, held)
+            except LeaseLost as error:
+                log.warning("%s", error)  # rows may be there twice now, which does no harm
+                store.refresh()
+                return 0
 
 
-def _compact_under_lease(store: Store, small: int, merged: int) -> int:
+def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> int:
     store.refresh()  # another process may have merged some before we had the lease
     names = _small_shards(store, small)
     per_group = max(2, merged // (4 * store.width + 64))
@@ -178,7 +186,9 @@ def _compact_under_lease(store: Store, small: int, merged: int) -> int:
         replaced += _merge(store, group)
     # First the manifest, then the removal: a kill in between leaves rows twice, which
     # does no harm, and never a manifest that misses a shard.
+    held.check()
     store.write_manifest_under_lease(without=replaced)
+    held.check()
     remove_shards(store.folder, replaced)
     move_orphans(store.folder)
     store.refresh()
