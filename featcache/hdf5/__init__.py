@@ -5,10 +5,10 @@ storage, no virtual data sets, known types and filters, shapes that agree and fi
 """
 
 from .checked import FORMAT_VERSION
-from .packfile import PackReader, write_pack
+from .packfile import Column, PackLayout
 from .shardfile import ShardReader, encode_shard
 from .weightsfile import foreign_reason
 
 __all__ = [
-    "FORMAT_VERSION", "PackReader", "ShardReader", "encode_shard", "foreign_reason", "write_pack",
+    "FORMAT_VERSION", "Column", "PackLayout", "ShardReader", "encode_shard", "foreign_reason",
 ]  # fmt: skip
