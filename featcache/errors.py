@@ -112,6 +112,10 @@ class StoreWriteError(StoreError, OSError):
     """The system refused a write; nothing committed before is touched."""
 
 
+class InspectionError(FeatcacheError, OSError):
+    """The process that inspects HDF5 files cannot be started or reached; no file is at fault."""
+
+
 class MissingRows(StoreError, KeyError):
     """A store was asked for rows that it does not hold; carries `ids`."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import quarantine
 from .errors import InvalidRequest, StoreCorrupt, StoreFormatError, StoreMismatch
-from .hdf5 import ShardReader
+from .hdf5 import inspect_shard
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, read_manifest
@@ -81,8 +81,8 @@ def _damages_of(shard: Path, spec: BackboneSpec | None) -> list[Damage]:
 def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | None:
     """Tell of a shard that is whole, but that this store would pass over: a planted one."""
     try:
-        with ShardReader(shard) as reader:
-            check_head(reader.head, shard.name, spec or _own_spec(reader.head), reader.head.width)
+        head = inspect_shard(shard)
+        check_head(head, shard.name, spec or _own_spec(head), head.width)
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
         reason = str(error.evidence.get("reason", error))
         return Damage(shard.name, rows_of(shard.name) or 0, reason)
@@ -139,9 +139,9 @@ def repair(folder: str | Path) -> list[Damage]:
 def _rebuild_manifest(folder: Path, damaged: Collection[str]) -> None:
     for path in sorted(folder.glob("*.h5")):
         if path.name not in damaged:
-            with ShardReader(path) as reader:
-                spec = BackboneSpec.from_components(reader.head.components)
-                Manifest(spec, reader.head.width).write(folder)
+            head = inspect_shard(path)
+            spec = BackboneSpec.from_components(head.components)
+            Manifest(spec, head.width).write(folder)
             return
     # Without a sound shard there is nothing to describe: an empty folder is a fresh start.
     with contextlib.suppress(FileNotFoundError):

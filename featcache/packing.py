@@ -109,16 +109,19 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
     head = PackHead(store.spec.components(), dict(store.about), len(ids), store.width)
     user_block = head.user_block()
     layout = PackLayout(columns, _attributes(head), user_block)
-    offsets = {name: layout.offsets[name] for name in ("embeddings", "image_id")}
+    head = replace(
+        head, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
+    )
     values: dict[str, Iterator[memoryview | bytes]] = {
         "embeddings": _rows(store, ids),
         "image_id": iter([ids.data]),
         **{name: _padded(texts[name], widths[name]) for name in texts},
     }
+    start: list[bytes | memoryview] = [head.encode(user_block)]
     digest = hashlib.sha256()
     with replacing(target, what="the packed store") as file:
         write_all(file, bytes(LINE_BYTES))
-        for block in chain([replace(head, **offsets).encode(user_block)], layout.blocks(values)):
+        for block in chain(start, layout.blocks(values)):
             digest.update(block)
             write_all(file, block)
         file.seek(0)
