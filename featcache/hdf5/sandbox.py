@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -148,39 +149,49 @@ def _converse(
     process: subprocess.Popen[bytes], kind: str, file: IO[bytes], size: int
 ) -> tuple[dict[str, Any], bytes]:
     """Ask, hand over the bytes that the child asks for, and return its answer."""
-    requests, replies = _pipe(process.stdin), _pipe(process.stdout)
-    left = 16 * size + (64 << 20)
-    watch = _Watch(process)
-    messages = 0
-    try:
-        requests.write(json.dumps({"kind": kind, "size": size}).encode() + b"\n")
-        requests.flush()
-        while True:
-            with watch:
-                tag, first, second = NUMBERS.unpack(_exactly(replies, NUMBERS.size))
-            messages += 1
-            if tag == DONE:
-                return _answer(replies, first, second, size)
-            left -= second
-            if tag != READ or second > MOST_READ_BYTES or first + second > size or left < 0:
-                raise Refused("HDF5 asks for bytes without end")
-            file.seek(first)
-            data = file.read(second)
-            if len(data) != second:
-                raise Refused("it is shorter than it was")
-            requests.write(data)
-            requests.flush()
-    except (EOFError, BrokenPipeError):
-        raise _Ended(messages == 0, watch.barked) from None
+    messages, most = 0, 1024 + 16 * (size // MOST_READ_BYTES)
+    with _Watch(process) as watch:
+        try:
+            _send(process, json.dumps({"kind": kind, "size": size}).encode() + b"\n", watch)
+            while True:
+                tag, first, second = NUMBERS.unpack(_receive(process, NUMBERS.size, watch))
+                messages += 1
+                if tag == DONE:
+                    return _answer(process, first, second, size, watch)
+                beyond = second > MOST_READ_BYTES or first + second > size
+                if tag != READ or beyond or messages > most:
+                    raise Refused("HDF5 asks for bytes without end")
+                file.seek(first)
+                data = file.read(second)
+                if len(data) != second:
+                    raise Refused("it is shorter than it was")
+                _send(process, data, watch)
+        except (EOFError, BrokenPipeError):
+            raise _Ended(messages == 0, watch.barked) from None
 
 
 def _answer(
-    replies: IO[bytes], text_bytes: int, more_bytes: int, size: int
+    process: subprocess.Popen[bytes], text_bytes: int, more_bytes: int, size: int, watch: _Watch
 ) -> tuple[dict[str, Any], bytes]:
     if text_bytes + more_bytes > MOST_REPLY_BYTES + 4 * size:
         raise Refused("HDF5 makes more of it than it holds")
-    said = json.loads(_exactly(replies, text_bytes))
-    return said, _exactly(replies, more_bytes)
+    said = json.loads(_receive(process, text_bytes, watch))
+    return said, _receive(process, more_bytes, watch)
+
+
+def _send(process: subprocess.Popen[bytes], data: bytes, watch: _Watch) -> None:
+    pipe = _pipe(process.stdin)
+    with watch.waiting():
+        pipe.write(data)
+        pipe.flush()
+
+
+def _receive(process: subprocess.Popen[bytes], count: int, watch: _Watch) -> bytes:
+    with watch.waiting():
+        data = _pipe(process.stdout).read(count)
+    if len(data) != count:
+        raise EOFError
+    return data
 
 
 class _Watch:
@@ -188,20 +199,35 @@ class _Watch:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._since: float | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.barked = False
 
-    def __enter__(self) -> None:
-        self._timer = threading.Timer(_SILENCE_SECONDS, self._bark)
-        self._timer.daemon = True
-        self._timer.start()
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
 
     def __exit__(self, *error: object) -> None:
-        self._timer.cancel()
-        self._timer.join()  # no thread is left that a fork could lose
+        self._over.set()
+        self._thread.join()  # no thread is left that a fork could lose
 
-    def _bark(self) -> None:
-        self.barked = True
-        self._process.kill()
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the seconds of a block."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def _run(self) -> None:
+        while not self._over.wait(_SILENCE_SECONDS / 8):
+            since = self._since
+            if since is not None and time.monotonic() - since > _SILENCE_SECONDS:
+                self.barked = True
+                self._process.kill()
+                return
 
 
 def _verdict(status: int, silent: bool) -> Exception:
@@ -228,13 +254,6 @@ def _unreachable(error: OSError) -> InspectionError:
         "was changed. Free some memory or processes, then run the same command again.",
         reason=reason,
     )
-
-
-def _exactly(pipe: IO[bytes], count: int) -> bytes:
-    data = pipe.read(count)
-    if len(data) != count:
-        raise EOFError
-    return data
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
