@@ -112,7 +112,7 @@ class StoreWriteError(StoreError, OSError):
     """The system refused a write; nothing committed before is touched."""
 
 
-class InspectionError(FeatcacheError, OSError):
+class InspectionError(FeatcacheError):
     """The process that inspects HDF5 files cannot be started or reached; no file is at fault."""
 
 

@@ -353,3 +353,73 @@ def test_a_folder_in_which_somebody_still_works_is_not_stale(tmp_path: Path) -> 
     assert not link.is_symlink()
     assert (target / "kept").exists()
     remove_stale(tmp_path / "gone")  # no folder, no error
+
+
+def test_what_a_killed_process_left_among_pixels_and_samples_goes(tmp_path: Path) -> None:
+    from bench import pixels
+    from bench.splits import Images
+    from conftest import photo
+    from featcache.datasets.dogs import drawn_dogs
+    from featcache.imagefile import content_id
+
+    path = photo(tmp_path / "a.png", 1)
+    images = Images((str(path),), (content_id(path.read_bytes()),))
+    for folder in ("pixels", "samples"):
+        (tmp_path / folder).mkdir()
+        for name in "01":
+            (tmp_path / folder / f"{TEMPORARY_PREFIX}{name * 32}").write_bytes(b"x")
+        os.utime(tmp_path / folder / f"{TEMPORARY_PREFIX}{'0' * 32}", (1, 1))
+    pixels.decoded(images, (8, 9), cache_dir=tmp_path, progress=False)
+    drawn_dogs(1, 1, image_size=32, folder=tmp_path / "samples" / "dogs", progress=False)
+    for folder in ("pixels", "samples"):
+        left = [path.name for path in (tmp_path / folder).glob(".tmp-*")]
+        assert left == [f"{TEMPORARY_PREFIX}{'1' * 32}"]
+
+
+def test_decoded_pixels_are_those_of_each_image_and_zero_where_there_is_none(
+    tmp_path: Path,
+) -> None:
+    from bench import pixels
+    from bench.splits import Images
+    from conftest import photo
+    from featcache.imagefile import content_id
+    from featcache.images import load_pixels
+
+    paths = [photo(tmp_path / f"{number}.png", number) for number in range(70)]
+    paths[3].write_bytes(b"no image")
+    ids = [content_id(path.read_bytes()) for path in paths]
+    images = Images(tuple(map(str, paths)), tuple(ids))
+    found = pixels.decoded(images, (8, 9), cache_dir=tmp_path / "c", progress=False)
+    assert list(found.unusable) == [ids[3]]
+    assert isinstance(found.array, np.memmap)
+    for number, path in enumerate(paths):
+        if number != 3:
+            expected = load_pixels(path, (8, 9), "stretch", ids[number])
+            assert np.array_equal(found.array[found.rows[ids[number]]], expected)
+    zeros = [row for row in range(70) if row not in found.rows.values()]
+    assert len(zeros) == 1
+    assert not found.array[zeros[0]].any()
+
+
+def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
+    from featcache.hdf5.packfile import _SparseFile
+
+    file = _SparseFile()
+    file.seek(10**12 + 4090)
+    assert file.write(b"0123456789") == 10
+    file.seek(-6000, os.SEEK_END)
+    assert file.read(6000) == bytes(5990) + b"0123456789"
+    assert len(file._pages) == 2
+    assert file.truncate(5) == 5
+    assert file.seek(3) == 3
+    assert file.truncate() == 3
+    assert file.seek(0, os.SEEK_END) == 3
+
+
+def test_an_error_of_ours_while_a_file_is_written_stays_what_it_is(tmp_path: Path) -> None:
+    from featcache.atomic import replacing
+    from featcache.errors import StoreWriteError
+
+    with pytest.raises(StoreWriteError, match="another"), replacing(tmp_path / "x"):
+        raise StoreWriteError("another")
+    assert list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ from featcache.hdf5 import ShardReader, foreign_reason, inspect_shard, inspectio
 from featcache.hdf5.protocol import DONE, IDLE_STATUS, MEMORY_STATUS, NUMBERS, READ
 from featcache.shardhead import beside
 from featcache.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from test_store import HOSTILE, SPEC, WIDTH, ids_of, planted, rows_of
 
 
 @pytest.fixture
@@ -56,6 +56,25 @@ def test_the_child_finds_what_hdf5_finds_in_this_process(shard: Path) -> None:
     assert np.array_equal(found.layout.offsets, expected.layout.offsets)
     assert found.layout.rows_per_chunk == expected.layout.rows_per_chunk
     assert (found.width, found.components, found.seconds) == (WIDTH, SPEC.components(), 1.5)
+
+
+@pytest.mark.parametrize("build", HOSTILE)
+def test_the_child_says_of_a_hostile_shard_what_would_be_said_here(
+    tmp_path: Path, build: Any
+) -> None:
+    path = planted(Store.create(tmp_path / "store", SPEC, WIDTH), build)
+    with open(path, "rb") as file:
+        said, _ = inspection._shard(file)
+    try:
+        inspect_shard(path)
+    except (StoreCorrupt, StoreFormatError) as error:
+        evidence = {
+            "reason": error.evidence.get("reason"),
+            "version": error.evidence.get("version"),
+        }
+        assert said.items() <= evidence.items()
+    else:  # of the right form, but of another store
+        assert said["rows"] in (2, 3)
 
 
 def test_many_shards_are_inspected_by_one_child(
@@ -265,6 +284,23 @@ def test_a_forked_process_has_a_child_of_its_own(shard: Path) -> None:
     assert sandbox._inspector._process is before
 
 
+def test_a_fork_leaves_the_child_where_it_is(
+    inspector: sandbox.Inspector, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_of_parents", [])
+    inspect_shard(shard)
+    sandbox._after_fork()
+    assert sandbox._of_parents == [inspector]
+    assert sandbox._inspector is not inspector
+    assert inspector._process is not None
+    assert inspector._process.poll() is None
+    inspector._owner = -1  # as it is in the new process
+    process = inspector._process
+    inspector.close()
+    assert process.poll() is None
+    inspector._owner, inspector._process = os.getpid(), process
+
+
 def test_what_lies_in_the_current_folder_is_not_imported(
     shard: Path, inspector: sandbox.Inspector, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -289,6 +325,14 @@ def test_files_that_are_not_there_or_not_whole(shard: Path, tmp_path: Path) -> N
             return b""
 
     assert foreign_reason(Shrinking(shard.read_bytes())) == "it is shorter than it was"
+
+
+def test_a_disk_that_fails_is_said(shard: Path, inspector: sandbox.Inspector) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    assert foreign_reason(Failing(b"x" * 99)) == "it cannot be read (Input/output error)"
 
 
 def test_a_newer_shard_is_said_to_be_one(shard: Path) -> None:

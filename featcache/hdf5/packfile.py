@@ -121,15 +121,6 @@ class _SparseFile(io.RawIOBase):
         self._pages: dict[int, bytearray] = {}
         self._at = self._size = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at

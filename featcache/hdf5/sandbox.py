@@ -161,13 +161,20 @@ def _converse(
                 beyond = second > MOST_READ_BYTES or first + second > size
                 if tag != READ or beyond or messages > most:
                     raise Refused("HDF5 asks for bytes without end")
-                file.seek(first)
-                data = file.read(second)
-                if len(data) != second:
-                    raise Refused("it is shorter than it was")
-                _send(process, data, watch)
+                _send(process, _read(file, first, second), watch)
         except (EOFError, BrokenPipeError):
             raise _Ended(messages == 0, watch.barked) from None
+
+
+def _read(file: IO[bytes], offset: int, count: int) -> bytes:
+    try:
+        file.seek(offset)
+        data = file.read(count)
+    except OSError as error:
+        raise Refused(f"it cannot be read ({error.strerror or error})") from error
+    if len(data) != count:
+        raise Refused("it is shorter than it was")
+    return data
 
 
 def _answer(
@@ -273,7 +280,7 @@ def _after_fork() -> None:
     _inspector = Inspector()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
@@ -359,8 +366,6 @@ def foreign_reason(source: Path | IO[bytes]) -> str | None:
     except Refused as error:
         return str(error)
     except OSError as error:
-        if isinstance(error, InspectionError):
-            raise
         return f"it cannot be read ({error.strerror or error})"
 
 

@@ -68,14 +68,17 @@ def test_planted_shards_end_no_process(tmp_path: Path) -> None:
 
 READS = """
 import sys, h5py
+def look(name, member):
+    dict(member.attrs)
+    if isinstance(member, h5py.Dataset):
+        member[()]
 for path in sys.argv[1:]:
-    def look(name, member):
-        dict(member.attrs)
-        if isinstance(member, h5py.Dataset):
-            member[()]
-    with h5py.File(path, "r") as file:
-        dict(file.attrs)
-        file.visititems(look)
+    try:
+        with h5py.File(path, "r") as file:
+            dict(file.attrs)
+            file.visititems(look)
+    except Exception as error:  # an error that Python sees harms nobody
+        print(type(error).__name__)
 """
 
 
@@ -103,7 +106,11 @@ def test_weights_that_pass_the_inspection_are_read_without_a_crash(tmp_path: Pat
             path.unlink()
     assert passed
     done = subprocess.run([sys.executable, "-c", READS, *passed], capture_output=True, timeout=600)
-    print(json.dumps({"mutated": times(80, 3000), "passed": len(passed)}))
+    print(
+        json.dumps(
+            {"mutated": times(80, 3000), "passed": len(passed), "errors": done.stdout.count(b"\n")}
+        )
+    )
     assert done.returncode == 0, done.stderr
 
 

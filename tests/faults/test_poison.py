@@ -100,6 +100,8 @@ def test_hostile_weights_are_refused_before_keras_sees_them(tmp_path: Path, buil
         build(file)
     with pytest.raises(WeightsMismatch, match="are not loaded"):
         load_backbone("mobilenet", weights=path, image_size=32)
+    with open(path, "rb") as opened:
+        assert weights_reason(opened) == foreign_reason(path) is not None
 
 
 def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
@@ -139,6 +141,7 @@ def test_every_layout_of_intact_weights_is_taken(tmp_path: Path) -> None:
         group["3"] = np.float32(3)
         group["4"] = np.array([b"text"])
         group.create_dataset("5", (5, 5), "<f4")  # never written: zeros
+        group.create_dataset("6", (), "<f4")
     assert foreign_reason(path) is None
     with open(path, "rb") as opened:
         assert weights_reason(opened) is None
@@ -154,3 +157,5 @@ def test_values_beyond_the_end_of_weights_are_refused(tmp_path: Path) -> None:
     place = data.index(offset.to_bytes(8, "little"))
     path.write_bytes(data[:place] + (offset + 2000).to_bytes(8, "little") + data[place + 8 :])
     assert "its structure is damaged" in str(foreign_reason(path))
+    with open(path, "rb") as opened:
+        assert "its structure is damaged" in str(weights_reason(opened))
