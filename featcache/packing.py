@@ -25,6 +25,12 @@ from .specs import BackboneSpec
 from .store import Store
 
 _ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 32 << 20
+
+
+def _rows_at_once(width: int) -> int:
+    """Return how many rows are in memory at a time."""
+    return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // (4 * width)))
 
 
 def pack(
@@ -139,9 +145,9 @@ def _attributes(head: PackHead) -> dict[str, str | int]:
 
 
 def _rows(store: Store, ids: IdArray) -> Iterator[memoryview]:
-    for start in range(0, len(ids), _ROWS_AT_ONCE):
-        rows = store.read(ids[start : start + _ROWS_AT_ONCE])
-        yield np.ascontiguousarray(rows, "<f4").data
+    count = _rows_at_once(store.width)
+    for start in range(0, len(ids), count):
+        yield np.ascontiguousarray(store.read(ids[start : start + count]), "<f4").data
 
 
 def _padded(values: Sequence[bytes], width: int) -> Iterator[bytes]:
@@ -175,7 +181,7 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
                 stored=head.spec,
             ) from error
         store = Store.create(folder, spec, head.width, head.about)
-        for rows, ids in reader.blocks(_ROWS_AT_ONCE):
+        for rows, ids in reader.blocks(_rows_at_once(head.width)):
             if not np.isfinite(rows).all():
                 raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
             new = ~store.contains(unpack_ids(ids))

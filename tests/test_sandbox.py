@@ -58,6 +58,15 @@ def test_the_child_finds_what_hdf5_finds_in_this_process(shard: Path) -> None:
     assert (found.width, found.components, found.seconds) == (WIDTH, SPEC.components(), 1.5)
 
 
+def test_a_spec_that_is_no_json_is_damage(shard: Path) -> None:
+    with h5py.File(shard, "r+") as file:
+        file.attrs["spec"] = "{"
+    with pytest.raises(StoreCorrupt, match="structure is damaged"):
+        ShardReader(shard)
+    with pytest.raises(StoreCorrupt, match="structure is damaged"):
+        inspect_shard(shard)
+
+
 @pytest.mark.parametrize("build", HOSTILE)
 def test_the_child_says_of_a_hostile_shard_what_would_be_said_here(
     tmp_path: Path, build: Any

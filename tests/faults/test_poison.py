@@ -112,6 +112,8 @@ def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
         group["again"] = group
         group["root"] = file["/"]
     assert foreign_reason(path) is None
+    with open(path, "rb") as opened:
+        assert weights_reason(opened) is None
 
 
 def test_want_of_memory_says_nothing_of_the_structure(monkeypatch: pytest.MonkeyPatch) -> None:
