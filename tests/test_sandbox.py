@@ -176,9 +176,9 @@ def test_a_child_that_the_system_kills_says_nothing_of_the_file(
     shard: Path, inspector: sandbox.Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child_is(monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(MemoryError, match="was killed: is memory short"):
+    with pytest.raises(InspectionError, match=r"status -9\..* Free some memory"):
         inspect_shard(shard)
-    with pytest.raises(MemoryError):
+    with pytest.raises(InspectionError):
         foreign_reason(shard)
 
 
@@ -241,9 +241,7 @@ def test_a_child_that_went_to_rest_is_replaced(
         patch.setattr(first, "poll", lambda: None)
         first.kill()
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
-        with pytest.raises(MemoryError):
-            inspect_shard(shard)
-    inspect_shard(shard)
+        assert len(inspect_shard(shard).views) == 3
     second = inspector._process
     assert second is not None
     second.terminate()

@@ -41,6 +41,7 @@ from .protocol import (
 )  # fmt: skip
 
 _SILENCE_SECONDS = 60.0
+_KILLED = -9  # by SIGKILL, as where memory is short
 _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -80,11 +81,11 @@ class Inspector:
         Refused
             If the child crashed over it, or went beyond a limit.
         InspectionError
-            If the child cannot be started or reached; says nothing of the file.
-        MemoryError
-            If the system killed the child.
+            If the child cannot be started or reached, or is killed again and again; says
+            nothing of the file.
         """
         with self._lock:
+            killed = 0
             while True:
                 process = self._started()
                 try:
@@ -93,6 +94,9 @@ class Inspector:
                     self.close()
                     if ended.before_anything and process.returncode == IDLE_STATUS:
                         continue  # it had just gone to rest
+                    if process.returncode == _KILLED and not ended.silent and not killed:
+                        killed += 1  # by the system or by somebody: that was not the file
+                        continue
                     raise _verdict(process.returncode, ended.silent) from None
                 except OSError as error:
                     self._kill()
@@ -243,13 +247,16 @@ def _verdict(status: int, silent: bool) -> Exception:
         return Refused("HDF5 does not come to an end with it")
     if status == MEMORY_STATUS:
         return Refused("HDF5 needs more memory for it than a file of its size may take")
-    if hasattr(signal, "SIGKILL") and status == -signal.SIGKILL:
-        return MemoryError("The process that inspects HDF5 files was killed: is memory short?")
-    if status < 0:
+    if status < 0 and status != _KILLED:
         return Refused(f"HDF5 crashes over it ({signal.Signals(-status).name})")
+    advice = (
+        "Free some memory, then run the same command again."
+        if status == _KILLED
+        else f"Check that `{sys.executable} -c 'import h5py'` works."
+    )
     return InspectionError(
-        f"The process that inspects HDF5 files ended with status {status}. Check that "
-        f"`{sys.executable} -c 'import h5py'` works.",
+        f"The process that inspects HDF5 files ended with status {status}. Nothing was changed. "
+        f"{advice}",
         status=status,
     )
 
