@@ -255,7 +255,7 @@ def _verdict(status: int, silent: bool) -> Exception:
         else f"Check that `{sys.executable} -c 'import h5py'` works."
     )
     return InspectionError(
-        f"The process that inspects HDF5 files ended with status {status}. Nothing was changed. "
+        f"The process that inspects HDF5 files ended with status {status}. "
         f"{advice}",
         status=status,
     )
@@ -264,8 +264,8 @@ def _verdict(status: int, silent: bool) -> Exception:
 def _unreachable(error: OSError) -> InspectionError:
     reason = error.strerror or str(error)
     return InspectionError(
-        f"The process that inspects HDF5 files cannot be started or reached: {reason}. Nothing "
-        "was changed. Free some memory or processes, then run the same command again.",
+        f"The process that inspects HDF5 files cannot be started or reached: {reason}. Free some "
+        "memory or processes, then run the same command again.",
         reason=reason,
     )
 
