@@ -255,8 +255,7 @@ def _verdict(status: int, silent: bool) -> Exception:
         else f"Check that `{sys.executable} -c 'import h5py'` works."
     )
     return InspectionError(
-        f"The process that inspects HDF5 files ended with status {status}. "
-        f"{advice}",
+        f"The process that inspects HDF5 files ended with status {status}. {advice}",
         status=status,
     )
 
