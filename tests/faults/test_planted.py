@@ -39,8 +39,9 @@ def mutated(good: bytes, generator: random.Random) -> bytes:
 
 
 @pytest.mark.timeout(3000)
-def test_planted_shards_end_no_process(tmp_path: Path) -> None:
+def test_planted_shards_end_no_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Their names hold the right SHA-256, so HDF5 is asked; in a process that may die."""
+    caplog.set_level("ERROR", "featcache")
     store = Store.create(tmp_path / "store", SPEC, WIDTH)
     store.append(rows_of(99), ids_of(99))
     views = np.zeros(len(NUMBERS), np.int32)
