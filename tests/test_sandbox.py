@@ -457,7 +457,7 @@ def test_limits_grow_with_the_file_and_stay_below_the_systems(
     limits.close_doors()
     assert recorded.set == {0: (0, 0), 1: (0, 0), 2: (3, 3)}
     limits.allow(100 << 20)
-    assert recorded.set[Recorded.RLIMIT_CPU] == (3 + 1 + 10 + 10, -1)
+    assert recorded.set[Recorded.RLIMIT_CPU] == (3 + 1 + 5 + 10, -1)
     assert recorded.set[Recorded.RLIMIT_AS] == (1000 + (256 << 20) + (400 << 20), -1)
     limits._resource = recorded = Recorded(hard=7)
     limits.allow(0)

@@ -24,7 +24,7 @@ from .weightsfile import example_weights, weights_reason
 
 _IDLE_SECONDS = 30.0
 _SPARE_BYTES = 256 << 20
-_SPARE_SECONDS = 10
+_SPARE_SECONDS = 5
 _BYTES_A_SECOND = 10 << 20
 _STANDARD_FILES = 3
 

@@ -64,7 +64,7 @@ def test_planted_shards_end_no_process(tmp_path: Path, caplog: pytest.LogCapture
         beside(path).unlink(missing_ok=True)
     print(json.dumps({"outcomes": outcomes.most_common(), "slowest": round(slowest, 2)}))
     assert outcomes["read"] < outcomes.total() / 2
-    assert slowest < 60
+    assert slowest < 120  # its limits are 5 seconds of a processor, and a minute of silence
 
 
 READS = """
