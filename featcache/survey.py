@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import quarantine
 from .errors import InvalidRequest, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
-from .hdf5 import ShardReader
+from .hdf5 import inspect_shard
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
 from .recovery import choose_spec, find_shards, read_heads
@@ -153,9 +153,9 @@ def _sidecar_fault(shard: Path, found: Damage | ShardHead) -> str | None:
 def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
     """Return what a shard says, or its damage if the store would pass it over: a planted one."""
     try:
-        with ShardReader(shard) as reader:
-            check_head(reader.head, shard.name, spec or _own_spec(reader.head), reader.head.width)
-            return reader.head
+        head = inspect_shard(shard)
+        check_head(head, shard.name, spec or _own_spec(head), head.width)
+        return head
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
         reason = str(error.evidence.get("reason", error))
         return Damage(shard.name, rows_of(shard.name) or 0, reason)

@@ -171,7 +171,7 @@ def test_quarantine_entries_outlive_the_process(store: Store) -> None:
 
 
 def test_temporary_files_of_a_killed_process_are_removed_in_time(store: Store) -> None:
-    old, new = store.folder / ".tmp-old", store.folder / ".tmp-new"
+    old, new = (store.folder / f".tmp-{digit * 32}" for digit in "01")
     for path in (old, new):
         path.write_bytes(b"x")
     os.utime(old, (1, 1))

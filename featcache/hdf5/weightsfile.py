@@ -2,116 +2,56 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+import io
+from typing import IO, Any
 
 import h5py
+import numpy as np
 
 from .checked import first_line
 
-
-@dataclass(frozen=True)
-class SavedLayer:
-    """A layer of a weights file.
-
-    Attributes
-    ----------
-    path : str
-        Its group in a ``.weights.h5`` file, ``layers/conv2d_3``; its name in an older one,
-        whose layers are in the order of the network.
-    name : str
-        The layer's name as it was saved.
-    shapes : tuple of tuple of int
-        Of its weights; none for a layer without weights.
-    """
-
-    path: str
-    name: str
-    shapes: tuple[tuple[int, ...], ...]
+_BLOCK_BYTES = 16 << 20
+_VALUES = (
+    np.float16(1),
+    np.arange(2),
+    np.array([b"text"]),
+    np.bool_(True),
+    np.complex64(1),
+    "text",
+)
 
 
-def saved_layers(path: Path) -> list[SavedLayer]:
-    """List the layers of a weights file in which `foreign_reason` found nothing odd.
+def weights_reason(source: IO[bytes] | io.RawIOBase) -> str | None:
+    """Say why a file of weights should not be opened; None if it is as usual.
 
-    The state of random generators, which dropout keeps, and of optimizers is left out.
-
-    Raises
-    ------
-    ValueError
-        If the file has neither of the two structures that Keras writes.
+    Everything that Keras reads is read, by the same library: call this only where its crash
+    does no harm. `featcache.hdf5.foreign_reason` does so in a process of its own.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            old = file
-            if "layer_names" not in file.attrs and "model_weights" in file:
-                old = file["model_weights"]
-            if "layer_names" in old.attrs or "layer_names0" in old.attrs:
-                return list(_old_layers(old))
-            return list(_layers_below(file, "", set()))
-    except (OSError, KeyError, TypeError, AttributeError, UnicodeError, RuntimeError) as error:
-        raise ValueError(f"it is not a weights file of Keras ({first_line(error)})") from error
-
-
-def _old_layers(group: h5py.Group) -> Iterator[SavedLayer]:
-    for name in _names(group, "layer_names"):
-        weights = _names(group[name], "weight_names")
-        shapes = tuple(tuple(group[name][weight].shape) for weight in weights)
-        yield SavedLayer(name, name, shapes)
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Return a list of names, which Keras cuts into several attributes if it is long."""
-    parts = [attribute] if attribute in group.attrs else []
-    if not parts:
-        counted = (f"{attribute}{number}" for number in itertools.count())
-        parts = list(itertools.takewhile(lambda part: part in group.attrs, counted))
-    found = [name for part in parts for name in group.attrs[part]]
-    return [n.decode() if isinstance(n, bytes) else str(n) for n in found]
-
-
-def _layers_below(group: h5py.Group, path: str, seen: set[int]) -> Iterator[SavedLayer]:
-    address = h5py.h5o.get_info(group.id).addr
-    if address in seen:  # a group that holds itself would be walked for ever
-        return
-    seen.add(address)
-    for name in group:
-        below = f"{path}/{name}" if path else name
-        if name in ("optimizer", "seed_generator") or not isinstance(group[name], h5py.Group):
-            continue
-        if name != "vars":
-            yield from _layers_below(group[name], below, seen)
-        elif path:
-            saved = group[name]
-            order = sorted(saved, key=lambda key: (len(key), key))
-            shapes = tuple(tuple(saved[key].shape) for key in order)
-            yield SavedLayer(path, str(saved.attrs.get("name", path)), shapes)
-
-
-def foreign_reason(source: Path | IO[bytes]) -> str | None:
-    """Say why a file of weights from elsewhere should not be opened; None if nothing is odd.
-
-    Only hard links are followed, and every data set must lie in the file, whole and with
-    numbers or text in it: what Keras writes. Others could open further files, or claim
-    more memory than there is.
-
-    Parameters
-    ----------
-    source : Path or binary file
-        A file that can seek, such as a stored member of a zip archive.
-    """
-    options = {"locking": False} if isinstance(source, Path) else {}
-    try:
-        with h5py.File(source, "r", **options) as file:
+        with h5py.File(source, "r") as file:
+            _read_attributes(file)
             return _odd_member(file, file.id.get_filesize(), set())
     except MemoryError:
-        raise  # says nothing of the file
+        raise  # says nothing of the structure
     except OSError as error:
         return f"HDF5 cannot open it ({first_line(error)})"
     except Exception as error:  # h5py raises many kinds on damaged structures
         return f"its structure is damaged ({first_line(error)})"
+
+
+def example_weights() -> bytes:
+    """Return a small file that has whatever files of weights are seen to have."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        group = file.create_group("layers")
+        for number, value in enumerate(_VALUES):
+            group[str(number)] = value
+            file.attrs[str(number)] = value
+        group["chunked"] = file.create_dataset("c", (4,), "<f4", chunks=(2,), compression="gzip")
+        group["text"] = "text"
+        file.attrs["empty"] = h5py.Empty("f")
+        file.attrs["reference"] = group.ref
+    return buffer.getvalue()
 
 
 def _odd_member(group: h5py.Group, size: int, seen: set[int]) -> str | None:
@@ -125,10 +65,36 @@ def _odd_member(group: h5py.Group, size: int, seen: set[int]) -> str | None:
         seen.add(address)
         if isinstance(member, h5py.Group):
             reason = _odd_member(member, size, seen)
-            if reason is not None:
-                return reason
-        elif member.is_virtual or member.external:
-            return f"{name!r} keeps its data outside the file"
-        elif member.dtype.kind not in "fiubS" or member.nbytes > size:
-            return f"{name!r} declares {member.nbytes:,} bytes of {member.dtype} in {size:,} bytes"
+        else:
+            reason = _odd_values(name, member, size)
+        if reason is not None:
+            return reason
+        _read_attributes(member)
     return None
+
+
+def _odd_values(name: str, member: Any, size: int) -> str | None:
+    if not isinstance(member, h5py.Dataset):
+        return f"{name!r} is neither a group nor a data set"
+    if member.is_virtual or member.external:
+        return f"{name!r} keeps its data outside the file"
+    if member.dtype.kind not in "fiubS" or member.nbytes > size:
+        return f"{name!r} declares {member.nbytes:,} bytes of {member.dtype} in {size:,} bytes"
+    # Values in one piece are only copied, from a place that HDF5 has checked: no need to read.
+    if member.id.get_offset() is None and member.nbytes:
+        _read_values(member)
+    return None
+
+
+def _read_values(member: h5py.Dataset) -> None:
+    if not member.shape:
+        member[()]
+        return
+    at_once = max(1, _BLOCK_BYTES * member.shape[0] // member.nbytes)
+    for start in range(0, member.shape[0], at_once):
+        member[start : start + at_once]
+
+
+def _read_attributes(member: Any) -> None:
+    for name in member.attrs:
+        member.attrs[name]
