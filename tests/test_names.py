@@ -9,7 +9,7 @@ import pytest
 
 from featcache.datasets.pets import _listed
 from featcache.datasets.stanford import _parts
-from featcache.errors import DatasetError, InvalidRequest, StoreCorrupt
+from featcache.errors import DatasetError, InvalidRequest, StoreCorrupt, StoreMismatch
 from featcache.maintenance import repair, verify
 from featcache.manifest import read_manifest
 from featcache.names import is_name
@@ -74,7 +74,7 @@ def test_a_pack_is_not_unpacked_outside_the_cache(
     pack(store, tmp_path / "p.h5")
     monkeypatch.undo()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InvalidRequest, match="The backbone of a spec cannot be"):
+    with pytest.raises(StoreMismatch, match="The backbone of a spec cannot be"):
         unpack(tmp_path / "p.h5", tmp_path / "deep" / "er" / "cache")
     assert sorted(tmp_path.rglob("*")) == before
 
