@@ -2,7 +2,9 @@
 
 Like git's index: if path, size, times and inode are those of the last look, the content
 is too, and a folder of thousands of photos costs one `stat` a file. The index is a cache
-of a cache: losing it costs reading the files once.
+of a cache: losing it costs reading the files once. A program that changes a file through a
+memory map can leave all of these as they are: the index may then tell the earlier content,
+and no row is computed under that name, since what is decoded is hashed first.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from .cachedir import cache_folder, index_folder
 from .dataset import Dataset
 from .filestate import FileState, file_state
 from .imagefile import BadImage, content_id, read_file
+from .images import reservation
 
 VERSION = 1
 # A file changed this shortly before it was read may change again within one tick of the
@@ -38,14 +41,10 @@ class Identified:
     Attributes
     ----------
     image_id, reason : str or None
-    state : FileState or None
-        In which the file was read and hashed just now, if another content would mean another
-        state. None for what the index remembers: no row is named by that alone.
     """
 
     image_id: str | None
     reason: str | None = None
-    state: FileState | None = None
 
 
 def identify(
@@ -90,12 +89,13 @@ def identify(
             except (OSError, ValueError):
                 pass  # reading will give the reason
             started = time.time_ns()
-            data, state = read_file(path)
-            image_id = content_id(data)
-            if not _settled(state, started):
-                return Identified(image_id)
-            fresh[path] = (*state, image_id)
-            return Identified(image_id, state=state)
+            with reservation() as held:
+                data, state = read_file(path, held.for_file)
+                image_id = content_id(data)
+                del data  # before the next large file may be read
+            if _settled(state, started):
+                fresh[path] = (*state, image_id)
+            return Identified(image_id)
         except BadImage as bad:
             return Identified(None, bad.reason)
 
