@@ -111,6 +111,25 @@ def collect(
     return removed
 
 
+def remove_store(folder: Path) -> Removal:
+    """Remove one store, whatever its age.
+
+    Raises
+    ------
+    StoreError
+        If another process is using it, or the system refuses.
+    """
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    removal = Removal(folder.name, _count(folder), size, "asked for")
+    if not _remove(folder):
+        raise StoreError(
+            f"{folder.name} was not removed: another process is using it, or you may not write "
+            f"to {folder.parent}. Nothing was changed.",
+            path=folder,
+        )
+    return removal
+
+
 def _stores(folder: Path, names: Sequence[str] | None) -> list[tuple[Path, float, int]]:
     """Return folder, time of last use and bytes of each store, the longest unused first."""
     found = []

@@ -1,4 +1,4 @@
-"""What every command of ours does around its work: logging, and errors in one paragraph."""
+"""What every command does around its work: logging, and errors in one paragraph."""
 
 from __future__ import annotations
 
@@ -49,6 +49,29 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
     except KeyboardInterrupt:
         _tell(program, "interrupted; the same command goes on from here")
         return 130
+
+
+def in_notebook() -> bool:
+    """Return whether this runs in a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def show_log_in_notebook() -> None:
+    """Show the library's log lines in a notebook, unless the user has set logging up.
+
+    Python shows warnings alone by default, so that a cell would run for minutes without a
+    word. Elsewhere a library leaves logging to the program.
+    """
+    logger = logging.getLogger("featcache")
+    if not in_notebook() or logger.hasHandlers() or logger.level != logging.NOTSET:
+        return
+    handler = logging.StreamHandler(sys.stdout)  # not in the red of standard error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _tell(program: str, message: object) -> None:

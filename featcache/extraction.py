@@ -16,6 +16,7 @@ import numpy as np
 from . import cachedir, maintenance
 from .collection import mark_used
 from .computing import Computation, Work
+from .console import show_log_in_notebook
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
@@ -107,7 +108,7 @@ def extract(
     retry_failed : bool
         Try quarantined images once more.
     progress : bool, optional
-        Show progress bars. Default: if standard error is a terminal.
+        Show progress bars. Default: on a terminal and in a notebook.
 
     Returns
     -------
@@ -132,6 +133,7 @@ def extract(
         On Ctrl-C. Committed batches stay; the same call goes on from there.
     """
     started = time.perf_counter()
+    show_log_in_notebook()
     _check_counts(batch_size, workers)
     check_engine(engine)
     if weights == "auto" and uses_sample(data):

@@ -160,7 +160,7 @@ def test_the_command_predicts_files_folders_and_lists(
     assert len(record) == 20
     assert set(record[0]["guesses"][0]) == {"label", "probability"}
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n\n{dogs / 'nowhere.jpg'}\n"))
-    assert main(["predict", path, "-", "-q"]) == 1
+    assert main(["predict", path, "-", "-q"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2
     assert "nowhere.jpg: cannot be used: cannot be opened" in out[1]

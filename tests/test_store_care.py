@@ -137,7 +137,7 @@ def test_the_gc_command(
     assert len(Store(three[2])) == 6
     assert main(["gc", "--keep", "1G"]) == 0
     assert main(["gc", "--keep", "much"]) == 2
-    assert "no size" in capsys.readouterr().err
+    assert "not a size" in capsys.readouterr().err
     (photos / "cat" / "99.png").mkdir()
     (photos / "cat" / "98.png").symlink_to("/nowhere")
     assert main(["gc", "--only", str(photos / "cat")]) == 2
