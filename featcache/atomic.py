@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from .errors import StoreWriteError
 
 TEMPORARY_PREFIX = ".tmp-"
 _STALE_SECONDS = 3600.0
+_MOST_REMEMBERED = 2**30  # a file index of some million paths
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
@@ -119,10 +121,37 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
 
 
 def remember(path: Path, value: Any, what: str) -> None:
-    """Keep a JSON value that saves work next time; a disk that refuses costs that work."""
+    """Keep a JSON value that saves work next time; a disk that refuses costs that work.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    value : JSON value
+        Kept with its checksum, so that `recall` returns this value or none.
+    what : str
+        How an error message calls the file.
+    """
+    text = json.dumps({"checksum": _checksum(value), "value": value})
     with contextlib.suppress(StoreWriteError):
         make_folder(path.parent)
-        write_atomic(path, json.dumps(value).encode(), what=what, durable=False)
+        write_atomic(path, text.encode(), what=what, durable=False)
+
+
+def recall(path: Path) -> Any | None:
+    """Return what `remember` kept; None if the file is lost, or any bit of it has changed."""
+    try:
+        if path.stat().st_size > _MOST_REMEMBERED:
+            return None
+        kept = json.loads(path.read_bytes())
+        intact = kept["checksum"] == _checksum(kept["value"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kept["value"] if intact else None
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _write_new(path: Path, data: bytes, durable: bool) -> None:

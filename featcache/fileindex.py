@@ -9,9 +9,7 @@ and no row is computed under that name, since what is decoded is hashed first.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import remember
+from .atomic import recall, remember
 from .cachedir import cache_folder, index_folder
 from .dataset import Dataset
 from .filestate import FileState, file_state
 from .imagefile import BadImage, content_id, read_file
 from .images import reservation
 
-VERSION = 1
+VERSION = 2
 # A file changed this shortly before it was read may change again within one tick of the
 # clock, with the same size and times; such a file is read again next time.
 _RACY_NS = 2_000_000_000
@@ -140,23 +138,15 @@ def _settled(state: FileState, read_at_ns: int) -> bool:
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:
     """Read an index; anything odd about it makes it empty."""
+    kept = recall(file)
     try:
-        payload = json.loads(file.read_bytes())
-        body = payload["entries"]
-        if payload["version"] != VERSION or payload["checksum"] != _checksum(body):
+        if kept is None or kept["version"] != VERSION:
             return {}
-        return {path: tuple(entry) for path, entry in body.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {path: tuple(entry) for path, entry in kept["entries"].items()}
+    except (KeyError, TypeError, AttributeError):
         return {}
 
 
 def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
     body = {path: list(entry) for path, entry in entries.items()}
-    payload = {"version": VERSION, "checksum": _checksum(body), "entries": body}
-    # A full disk or an odd file name must not stop an extraction for the sake of the index.
-    with contextlib.suppress(UnicodeError):
-        remember(file, payload, "the file index")
-
-
-def _checksum(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    remember(file, {"version": VERSION, "entries": body}, "the file index")

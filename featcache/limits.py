@@ -61,6 +61,13 @@ class Room:
                 _give_memory_back()
             self._end(made)
 
+    @contextlib.contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Wait until `count` bytes are free, and take them for as long as the block runs."""
+        with self.reservation() as made:
+            made.for_file(count)
+            yield
+
     def _start(self, one: Reservation, count: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + count <= self._total)
