@@ -48,10 +48,18 @@ def write_error(error: OSError, path: Path, what: str) -> StoreWriteError:
     )
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` and its parents; raise `StoreWriteError` if that cannot be."""
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Create `path` and its parents; raise `StoreWriteError` if that cannot be.
+
+    Parameters
+    ----------
+    path : Path
+    private : bool
+        For what a later run loads: nobody else may enter the folder. One that exists stays as
+        it is, since its owner may share it on purpose.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreWriteError(
             f"The folder {path} cannot be made: {error.strerror or error}. Name one that you may "
@@ -134,7 +142,7 @@ def remember(path: Path, value: Any, what: str) -> None:
     """
     text = json.dumps({"checksum": _checksum(value), "value": value})
     with contextlib.suppress(StoreWriteError):
-        make_folder(path.parent)
+        make_folder(path.parent, private=True)
         write_atomic(path, text.encode(), what=what, durable=False)
 
 

@@ -113,6 +113,7 @@ def prepare(
 ) -> Preparation:
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cachedir.cache_folder(cache_dir)
+    cachedir.warn_if_shared(cache)
     dataset = source.load(cache, progress)
     if dataset.ids is not None:
         contents = [Identified(image_id) for image_id in dataset.ids]

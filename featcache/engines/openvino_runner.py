@@ -176,7 +176,7 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
     NotConvertible
         If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
     """
-    make_folder(folder.parent)
+    make_folder(folder.parent, private=True)
     work = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         with _refusals():
