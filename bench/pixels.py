@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 import uuid
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.atomic import TEMPORARY_PREFIX, make_folder, write_atomic, write_error
+from featcache.atomic import TEMPORARY_PREFIX, make_folder, recall, remember, write_error
 from featcache.cachedir import cache_folder, pixels_folder
 from featcache.images import DECODE_VERSION
 from featcache.pipeline import batches, default_workers
@@ -94,7 +93,7 @@ def decoded(
 
 def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
     try:
-        record = json.loads((folder / f"{name}.json").read_bytes())
+        record: Any = recall(folder / f"{name}.json")
         array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         if array.shape != shape or array.dtype != np.uint8:
             return None
@@ -133,8 +132,8 @@ def _decode(
         del array
         seconds = time.perf_counter() - started
         os.replace(temporary, folder / f"{name}.npy")
-        record = json.dumps({"unusable": bad, "seconds": seconds}).encode()
-        write_atomic(folder / f"{name}.json", record, what="the list of decoded images")
+        record = {"unusable": bad, "seconds": seconds}
+        remember(folder / f"{name}.json", record, "the list of decoded images")
     except OSError as error:
         raise write_error(error, temporary, "decoded pixels") from error
     finally:

@@ -226,7 +226,7 @@ class _Problem:
 
 def _check_strength(C: Any) -> None:
     """Raise `InvalidRequest` unless the weight of the loss is a number that float32 can hold."""
-    if not isinstance(C, Real) or not _LEAST_C <= C <= _MOST_C:
+    if not isinstance(C, Real) or not _LEAST_C <= float(C) <= _MOST_C:
         raise InvalidRequest(
             f"C={C!r} is not a strength; give a number from {_LEAST_C:g} to {_MOST_C:g}, larger "
             "for weaker regularisation.",

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.pixels import decoded
+from bench.splits import Images
 from featcache import Store, extract
 from featcache.atomic import recall, remember
-from featcache.cachedir import engines_folder, weights_folder
+from featcache.cachedir import engines_folder, pixels_folder, weights_folder
 from featcache.engines.sizes import remember_size, remembered_size
+from featcache.imagefile import content_id
 from featcache.maintenance import verify
 
 
@@ -73,3 +76,20 @@ def test_a_wrong_width_in_the_weights_memory_does_not_reach_the_store(
     assert verify(second.summary.folder) == []
     assert np.allclose(np.asarray(second.X), np.asarray(first.X), atol=1e-5)
     assert bool(list(engines_folder(tmp_path / "c").glob("mobilenet*"))) == (engine == "openvino")
+
+
+def test_an_unusable_image_stays_unusable_when_the_record_of_pixels_is_damaged(
+    tmp_path: Path, photos: Path
+) -> None:
+    bad = photos / "cat" / "00.png"
+    bad.write_bytes(b"no photo")
+    paths = tuple(str(path) for path in sorted(photos.rglob("*.png")))
+    images = Images(paths, tuple(content_id(Path(path).read_bytes()) for path in paths))
+    first = decoded(images, (8, 8), cache_dir=tmp_path)
+    assert set(first.unusable) == {content_id(b"no photo")}
+    (record,) = pixels_folder(tmp_path).glob("*.json")
+    text = record.read_text()
+    record.write_text(text.replace(content_id(b"no photo"), "0" * 64))
+    again = decoded(images, (8, 8), cache_dir=tmp_path)
+    assert again.unusable == first.unusable
+    assert again.rows == first.rows
