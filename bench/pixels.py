@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.atomic import make_folder, remove_stale, replacing, write_all, write_atomic
+from featcache.atomic import make_folder, recall, remember, remove_stale, replacing, write_all
 from featcache.cachedir import cache_folder, pixels_folder
 from featcache.images import DECODE_VERSION
 from featcache.pipeline import batches, default_workers
@@ -96,7 +95,7 @@ def decoded(
 
 def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
     try:
-        record = json.loads((folder / f"{name}.json").read_bytes())
+        record: Any = recall(folder / f"{name}.json")
         array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         if array.shape != shape or array.dtype != np.uint8:
             return None
@@ -133,8 +132,8 @@ def _decode(
                 bad.update({ids[row]: failure.reason for row, failure in batch.failures})
                 bar.update(len(batch.items) + len(batch.failures))
     seconds = time.perf_counter() - started
-    record = json.dumps({"unusable": bad, "seconds": seconds}).encode()
-    write_atomic(folder / f"{name}.json", record, what="the list of decoded images")
+    record = {"unusable": bad, "seconds": seconds}
+    remember(folder / f"{name}.json", record, "the list of decoded images")
     return np.load(path, mmap_mode="r", allow_pickle=False), bad, seconds
 
 

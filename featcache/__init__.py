@@ -27,9 +27,14 @@ Heads are in the package `heads`, the comparison of contenders in `bench`. Error
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
+from .console import PrintableLog
+
 __version__ = "0.1.0"
+
+logging.getLogger("featcache").addFilter(PrintableLog())
 
 if TYPE_CHECKING:
     from . import datasets as datasets

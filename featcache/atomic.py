@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from .errors import FeatcacheError, StoreWriteError
 TEMPORARY_PREFIX = ".tmp-"
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _STALE_SECONDS = 3600.0
+_MOST_REMEMBERED = 2**30  # a file index of some million paths
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
@@ -51,10 +53,18 @@ def write_error(error: OSError, path: Path, what: str) -> StoreWriteError:
     )
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` and its parents; raise `StoreWriteError` if that cannot be."""
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Create `path` and its parents; raise `StoreWriteError` if that cannot be.
+
+    Parameters
+    ----------
+    path : Path
+    private : bool
+        For what a later run loads: nobody else may enter the folder. One that exists stays as
+        it is, since its owner may share it on purpose.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreWriteError(
             f"The folder {path} cannot be made: {error.strerror or error}. Name one that you may "
@@ -186,10 +196,37 @@ def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
 
 
 def remember(path: Path, value: Any, what: str) -> None:
-    """Keep a JSON value that saves work next time; a disk that refuses costs that work."""
+    """Keep a JSON value that saves work next time; a disk that refuses costs that work.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    value : JSON value
+        Kept with its checksum, so that `recall` returns this value or none.
+    what : str
+        How an error message calls the file.
+    """
+    text = json.dumps({"checksum": _checksum(value), "value": value})
     with contextlib.suppress(StoreWriteError):
-        make_folder(path.parent)
-        write_atomic(path, json.dumps(value).encode(), what=what, durable=False)
+        make_folder(path.parent, private=True)
+        write_atomic(path, text.encode(), what=what, durable=False)
+
+
+def recall(path: Path) -> Any | None:
+    """Return what `remember` kept; None if the file is lost, or any bit of it has changed."""
+    try:
+        if path.stat().st_size > _MOST_REMEMBERED:
+            return None
+        kept = json.loads(path.read_bytes())
+        intact = kept["checksum"] == _checksum(kept["value"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kept["value"] if intact else None
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:

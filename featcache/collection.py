@@ -30,7 +30,7 @@ from .store import Store
 _GONE = ".gone-"
 # A model that was converted this shortly ago may wait for the store that is about to need it.
 _YOUNG_SECONDS = 600.0
-_PROBE_BYTES = 2**16
+_PROBE, _PROBE_BYTES = "0" * 32, 2**16
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _USED = "it is in use"
 _LEASED = "another process is merging or removing its shards; try again later"
@@ -402,9 +402,9 @@ def _write_kept(store: Store, name: str, kept: set[str]) -> None:
 def _is_full(folder: Path) -> bool:
     """Return whether a small file cannot be written for want of room."""
     try:
-        write_atomic(folder / f"{TEMPORARY_PREFIX}room", bytes(_PROBE_BYTES), durable=False)
+        write_atomic(folder / f"{TEMPORARY_PREFIX}{_PROBE}", bytes(_PROBE_BYTES), durable=False)
     except StoreWriteError as error:
         return error.evidence.get("system_errno") in _FULL
     with contextlib.suppress(OSError):
-        (folder / f"{TEMPORARY_PREFIX}room").unlink()
+        (folder / f"{TEMPORARY_PREFIX}{_PROBE}").unlink()
     return False

@@ -233,7 +233,8 @@ def _compute(
 ) -> Computation:
     """Compute and commit what the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
-    store = Store.create(job.folder, spec, job.resolved.width, request.about())
+    # The width that was remembered is for estimates: a store is made for what comes out.
+    store = Store.create(job.folder, spec, engine.width, request.about())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
     with progress_bar(len(work.items), request.name, "images", progress) as bar:
         computation = Computation(work, engine, store, bar)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import InvalidRequest, MissingExtra
 from .imagefile import Box, example_ids
+from .printable import printable
 from .progress import StageSeconds
 from .rows import StoredRows
 from .specs import BackboneSpec
@@ -79,13 +80,13 @@ class ExtractionSummary:
 
     def __str__(self) -> str:
         common = sorted(self.reasons.items(), key=lambda item: -item[1])
-        why = "; ".join(f"{count} x {reason}" for reason, count in common[:3])
+        why = "; ".join(f"{count} x {printable(reason)}" for reason, count in common[:3])
         why = f" ({why}{'; ...' if len(common) > 3 else ''})" if why else ""
         return (
             f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined{why} "
             f"in {self.seconds:.1f} s"
             + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
-            + f"; store {self.folder}"
+            + f"; store {printable(self.folder)}"
         )
 
 

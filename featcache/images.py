@@ -47,7 +47,7 @@ _ROOM = limits.Room(limits.MAX_WORKING_BYTES)
 Pixels = NDArray[np.uint8]
 
 
-def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image:
+def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
     The first frame of JPEG, PNG, WebP, BMP, GIF and TIFF. EXIF orientation is applied,
@@ -57,9 +57,9 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
     Parameters
     ----------
     data : bytes
-    held : ExitStack, optional
+    held : limits.Reservation, optional
         Images decoded at the same time share a bounded memory; with this, the image counts
-        until it is closed and not only until it is decoded.
+        until it ends and not only until it is decoded.
 
     Raises
     ------
@@ -85,8 +85,8 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
                 raise BadImage(reason)
             with contextlib.ExitStack() as own:
                 # Several large ones at once would take several times the memory.
-                taken = _ROOM.taken(limits.working_bytes(image))
-                (own if held is None else held).enter_context(taken)
+                reserved = held or own.enter_context(_ROOM.reservation())
+                reserved.for_decoding(len(data), limits.working_bytes(image))
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:
@@ -152,7 +152,8 @@ def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
     BadImage
         As `read_file`, `decode` and `crop`.
     """
-    return crop(decode(read_file(path)[0]), box)
+    with reservation() as held:
+        return crop(decode(read_file(path, held.for_file)[0], held), box)
 
 
 def load_pixels(
@@ -170,13 +171,25 @@ def load_pixels(
         As `load_image`, and if the file is no longer what `expected_id` names: its pixels
         would be stored under another image's name.
     """
-    return pixels_of(read_expected(path, expected_id), size, how, box)
+    with reservation() as held:  # a large image counts until it is made small
+        data = read_expected(path, expected_id, held.for_file)
+        return pixels_of(data, size, how, box, held)
 
 
-def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = None) -> Pixels:
+def reservation() -> contextlib.AbstractContextManager[limits.Reservation]:
+    """Return a share of the memory that all threads decode in, for one image."""
+    return _ROOM.reservation()
+
+
+def pixels_of(
+    data: bytes,
+    size: tuple[int, int],
+    how: str,
+    box: Box | None = None,
+    held: limits.Reservation | None = None,
+) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
-    with contextlib.ExitStack() as held:  # a large image counts until it is made small
-        return resize(crop(decode(data, held), box), size, how)
+    return resize(crop(decode(data, held), box), size, how)
 
 
 def _upright(image: Image.Image) -> Image.Image:

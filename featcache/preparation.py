@@ -114,6 +114,7 @@ def prepare(
 ) -> Preparation:
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cachedir.cache_folder(cache_dir)
+    cachedir.warn_if_shared(cache)
     dataset = source.load(cache, progress)
     # First: a model that cannot serve is refused before all images are read.
     request = replace(request, crop=dataset.crop)

@@ -7,7 +7,6 @@ full cache hit needs no Keras at all.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import preprocessing
-from .atomic import remember
+from .atomic import recall, remember
 from .backbone import Backbone, check_pooling
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest
@@ -342,13 +341,13 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
     file = _memo_file(folder, request)
     if file is None:
         return None
+    memo: Any = recall(file)
     try:
-        memo = json.loads(file.read_bytes())
         spec = {
             name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
         }
         return {"spec": spec, "width": int(memo["width"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
 
 

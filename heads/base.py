@@ -20,6 +20,7 @@ from featcache.errors import InvalidRequest
 Floats = NDArray[np.float32]
 
 _ROWS_A_PIECE = 1024
+_SCORES_A_PIECE = 2_000_000
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -91,8 +92,12 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row."""
-        scores = self._checked_scores(X)
-        return np.asarray(self.classes_[scores.argmax(axis=1)])
+        check_is_fitted(self, "classes_")
+        rows = np.asarray(validate_data(self, X, dtype=np.float32, order="C", reset=False))
+        size = max(1, _SCORES_A_PIECE // len(self.classes_))
+        pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+        codes = np.concatenate([self._scores(piece).argmax(axis=1) for piece in pieces])
+        return np.asarray(self.classes_[codes])
 
     def to_classifier(self, classes: Sequence[str] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.
@@ -211,12 +216,19 @@ def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
     """
     doubt = 1 / (len(codes) + 2)
     others = scores.shape[1] - 1
+    # Piece by piece: of 10,000 classes, float64 copies of the whole would take gigabytes.
+    size = max(1, _SCORES_A_PIECE // scores.shape[1])
+    pieces = [slice(start, start + size) for start in range(0, len(codes), size)]
+
+    def piece_loss(piece: slice, temperature: float) -> float:
+        logs = log_softmax(scores[piece] / temperature, axis=1)
+        own = logs[np.arange(len(logs)), codes[piece]]
+        rest = (logs.sum(axis=1) - own) / others
+        return float(-((1 - doubt) * own + doubt * rest).sum())
 
     def loss(log_temperature: float) -> float:
-        logs = log_softmax(scores / np.exp(log_temperature), axis=1)
-        own = logs[np.arange(len(codes)), codes]
-        rest = (logs.sum(axis=1) - own) / others
-        return float(-((1 - doubt) * own + doubt * rest).mean())
+        temperature = np.exp(log_temperature)
+        return sum(piece_loss(piece, temperature) for piece in pieces) / len(codes)
 
     bounds = (np.log(1e-3), np.log(1e3))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

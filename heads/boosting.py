@@ -11,10 +11,13 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep
+from featcache.errors import InvalidRequest
 
 from .base import Floats, Head, fit_temperature
 from .trees import tree_arrays
 
+# It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
+_MOST_CLASSES = 2000
 log = logging.getLogger("featcache")
 
 
@@ -89,6 +92,12 @@ class LightGBMHead(Head):
         import lightgbm
 
         count = len(self.classes_)
+        if count > _MOST_CLASSES:
+            raise InvalidRequest(
+                f"LightGBM grows one tree per class and round: {count:,} classes are more than the "
+                f"{_MOST_CLASSES:,} that it is made for here. Take logistic, svm or dense.",
+                received=count,
+            )
         log.info(
             "LightGBM: at most %d trees (%d rounds x %d classes)",
             self.rounds * count,

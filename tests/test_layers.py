@@ -28,7 +28,10 @@ DOORS = {
     "pickle": set(),
 }
 # These decide and describe; they know neither how models run nor how rows are kept.
-PURE = {"specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture"}
+PURE = {
+    "specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture",
+    "functionhash",
+}  # fmt: skip
 HEAVY_MODULES = {"backbone", "keras_door", "store", "hdf5", "extraction", "preparation", "request"}
 
 

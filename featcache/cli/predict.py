@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..printable import printable
 from .options import Common, command, no_progress
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _record(prediction: Prediction) -> dict[str, Any]:
 
 
 def _line(prediction: Prediction) -> str:
+    path = printable(prediction.path)  # one line per photo, whatever its name holds
     if prediction.reason:
-        return f"{prediction.path}: cannot be used: {prediction.reason}"
-    guesses = ", ".join(f"{name} {100 * value:.1f} %" for name, value in prediction.guesses)
-    return f"{prediction.path}: {guesses}"
+        return f"{path}: cannot be used: {prediction.reason}"
+    guesses = [f"{printable(name)} {100 * value:.1f} %" for name, value in prediction.guesses]
+    return f"{path}: {', '.join(guesses)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..printable import printable
 from .options import Common, command, complete_store, crop, margin, one_store
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def verify(
         _print_damages(common, folder, damages, "damaged", status=1)
         print(check)
         for path, error in check.differing[:20]:
-            print(f"  differs by {error:.2g}: {path}")
+            print(f"  differs by {error:.2g}: {printable(path)}")
     return int(bool(damages or check.differing))
 
 
