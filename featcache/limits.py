@@ -26,6 +26,7 @@ _LARGE_BYTES = 64_000_000
 _SCAN_BYTES = 10  # what the header of a scan takes at least
 # libwebp keeps two canvases, and Pillow a copy of one as bytes, four bytes a pixel each.
 _WEBP_BYTES = 12
+_SMALL_PIECE = 4_000_000  # bytes of a TIFF's tile or strip; usual ones are far below
 _UNCOMPRESSED = 1
 _YCBCR, _JPEG = 6, 7
 _PLANAR = 2
@@ -198,7 +199,7 @@ def _piece_bytes(image: Image.Image) -> int:
     unpacked = area * max(1, number["bits"]) * samples // 8
     if number["colours"] == _YCBCR and number["compression"] != _JPEG:
         unpacked += _FULL * area  # turned to RGB piece by piece
-    return unpacked
+    return unpacked if unpacked > _SMALL_PIECE else 0
 
 
 def _largest(value: Any) -> int:
