@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -35,8 +34,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_ : int
         Width of the embedding.
     temperature_ : float
-        Divisor of the scores, fitted on held-out rows where the head needs it; above 1 it
-        makes probabilities more modest. Guo et al. 2017, arXiv 1706.04599.
+        Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
+        those are few, else a prior; above 1 it makes probabilities more modest. Guo et al.
+        2017, arXiv 1706.04599.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Head:
@@ -190,33 +190,3 @@ def row_space(X: Floats) -> tuple[Floats, Floats | None]:
     size = np.sqrt(values[kept])
     axes = ((vectors[:, kept] / size).T @ X).astype(np.float32)
     return (vectors[:, kept] * size).astype(np.float32), axes
-
-
-def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
-    """Find the divisor of the scores that minimises the log loss on held-out rows.
-
-    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes share the rest (after
-    Platt 1999): n rows that are all right are no proof of never being wrong, and a divisor
-    fitted to them alone would make every later mistake a certain one.
-
-    Parameters
-    ----------
-    scores : ndarray (n, k)
-    codes : ndarray (n,)
-
-    Returns
-    -------
-    float
-        Between 0.001 and 1000.
-    """
-    doubt = 1 / (len(codes) + 2)
-    others = scores.shape[1] - 1
-
-    def loss(log_temperature: float) -> float:
-        logs = log_softmax(scores / np.exp(log_temperature), axis=1)
-        own = logs[np.arange(len(codes)), codes]
-        rest = (logs.sum(axis=1) - own) / others
-        return float(-((1 - doubt) * own + doubt * rest).mean())
-
-    bounds = (np.log(1e-3), np.log(1e3))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -11,8 +11,17 @@ from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep, import_keras
 
-from .base import Floats, Head, Standardiser, fit_temperature
+from .base import Floats, Head, Standardiser
+from .calibration import (
+    ENOUGH_HELD_OUT,
+    cross_fitted_temperature,
+    fit_temperature,
+    prior_temperature,
+)
 from .schedule import Progress, Schedule
+
+
+Rows = NDArray[Any]
 
 
 class DenseHead(Head):
@@ -39,7 +48,8 @@ class DenseHead(Head):
     plateau, cut : int, float
         Epochs without a better held-out loss until the learning rate is multiplied by `cut`.
     validation_size : float
-        Share of the training rows held out.
+        Share of the training rows held out; below 50 such rows the temperature is
+        cross-fitted.
     seed : int
 
     Attributes
@@ -79,11 +89,27 @@ class DenseHead(Head):
         self._scale = Standardiser(X)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
-        network = self._network(X.shape[1])
-        best = self._train(network, scaled, codes, train, held_out)
+        best, self.history_ = self._train(scaled, codes, train, held_out)
         self._take(best)
-        if len(held_out) > len(self.classes_):
-            self.temperature_ = fit_temperature(self._forward(scaled[held_out]), codes[held_out])
+        self.temperature_ = self._temperature(X, codes, train, held_out)
+
+    def _temperature(
+        self, X: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
+    ) -> float:
+        unseen = np.setdiff1d(held_out, train)
+        if len(unseen) >= ENOUGH_HELD_OUT:
+            return fit_temperature(self._scores(X[unseen]), codes[unseen])
+        best = self._scale, self.hidden_, self.output_
+
+        def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
+            self._scale = Standardiser(X, train)
+            weights, _ = self._train(self._scale(X), codes, train, train)
+            self._take(weights)
+            return self._scores(X[scored])
+
+        fitted = cross_fitted_temperature(scores_of, codes, self.seed)
+        self._scale, self.hidden_, self.output_ = best
+        return prior_temperature(self._scores(X), codes) if fitted is None else fitted
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
@@ -117,14 +143,10 @@ class DenseHead(Head):
         return network
 
     def _train(
-        self,
-        network: Any,
-        X: Floats,
-        codes: NDArray[np.int64],
-        train: NDArray[Any],
-        held_out: NDArray[Any],
-    ) -> list[NDArray[Any]]:
-        """Train epoch by epoch; return the weights of the best one."""
+        self, X: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
+    ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
+        """Train epoch by epoch; return the weights of the best one, and the history."""
+        network = self._network(X.shape[1])
         schedule = Schedule(
             self.epochs, self.batch_size, self.learning_rate, self.patience, self.plateau, self.cut
         )
@@ -143,8 +165,7 @@ class DenseHead(Head):
             seconds = time.perf_counter() - started
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
-        self.history_ = progress.history
-        return list(best)
+        return list(best), progress.history
 
     def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
         self._take(network.get_weights())
