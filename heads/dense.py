@@ -23,6 +23,9 @@ from .schedule import Progress, Schedule
 
 Rows = NDArray[Any]
 
+_BATCHES_PER_EPOCH = 10
+_MOST_RAISED_RATE = 1e-3
+
 
 class DenseHead(Head):
     """Dense layer, dropout and softmax, trained with Adam on stored features.
@@ -41,7 +44,8 @@ class DenseHead(Head):
     epochs : int
         At most.
     learning_rate : float
-        Of Adam, to begin with.
+        Of Adam, to begin with. With fewer than ten batches per epoch it is raised in
+        proportion, to 0.001 at most: few rows would else end up barely trained.
     batch_size : int
     patience : int
         Epochs without a better held-out loss until training stops.
@@ -91,25 +95,24 @@ class DenseHead(Head):
         train, held_out = self._parts(codes)
         best, self.history_ = self._train(scaled, codes, train, held_out)
         self._take(best)
-        self.temperature_ = self._temperature(X, codes, train, held_out)
+        self.temperature_ = self._temperature(scaled, codes, train, held_out)
 
     def _temperature(
-        self, X: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
+        self, scaled: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
     ) -> float:
         unseen = np.setdiff1d(held_out, train)
         if len(unseen) >= ENOUGH_HELD_OUT:
-            return fit_temperature(self._scores(X[unseen]), codes[unseen])
-        best = self._scale, self.hidden_, self.output_
+            return fit_temperature(self._forward(scaled[unseen]), codes[unseen])
+        best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
-            self._scale = Standardiser(X, train)
-            weights, _ = self._train(self._scale(X), codes, train, train)
+            weights, _ = self._train(scaled, codes, train, train)
             self._take(weights)
-            return self._scores(X[scored])
+            return self._forward(scaled[scored])
 
         fitted = cross_fitted_temperature(scores_of, codes, self.seed)
-        self._scale, self.hidden_, self.output_ = best
-        return prior_temperature(self._scores(X), codes) if fitted is None else fitted
+        self.hidden_, self.output_ = best
+        return prior_temperature(self._forward(scaled), codes) if fitted is None else fitted
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
@@ -147,10 +150,11 @@ class DenseHead(Head):
     ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
         """Train epoch by epoch; return the weights of the best one, and the history."""
         network = self._network(X.shape[1])
+        rate = self._rate(len(train))
         schedule = Schedule(
-            self.epochs, self.batch_size, self.learning_rate, self.patience, self.plateau, self.cut
+            self.epochs, self.batch_size, rate, self.patience, self.plateau, self.cut
         )
-        progress, best = Progress(self.learning_rate), network.get_weights()
+        progress, best = Progress(rate), network.get_weights()
         generator = np.random.default_rng(self.seed)
         while not progress.done:
             started = time.perf_counter()
@@ -166,6 +170,12 @@ class DenseHead(Head):
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
         return list(best), progress.history
+
+    def _rate(self, rows: int) -> float:
+        """Return the first learning rate: the schedule counts epochs, which are short here."""
+        batches = -(-rows // self.batch_size)
+        raised = self.learning_rate * max(1.0, _BATCHES_PER_EPOCH / batches)
+        return max(self.learning_rate, min(raised, _MOST_RAISED_RATE))
 
     def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
         self._take(network.get_weights())
