@@ -94,13 +94,14 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         scores = self._checked_scores(X)
         return np.asarray(self.classes_[scores.argmax(axis=1)])
 
-    def to_classifier(self, classes: Sequence[str] | None = None) -> Classifier:
+    def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.
 
         Parameters
         ----------
-        classes : sequence of str, optional
-            Names for `classes_`, in their order. Default: the labels as text.
+        classes : sequence of str, int or bool, optional
+            Names for `classes_`, in their order. Default: the labels as they are;
+            `featcache.make_bundle` puts class names in the place of codes.
 
         Returns
         -------
@@ -108,7 +109,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Gives the same probabilities, and needs NumPy alone.
         """
         check_is_fitted(self, "classes_")
-        names = [str(label) for label in (self.classes_ if classes is None else classes)]
+        names = self.classes_.tolist() if classes is None else list(classes)
         return Classifier(self._steps(), names, self.n_features_in_, float(self.temperature_))
 
     def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -19,11 +19,15 @@ from .calibration import (
     fit_temperature,
     prior_temperature,
 )
+from .threads import CoreUse
 from .trees import tree_arrays
 
 log = logging.getLogger("featcache")
 
 Rows = NDArray[np.int64]
+
+# Rows x classes: at 17,000 two threads take as long as one, at 600,000 two thirds of it.
+_SCORES_PER_THREAD = 50_000
 
 
 class LightGBMHead(Head):
@@ -57,7 +61,8 @@ class LightGBMHead(Head):
         50 such rows the temperature is cross-fitted.
     seed : int
     n_jobs : int, optional
-        Threads; default: all cores.
+        Threads; default: as many as there are cores that other processes leave idle when
+        training starts, and one for few rows and classes. The trees are the same.
 
     Attributes
     ----------
@@ -102,11 +107,15 @@ class LightGBMHead(Head):
             self.rounds,
             count,
         )
+        use = CoreUse()
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = self._held_out(codes)
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
+        # The model is the same with any number of threads.
+        few = len(X) * count <= _SCORES_PER_THREAD
+        self._threads = self.n_jobs or (1 if few else use.threads())
         self.booster_ = self._boost(reduced, codes, train, stop_early, self.rounds)
         self.best_iteration_ = int(
             self.booster_.best_iteration or self.booster_.current_iteration()
@@ -130,7 +139,7 @@ class LightGBMHead(Head):
             "lambda_l2": self.reg_lambda,
             "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
             "max_bin": 63,
-            "num_threads": self.n_jobs or 0,
+            "num_threads": self._threads,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,

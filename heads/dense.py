@@ -20,7 +20,6 @@ from .calibration import (
 )
 from .schedule import Progress, Schedule
 
-
 Rows = NDArray[Any]
 
 _BATCHES_PER_EPOCH = 10
@@ -64,6 +63,9 @@ class DenseHead(Head):
         ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
         cumulative ``seconds``, one value an epoch.
     """
+
+    hidden_: tuple[Floats, Floats] | None
+    output_: tuple[Floats, Floats]
 
     def __init__(
         self,
