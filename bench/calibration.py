@@ -88,8 +88,10 @@ def _fit(model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, se
     fitted = cross_fitted_temperature(
         lambda rows, scored: scores(train_on(rows), scored), truth, seed
     )
-    everything = np.arange(len(codes))
-    return prior_temperature(scores(model, everything), truth) if fitted is None else fitted
+    if fitted is not None:
+        return fitted
+    # Never below 1: without a penalty on its weights a network is too sure already.
+    return max(1.0, prior_temperature(scores(model, np.arange(len(codes))), truth))
 
 
 def _read(file: Path) -> tuple[float, float] | None:

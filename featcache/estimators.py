@@ -44,13 +44,14 @@ def to_classifier(model: Any) -> Classifier:
         return model
     *before, last = [step for _, step in getattr(model, "steps", [("", model)])]
     try:
+        width = _width([*before, last])
         steps = [made for step in before for made in _transform(step)]
         if hasattr(last, "to_classifier"):
             inner: Classifier = last.to_classifier()
-            width = _width(before[0]) if before else inner.width
-            return Classifier([*steps, *inner.steps], inner.classes, width, inner.temperature)
+            steps += inner.steps
+            return Classifier(steps, inner.classes, width, inner.temperature)
         steps += _scores(last)
-        return Classifier(steps, last.classes_.tolist(), _width((before or [last])[0]))
+        return Classifier(steps, last.classes_.tolist(), width)
     except AttributeError as error:
         raise InvalidRequest(
             f"{type(model).__name__} is not fitted ({error}). Call fit(X, y) first.",
@@ -58,8 +59,13 @@ def to_classifier(model: Any) -> Classifier:
         ) from error
 
 
-def _width(step: Any) -> int:
-    return int(step.n_features_in_)
+def _passes(step: Any) -> bool:
+    return isinstance(step, str) and step == "passthrough"
+
+
+def _width(steps: list[Any]) -> int:
+    """Return the number of columns that the first step takes, but for "passthrough"."""
+    return int(next(step for step in steps if not _passes(step)).n_features_in_)
 
 
 def _name(step: Any) -> str:
@@ -69,7 +75,7 @@ def _name(step: Any) -> str:
 
 
 def _transform(step: Any) -> list[ClassifierStep]:
-    if step is None or step == "passthrough":
+    if _passes(step):
         return []
     return _made(step, _TRANSFORMS, "a step")
 
@@ -98,17 +104,17 @@ def _shift_and_scale(mean: Any, scale: Any, width: int) -> list[ClassifierStep]:
 
 
 def _standard_scaler(step: Any) -> list[ClassifierStep]:
-    return _shift_and_scale(step.mean_ if step.with_mean else None, step.scale_, _width(step))
+    return _shift_and_scale(step.mean_ if step.with_mean else None, step.scale_, _width([step]))
 
 
 def _robust_scaler(step: Any) -> list[ClassifierStep]:
-    return _shift_and_scale(step.center_, step.scale_, _width(step))
+    return _shift_and_scale(step.center_, step.scale_, _width([step]))
 
 
 def _max_abs_scaler(step: Any) -> list[ClassifierStep]:
     if getattr(step, "clip", False):
         raise _refused(step, "clip=True is not supported")
-    return _shift_and_scale(None, step.scale_, _width(step))
+    return _shift_and_scale(None, step.scale_, _width([step]))
 
 
 def _normalizer(step: Any) -> list[ClassifierStep]:
@@ -122,7 +128,7 @@ def _pca(step: Any) -> list[ClassifierStep]:
     if step.whiten:
         floor = np.finfo(axes.dtype).eps
         axes = axes / np.sqrt(np.maximum(step.explained_variance_, floor))[:, None]
-    centre = _shift_and_scale(step.mean_, None, _width(step))
+    centre = _shift_and_scale(step.mean_, None, _width([step]))
     return [*centre, _linear(axes.T, np.zeros(len(axes)))]
 
 

@@ -114,7 +114,10 @@ class DenseHead(Head):
 
         fitted = cross_fitted_temperature(scores_of, codes, self.seed)
         self.hidden_, self.output_ = best
-        return prior_temperature(self._forward(scaled), codes) if fitted is None else fitted
+        if fitted is not None:
+            return fitted
+        # Never below 1: without a penalty on its weights a network is too sure already.
+        return max(1.0, prior_temperature(self._forward(scaled), codes))
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
