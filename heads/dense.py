@@ -95,12 +95,20 @@ class DenseHead(Head):
         self._scale = Standardiser(X)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
-        best, self.history_ = self._train(scaled, codes, train, held_out)
+        network = self._network(X.shape[1])
+        size = min(self.batch_size, len(train))
+        best, self.history_ = self._train(network, size, scaled, codes, train, held_out)
         self._take(best)
-        self.temperature_ = self._temperature(scaled, codes, train, held_out)
+        self.temperature_ = self._temperature(network, size, scaled, codes, train, held_out)
 
     def _temperature(
-        self, scaled: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
+        self,
+        network: Any,
+        size: int,
+        scaled: Floats,
+        codes: NDArray[np.int64],
+        train: Rows,
+        held_out: Rows,
     ) -> float:
         unseen = np.setdiff1d(held_out, train)
         if len(unseen) >= ENOUGH_HELD_OUT:
@@ -108,7 +116,8 @@ class DenseHead(Head):
         best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
-            weights, _ = self._train(scaled, codes, train, train)
+            # The same network and size of batch, so that nothing is compiled again.
+            weights, _ = self._train(network, size, scaled, codes, train, train)
             self._take(weights)
             return self._forward(scaled[scored])
 
@@ -132,16 +141,13 @@ class DenseHead(Head):
     def _network(self, width: int) -> Any:
         keras = import_keras()
 
-        def start(number: int) -> Any:
-            return keras.initializers.GlorotUniform(seed=self.seed * 10 + number)
-
         layers: list[Any] = [keras.Input((width,))]
         if self.units:
             layers += [
-                keras.layers.Dense(self.units, activation="relu", kernel_initializer=start(1)),
+                keras.layers.Dense(self.units, activation="relu"),
                 keras.layers.Dropout(self.dropout, seed=self.seed),
             ]
-        layers.append(keras.layers.Dense(len(self.classes_), kernel_initializer=start(2)))
+        layers.append(keras.layers.Dense(len(self.classes_)))
         network = keras.Sequential(layers)
         network.compile(
             optimizer=keras.optimizers.Adam(self.learning_rate),
@@ -151,10 +157,16 @@ class DenseHead(Head):
         return network
 
     def _train(
-        self, X: Floats, codes: NDArray[np.int64], train: Rows, held_out: Rows
+        self,
+        network: Any,
+        size: int,
+        X: Floats,
+        codes: NDArray[np.int64],
+        train: Rows,
+        held_out: Rows,
     ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
         """Train epoch by epoch; return the weights of the best one, and the history."""
-        network = self._network(X.shape[1])
+        self._start(network)
         rate = self._rate(len(train))
         schedule = Schedule(
             self.epochs, self.batch_size, rate, self.patience, self.plateau, self.cut
@@ -167,7 +179,7 @@ class DenseHead(Head):
             # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
             steps = [
                 network.train_on_batch(X[rows], codes[rows])[:2]
-                for rows in _batches(generator.permutation(train), self.batch_size)
+                for rows in _batches(generator.permutation(train), size)
             ]
             loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
             validation = self._score(network, X[held_out], codes[held_out])
@@ -175,6 +187,17 @@ class DenseHead(Head):
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
         return list(best), progress.history
+
+    def _start(self, network: Any) -> None:
+        """Let a network begin, or begin again: first weights, nothing known to the optimizer."""
+        for number, layer in enumerate(network.layers):
+            if layer.weights:
+                kernel, bias = layer.weights
+                kernel.assign(_first_weights(self.seed * 10 + number)(kernel.shape))
+                bias.assign(np.zeros(bias.shape, np.float32))
+        network.optimizer.build(network.trainable_variables)
+        for variable in network.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
 
     def _rate(self, rows: int) -> float:
         """Return the first learning rate: the schedule counts epochs, which are short here."""
@@ -214,12 +237,14 @@ class DenseHead(Head):
         return [ClassifierStep("standardise", scale), *inner, linear(self.output_)]
 
 
+def _first_weights(seed: int) -> Any:
+    return import_keras().initializers.GlorotUniform(seed=seed)
+
+
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Cut rows into batches of one size; the last rows join the first to fill the last one.
+    """Cut rows into batches of one size; the first rows again fill the last one up.
 
     One shape for all batches: every further one would be compiled anew.
     """
-    if len(rows) <= size:
-        return [rows]
     count = -(-len(rows) // size)
     return list(np.resize(rows, count * size).reshape(count, size))
