@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -229,4 +230,9 @@ class Results:
 
 
 def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= 200:
+        return text
+    # File systems refuse names of more than 255 bytes, after hours of training.
+    return f"{text[:40]}-{hashlib.sha256(data).hexdigest()[:16]}"

@@ -11,15 +11,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import time
 import uuid
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreWriteError
+from .errors import FeatcacheError, StoreWriteError
 
 TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _STALE_SECONDS = 3600.0
 _MOST_REMEMBERED = 2**30  # a file index of some million paths
 
@@ -81,15 +86,36 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left more than an hour ago."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime <= _STALE_SECONDS:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+    """Remove temporary files and folders that a killed process left more than an hour ago.
+
+    Only names that this project gives to temporary files are touched, since the folder may
+    be one of the user's own. A link is removed, never what it leads to.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if _TEMPORARY_NAME.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_stale(path)
+
+
+def _remove_if_stale(path: Path) -> None:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        if time.time() - status.st_mtime > _STALE_SECONDS:
+            path.unlink()
+    elif time.time() - _last_change(path, status.st_mtime) > _STALE_SECONDS:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_change(folder: Path, latest: float) -> float:
+    """Return the time of the last change of a folder or of any folder below it.
+
+    A process that writes for hours into folders below does not change the outermost one.
+    """
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            latest = max(latest, os.lstat(os.path.join(parent, name)).st_mtime)
+    return latest
 
 
 def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
@@ -128,6 +154,47 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
         raise write_error(error, path, what) from error
 
 
+@contextlib.contextmanager
+def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
+    """Open a temporary file that replaces `path`, durably, once the block ends.
+
+    For files that are too large to be in memory as a whole. If the block raises, `path`
+    stays as it was and the temporary file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The final name. Its folder must exist.
+    what : str
+        What an error message calls the file.
+
+    Yields
+    ------
+    FileIO
+        Empty and unbuffered; fill it by `write_all`.
+
+    Raises
+    ------
+    StoreWriteError
+        With the system's reason.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                yield file
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except OSError as error:
+        if isinstance(error, FeatcacheError):
+            raise
+        raise write_error(error, path, what) from error
+
+
 def remember(path: Path, value: Any, what: str) -> None:
     """Keep a JSON value that saves work next time; a disk that refuses costs that work.
 
@@ -162,11 +229,16 @@ def _checksum(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all bytes of `data` to an unbuffered file, or raise `OSError`."""
+    view = memoryview(data)
+    while view:  # a raw write may be short, on a disk that is nearly full for one
+        written = file.write(view)
+        view = view[written or 0 :]
+
+
 def _write_new(path: Path, data: bytes, durable: bool) -> None:
     with open(path, "xb", buffering=0) as file:
-        view = memoryview(data)
-        while view:  # a raw write may be short, on a disk that is nearly full for one
-            written = file.write(view)
-            view = view[written or 0 :]
+        write_all(file, data)
         if durable:
             os.fsync(file.fileno())

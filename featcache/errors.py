@@ -115,6 +115,14 @@ class StoreWriteError(StoreError, OSError):
     """The system refused a write; nothing committed before is touched."""
 
 
+class LeaseLost(StoreError):
+    """Another process took a store over while this one did not run."""
+
+
+class InspectionError(FeatcacheError):
+    """The process that inspects HDF5 files cannot be started or reached; no file is at fault."""
+
+
 class MissingRows(StoreError, KeyError):
     """A store was asked for rows that it does not hold; carries `ids`."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from . import cachedir, maintenance
+from .atomic import make_folder
 from .collection import mark_used
 from .computing import Computation, Work
 from .console import show_log_in_notebook
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
 from .errors import InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
+from .lease import in_use
+from .manifest import NAME as MANIFEST_NAME
 from .pipeline import default_workers
 from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
@@ -36,7 +41,7 @@ def extract(
     backbone: Any,
     data: Any = None,
     *,
-    layer: str | None = None,
+    layer: str | int | None = None,
     pooling: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: str = "stretch",
@@ -59,15 +64,18 @@ def extract(
     ----------
     backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), or a built model that takes
-        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`. Your own
-        model's output is used unless `layer` names another.
+        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
         the name of one that ``featcache fetch`` brought.
         Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
-    layer : str, optional
-        The layer whose output is kept. Default: the penultimate one.
+    layer : str or int, optional
+        The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
+        last but one), or ``"output"`` for the model's output. Default: the layer that feeds
+        the classification layer, or the output of your own model if it ends in none; see
+        `featcache.graph.default_layer`. With weights that lack the classification top, VGG
+        and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat"}, optional
         For layers with a spatial extent. Default: ``"avg"``.
     image_size : int or (int, int), optional
@@ -77,7 +85,8 @@ def extract(
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
         ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
         dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
-        a `RandomWeightsWarning`.
+        a `RandomWeightsWarning`. Files without the classification top serve as well, as long
+        as the layer does not depend on it.
     preprocessing : str or callable, optional
         Default: the backbone's own. Needed for your own model unless it rescales inside;
         see `featcache.preprocessing.apply`.
@@ -152,14 +161,38 @@ def extract(
     job = prepare(request, images, cache_dir, workers, retry_failed, progress)
     log.info("%s: %s", request.name, explanation_of(job))
     done: Computation | None = None
-    if job.plan.compute:
-        job, runs = _engine(job, engine, batch_size, retry_failed)
-        done = _compute(job, runs, workers, progress)
-    features = _join(job, done, time.perf_counter() - started)
-    mark_used(job.folder)
+    with ExitStack() as marks:
+        job = _mark(job, marks, retry_failed)
+        if job.plan.compute:
+            marked = job.folder
+            job, runs = _engine(job, engine, batch_size, retry_failed)
+            if job.folder != marked:
+                job = _mark(job, marks, retry_failed)
+            done = _compute(job, runs, workers, progress)
+        features = _join(job, done, time.perf_counter() - started)
+        mark_used(job.folder)
     level = logging.WARNING if features.quarantined else logging.INFO
     log.log(level, "%s: %s", request.name, features.summary)
     return features
+
+
+def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
+    """Mark the store as used, so that nobody removes it; plan again if it was just removed."""
+    if job.plan.compute:
+        make_folder(job.folder)
+        marks.callback(_remove_empty, job.folder)
+    marks.enter_context(in_use(job.folder))
+    if job.store is None or (job.folder / MANIFEST_NAME).exists():
+        return job
+    return planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
+    with contextlib.suppress(OSError):
+        if set(os.listdir(folder)) <= {MANIFEST_NAME}:
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _check_counts(batch_size: int | None, workers: int | None) -> None:
@@ -268,7 +301,7 @@ def _join(job: Preparation, done: Computation | None, seconds: float) -> Feature
         parts=None if kept_set.split is None else list(kept_set.split),
         attributes={name: list(values) for name, values in kept_set.attributes.items()},
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
-        arguments=request.arguments(),
+        arguments=job.resolved.arguments(),
     )
 
 

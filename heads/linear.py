@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
-from sklearn.model_selection import StratifiedKFold
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .base import Floats, Head, Standardiser, fit_temperature, row_space
+from .base import Floats, Head, Standardiser, row_space
+from .calibration import fit_temperature, held_out_folds, prior_temperature
 from .solver import minimise, new_memory
 
 # Times `tol`, where no weights are kept, but only a temperature.
@@ -79,6 +79,8 @@ class LinearHead(Head):
         weights, self.n_iter_ = problem.solve(weights, self.tol)
         if folds:
             self.temperature_ = fit_temperature(np.concatenate(held_out), np.concatenate(truth))
+        elif self.calibration_folds:
+            self.temperature_ = prior_temperature(rows @ weights[:-1] + weights[-1], codes)
         coefficients = weights[:-1].T
         coefficients = coefficients if axes is None else coefficients @ axes
         self.coef_, self.intercept_ = scale.fold(coefficients, weights[-1])
@@ -239,14 +241,13 @@ def _rows_of(part: slice) -> int:
 
 
 def _in_folds(codes: NDArray[np.int64], folds: int) -> tuple[NDArray[np.int64], list[slice]]:
-    """Order rows so that each held-out fold is a slice; none where a class has too few rows."""
-    folds = min(folds, int(np.bincount(codes).min()))
-    if folds < 2:
+    """Order rows so that each held-out fold is a slice; rows of no fold come last."""
+    parts = held_out_folds(codes, folds)
+    if not parts:
         return np.arange(len(codes)), []
-    splits = StratifiedKFold(folds, shuffle=True, random_state=0).split(codes, codes)
-    parts = [test for _, test in splits]
     slices = _slices(parts)
-    return np.concatenate(parts), slices[:1] if len(codes) >= _MANY_ROWS else slices
+    rest = np.setdiff1d(np.arange(len(codes)), np.concatenate(parts))
+    return np.concatenate([*parts, rest]), slices[:1] if len(codes) >= _MANY_ROWS else slices
 
 
 def _slices(parts: Sequence[NDArray[np.int64]]) -> list[slice]:
