@@ -171,7 +171,7 @@ def load_pixels(
         As `load_image`, and if the file is no longer what `expected_id` names: its pixels
         would be stored under another image's name.
     """
-    with reservation() as held:  # a large image counts until it is made small
+    with reservation() as held:
         data = read_expected(path, expected_id, held.for_file)
         return pixels_of(data, size, how, box, held)
 
@@ -189,7 +189,9 @@ def pixels_of(
     held: limits.Reservation | None = None,
 ) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
-    return resize(crop(decode(data, held), box), size, how)
+    with contextlib.ExitStack() as own:  # a large image counts until it is made small
+        reserved = held or own.enter_context(reservation())
+        return resize(crop(decode(data, reserved), box), size, how)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -42,9 +42,7 @@ def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
     doubt = 1 / (len(codes) + 2)
     others = scores.shape[1] - 1
 
-    # Piece by piece: of 10,000 classes, float64 copies of the whole would take gigabytes.
-    size = max(1, SCORES_PER_PIECE // scores.shape[1])
-    pieces = [slice(start, start + size) for start in range(0, len(codes), size)]
+    pieces = _pieces(scores)
 
     def piece_loss(piece: slice, temperature: float) -> float:
         logs = log_softmax(scores[piece] / temperature, axis=1)
@@ -78,13 +76,25 @@ def prior_temperature(scores: NDArray[Any], codes: Rows) -> float:
     float
         1 if the scores do not separate the training rows.
     """
+    margins = [_margins(scores[piece], codes[piece]) for piece in _pieces(scores)]
+    margin = float(np.concatenate(margins).mean())
+    temperature = margin / (_PRIOR_MARGIN * np.log(scores.shape[1]))
+    return float(np.clip(temperature, 1e-3, 1e3)) if temperature > 0 else 1.0
+
+
+def _pieces(scores: NDArray[Any]) -> list[slice]:
+    """Cut rows up: of 10,000 classes, float64 copies of the whole would take gigabytes."""
+    size = max(1, SCORES_PER_PIECE // scores.shape[1])
+    return [slice(start, start + size) for start in range(0, len(scores), size)]
+
+
+def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:
+    """Return by how much the score of each row's own class exceeds all others."""
     rows = np.arange(len(codes))
     others = np.array(scores, np.float64)
     own = others[rows, codes].copy()
     others[rows, codes] = -np.inf
-    margin = float((own - others.max(axis=1)).mean())
-    temperature = margin / (_PRIOR_MARGIN * np.log(scores.shape[1]))
-    return float(np.clip(temperature, 1e-3, 1e3)) if temperature > 0 else 1.0
+    return np.asarray(own - others.max(axis=1))
 
 
 def held_out_folds(codes: Rows, folds: int, seed: int = 0) -> list[Rows]:

@@ -13,6 +13,7 @@ import pytest
 
 from featcache.errors import InvalidRequest
 from heads import make_head
+from heads.calibration import prior_temperature
 
 _CHILD = """
 import sys, numpy
@@ -32,6 +33,13 @@ print(peak, accuracy)
 _FULL = os.environ.get("FEATCACHE_FAULTS") == "full"
 _SIZE = (10_000, 20_000, 20) if _FULL else (3000, 9000, 2)
 _MOST = 2000 if _FULL else 480  # MiB
+
+
+def test_a_prior_temperature_is_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(0).normal(size=(40, 40)) + 3 * np.eye(40)
+    at_once = prior_temperature(scores, np.arange(40))
+    monkeypatch.setattr("heads.calibration.SCORES_PER_PIECE", 90)
+    assert prior_temperature(scores, np.arange(40)) == pytest.approx(at_once)
 
 
 @pytest.mark.parametrize("name", ["logistic", "svm"])
@@ -79,7 +87,8 @@ def test_predicting_piece_by_piece_is_predicting_at_once(monkeypatch: pytest.Mon
     X, y = generator.normal(size=(60, 4)), np.arange(60) % 3
     head = make_head("logistic", C=1).fit(X, y)
     at_once = head.predict(X)
-    monkeypatch.setattr("heads.base.SCORES_PER_PIECE", 21)
+    for module in ("base", "calibration"):
+        monkeypatch.setattr(f"heads.{module}.SCORES_PER_PIECE", 21)
     assert np.array_equal(head.predict(X), at_once)
     assert np.array_equal(head.predict(X), head.classes_[head.predict_proba(X).argmax(axis=1)])
     again = make_head("logistic", C=1).fit(X, y)
