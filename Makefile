@@ -34,7 +34,7 @@ test-faults: $(READY)  ## kills, power losses, flipped bits and failing calls by
 # What a row, its name and its label depend on.
 CORE := featcache/store.py,featcache/shard*.py,featcache/row*.py,featcache/manifest.py,$\
   featcache/salvage.py,featcache/maintenance.py,featcache/lease.py,featcache/quarantine.py,$\
-  featcache/atomic.py,featcache/packing.py,featcache/hdf5/*,featcache/specs.py,featcache/dataset.py,$\
+  featcache/atomic.py,featcache/pack*.py,featcache/hdf5/*,featcache/specs.py,featcache/dataset.py,$\
   featcache/loading.py,featcache/boxes.py,featcache/fileindex.py,featcache/bundle*.py,$\
   featcache/classifier.py,featcache/storedzip.py
 test-coverage: $(READY)  ## every branch of the store, key, data sets and bundles; 95 % of all

@@ -22,6 +22,7 @@ _STYLE = {
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#8888884d",
     "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
     "savefig.facecolor": "none", "legend.labelcolor": _INK,
+    "text.parse_math": False,  # a class named "$\\frac$" is no formula
 }  # fmt: skip
 
 

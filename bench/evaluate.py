@@ -52,10 +52,12 @@ def evaluate(
     Raises
     ------
     InvalidRequest
-        Without a contender, or if one gives something else than probabilities.
+        Without a contender, if the training part has fewer than two classes, or if a
+        contender gives something else than probabilities.
     """
     if not contenders:
         raise InvalidRequest("There is no contender to evaluate; name at least one.")
+    _check_parts(split)  # now, not after all images were computed
     with blind_images(split) as placed:
         prepared: dict[str, float] = {}
         peaks: dict[str, int] = {}
@@ -70,8 +72,7 @@ def evaluate(
             prepared[name] = time.perf_counter() - started
             peaks[name] = memory.peak
         usable = split.without(set(unusable))
-        if not len(usable.train) or not len(usable.test):
-            raise InvalidRequest("No usable image is left in the training or the test part.")
+        _check_parts(usable)
         order = np.random.default_rng(seed)
         train, test = order.permutation(usable.train), order.permutation(usable.test)
         train_images, test_images = (images_of(split, placed, rows) for rows in (train, test))
@@ -115,6 +116,20 @@ def evaluate(
             results.append(Result(name, truth, proba[in_order], positions, cost, facts))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
     return Results(results, usable, seed, unusable, curves)
+
+
+def _check_parts(split: Split) -> None:
+    """Raise `InvalidRequest` if a part is empty, or the training part has one class."""
+    if not len(split.train) or not len(split.test):
+        raise InvalidRequest("No usable image is left in the training or the test part.")
+    codes = np.unique(split.codes(split.train))
+    if len(codes) < 2:
+        raise InvalidRequest(
+            f"The training part has {len(split.train)} usable images of one class, "
+            f"{split.classes[codes[0]]!r}, and none of another; a comparison needs at least two "
+            "classes. Add images of other classes, or use another split.",
+            received=[split.classes[code] for code in codes],
+        )
 
 
 def _check(name: str, proba: NDArray[np.float64], rows: int, classes: int) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from featcache.printable import printable
+
 from .drawing import COLOURS, MARKS, Figure, axes_of
 from .fewshot import FewShot
 from .metrics import reliability
@@ -43,7 +45,7 @@ class LabelCounts(Figure):
         k = len(self.split.classes)
         parts = {"train": self.split.train, "test": self.split.test}
         counts = {n: np.bincount(self.split.codes(p), minlength=k) for n, p in parts.items()}
-        frame = pd.DataFrame({"class": list(map(str, self.split.classes)), **counts})
+        frame = pd.DataFrame({"class": list(map(printable, self.split.classes)), **counts})
         order = (frame["train"] + frame["test"]).sort_values(ascending=False, kind="stable").index
         return frame.loc[order].reset_index(drop=True)
 

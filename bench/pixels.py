@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import io
+import math
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.atomic import TEMPORARY_PREFIX, make_folder, write_atomic, write_error
+from featcache.atomic import make_folder, recall, remember, remove_stale, replacing, write_all
 from featcache.cachedir import cache_folder, pixels_folder
 from featcache.images import DECODE_VERSION
 from featcache.pipeline import batches, default_workers
@@ -85,6 +85,7 @@ def decoded(
     found = _load(folder, name, (len(ids), *size, 3))
     if found is None:
         make_folder(folder)
+        remove_stale(folder)
         chosen = images.take([row_of[image_id] for image_id in ids])
         found = _decode(folder, name, chosen, size, resize, progress)
     array, bad, seconds = found
@@ -94,7 +95,7 @@ def decoded(
 
 def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
     try:
-        record = json.loads((folder / f"{name}.json").read_bytes())
+        record: Any = recall(folder / f"{name}.json")
         array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         if array.shape != shape or array.dtype != np.uint8:
             return None
@@ -113,31 +114,35 @@ def _decode(
 ) -> Any:
     started = time.perf_counter()
     ids = images.ids
-    temporary = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    path = folder / f"{name}.npy"
     bad: dict[str, str] = {}
 
     def load(row: int) -> NDArray[np.uint8]:
         return images.pixels(row, size, resize)
 
-    try:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(ids), *size, 3)
-        )
+    # Plain writes: a full disk is an error there, and the end of the process in a mapped file.
+    with replacing(path, what="decoded pixels") as file:
+        shape = (len(ids), *size, 3)
+        first = _start(file, shape)
         with progress_bar(len(ids), "Decoding", "images", progress) as bar:
             for batch in batches(range(len(ids)), load, 64, default_workers()):
-                if batch.items:
-                    array[batch.items] = batch.pixels
+                for row, pixels in zip(batch.items, batch.pixels, strict=True):
+                    file.seek(first + row * pixels.nbytes)
+                    write_all(file, np.ascontiguousarray(pixels).data.cast("B"))
                 bad.update({ids[row]: failure.reason for row, failure in batch.failures})
                 bar.update(len(batch.items) + len(batch.failures))
-        array.flush()
-        del array
-        seconds = time.perf_counter() - started
-        os.replace(temporary, folder / f"{name}.npy")
-        record = json.dumps({"unusable": bad, "seconds": seconds}).encode()
-        write_atomic(folder / f"{name}.json", record, what="the list of decoded images")
-    except OSError as error:
-        raise write_error(error, temporary, "decoded pixels") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-    return np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False), bad, seconds
+    seconds = time.perf_counter() - started
+    record = {"unusable": bad, "seconds": seconds}
+    remember(folder / f"{name}.json", record, "the list of decoded images")
+    return np.load(path, mmap_mode="r", allow_pickle=False), bad, seconds
+
+
+def _start(file: FileIO, shape: tuple[int, ...]) -> int:
+    """Write the head of an array of zeros; return the offset of its values."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    write_all(file, head.getvalue())
+    file.truncate(head.tell() + math.prod(shape))
+    return head.tell()

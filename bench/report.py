@@ -15,6 +15,7 @@ from typing import Any
 
 from featcache import __version__
 from featcache.errors import MissingExtra
+from featcache.printable import printable
 
 from .contenders import Contender
 from .fewshot import DRAWS
@@ -22,6 +23,7 @@ from .metrics import METRICS
 from .results import OVERLAP, Results
 from .statistics import RESAMPLES
 from .summary import ACCURACIES, Summary
+from .tables import write_frame
 
 _PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "lightgbm", "h5py", "Pillow")
 _DRAWN = ("size", "light", "fur_length", "coat")
@@ -72,7 +74,7 @@ def write_report(
         figures.LabelCounts(first.split),
         figures.AccuracyCost(summary.table()),
         figures.Reliability(first.results),
-        figures.Confusion(best, first.split.classes),
+        figures.Confusion(best, list(map(printable, first.split.classes))),
         *([figures.Networks(networks)] if networks else []),
         *([figures.FewShotCurves(first.few_shot)] if first.few_shot else []),
     ):
@@ -91,7 +93,11 @@ def write_report(
         )
 
     environment = Environment(
-        loader=PackageLoader("bench"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("bench"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=_printable_text,
     )
     template = environment.get_template("report.html.j2")
     rows = summary.table()
@@ -156,7 +162,7 @@ def _write_figures(drawn: Mapping[str, Any], out: Path) -> dict[str, str]:
         svg, png = one.drawn()
         pictures[name] = svg
         (folder / f"{name}.png").write_bytes(png)
-        one.frame().to_csv(folder / f"{name}.csv", index=name == "confusion")
+        write_frame(folder / f"{name}.csv", one.frame(), index=name == "confusion")
     return pictures
 
 
@@ -219,6 +225,11 @@ def _made(summary: Summary) -> list[tuple[str, str]]:
         notes = "; ".join(f"{k}: {v}" for k, v in result.facts.notes.items() if k != "model")
         rows.append((result.name, f"weights: {result.facts.weights}; {notes}"))
     return rows
+
+
+def _printable_text(value: Any) -> Any:
+    """Escape names that no page can hold; pictures, which are markup, stay as they are."""
+    return printable(value, keep="\n\t") if type(value) is str else value
 
 
 def _unusable(results: Results) -> list[tuple[str, str]]:

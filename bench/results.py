@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.printable import printable
+
 from .contenders import Facts
 from .fewshot import FewShot
 from .metrics import METRICS, confusion, per_class
 from .splits import Split
+from .tables import write_csv
 
 OVERLAP = (
     "The photos of Stanford Dogs come from ImageNet, so a backbone with ImageNet weights may have "
@@ -178,8 +181,8 @@ class Results:
             lines.append(f"{r.name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
         s = self.split
         lines.append(
-            f"\n{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
-            f"classes, split {s.name}; {len(self.unusable)} images unusable."
+            f"\n{printable(s.dataset.name)}: {len(s.train)} train, {len(s.test)} test, "
+            f"{len(s.classes)} classes, split {s.name}; {len(self.unusable)} images unusable."
         )
         if self.overlaps_imagenet:
             lines.append(f"Caution: {OVERLAP}")
@@ -217,21 +220,19 @@ class Results:
         }
         files = [out / "results.json", out / "results.csv", out / "split.json"]
         files[0].write_text(json.dumps(record, indent=1), "utf-8")
-        _write_csv(files[1], self.records())
+        write_csv(files[1], self.records())
         self.split.save(files[2])
         for result in self.results:
             file = out / f"per_class_{_file_name(result.name)}.csv"
-            _write_csv(file, result.per_class(classes))
+            write_csv(file, result.per_class(classes))
             files.append(file)
         return files
 
 
-def _write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-
-
 def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= 200:
+        return text
+    # File systems refuse names of more than 255 bytes, after hours of training.
+    return f"{text[:40]}-{hashlib.sha256(data).hexdigest()[:16]}"

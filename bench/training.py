@@ -73,7 +73,7 @@ class Run:
             Positions.
         class_weights : ndarray (k,), optional
         """
-        make_folder(self.folder)
+        make_folder(self.folder, private=True)
         steps = -(-len(train) // self.schedule.batch_size)
         while not self.progress.done:
             number = self.progress.epoch + 1

@@ -1,16 +1,40 @@
-"""Compute image embeddings once with a frozen Keras backbone; reuse them ever after.
+"""Compute image embeddings once with a frozen Keras backbone, and reuse them.
 
 >>> import featcache
->>> sorted(set(featcache.__all__) & {"extract", "explain", "Features"})
-['Features', 'explain', 'extract']
+>>> features = featcache.extract("pocket")
+>>> features.X.shape, features.y.shape
+((200, 256), (200,))
+
+Embeddings
+    extract         compute what is not stored, and return all as `Features`
+    explain         what `extract` would do with the same arguments, and why
+    load_dataset    a folder, table or list of images as a `Dataset`
+    load_backbone   the frozen model of a request
+    load_model      a saved Keras model, checked before Keras opens it
+
+Classifiers
+    make_bundle     join a trained head to the features that it was trained on
+    load_bundle     read a `Bundle`, which predicts from photos
+
+Stores
+    open_store      the `Store` in a folder
+    verify, repair  find damage; save the valid rows
+
+Heads are in the package `heads`, the comparison of contenders in `bench`. Errors are in
+`featcache.errors`; all are a `FeatcacheError`.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
+from .console import PrintableLog
+
 __version__ = "0.1.0"
+
+logging.getLogger("featcache").addFilter(PrintableLog())
 
 if TYPE_CHECKING:
     from . import datasets as datasets

@@ -33,7 +33,7 @@ def layer_names(model: Any) -> dict[str, Any]:
     """
     numbered: dict[str, list[tuple[int, Any]]] = {}
     for layer in model.layers:
-        base = _automatic_base(type(layer).__name__)
+        base = automatic_base(type(layer).__name__)
         if match := re.fullmatch(re.escape(base) + r"(?:_(\d+))?", layer.name):
             numbered.setdefault(base, []).append((int(match[1] or 0), layer))
     fresh: dict[int, str] = {}
@@ -44,7 +44,8 @@ def layer_names(model: Any) -> dict[str, Any]:
     return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
 
 
-def _automatic_base(class_name: str) -> str:
+def automatic_base(class_name: str) -> str:
+    """Return the name that Keras derives from a class, ``conv2d`` from ``Conv2D``."""
     # The rule of keras.src.utils.naming.to_snake_case.
     name = re.sub(r"\W+", "", class_name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)

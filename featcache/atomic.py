@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import time
 import uuid
+from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreWriteError
+from .errors import FeatcacheError, StoreWriteError
 
 TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _STALE_SECONDS = 3600.0
+_MOST_REMEMBERED = 2**30  # a file index of some million paths
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
@@ -46,10 +53,18 @@ def write_error(error: OSError, path: Path, what: str) -> StoreWriteError:
     )
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` and its parents; raise `StoreWriteError` if that cannot be."""
+def make_folder(path: Path, *, private: bool = False) -> None:
+    """Create `path` and its parents; raise `StoreWriteError` if that cannot be.
+
+    Parameters
+    ----------
+    path : Path
+    private : bool
+        For what a later run loads: nobody else may enter the folder. One that exists stays as
+        it is, since its owner may share it on purpose.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreWriteError(
             f"The folder {path} cannot be made: {error.strerror or error}. Name one that you may "
@@ -71,15 +86,36 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left more than an hour ago."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime <= _STALE_SECONDS:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink()
+    """Remove temporary files and folders that a killed process left more than an hour ago.
+
+    Only names that this project gives to temporary files are touched, since the folder may
+    be one of the user's own. A link is removed, never what it leads to.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if _TEMPORARY_NAME.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    _remove_if_stale(path)
+
+
+def _remove_if_stale(path: Path) -> None:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        if time.time() - status.st_mtime > _STALE_SECONDS:
+            path.unlink()
+    elif time.time() - _last_change(path, status.st_mtime) > _STALE_SECONDS:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _last_change(folder: Path, latest: float) -> float:
+    """Return the time of the last change of a folder or of any folder below it.
+
+    A process that writes for hours into folders below does not change the outermost one.
+    """
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            latest = max(latest, os.lstat(os.path.join(parent, name)).st_mtime)
+    return latest
 
 
 def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
@@ -118,18 +154,91 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
         raise write_error(error, path, what) from error
 
 
+@contextlib.contextmanager
+def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
+    """Open a temporary file that replaces `path`, durably, once the block ends.
+
+    For files that are too large to be in memory as a whole. If the block raises, `path`
+    stays as it was and the temporary file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The final name. Its folder must exist.
+    what : str
+        What an error message calls the file.
+
+    Yields
+    ------
+    FileIO
+        Empty and unbuffered; fill it by `write_all`.
+
+    Raises
+    ------
+    StoreWriteError
+        With the system's reason.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                yield file
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    except OSError as error:
+        if isinstance(error, FeatcacheError):
+            raise
+        raise write_error(error, path, what) from error
+
+
 def remember(path: Path, value: Any, what: str) -> None:
-    """Keep a JSON value that saves work next time; a disk that refuses costs that work."""
+    """Keep a JSON value that saves work next time; a disk that refuses costs that work.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    value : JSON value
+        Kept with its checksum, so that `recall` returns this value or none.
+    what : str
+        How an error message calls the file.
+    """
+    text = json.dumps({"checksum": _checksum(value), "value": value})
     with contextlib.suppress(StoreWriteError):
-        make_folder(path.parent)
-        write_atomic(path, json.dumps(value).encode(), what=what, durable=False)
+        make_folder(path.parent, private=True)
+        write_atomic(path, text.encode(), what=what, durable=False)
+
+
+def recall(path: Path) -> Any | None:
+    """Return what `remember` kept; None if the file is lost, or any bit of it has changed."""
+    try:
+        if path.stat().st_size > _MOST_REMEMBERED:
+            return None
+        kept = json.loads(path.read_bytes())
+        intact = kept["checksum"] == _checksum(kept["value"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kept["value"] if intact else None
+
+
+def _checksum(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all bytes of `data` to an unbuffered file, or raise `OSError`."""
+    view = memoryview(data)
+    while view:  # a raw write may be short, on a disk that is nearly full for one
+        written = file.write(view)
+        view = view[written or 0 :]
 
 
 def _write_new(path: Path, data: bytes, durable: bool) -> None:
     with open(path, "xb", buffering=0) as file:
-        view = memoryview(data)
-        while view:  # a raw write may be short, on a disk that is nearly full for one
-            written = file.write(view)
-            view = view[written or 0 :]
+        write_all(file, data)
         if durable:
             os.fsync(file.fileno())

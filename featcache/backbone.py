@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 from importlib import metadata
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import pocket, preprocessing
-from .architecture import all_layers, architecture_hash, layer_names
-from .errors import InvalidRequest, UnknownLayer, WeightsMismatch
-from .hdf5 import foreign_reason
+from . import preprocessing
+from .architecture import architecture_hash
+from .errors import InvalidRequest, WeightsMismatch
+from .graph import check_input, default_layer, output_of, resolve_layer
 from .keras_door import has_accelerator, import_keras, quiet_stderr
 from .modelfile import ModelFile, load_model
-from .specs import POOLINGS, Recipe
+from .pretrained import Network, build_network, first_sentence
+from .specs import POOLINGS
 
 if TYPE_CHECKING:
     from .request import Request
@@ -62,11 +62,13 @@ class Backbone:
     def __init__(self, request: Request) -> None:
         keras = import_keras()
         self.rule = request.preprocessing
-        whole = _own(request.model) if request.recipe is None else _build(keras, request)
-        self.name = request.recipe.name if request.recipe else _name_of(whole)
-        self.layer, output = _output_of(whole, request)
+        network = _own(request.model) if request.recipe is None else build_network(keras, request)
+        check_input(network.model)
+        self.name = request.recipe.name if request.recipe else _name_of(network.model)
+        self.layer, output = _output_of(keras, network, request)
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
-        cut = keras.Model(whole.inputs, pooled)
+        cut = keras.Model(network.model.inputs, pooled)
+        _check_size(cut, request.image_size)
         self.weights_hash = _hash_weights(cut)
         self.model = cut
         width = cut.output_shape[-1]
@@ -133,8 +135,41 @@ class Backbone:
         return clone
 
 
-def _own(model: Any) -> Any:
-    return load_model(model.path) if isinstance(model, ModelFile) else model
+def _check_size(model: Any, size: tuple[int, int]) -> None:
+    """Raise `InvalidRequest` unless a model, whose input size may be open, can take a size."""
+    try:
+        model.compute_output_shape((1, *size, 3))
+    except Exception as error:  # layers raise many kinds
+        raise InvalidRequest(
+            f"The model cannot take images of {size[0]} x {size[1]} pixels "
+            f"({first_sentence(error)}); give a larger image_size.",
+            received=size,
+        ) from error
+
+
+def _own(model: Any) -> Network:
+    return Network(load_model(model.path) if isinstance(model, ModelFile) else model)
+
+
+def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any]:
+    """Return the layer to cut at, and its symbolic output."""
+    model, recipe = network.model, request.recipe
+    if request.layer is not None:
+        layer = resolve_layer(model, request.layer, request.name)
+    else:
+        layer = default_layer(model) if recipe is None else recipe.layer
+    output = output_of(keras, model, layer)
+    if recipe is None or not network.needs_top(keras.Model(model.inputs, output)):
+        return layer, output
+    if request.layer is None:
+        return recipe.notop_layer, output_of(keras, model, recipe.notop_layer)
+    raise WeightsMismatch(
+        f"The weights in {network.file} have no classification top, and layer {layer!r} of "
+        f"{recipe.name} depends on it; leave layer= out for layer {recipe.notop_layer!r}, or give "
+        "weights with the top.",
+        file=network.file,
+        received=request.layer,
+    )
 
 
 def _name_of(model: Any) -> str:
@@ -147,125 +182,6 @@ def _name_of(model: Any) -> str:
             "with get_config().",
             received=type(model).__name__,
         ) from error
-
-
-def _build(keras: Any, request: Request) -> Any:
-    recipe: Recipe = request.recipe  # type: ignore[assignment]
-    height, width = request.image_size
-    try:
-        if recipe.packaged:
-            model = pocket.build(keras, (height, width))
-        else:
-            constructor = getattr(keras.applications, recipe.constructor)
-            model = constructor(weights=None, input_shape=(height, width, 3))
-    except ValueError as error:
-        raise InvalidRequest(
-            f"{recipe.name} cannot take images of {height} x {width} pixels "
-            f"({_sentence(error)}). Its native size is {recipe.image_size}.",
-            received=request.image_size,
-        ) from error
-    if request.weights.kind == "random":
-        _randomise(model, request.weights.seed)
-    else:
-        _load(model, request)
-    return model
-
-
-def _load(model: Any, request: Request) -> None:
-    recipe: Recipe = request.recipe  # type: ignore[assignment]
-    path = request.weights.path
-    if path is not None and path.suffix == ".npz":
-        pocket.set_weights(model, pocket.read_weights(path))
-        return
-    reason = foreign_reason(Path(str(path)))
-    if reason is not None:
-        raise WeightsMismatch(
-            f"The weights in {path} are not loaded: {reason}. Fetch the file anew from where it "
-            "is published.",
-            file=path,
-        )
-    try:
-        model.load_weights(path)
-    except Exception as error:  # Keras and HDF5 raise many kinds
-        native = (recipe.image_size, recipe.image_size)
-        hint = "" if request.image_size == native else (
-            f" If the layer depends on the image size, use the native {recipe.image_size}."
-        )  # fmt: skip
-        raise WeightsMismatch(
-            f"The weights in {path} do not fit {recipe.constructor}(include_top=True) for images "
-            f"of {request.image_size[0]} x {request.image_size[1]} pixels: {_sentence(error)}."
-            f"{hint}",
-            file=path,
-        ) from error
-    if request.weights.kind == "imagenet" and recipe.second_scaling:
-        _divide_by_deviation_again(model)
-
-
-def _divide_by_deviation_again(model: Any) -> None:
-    """Give EfficientNet the scaling that its published weights were trained with.
-
-    Keras inserts one more division by sqrt(deviation) only for ``weights="imagenet"``, and
-    not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is
-    (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
-    """
-    layer = next(la for la in model.layers if type(la).__name__ == "Normalization")
-    deviation = np.array([0.229, 0.224, 0.225], np.float32)
-    mean, variance, count = (np.asarray(value) for value in layer.get_weights())
-    layer.set_weights([mean, variance * deviation, count])
-    layer.finalize_state()
-
-
-def _randomise(model: Any, seed: int) -> None:
-    """Set kernels to LeCun-uniform values that are equal on every backend and machine.
-
-    LeCun et al. 1998, "Efficient BackProp": variance 1 / fan-in, under which frozen batch
-    normalisation with its starting statistics neither saturates nor overflows. Uniform,
-    since NumPy's uniform floats are exact multiples of 2**-53 and need no function of the C
-    library. Vectors keep the constants that Keras starts them with.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    # A depthwise kernel (h, w, channels, 1) sums over one channel, whatever its shape says.
-    depthwise_layers = {
-        id(weight)
-        for layer in all_layers(model)
-        if type(layer).__name__.startswith("Depthwise")
-        for weight in layer.weights
-    }
-    values = []
-    for weight in model.weights:
-        shape = tuple(weight.shape)
-        if len(shape) < 2:
-            values.append(np.asarray(weight))
-            continue
-        depthwise = id(weight) in depthwise_layers or weight.name.startswith("depthwise")
-        fan_in = int(np.prod(shape[:2])) if depthwise else int(np.prod(shape[:-1]))
-        limit = np.sqrt(3.0 / fan_in)
-        values.append(((generator.random(shape) * 2 - 1) * limit).astype(np.float32))
-    model.set_weights(values)
-
-
-def _output_of(model: Any, request: Request) -> tuple[str, Any]:
-    if len(getattr(model, "inputs", None) or []) != 1 or len(model.inputs[0].shape) != 4:
-        raise InvalidRequest(
-            "The model must be built, and take one batch of images (b, h, w, 3). A functional or "
-            "a built Sequential model does.",
-            received=type(model).__name__,
-        )
-    if request.layer is None:
-        return "output", model.outputs[0]
-    names = layer_names(model)
-    layer = names.get(request.layer)
-    if layer is None:
-        near = difflib.get_close_matches(request.layer, names, n=5, cutoff=0.4)
-        last = [name for name in list(names)[-8:] if name not in near]
-        raise UnknownLayer(
-            f"{request.name} has no layer {request.layer!r}. "
-            + (f"Near it: {', '.join(near)}. " if near else "")
-            + f"Its last layers are {', '.join(last)}.",
-            received=request.layer,
-            layers=list(names),
-        )
-    return request.layer, layer.output
 
 
 def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str, Any]:
@@ -305,7 +221,3 @@ def _hash_weights(model: Any) -> str:
         sum_.update(f"{value.dtype.str}{value.shape}".encode())
         sum_.update(value.tobytes())
     return sum_.hexdigest()
-
-
-def _sentence(error: BaseException) -> str:
-    return str(error).split("\n")[0].rstrip(". ")[:300]

@@ -139,8 +139,8 @@ class Bundle:
         top : int
             How many guesses for each.
         backbone : keras.Model or path of a .keras file, optional
-            Needed if the bundle was made with a model of your own that was not loaded from a
-            file, or whose file lies elsewhere now.
+            Needed if the bundle was made with a model that is not in the table. The path that
+            the bundle itself names is never opened.
         **options
             Further arguments of `featcache.extract`, such as ``weights``, ``cache_dir`` or
             ``progress``.
@@ -161,10 +161,12 @@ class Bundle:
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         dataset = replace(load_dataset(photos), labels=None, split=None)
-        arguments = {**self.arguments, **options}
+        # Of an own model, older bundles left the layer to a default that was its output.
+        arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")
         own = self.spec.backbone.startswith("custom-")
-        if backbone is None and own and not (is_model_file(name) and os.path.exists(name)):
+        # A bundle from elsewhere must not choose which file of this machine Keras opens.
+        if backbone is None and (own or is_model_file(name)):
             raise BundleMismatch(
                 f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
                 "that model, or its .keras file, as backbone= (--backbone).",
@@ -190,8 +192,9 @@ class Bundle:
 
 def make_bundle(
     features: Features,
-    classifier: Classifier,
+    classifier: Any,
     *,
+    classes: Sequence[Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     about: Mapping[str, str] | None = None,
 ) -> Bundle:
@@ -200,9 +203,13 @@ def make_bundle(
     Parameters
     ----------
     features : Features
-        Tells backbone, weights and how photos are prepared.
-    classifier : Classifier
-        As ``head.to_classifier()`` gives it.
+        Tells backbone, weights, how photos are prepared, and the names of the classes.
+    classifier : heads.Head, Classifier, or scikit-learn estimator or Pipeline
+        Fitted on the labels or on ``features.y``: codes become the classes that they stand
+        for. `featcache.estimators.to_classifier` lists the estimators.
+    classes : sequence of str, int or bool, optional
+        Labels in the order of the head's own classes. Default: its classes, or what they
+        stand for as codes.
     metrics, about : mapping, optional
         For the model card.
 
@@ -213,15 +220,50 @@ def make_bundle(
     Raises
     ------
     InvalidRequest
-        If the head is not for embeddings of this width.
+        If the head is not for embeddings of this width, a step of a pipeline cannot be
+        stored, or its classes may be labels as well as codes.
     """
-    if classifier.width != features.X.shape[1]:
+    from .estimators import to_classifier
+
+    plain = to_classifier(classifier)
+    if plain.width != features.X.shape[1]:
         raise InvalidRequest(
-            f"The head takes embeddings of width {classifier.width}; these have "
-            f"{features.X.shape[1]}.",
-            received=classifier.width,
+            f"The head takes embeddings of width {plain.width}; these have {features.X.shape[1]}.",
+            received=plain.width,
         )
-    return Bundle(classifier, features.spec, features.arguments, metrics or {}, about or {})
+    if classes is not None:
+        plain = replace(plain, classes=list(classes))
+    elif features.classes is not None:
+        plain = replace(plain, classes=_class_names(plain.classes, features.classes))
+    return Bundle(plain, features.spec, features.arguments, metrics or {}, about or {})
+
+
+def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
+    """Return the labels of a head's classes, which may be codes: positions in `classes`.
+
+    Labels that are integers themselves can be mistaken for codes; where both readings are
+    possible and differ, a wrong one would name every prediction wrongly.
+    """
+    as_given = list(trained)
+    if not all(type(label) is int for label in as_given):
+        return as_given
+    if -1 in as_given and -1 not in classes:
+        raise InvalidRequest(
+            "The head was trained on a class -1, which is no label of the features; unlabelled "
+            "rows are often coded so. Train on features[features.is_labelled].",
+            received=as_given,
+        )
+    if not all(0 <= label < len(classes) for label in as_given):
+        return as_given
+    named = [classes[code] for code in as_given]
+    integers = {label for label in classes if not isinstance(label, (str, bool))}
+    if named != as_given and integers.issuperset(as_given):
+        raise InvalidRequest(
+            f"The head's classes {as_given} can be labels or codes (positions in the features' "
+            f"classes, here {named}). Pass the right ones as classes= to make_bundle.",
+            received=as_given,
+        )
+    return named
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:

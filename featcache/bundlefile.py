@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .atomic import make_folder, write_atomic
 from .classifier import STEPS, Classifier, ClassifierStep
 from .errors import BundleError, FeatcacheError
+from .printable import printable
 from .specs import BackboneSpec
 from .storedzip import check_stored
 
@@ -61,7 +62,11 @@ def write_bundle(
     }
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        members = {_HEAD: json.dumps(head, indent=1).encode(), _CARD: card.encode(), **arrays}
+        members = {
+            _HEAD: json.dumps(head, indent=1).encode(),
+            _CARD: printable(card, keep="\n").encode(),
+            **arrays,
+        }
         for name, data in members.items():
             # A fixed date: the same bundle is the same file.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)

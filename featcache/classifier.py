@@ -21,9 +21,11 @@ Arrays = Mapping[str, NDArray[Any]]
 STEPS: dict[str, dict[str, int]] = {
     "standardise": {"mean": 1, "scale": 1},
     "linear": {"weights": 2, "bias": 1},
+    "normalise": {},
     "relu": {},
     "trees": {"root": 1, "column": 1, "threshold": 1, "left": 1, "right": 1, "value": 1},
 }
+_LARGEST = 1e300
 _ROWS_AT_ONCE = 1024
 
 
@@ -35,7 +37,8 @@ class ClassifierStep:
     ----------
     kind : str
         ``"standardise"``: ``(x - mean) / scale``. ``"linear"``: ``x @ weights + bias`` with
-        weights (d, k). ``"relu"``: ``max(x, 0)``. ``"trees"``: sums of regression trees;
+        weights (d, k). ``"normalise"``: ``x`` over its Euclidean length; 0 stays 0.
+        ``"relu"``: ``max(x, 0)``. ``"trees"``: sums of regression trees;
         tree t adds to score t modulo k. ``root`` (t,) names the node where each begins;
         a node with ``left`` -1 is a leaf with `value`, others send a row to the left if
         its `column` is at most `threshold`.
@@ -55,6 +58,7 @@ class Classifier:
     ----------
     steps : sequence of ClassifierStep
     classes : sequence of str, int, bool or float
+        Labels, with the type that they had in training.
     width : int
         Length of an embedding.
     temperature : float
@@ -119,16 +123,24 @@ class Classifier:
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class, (n, k) float64; rows sum to 1."""
-        scores = self.scores(X) / self.temperature
-        scores -= scores.max(axis=1, keepdims=True)
-        powers = np.exp(scores)
+        scores = self.scores(X)
+        with np.errstate(over="ignore"):  # far below the best class a probability is 0
+            powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         values: NDArray[Any] = rows
-        for step in self.steps:
-            values = _apply(step, values, len(self.classes))
-        return np.asarray(values, np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in self.steps:
+                values = _apply(step, values, len(self.classes))
+        if not np.isfinite(values).all():
+            raise InvalidRequest(
+                "The classifier gives scores that are not finite, so it or the embeddings are not "
+                "what was trained. Get the bundle again from where it was made.",
+                received=int((~np.isfinite(values)).any(axis=1).sum()),
+            )
+        # Half of the range, so that the difference of two scores is finite as well.
+        return np.clip(np.asarray(values, np.float64), -_LARGEST, _LARGEST)
 
 
 def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[Any]:
@@ -137,6 +149,9 @@ def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[
         return np.asarray((values - arrays["mean"]) / arrays["scale"])
     if step.kind == "linear":
         return np.asarray(values @ arrays["weights"] + arrays["bias"])
+    if step.kind == "normalise":
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        return np.asarray(values / np.where(length == 0, 1, length))
     if step.kind == "relu":
         return np.asarray(np.maximum(values, 0))
     return _trees(arrays, np.asarray(values, np.float64), classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -10,22 +11,29 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .atomic import TEMPORARY_PREFIX, write_atomic
 from .cachedir import engines_folder, stores_folder
 from .engines import converted_folder
-from .errors import InvalidRequest, StoreError
-from .lease import lease
+from .errors import InvalidRequest, StoreError, StoreWriteError
+from .keptimages import KeptImages
+from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
-from .manifest import find_stores
+from .manifest import find_stores, read_manifest
 from .rowindex import unpack_ids
 from .store import Store
 
 _GONE = ".gone-"
-# A store that was written to this shortly ago may be in the middle of an extraction.
-_BUSY_SECONDS = 600.0
+# A model that was converted this shortly ago may wait for the store that is about to need it.
+_YOUNG_SECONDS = 600.0
+_PROBE, _PROBE_BYTES = "0" * 32, 2**16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_USED = "it is in use"
+_LEASED = "another process is merging or removing its shards; try again later"
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Removal:
         The folder of the store, or of the converted model.
     rows : int
     bytes : int
-        That are freed; for rows of a store that stays, about so many.
+        That are freed; approximate for rows of a store that stays.
     reason : str
     """
 
@@ -46,6 +54,31 @@ class Removal:
     rows: int
     bytes: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was to go, and stays.
+
+    Attributes
+    ----------
+    name : str
+    reason : str
+    failed : bool
+        Whether the system refused it; else it is as it should be, such as a store in use.
+    """
+
+    name: str
+    reason: str
+    failed: bool = False
+
+
+class Removals(list[Removal]):
+    """What went, and in `kept` what was left alone and why."""
+
+    def __init__(self, removed: Iterable[Removal] = (), kept: Iterable[Kept] = ()) -> None:
+        super().__init__(removed)
+        self.kept = list(kept)
 
 
 def mark_used(folder: Path) -> None:
@@ -60,9 +93,10 @@ def collect(
     unused_days: float | None = None,
     most_bytes: int | None = None,
     keep_ids: Collection[str] | None = None,
+    keep_data: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
     dry_run: bool = False,
-) -> list[Removal]:
+) -> Removals:
     """Remove stores and rows.
 
     Parameters
@@ -75,40 +109,93 @@ def collect(
         Then remove stores, the longest unused first, until all together have at most so many.
     keep_ids : collection of str, optional
         Remove all rows but those of these examples, from stores that stay.
+    keep_data : sequence, optional
+        Remove all rows but those of the images in these data sets: whatever
+        `featcache.load_dataset` takes. For a store of boxes it is the boxes of the data sets,
+        with the store's own margin; a store of boxes that the data sets do not give stays.
     names : sequence of str, optional
         Look at these stores alone. Default: all of the cache folder.
     dry_run : bool
-        Only tell.
+        Change nothing.
 
     Returns
     -------
-    list of Removal
-        What went; stores that another process is using are left alone.
+    Removals
+        What went; its attribute `kept` lists what was left alone, such as stores that another
+        process is using, and what the system refused.
 
     Raises
     ------
     InvalidRequest
-        If nothing was asked for, or a number is negative.
+        If nothing was asked for, a number is negative, or a file of `keep_data` cannot be
+        read: its row could not be told from others. Nothing was removed.
     StoreError
         If a named store is not there.
     """
-    if unused_days is None and most_bytes is None and keep_ids is None:
+    if unused_days is None and most_bytes is None and keep_ids is None and keep_data is None:
         raise InvalidRequest("Say what may go: by age, by size, or by the images that stay.")
     if (unused_days or 0) < 0 or (most_bytes or 0) < 0:
         raise InvalidRequest("An age and a size cannot be negative.")
     folder = stores_folder(cache)
+    images = None if keep_data is None else KeptImages(keep_data, cache)
+    stores = _stores(folder, names)
+    wanted = {path: _ids_for(path, keep_ids, images) for path, _, _ in stores}
     if not dry_run:
         _finish_removals(folder)
-    stores = _stores(folder, names)
-    removed = _whole_stores(stores, unused_days, most_bytes, dry_run)
-    gone = {removal.name for removal in removed}
-    if keep_ids is not None:
-        for path, _, _ in stores:
-            if path.name not in gone:
-                removed += _rows(path, keep_ids, dry_run)
+    found = _whole_stores(stores, unused_days, most_bytes, dry_run)
+    gone = {removal.name for removal in found}
+    for path, _, _ in stores:
+        ids = wanted[path]
+        if path.name in gone:
+            continue
+        if isinstance(ids, Kept):
+            found.kept.append(ids)
+        elif ids is not None:
+            _add(found, _rows(path, ids, dry_run))
     if names is None:
-        removed += _conversions(cache, gone, dry_run)
-    return removed
+        found += _conversions(cache, gone, dry_run)
+    return found
+
+
+def _ids_for(
+    path: Path, keep_ids: Collection[str] | None, images: KeptImages | None
+) -> set[str] | Kept | None:
+    """Return the ids that stay in a store, or why none can be named; None to keep all."""
+    if keep_ids is None and images is None:
+        return None
+    kept = set(keep_ids or ())
+    if images is not None:
+        try:
+            more = images.ids_for(read_manifest(path).spec)
+        except (StoreError, OSError):
+            return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
+        if more is None:
+            return Kept(path.name, "it holds boxes, and the data that stay do not give these")
+        kept |= more
+    return kept
+
+
+def _add(found: Removals, outcome: Removal | Kept | None) -> bool:
+    if isinstance(outcome, Kept):
+        found.kept.append(outcome)
+    elif outcome is not None:
+        found.append(outcome)
+    return isinstance(outcome, Removal)
+
+
+def remove_store(folder: Path) -> Removal:
+    """Remove one store, whatever its age.
+
+    Raises
+    ------
+    StoreError
+        If another process is using it, or the system refuses.
+    """
+    removal = Removal(folder.name, _count(folder), size_of(folder), "asked for")
+    kept = _remove(folder)
+    if kept is not None:
+        raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
+    return removal
 
 
 def _stores(folder: Path, names: Sequence[str] | None) -> list[tuple[Path, float, int]]:
@@ -121,22 +208,31 @@ def _stores(folder: Path, names: Sequence[str] | None) -> list[tuple[Path, float
                 raise StoreError(f"There is no store {path.name!r} in {folder}.", path=path)
     else:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        paths = [path for path in paths if not path.name.startswith(".")]
     for path in paths:
         with contextlib.suppress(OSError):
             used = (path / MANIFEST_NAME).stat().st_mtime
-            found.append((path, used, sum(f.stat().st_size for f in path.iterdir())))
+            found.append((path, used, size_of(path)))
     return sorted(found, key=lambda store: store[1])
 
 
+def size_of(folder: Path) -> int:
+    """Return the bytes of a folder's files; one that goes meanwhile counts for nothing."""
+    total = 0
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
 def _whole_stores(
-    stores: Iterable[tuple[Path, float, int]],
+    stores: Sequence[tuple[Path, float, int]],
     unused_days: float | None,
     most_bytes: int | None,
     dry_run: bool,
-) -> list[Removal]:
-    stores = list(stores)
+) -> Removals:
     total = sum(size for _, _, size in stores)
-    removed = []
+    found = Removals()
     for path, used, size in stores:
         age = (time.time() - used) / 86400
         reason = None
@@ -144,13 +240,13 @@ def _whole_stores(
             reason = f"not used for {age:.1f} days"
         elif most_bytes is not None and total > most_bytes:
             reason = f"{total:,} bytes in all, {most_bytes:,} may stay"
-        if reason is None or _busy(path):
+        if reason is None:
             continue
-        rows = _count(path)
-        if dry_run or _remove(path):
-            removed.append(Removal(path.name, rows, size, reason))
+        removal = Removal(path.name, _count(path), size, reason)
+        kept = _reason_to_keep(path) if dry_run else _remove(path)
+        if _add(found, removal if kept is None else kept):
             total -= size
-    return removed
+    return found
 
 
 def _conversions(cache: Path, gone: Collection[str], dry_run: bool) -> list[Removal]:
@@ -161,9 +257,9 @@ def _conversions(cache: Path, gone: Collection[str], dry_run: bool) -> list[Remo
     for path in sorted(engines_folder(cache).glob("*")):
         with contextlib.suppress(OSError):
             # A young one may wait for the store that its extraction is about to make.
-            if not path.is_dir() or path in needed or _busy(path):
+            if not path.is_dir() or path in needed or _is_young(path):
                 continue
-            size = sum(file.stat().st_size for file in path.iterdir())
+            size = size_of(path)
             if not dry_run:
                 shutil.rmtree(path)
             removed.append(Removal(path.name, 0, size, "a converted model that no store needs"))
@@ -177,27 +273,56 @@ def _count(path: Path) -> int:
         return 0  # damaged beyond reading, and so not worth keeping
 
 
-def _busy(path: Path) -> bool:
+def _is_young(path: Path) -> bool:
     with contextlib.suppress(OSError):
-        newest = max(
-            (f.stat().st_mtime for f in path.iterdir() if f.name != MANIFEST_NAME), default=0
-        )
-        return time.time() - newest < _BUSY_SECONDS
+        newest = max((f.stat().st_mtime for f in path.iterdir()), default=0)
+        return time.time() - newest < _YOUNG_SECONDS
     return False
 
 
-def _remove(path: Path) -> bool:
-    """Take a store away: by one rename, so that nobody ever sees half of it."""
-    grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
+def _reason_to_keep(path: Path) -> Kept | None:
+    return Kept(path.name, _USED) if is_in_use(path) else None
+
+
+def _remove(path: Path) -> Kept | None:
+    """Take a store away by one rename, so that nobody sees half of it; None if it is gone."""
     with lease(path) as held:
-        if not held:
-            return False
+        refused = held.refused
+        # Without room for a lease nobody else has one either; a removal needs no room.
+        if not held and not (refused is not None and refused.errno in _FULL):
+            return Kept(path.name, _LEASED) if refused is None else _refused(path, refused)
+        if is_in_use(path):
+            return Kept(path.name, _USED)
+        grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
         try:
+            if held:
+                held.check()
             path.rename(grave)
-        except OSError:
-            return False
+        except OSError as error:
+            return _refused(path, error)
+    # An extraction may have begun between the look and the rename: its mark went along.
+    if is_in_use(grave):
+        _put_back(grave, path)
+        return Kept(path.name, _USED)
     shutil.rmtree(grave, ignore_errors=True)
-    return True
+    return None
+
+
+def _refused(path: Path, error: OSError) -> Kept:
+    return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
+
+
+def _put_back(grave: Path, path: Path) -> None:
+    """Undo a removal; file by file if the extraction has made a new folder by now."""
+    with contextlib.suppress(OSError):
+        grave.rename(path)
+        return
+    # The manifest last: the new one describes the same spec, and lists what it has found.
+    for file in sorted(grave.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
+        if not (path / file.name).exists():
+            with contextlib.suppress(OSError):
+                file.rename(path / file.name)
+    shutil.rmtree(grave, ignore_errors=True)
 
 
 def _finish_removals(folder: Path) -> None:
@@ -207,38 +332,79 @@ def _finish_removals(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _rows(path: Path, keep_ids: Collection[str], dry_run: bool) -> list[Removal]:
-    """Write what stays as new shards, list them, and only then remove the old ones."""
-    store = Store(path)
-    kept = set(keep_ids)
+def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
+    """Remove rows from one store; None if all of them stay."""
+    try:
+        store = Store(path)
+    except (StoreError, OSError) as error:
+        return Kept(path.name, f"it cannot be opened ({error})", failed=True)
     ids = store.ids()
-    wanted = [image_id for image_id in ids if image_id in kept]
-    gone = len(ids) - len(wanted)
+    gone = sum(image_id not in kept for image_id in ids)
     if not gone:
-        return []
-    removal = Removal(
-        path.name, gone, gone * (4 * store.width + 36), "its images are not among those that stay"
-    )
+        return None
+    size = gone * (4 * store.width + 36)
+    removal = Removal(path.name, gone, size, "its images are not among those that stay")
     if dry_run:
-        return [removal]
+        return removal
+    if is_in_use(path):
+        return Kept(path.name, _USED)
     with lease(path) as held:
         if not held:
-            return []
-        store.refresh()
-        replaced = []
-        for name in store.shard_names:
-            found = store.read_shard(name)
-            if found is None:
-                continue
-            rows, head = found
-            stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
-            if stays.all():
-                continue
-            if stays.any():
-                share = {"seconds": f"{head.seconds * stays.mean():.6f}"}
-                store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], share)
-            replaced.append(name)
-        store.write_manifest_under_lease(without=replaced)
-        remove_shards(path, replaced)
+            return (
+                Kept(path.name, _LEASED) if held.refused is None else _refused(path, held.refused)
+            )
+        try:
+            _rewrite(store, kept, held)
+        except StoreWriteError as error:
+            return Kept(path.name, str(error), failed=True)
     store.close()
-    return [removal]
+    return removal
+
+
+def _rewrite(store: Store, kept: set[str], held: Lease) -> None:
+    """Write what stays as new shards, list them, and only then remove the old ones."""
+    store.refresh()
+    emptied, replaced = [], []
+    for name in store.shard_names:
+        found = store.read_shard(name)
+        if found is None:
+            continue
+        ids = unpack_ids(found[1].image_ids)
+        if not any(image_id in kept for image_id in ids):
+            emptied.append(name)
+        elif not all(image_id in kept for image_id in ids):
+            replaced.append(name)
+    if emptied and _is_full(store.folder):
+        # Where nothing can be written, what goes whole makes the room for the rest. Until the
+        # manifest is written, `verify` misses these shards.
+        held.check()
+        remove_shards(store.folder, emptied)
+        emptied = []
+        store.refresh()
+    for name in replaced:
+        _write_kept(store, name, kept)
+    held.check()
+    store.write_manifest_under_lease(without=emptied + replaced)
+    held.check()
+    remove_shards(store.folder, emptied + replaced)
+
+
+def _write_kept(store: Store, name: str, kept: set[str]) -> None:
+    found = store.read_shard(name)
+    if found is None:
+        return
+    rows, head = found
+    stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
+    fraction = {"seconds": f"{head.seconds * stays.mean():.6f}"}
+    store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], fraction)
+
+
+def _is_full(folder: Path) -> bool:
+    """Return whether a small file cannot be written for want of room."""
+    try:
+        write_atomic(folder / f"{TEMPORARY_PREFIX}{_PROBE}", bytes(_PROBE_BYTES), durable=False)
+    except StoreWriteError as error:
+        return error.evidence.get("system_errno") in _FULL
+    with contextlib.suppress(OSError):
+        (folder / f"{TEMPORARY_PREFIX}{_PROBE}").unlink()
+    return False

@@ -18,7 +18,7 @@ from .dataset import Dataset
 from .engines import Engine
 from .fileindex import Identified
 from .imagefile import BadImage, read_expected
-from .images import Pixels, pixels_of
+from .images import Pixels, pixels_of, reservation
 from .pipeline import Batch, batches
 from .progress import StageSeconds
 from .store import Store
@@ -100,16 +100,18 @@ class Computation:
         position = item[0]
         started = time.perf_counter()
         file = self.work.contents[position]
-        data = read_expected(self.work.dataset.paths[position], str(file.image_id), file.state)
-        read = time.perf_counter()
-        try:
-            box = self.work.dataset.box(position)
-            return pixels_of(data, self.work.image_size, self.work.resize, box)
-        finally:
-            ended = time.perf_counter()
-            with self._lock:  # several threads decode
-                self.seconds.read += read - started
-                self.seconds.decode += ended - read
+        with reservation() as held:
+            path, image_id = self.work.dataset.paths[position], str(file.image_id)
+            data = read_expected(path, image_id, held.for_file)
+            read = time.perf_counter()
+            try:
+                box = self.work.dataset.box(position)
+                return pixels_of(data, self.work.image_size, self.work.resize, box, held)
+            finally:
+                ended = time.perf_counter()
+                with self._lock:  # several threads decode
+                    self.seconds.read += read - started
+                    self.seconds.decode += ended - read
 
     def _forward(self, batch: Batch[Item]) -> NDArray[np.float32] | None:
         if not batch.items:

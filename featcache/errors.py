@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .printable import printable
+
 
 class FeatcacheError(Exception):
     """Base of all errors raised on purpose by this project.
@@ -32,7 +34,8 @@ class FeatcacheError(Exception):
             setattr(self, name, value)
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        # Messages name files and labels: what those hold must not steer a terminal.
+        return printable(self.args[0], keep="\n\t")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross process borders in parallel searches; the default would drop
@@ -110,6 +113,14 @@ class StoreMismatch(StoreError, ValueError):
 
 class StoreWriteError(StoreError, OSError):
     """The system refused a write; nothing committed before is touched."""
+
+
+class LeaseLost(StoreError):
+    """Another process took a store over while this one did not run."""
+
+
+class InspectionError(FeatcacheError):
+    """The process that inspects HDF5 files cannot be started or reached; no file is at fault."""
 
 
 class MissingRows(StoreError, KeyError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +16,17 @@ from typing import Any, Literal
 import numpy as np
 
 from . import cachedir, maintenance
+from .atomic import make_folder
 from .collection import mark_used
 from .computing import Computation, Work
+from .console import show_log_in_notebook
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
 from .errors import DatasetError, InvalidRequest, NoUsableImages
 from .features import ExtractionSummary, Features, Quarantined
 from .folders import ignored_by_ending, worth_warning
-from .labels import describe_conflicts, label_codes, label_conflicts
+from .labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
+from .lease import in_use
+from .manifest import NAME as MANIFEST_NAME
 from .pipeline import default_workers
 from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
 from .preprocessing import Rule
@@ -32,14 +38,12 @@ from .store import Store
 
 log = logging.getLogger("featcache")
 
-ON_CONFLICT = ("error", "warn", "keep")
-
 
 def extract(
     backbone: Any,
     data: Any = None,
     *,
-    layer: str | None = None,
+    layer: str | int | None = None,
     pooling: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: str = "stretch",
@@ -63,15 +67,18 @@ def extract(
     ----------
     backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), or a built model that takes
-        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`. Your own
-        model's output is used unless `layer` names another.
+        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
         the name of one that ``featcache fetch`` brought.
         Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
-    layer : str, optional
-        The layer whose output is kept. Default: the penultimate one.
+    layer : str or int, optional
+        The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
+        last but one), or ``"output"`` for the model's output. Default: the layer that feeds
+        the classification layer, or the output of your own model if it ends in none; see
+        `featcache.graph.default_layer`. With weights that lack the classification top, VGG
+        and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat"}, optional
         For layers with a spatial extent. Default: ``"avg"``.
     image_size : int or (int, int), optional
@@ -81,7 +88,8 @@ def extract(
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
         ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
         dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
-        a `RandomWeightsWarning`.
+        a `RandomWeightsWarning`. Files without the classification top serve as well, as long
+        as the layer does not depend on it.
     preprocessing : str or callable, optional
         Default: the backbone's own. Needed for your own model unless it rescales inside;
         see `featcache.preprocessing.apply`.
@@ -117,7 +125,7 @@ def extract(
     retry_failed : bool
         Try quarantined images once more.
     progress : bool, optional
-        Show progress bars. Default: if standard error is a terminal.
+        Show progress bars. Default: on a terminal and in a notebook.
 
     Returns
     -------
@@ -143,6 +151,7 @@ def extract(
         On Ctrl-C. Committed batches stay; the same call goes on from there.
     """
     started = time.perf_counter()
+    show_log_in_notebook()
     _check_counts(batch_size, workers)
     if on_conflict not in ON_CONFLICT:
         raise InvalidRequest(
@@ -167,14 +176,38 @@ def extract(
     log.info("%s: %s", request.name, explanation_of(job))
     conflicts = _conflicts(job, on_conflict)
     done: Computation | None = None
-    if job.plan.compute:
-        job, runs = _engine(job, engine, batch_size, retry_failed)
-        done = _compute(job, runs, workers, progress)
-    features = _join(job, done, conflicts, time.perf_counter() - started)
-    mark_used(job.folder)
+    with ExitStack() as marks:
+        job = _mark(job, marks, retry_failed)
+        if job.plan.compute:
+            marked = job.folder
+            job, runs = _engine(job, engine, batch_size, retry_failed)
+            if job.folder != marked:
+                job = _mark(job, marks, retry_failed)
+            done = _compute(job, runs, workers, progress)
+        features = _join(job, done, conflicts, time.perf_counter() - started)
+        mark_used(job.folder)
     lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
     log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
     return features
+
+
+def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
+    """Mark the store as used, so that nobody removes it; plan again if it was just removed."""
+    if job.plan.compute:
+        make_folder(job.folder)
+        marks.callback(_remove_empty, job.folder)
+    marks.enter_context(in_use(job.folder))
+    if job.store is None or (job.folder / MANIFEST_NAME).exists():
+        return job
+    return planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
+    with contextlib.suppress(OSError):
+        if set(os.listdir(folder)) <= {MANIFEST_NAME}:
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _conflicts(job: Preparation, on_conflict: str) -> list[dict[str, Any]]:
@@ -230,7 +263,8 @@ def _compute(
 ) -> Computation:
     """Compute and commit what the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
-    store = Store.create(job.folder, spec, job.resolved.width, request.about())
+    # The width that was remembered is for estimates: a store is made for what comes out.
+    store = Store.create(job.folder, spec, engine.width, request.about())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
     with progress_bar(len(work.items), request.name, "images", progress) as bar:
         computation = Computation(work, engine, store, bar)
@@ -306,7 +340,7 @@ def _join(
         parts=None if kept_set.split is None else list(kept_set.split),
         attributes=dict(kept_set.attributes),
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
-        arguments=request.arguments(),
+        arguments=job.resolved.arguments(),
     )
 
 

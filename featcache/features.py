@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .errors import InvalidRequest, MissingExtra
 from .imagefile import Box, example_ids
 from .notebook import facts_table, few
+from .printable import printable
 from .progress import StageSeconds
 from .rows import StoredRows
 from .specs import BackboneSpec
@@ -92,7 +93,7 @@ class ExtractionSummary:
 
     def __str__(self) -> str:
         common = sorted(self.reasons.items(), key=lambda item: -item[1])
-        why = "; ".join(f"{count} x {reason}" for reason, count in common[:3])
+        why = "; ".join(f"{count} x {printable(reason)}" for reason, count in common[:3])
         why = f" ({why}{'; ...' if len(common) > 3 else ''})" if why else ""
         return (
             f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined{why} "
@@ -101,11 +102,13 @@ class ExtractionSummary:
             + (f"({self._ignored()}) " if self.ignored else "")
             + f"in {self.seconds:.1f} s"
             + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
-            + f"; store {self.folder}"
+            + f"; store {printable(self.folder)}"
         )
 
     def _ignored(self) -> str:
-        shown = ", ".join(f"{count} {ending}" for ending, count in list(self.ignored.items())[:5])
+        shown = ", ".join(
+            f"{count} {printable(ending)}" for ending, count in list(self.ignored.items())[:5]
+        )
         return f"{len(self.ignored_files)} other files ignored: {shown}" + (
             ", ..." if len(self.ignored) > 5 else ""
         )

@@ -2,14 +2,14 @@
 
 Like git's index: if path, size, times and inode are those of the last look, the content
 is too, and a folder of thousands of photos costs one `stat` a file. The index is a cache
-of a cache: losing it costs reading the files once.
+of a cache: losing it costs reading the files once. A program that changes a file through a
+memory map can leave all of these as they are: the index may then tell the earlier content,
+and no row is computed under that name, since what is decoded is hashed first.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .atomic import remember
+from .atomic import recall, remember
 from .cachedir import cache_folder, index_folder
 from .dataset import Dataset
 from .filestate import FileState, file_state
 from .imagefile import BadImage, content_id, read_file
+from .images import reservation
 
-VERSION = 1
+VERSION = 2
 # A file changed this shortly before it was read may change again within one tick of the
 # clock, with the same size and times; such a file is read again next time.
 _RACY_NS = 2_000_000_000
@@ -38,14 +39,10 @@ class Identified:
     Attributes
     ----------
     image_id, reason : str or None
-    state : FileState or None
-        In which the file was read and hashed just now, if another content would mean another
-        state. None for what the index remembers: no row is named by that alone.
     """
 
     image_id: str | None
     reason: str | None = None
-    state: FileState | None = None
 
 
 def identify(
@@ -90,12 +87,13 @@ def identify(
             except (OSError, ValueError):
                 pass  # reading will give the reason
             started = time.time_ns()
-            data, state = read_file(path)
-            image_id = content_id(data)
-            if not _settled(state, started):
-                return Identified(image_id)
-            fresh[path] = (*state, image_id)
-            return Identified(image_id, state=state)
+            with reservation() as held:
+                data, state = read_file(path, held.for_file)
+                image_id = content_id(data)
+                del data  # before the next large file may be read
+            if _settled(state, started):
+                fresh[path] = (*state, image_id)
+            return Identified(image_id)
         except BadImage as bad:
             return Identified(None, bad.reason)
 
@@ -140,23 +138,15 @@ def _settled(state: FileState, read_at_ns: int) -> bool:
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:
     """Read an index; anything odd about it makes it empty."""
+    kept = recall(file)
     try:
-        payload = json.loads(file.read_bytes())
-        body = payload["entries"]
-        if payload["version"] != VERSION or payload["checksum"] != _checksum(body):
+        if kept is None or kept["version"] != VERSION:
             return {}
-        return {path: tuple(entry) for path, entry in body.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {path: tuple(entry) for path, entry in kept["entries"].items()}
+    except (KeyError, TypeError, AttributeError):
         return {}
 
 
 def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
     body = {path: list(entry) for path, entry in entries.items()}
-    payload = {"version": VERSION, "checksum": _checksum(body), "entries": body}
-    # A full disk or an odd file name must not stop an extraction for the sake of the index.
-    with contextlib.suppress(UnicodeError):
-        remember(file, payload, "the file index")
-
-
-def _checksum(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    remember(file, {"version": VERSION, "entries": body}, "the file index")

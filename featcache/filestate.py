@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """What a `stat` tells of a file; while it is the same, so is the content."""
+    """What a `stat` tells of a file; while it is the same, so is the content.
+
+    But for writes through a memory map: their time is noted when the page becomes writable or
+    when it is written back, on some file systems never.
+    """
 
     size: int
     mtime_ns: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .filestate import FileState, file_state
@@ -32,8 +32,16 @@ class BadImage(Exception):
         self.lasting = lasting
 
 
-def read_file(path: str | Path) -> tuple[bytes, FileState]:
+def read_file(
+    path: str | Path, reserve: Callable[[int], None] = lambda _: None
+) -> tuple[bytes, FileState]:
     """Read a whole regular file.
+
+    Parameters
+    ----------
+    path : path
+    reserve : callable
+        Given the number of bytes before any is read; waits until there is memory for them.
 
     Returns
     -------
@@ -60,6 +68,7 @@ def read_file(path: str | Path) -> tuple[bytes, FileState]:
             raise BadImage("is not a regular file", lasting=False)
         if before.st_size > MAX_BYTES:
             raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+        reserve(before.st_size)
         data = _read(handle, before.st_size)
         after = file_state(os.fstat(handle))
     except OSError as error:
@@ -122,24 +131,29 @@ def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> 
     return [example_id(content, box) if content else "" for content, box in pairs]
 
 
-def read_expected(path: str | Path, expected_id: str, known: FileState | None = None) -> bytes:
+def read_expected(
+    path: str | Path, expected_id: str, reserve: Callable[[int], None] = lambda _: None
+) -> bytes:
     """Read a file whose content must still be the one that was planned for.
+
+    The bytes that are returned are the bytes that were hashed: no state of a file, whatever
+    it holds, tells that a program which maps it into its memory has not changed it.
 
     Parameters
     ----------
     path : path
     expected_id : str
         The `content_id` that it must have.
-    known : FileState, optional
-        A state in which the file has that content, so that it need not be hashed anew.
+    reserve : callable
+        As for `read_file`.
 
     Raises
     ------
     BadImage
         As `read_file`, and if the content is another one.
     """
-    data, state = read_file(path)
-    if state != known and content_id(data) != expected_id:
+    data, _ = read_file(path, reserve)
+    if content_id(data) != expected_id:
         raise BadImage("was replaced since it was listed; run again", lasting=False)
     return data
 

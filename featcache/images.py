@@ -31,7 +31,7 @@ _ROOM = limits.Room(limits.MAX_WORKING_BYTES)
 Pixels = NDArray[np.uint8]
 
 
-def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image:
+def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
     The first frame of what `featcache.formats` lists, judged by content. EXIF orientation is
@@ -41,9 +41,9 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
     Parameters
     ----------
     data : bytes
-    held : ExitStack, optional
+    held : limits.Reservation, optional
         Images decoded at the same time share a bounded memory; with this, the image counts
-        until it is closed and not only until it is decoded.
+        until it ends and not only until it is decoded.
 
     Raises
     ------
@@ -63,21 +63,15 @@ def decode(data: bytes, held: contextlib.ExitStack | None = None) -> Image.Image
         with warnings.catch_warnings():
             # Our own limit below is the stricter one; odd metadata is not a bad image.
             warnings.simplefilter("ignore")
-            if formats.is_dicom(data):
-                file, needed = open_dicom(data)
-                with _ROOM.taken(needed):
-                    return _to_rgb(render_dicom(file))
-            image = _open(data)
-            reason = limits.excess(image, data) or formats.excess(image, data)
-            needed = limits.working_bytes(image) + formats.codec_bytes(image)
-            if reason is None and needed > limits.MAX_WORKING_BYTES:
-                reason = f"would take {needed / 1e6:,.0f} MB to decode"
-            if reason is not None:
-                raise BadImage(reason)
             with contextlib.ExitStack() as own:
                 # Several large ones at once would take several times the memory.
-                taken = _ROOM.taken(needed)
-                (own if held is None else held).enter_context(taken)
+                reserved = held or own.enter_context(_ROOM.reservation())
+                if formats.is_dicom(data):
+                    file, needed = open_dicom(data)
+                    reserved.for_decoding(len(data), needed)
+                    return _to_rgb(render_dicom(file))
+                image = _open(data)
+                reserved.for_decoding(len(data), _checked_bytes(image, data))
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:
@@ -143,7 +137,8 @@ def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
     BadImage
         As `read_file`, `decode` and `crop`.
     """
-    return crop(decode(read_file(path)[0]), box)
+    with reservation() as held:
+        return crop(decode(read_file(path, held.for_file)[0], held), box)
 
 
 def load_pixels(
@@ -161,13 +156,41 @@ def load_pixels(
         As `load_image`, and if the file is no longer what `expected_id` names: its pixels
         would be stored under another image's name.
     """
-    return pixels_of(read_expected(path, expected_id), size, how, box)
+    with reservation() as held:
+        data = read_expected(path, expected_id, held.for_file)
+        return pixels_of(data, size, how, box, held)
 
 
-def pixels_of(data: bytes, size: tuple[int, int], how: str, box: Box | None = None) -> Pixels:
+def reservation() -> contextlib.AbstractContextManager[limits.Reservation]:
+    """Return a share of the memory that all threads decode in, for one image."""
+    return _ROOM.reservation()
+
+
+def pixels_of(
+    data: bytes,
+    size: tuple[int, int],
+    how: str,
+    box: Box | None = None,
+    held: limits.Reservation | None = None,
+) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
-    with contextlib.ExitStack() as held:  # a large image counts until it is made small
-        return resize(crop(decode(data, held), box), size, how)
+    with contextlib.ExitStack() as own:  # a large image counts until it is made small
+        reserved = held or own.enter_context(reservation())
+        return resize(crop(decode(data, reserved), box), size, how)
+
+
+def _checked_bytes(image: Image.Image, data: bytes) -> int:
+    """Return the memory that decoding takes; raise `BadImage` for an image that is too much."""
+    reason = limits.excess(image, data) or formats.excess(image, data)
+    needed = limits.working_bytes(image) + formats.codec_bytes(image)
+    if reason is None and needed > limits.MAX_WORKING_BYTES:
+        reason = (
+            f"would take {needed / 1e6:,.0f} MB to decode as {image.format}; the limit is "
+            f"{limits.MAX_WORKING_BYTES / 1e6:,.0f} MB"
+        )
+    if reason is not None:
+        raise BadImage(reason)
+    return needed
 
 
 def _open(data: bytes) -> Image.Image:

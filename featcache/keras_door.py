@@ -36,11 +36,30 @@ def import_keras() -> Any:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drop what libraries write to the standard error's descriptor while they start.
+    """Drop what libraries write to the standard error's descriptor, and TensorFlow's log lines.
 
     TensorFlow prints several lines before its own log level is read; they look like
     errors to a newcomer. Python's exceptions are not affected.
     """
+    with _quiet_logger("tensorflow"):
+        yield from _quiet_descriptor()
+
+
+@contextlib.contextmanager
+def _quiet_logger(name: str) -> Iterator[None]:
+    """Let only errors through; in a notebook log lines do not go by the descriptor."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        # What was set meanwhile, by TensorFlow as it was imported, stays.
+        if logger.level == max(level, logging.ERROR):
+            logger.setLevel(level)
+
+
+def _quiet_descriptor() -> Iterator[None]:
     try:
         saved = os.dup(2)
     except OSError:  # a service may run without one

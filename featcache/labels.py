@@ -12,6 +12,8 @@ import numpy as np
 
 from .errors import DatasetError
 
+ON_CONFLICT = ("warn", "error", "keep")
+
 _KINDS = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
 _EXACT = (str, int, bool)
 

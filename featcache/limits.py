@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image
 
@@ -23,10 +24,20 @@ _FULL = 4
 _COEFFICIENT_BYTES = 2
 _LARGE_BYTES = 64_000_000
 _SCAN_BYTES = 10  # what the header of a scan takes at least
+# libwebp keeps two canvases, and Pillow a copy of one as bytes, four bytes a pixel each.
+_WEBP_BYTES = 12
+_SMALL_PIECE = 4_000_000  # bytes of a TIFF's tile or strip; usual ones are far below
+_UNCOMPRESSED = 1
+_YCBCR, _JPEG = 6, 7
+_PLANAR = 2
+_TIFF = {
+    "bits": 258, "compression": 259, "colours": 262, "samples": 277, "rows_per_strip": 278,
+    "planes": 284, "tile_width": 322, "tile_length": 323,
+}  # fmt: skip
 
 
 class Room:
-    """The memory in which images are decoded, shared by all threads.
+    """The memory in which images are read and decoded, shared by all threads.
 
     Parameters
     ----------
@@ -37,21 +48,82 @@ class Room:
     def __init__(self, total: int) -> None:
         self._total, self._used = total, 0
         self._changed = threading.Condition()
+        self._working = 0  # reservations that hold something and wait for nothing
+        self._line: list[Reservation] = []  # that hold a file and wait to decode it
+
+    @contextlib.contextmanager
+    def reservation(self) -> Iterator[Reservation]:
+        """Hand out a reservation for one image, which ends with the block."""
+        made = Reservation(self)
+        try:
+            yield made
+        finally:
+            if made.count >= _LARGE_BYTES:
+                _give_memory_back()
+            self._end(made)
 
     @contextlib.contextmanager
     def taken(self, count: int) -> Iterator[None]:
         """Wait until `count` bytes are free, and take them for as long as the block runs."""
+        with self.reservation() as made:
+            made.for_file(count)
+            yield
+
+    def _start(self, one: Reservation, count: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + count <= self._total)
-            self._used += count
-        try:
-            yield
-        finally:
-            if count >= _LARGE_BYTES:
-                _give_memory_back()
-            with self._changed:
-                self._used -= count
-                self._changed.notify_all()
+            self._add(one, count)
+
+    def _grow(self, one: Reservation, count: int) -> None:
+        with self._changed:
+            self._line.append(one)
+            self._working -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(
+                # Where everyone holds a file and waits for the others, the first goes on.
+                lambda: (
+                    self._used + count <= self._total
+                    or (not self._working and self._line[0] is one)
+                )
+            )
+            self._line.remove(one)
+            self._add(one, count)
+
+    def _add(self, one: Reservation, count: int) -> None:
+        self._used += count
+        one.count += count
+        self._working += 1
+
+    def _end(self, one: Reservation) -> None:
+        with self._changed:
+            self._used -= one.count
+            self._working -= bool(one.count)
+            one.count = 0
+            self._changed.notify_all()
+
+
+class Reservation:
+    """What one image takes of a `Room`: its file's bytes, and then what decoding needs.
+
+    Attributes
+    ----------
+    count : int
+        Bytes held.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room, self.count = room, 0
+
+    def for_file(self, size: int) -> None:
+        """Wait until a file of that many bytes may be read."""
+        self._room._start(self, max(1, size))
+
+    def for_decoding(self, size: int, working: int) -> None:
+        """Wait until a file of `size` bytes may take `working` more to be decoded."""
+        if self.count:
+            self._room._grow(self, working)
+        else:
+            self._room._start(self, max(1, size + working))
 
 
 def _give_memory_back() -> None:
@@ -93,7 +165,7 @@ def excess(image: Image.Image, data: bytes) -> str | None:
 
 
 def working_bytes(image: Image.Image) -> int:
-    """Estimate the memory that decoding takes, conversion to RGB included.
+    """Estimate the memory that decoding takes, conversion to RGB included, the file's bytes not.
 
     Examples
     --------
@@ -101,8 +173,36 @@ def working_bytes(image: Image.Image) -> int:
     (4000, 8000)
     """
     pixels = image.size[0] * image.size[1]
+    if image.format == "WEBP":
+        return pixels * (_WEBP_BYTES + 2 * _FULL)
     own = _BYTES.get(image.mode, _FULL)
     more = 0 if image.mode == "RGB" else _FULL
     if image.info.get("progressive"):  # libjpeg keeps the coefficients of all bands till the end
         more = max(more, _COEFFICIENT_BYTES * len(image.getbands()))
-    return pixels * (own + more)
+    return pixels * (own + more) + _piece_bytes(image)
+
+
+def _piece_bytes(image: Image.Image) -> int:
+    """Return the size of a TIFF's tile or strip, which is unpacked whole whatever the image's."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return 0
+    number = {name: _largest(tags.get(tag)) for name, tag in _TIFF.items()}
+    if number["compression"] == _UNCOMPRESSED:
+        return 0
+    width, height = image.size
+    if number["tile_width"] and number["tile_length"]:
+        area = number["tile_width"] * number["tile_length"]
+    else:
+        area = width * min(number["rows_per_strip"] or height, height)
+    samples = 1 if number["planes"] == _PLANAR else max(1, number["samples"])
+    unpacked = area * max(1, number["bits"]) * samples // 8
+    if number["colours"] == _YCBCR and number["compression"] != _JPEG:
+        unpacked += _FULL * area  # turned to RGB piece by piece
+    return unpacked if unpacked > _SMALL_PIECE else 0
+
+
+def _largest(value: Any) -> int:
+    """Return the largest number of a TIFF's tag; 0 if there is none."""
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return max((int(v) for v in values if isinstance(v, (int, float))), default=0)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from . import quarantine
-from .errors import InvalidRequest, StoreCorrupt, StoreFormatError, StoreMismatch
-from .hdf5 import ShardReader
-from .lease import lease
+from .errors import LeaseLost, StoreError
+from .lease import NAME as LEASE_NAME
+from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
-from .manifest import Manifest, read_manifest
-from .salvage import Salvage, salvage
-from .shardhead import ENDING, ShardHead, beside, read_head
-from .shards import Damage, check_bytes, rows_of
-from .specs import BackboneSpec
-from .store import Store, check_head
+from .manifest import Manifest
+from .salvage import row_keys, salvage
+from .setaside import move_orphans, set_aside
+from .shardhead import beside
+from .shards import Damage, rows_of
+from .store import Store
+from .survey import Survey, survey
+from .systemerrors import system_errors
 
 log = logging.getLogger("featcache")
 
@@ -30,9 +31,13 @@ SMALL_SHARD_BYTES = 2 * 2**20
 MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
 MANY_SMALL_SHARDS = 24
 
+_LEASE_WAIT = 30.0  # a merge takes seconds
+
 
 def verify(folder: str | Path) -> list[Damage]:
-    """Check every shard, the manifest and the quarantine lists of a store.
+    """Check every shard with its sidecar, the manifest and the quarantine lists of a store.
+
+    Other processes may write to the store and merge its shards at the same time.
 
     Parameters
     ----------
@@ -42,110 +47,93 @@ def verify(folder: str | Path) -> list[Damage]:
     -------
     list of Damage
         Empty if every byte is the one that was committed. Rows of a damaged shard that can
-        be proven to be sound do not count as lost: `repair` saves them.
+        be proven to be intact, and those that other shards hold as well, do not count as
+        lost: `repair` saves them.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be read.
     """
-    folder = Path(folder)
-    found: list[Damage] = []
-    listed: dict[str, int] = {}
-    spec: BackboneSpec | None = None
-    try:
-        manifest = read_manifest(folder)
-        listed, spec = dict(manifest.shards), manifest.spec
-    except FileNotFoundError:
-        found.append(Damage(MANIFEST_NAME, 0, "it is missing"))
-    except (StoreCorrupt, StoreFormatError) as error:
-        found.append(Damage(MANIFEST_NAME, 0, str(error.evidence.get("reason", error))))
-    present = {path.name for path in folder.glob("*.h5")}
-    found += [Damage(n, rows, "it is missing") for n, rows in listed.items() if n not in present]
-    for name in sorted(present):
-        found += _damages_of(folder / name, spec)
-    for path in sorted(folder.glob("*.quarantine.json")):
-        if not quarantine.is_sound(path):
-            found.append(Damage(path.name, 0, "its SHA-256 is not the one in its name"))
-    return found
-
-
-def _damages_of(shard: Path, spec: BackboneSpec | None) -> list[Damage]:
-    """Look at a shard, its bytes first and only then at what is in them, and at its head."""
-    damage = check_bytes(shard)
-    if damage is None:
-        damage = _misfit(shard, spec)
-    elif spec is not None and (saved := salvage(shard, spec.components())) is not None:
-        damage = replace(damage, rows=len(saved.lost), ids=saved.lost)
-    found = [] if damage is None else [damage]
-    if beside(shard).exists() and read_head(shard) is None:
-        found.append(Damage(beside(shard).name, 0, "it is not what was written; no row is lost"))
-    return found
-
-
-def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | None:
-    """Tell of a shard that is whole, but that this store would pass over: a planted one."""
-    try:
-        with ShardReader(shard) as reader:
-            check_head(reader.head, shard.name, spec or _own_spec(reader.head), reader.head.width)
-    except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
-        reason = str(error.evidence.get("reason", error))
-        return Damage(shard.name, rows_of(shard.name) or 0, reason)
-    return None
-
-
-def _own_spec(head: ShardHead) -> BackboneSpec:
-    try:
-        return BackboneSpec.from_components(head.components)
-    except InvalidRequest as error:
-        raise StoreMismatch("its spec makes no sense", stored=head.components) from error
+    with system_errors(Path(folder)):
+        return survey(Path(folder), {}).damages
 
 
 def repair(folder: str | Path) -> list[Damage]:
-    """Set damaged files aside, save their sound rows, and write the manifest anew.
+    """Save the intact rows of damaged shards, set damaged files aside, rewrite the manifest.
 
-    A damaged shard is renamed to ``damaged-<name>.bad``, not deleted. Rows of it whose own
-    sums are right are committed again; the next extraction computes only the others.
+    The rows of a damaged shard whose own sums are right are committed again first; then it is
+    renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. A repair that was
+    interrupted is finished by the next. The next extraction computes only the lost rows.
 
     Returns
     -------
     list of Damage
-        What was found and mended, with the rows that are lost.
+        What was found and repaired, with the rows that are lost.
+
+    Raises
+    ------
+    StoreError
+        If another process is merging or repairing the store and does not end soon.
+    StoreFormatError
+        If a newer version wrote the store. Nothing is changed.
+    StoreWriteError
+        If the system refuses a write. Nothing was set aside then.
     """
     folder = Path(folder)
-    damages = verify(folder)
-    saved: dict[str, Salvage] = {}
-    damaged = {damage.name for damage in damages}
+    with system_errors(folder):
+        found = survey(folder)
+        if not found.damages:
+            move_orphans(folder)  # of a repair that was interrupted between two renames
+            return []
+        if found.newer is not None:
+            raise found.newer
+        with lease(folder, wait=_LEASE_WAIT) as held:
+            if not held:
+                raise StoreError(
+                    f"{folder} cannot be repaired now: another process is merging or repairing it, "
+                    f"or {LEASE_NAME} cannot be written there. Nothing was changed; run the same "
+                    "again later.",
+                    path=folder,
+                )
+            found = survey(folder, found.looks)  # another repair may have been quicker
+            _repair(folder, found, held)
+    return found.damages
+
+
+def _repair(folder: Path, found: Survey, held: Lease) -> None:
+    """Commit what can be saved, list it in the manifest, and only then set anything aside."""
+    damaged = {damage.name for damage in found.damages}
+    if found.manifest is not None and damaged:
+        _commit_saved_rows(folder, found, found.manifest)
+    elif MANIFEST_NAME in damaged:
+        # Without a shard that tells its spec there is nothing to describe: a fresh start.
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    held.check()
+    for name in sorted(damaged - {MANIFEST_NAME}):
+        set_aside(folder / name)
+    if damaged:
+        move_orphans(folder)
+
+
+def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
+    valid = found.valid_shards()
+    damaged = {damage.name for damage in found.damages}
     if MANIFEST_NAME in damaged:
-        _rebuild_manifest(folder, damaged)
-    described = (folder / MANIFEST_NAME).exists()
-    spec = read_manifest(folder).spec if described else None
-    for damage in damages:
-        path = folder / damage.name
-        if damage.name == MANIFEST_NAME or not path.exists():
-            continue
-        found = salvage(path, spec.components()) if spec and rows_of(damage.name) else None
-        if found is not None:
-            saved[damage.name] = found
-        path.rename(folder / f"damaged-{damage.name}.bad")
-    if damages and described:
-        store = Store(folder)
-        for found in saved.values():
-            if len(found.rows) and found.rows.shape[1] == store.width:
-                store.append_packed(found.rows, found.ids, found.views, {"salvaged": "1"})
-        remove_orphans(folder)
-        store.write_manifest()
-    return [
-        replace(d, rows=len(saved[d.name].lost), ids=saved[d.name].lost) if d.name in saved else d
-        for d in damages
-    ]
-
-
-def _rebuild_manifest(folder: Path, damaged: Collection[str]) -> None:
-    for path in sorted(folder.glob("*.h5")):
-        if path.name not in damaged:
-            with ShardReader(path) as reader:
-                spec = BackboneSpec.from_components(reader.head.components)
-                Manifest(spec, reader.head.width).write(folder)
-            return
-    # Without a sound shard there is nothing to describe: an empty folder is a fresh start.
-    with contextlib.suppress(FileNotFoundError):
-        (folder / MANIFEST_NAME).unlink()
+        shards = {name: len(head.views) for name, head in valid.items()}
+        replace(manifest, shards=shards).write(folder)
+    for name in damaged & {beside(folder / name).name for name in valid}:
+        set_aside(folder / name)  # it is made again from its shard
+    store = Store(folder)
+    stored = {key for head in valid.values() for key in row_keys(head.image_ids, head.views)}
+    for name in sorted(name for name in damaged if rows_of(name) and (folder / name).exists()):
+        saved = salvage(folder / name, store.spec.components(), store.width)
+        if saved is not None and (new := saved.new(stored)).any():
+            ids, views = saved.ids[new], saved.views[new]
+            store.append_packed(saved.rows[new], ids, views, {"salvaged": "1"})
+            stored |= set(row_keys(ids, views))
+    store.write_manifest_under_lease(without=damaged)
+    store.close()
 
 
 def compact(
@@ -175,23 +163,35 @@ def compact(
     int
         Number of shards that were merged.
     """
-    if len(_small_shards(store, small)) < many:
-        return 0
-    with lease(store.folder) as held:
-        if not held:
+    with system_errors(store.folder):
+        if len(_small_shards(store, small)) < many:
             return 0
-        store.refresh()  # another process may have merged some before we had the lease
-        names = _small_shards(store, small)
-        per_group = max(2, merged // (4 * store.width + 64))
-        replaced: list[str] = []
-        for group in _groups(store, names, per_group):
-            replaced += _merge(store, group)
-        # First the manifest, then the removal: a kill in between leaves rows twice, which
-        # does no harm, and never a manifest that misses a shard.
-        store.write_manifest_under_lease(without=replaced)
-        remove_shards(store.folder, replaced)
-        remove_orphans(store.folder)
-        store.refresh()
+        with lease(store.folder) as held:
+            if not held:
+                return 0
+            try:
+                return _compact_under_lease(store, small, merged, held)
+            except LeaseLost as error:
+                log.warning("%s", error)  # rows may be there twice now, which does no harm
+                store.refresh()
+                return 0
+
+
+def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> int:
+    store.refresh()  # another process may have merged some before we had the lease
+    names = _small_shards(store, small)
+    per_group = max(2, merged // (4 * store.width + 64))
+    replaced: list[str] = []
+    for group in _groups(store, names, per_group):
+        replaced += _merge(store, group)
+    # First the manifest, then the removal: a kill in between leaves rows twice, which
+    # does no harm, and never a manifest that misses a shard.
+    held.check()
+    store.write_manifest_under_lease(without=replaced)
+    held.check()
+    remove_shards(store.folder, replaced)
+    move_orphans(store.folder)
+    store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
 
@@ -210,14 +210,6 @@ def remove_shards(folder: Path, names: Iterable[str]) -> None:
                 continue
             except OSError as error:
                 log.warning("%s could not be removed: %s.", path, error.strerror or error)
-
-
-def remove_orphans(folder: Path) -> None:
-    """Remove the heads of shards that are gone; a reader may have written one meanwhile."""
-    for path in folder.glob(f"*.h5{ENDING}"):
-        if not path.with_name(path.name.removesuffix(ENDING)).exists():
-            with contextlib.suppress(OSError):
-                path.unlink()
 
 
 def _small_shards(store: Store, small: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import Any
 from .atomic import write_atomic
 from .errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from .hdf5 import FORMAT_VERSION
-from .specs import BackboneSpec
+from .shards import rows_of
+from .specs import BackboneSpec, can_be_in
 
 log = logging.getLogger("featcache")
 
@@ -76,11 +78,24 @@ def read_manifest(folder: Path) -> Manifest:
     StoreCorrupt
         If its bytes are not what was written.
     """
+    return parse_manifest(folder / NAME, manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """Return the bytes of a store's manifest; raises as `read_manifest` does."""
     path = folder / NAME
-    if path.stat().st_size > _MAX_BYTES:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be read for ever
+        raise _corrupt(path, "it is not a regular file")
+    if status.st_size > _MAX_BYTES:
         raise _corrupt(path, "it is far too large")
+    return path.read_bytes()
+
+
+def parse_manifest(path: Path, data: bytes) -> Manifest:
+    """Check the bytes of a manifest; see `read_manifest`."""
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(data)
         version = body["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _corrupt(path, "it is not the JSON text that was written") from error
@@ -98,11 +113,17 @@ def read_manifest(folder: Path) -> Manifest:
         spec = BackboneSpec.from_components(body["spec"])
         if spec.key != body["key"]:
             raise _corrupt(path, "its key does not belong to its spec")
+        if not can_be_in(spec, path.parent):
+            raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
+        shards = {str(name): int(rows) for name, rows in body["shards"].items()}
+        # These become paths: one such as "../../other" would have another store's file moved.
+        if any(rows_of(name) != rows for name, rows in shards.items()):
+            raise _corrupt(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,
             width=int(body["width"]),
             generation=int(body["generation"]),
-            shards={str(name): int(rows) for name, rows in body["shards"].items()},
+            shards=shards,
             about={str(name): str(text) for name, text in body["about"].items()},
         )
     except StoreCorrupt:
@@ -112,15 +133,27 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Yield each store of a cache folder with its manifest; damaged manifests are logged."""
+    """Yield each store of a cache folder with its manifest; damaged and lost ones are logged.
+
+    A hidden folder is no store: one that is being removed is hidden first.
+    """
     if not cache_dir.is_dir():
         return
     for folder in sorted(cache_dir.iterdir()):
-        if (folder / NAME).is_file():
-            try:
-                yield folder, read_manifest(folder)
-            except (StoreCorrupt, StoreFormatError) as error:
-                log.warning("%s", error)
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        try:
+            yield folder, read_manifest(folder)
+        except FileNotFoundError:
+            if count := sum(1 for path in folder.glob("*.h5") if rows_of(path.name) is not None):
+                log.warning(
+                    "%s has %d shards, but no %s. `featcache repair %s` writes it again from the "
+                    "shards.", folder, count, NAME, folder,
+                )  # fmt: skip
+        except OSError as error:
+            log.warning("%s cannot be read: %s.", folder / NAME, error.strerror or error)
+        except (StoreCorrupt, StoreFormatError) as error:
+            log.warning("%s", error)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

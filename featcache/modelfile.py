@@ -1,15 +1,20 @@
-"""Saved Keras models from elsewhere: looked at without Keras, loaded only if nothing in them runs.
+"""Saved Keras models from elsewhere: checked without Keras, loaded only if nothing in them runs.
 
 A ``.keras`` file is a zip archive with the network as JSON and its weights as HDF5. Keras'
 safe mode refuses code in it; which classes and functions the JSON may name is left open by
 that, and has let files run code, or read others, more than once (CVE-2025-1550,
-CVE-2025-8747, CVE-2025-12058). So only layers of Keras itself that compute are let in.
+CVE-2025-8747, CVE-2025-12058). So only the pure layers of `featcache.modelconfig` are let in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import shutil
+import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,26 +22,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .architecture import all_layers
 from .errors import ModelRefused
 from .hdf5 import foreign_reason
 from .keras_door import import_keras, quiet_stderr
+from .modelconfig import check_network
 from .storedzip import check_stored
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = {_CONFIG, _WEIGHTS, "metadata.json"}
-_MOST_CONFIG_BYTES = 64 * 2**20
-_MODULES = {
-    "keras", "keras.constraints", "keras.dtype_policies", "keras.initializers", "keras.layers",
-    "keras.losses", "keras.metrics", "keras.models", "keras.optimizers", "keras.regularizers",
-}  # fmt: skip
-_MODULES_BELOW = ("keras.src.applications.", "keras.src.models.", "keras.src.ops.")
-# What runs code of the file's, or reads further files.
-_BARRED = {
-    "FeatureSpace", "FlaxLayer", "IntegerLookup", "JaxLayer", "Lambda", "StringLookup",
-    "TFSMLayer", "TextVectorization", "TorchModuleWrapper", "__lambda__", "__typespec__",
-}  # fmt: skip
+_MOST_CONFIG_BYTES = 32 * 2**20
+_COPY_BYTES = 2**20
+# A network may have weights that its file leaves out, such as zeros of a counter: not many.
+_SPARE_WEIGHTS = 1_000_000
+# Values that one layer may give for one image: 4 GiB in float32.
+_MOST_OUTPUTS = 2**30
+_SIDE_IF_OPEN = 512
+_PATCHING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,14 @@ class ModelFile:
         Classes of the network's first layers.
     input_size : (int, int) or None
         Height and width of its input, if they are fixed.
+    weights_bytes : int
+        Size of the weights in the file, which bounds what the network may allocate.
     """
 
     path: Path
     kinds: tuple[str, ...]
     input_size: tuple[int, int] | None
+    weights_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -95,12 +102,13 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
             if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG_BYTES:
                 raise ValueError(f"{_CONFIG} is too long")
             config = json.loads(archive.read(_CONFIG))
-            _check(config)
+            check_network(config)
             with archive.open(_WEIGHTS) as weights:
                 reason = foreign_reason(weights)
             if reason is not None:
                 raise ValueError(f"of its weights, {reason}")
-            return ModelFile(path, _kinds(config), _input_size(config))
+            size = archive.getinfo(_WEIGHTS).file_size
+            return ModelFile(path, _kinds(config), _input_size(config), size)
     except FileNotFoundError as error:
         raise ModelRefused(f"There is no model file {path}.", path=path) from error
     except (
@@ -138,29 +146,79 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
         reason = foreign_reason(path)
         if reason is not None:
             raise _refusal(path, ValueError(reason))
-    else:
-        look_at_model(path)
-    keras = import_keras()
+        return _load(path, path, None)
+    found = look_at_model(path)
+    with tempfile.TemporaryDirectory(prefix="featcache-model-") as folder:
+        # Keras opens the file by its name: another one could have taken its place by then.
+        copy = Path(folder) / f"model{ENDING}"
+        _copy(found.path, copy)
+        return _load(copy, path, look_at_model(copy).weights_bytes)
+
+
+def _copy(source: Path, target: Path) -> None:
     try:
-        with quiet_stderr():
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
+        with open(source, "rb") as read, open(target, "xb") as written:
+            shutil.copyfileobj(read, written, _COPY_BYTES)
+    except OSError as error:
+        raise _refusal(source, error) from error
+
+
+def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
+    """Let Keras load a checked file; `path` is what an error calls it."""
+    keras = import_keras()
+    limited = (
+        contextlib.nullcontext()
+        if weights_bytes is None
+        else _limited_weights(keras, weights_bytes // 2 + _SPARE_WEIGHTS)
+    )
+    try:
+        with quiet_stderr(), limited:
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        _check_outputs(model)
     except Exception as error:  # Keras raises many kinds
         raise _refusal(path, error) from error
+    return model
 
 
-def _check(config: Any) -> None:
-    """Raise ValueError for what a network needs not name."""
-    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
-        raise ValueError("it does not describe a network")
-    # Left out by Keras too, since the model is not compiled when it is loaded.
-    for record in _records({**config, "compile_config": None}):
-        kind, module = record["class_name"], record.get("module")
-        if kind in ("__keras_tensor__", "__numpy__", "__tensor__"):
-            continue
-        own = module in _MODULES or str(module).startswith(_MODULES_BELOW)
-        if not own or kind in _BARRED or record.get("registered_name") not in (None, kind):
-            named = f"{module}.{kind}" if module else str(kind)
-            raise ValueError(f"it names {named!r}, which is no plain layer of Keras")
+@contextlib.contextmanager
+def _limited_weights(keras: Any, most: int) -> Iterator[None]:
+    """Refuse a layer's weights before they are allocated, once this thread made `most` values.
+
+    A configuration of some bytes can ask for a layer of terabytes: Keras makes all weights
+    before it reads any, and only then notices that the file has others. Other threads build
+    their own models as before.
+    """
+    add_weight, thread, count = keras.layers.Layer.add_weight, threading.get_ident(), 0
+
+    def counted(layer: Any, shape: Any = None, *args: Any, **options: Any) -> Any:
+        nonlocal count
+        if threading.get_ident() == thread:
+            count += math.prod(int(side) for side in shape or ())
+            if count > most:
+                raise ValueError(
+                    f"its layers have more than {most:,} weights, but the file does not"
+                )
+        return add_weight(layer, shape, *args, **options)
+
+    with _PATCHING:
+        keras.layers.Layer.add_weight = counted
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = add_weight
+
+
+def _check_outputs(model: Any) -> None:
+    """Raise ValueError if a layer would give more for one image than any memory holds."""
+    for layer in all_layers(model):
+        for node in getattr(layer, "_inbound_nodes", ()):
+            for tensor in node.output_tensors:
+                sides = [_SIDE_IF_OPEN if side is None else side for side in tensor.shape[1:]]
+                if math.prod(sides) > _MOST_OUTPUTS:
+                    raise ValueError(
+                        f"its layer {layer.name!r} gives {tensor.shape} values for an image; the "
+                        f"limit is {_MOST_OUTPUTS:,}"
+                    )
 
 
 def _records(value: Any) -> Iterator[Mapping[str, Any]]:

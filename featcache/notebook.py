@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .printable import printable
+
 _SHOWN = 5
 _LONGEST = 40
 
@@ -19,9 +21,10 @@ def facts_table(title: str, facts: Mapping[str, str]) -> str:
     '<table><caption>&lt;x&gt;</caption><tr><th>images</th><td>3</td></tr></table>'
     """
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
+        f"<tr><th>{escape(name)}</th><td>{escape(printable(value))}</td></tr>"
+        for name, value in facts.items()
     )
-    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+    return f"<table><caption>{escape(printable(title))}</caption>{rows}</table>"
 
 
 def few(values: Sequence[Any], form: Callable[[Any], str] = repr) -> str:

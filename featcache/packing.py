@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import os
-import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from . import hdf5
-from .atomic import TEMPORARY_PREFIX, make_folder, sync_folder, write_error
+from .atomic import make_folder, remove_stale, replacing, write_all
 from .cachedir import stores_folder
 from .dataset import Dataset
-from .errors import StoreMismatch
+from .errors import InvalidRequest, StoreError, StoreMismatch
 from .fileindex import content_ids
+from .hdf5 import Column, PackLayout
 from .imagefile import example_ids
-from .rowindex import pack_ids, unpack_ids
+from .packformat import ID_BYTES, LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
+from .rowindex import IdArray, pack_ids, unpack_ids
 from .specs import BackboneSpec
 from .store import Store
 
 _ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 32 << 20
+
+
+def _rows_at_once(width: int) -> int:
+    """Return how many rows are in memory at a time."""
+    return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // (4 * width)))
 
 
 def pack(
@@ -52,6 +62,8 @@ def pack(
     ------
     MissingRows
         If an image of the data set is not stored.
+    StoreError
+        If there is no row to write.
     StoreWriteError
         If the disk refuses.
     """
@@ -68,27 +80,79 @@ def pack(
         if dataset.labels is not None:
             texts["label"] = [dataset.labels[i] for i, _ in pairs]
     target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
-    make_folder(target.parent)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    packed = pack_ids(ids)
-    blocks = (
-        (packed[i : i + _ROWS_AT_ONCE], store.read(packed[i : i + _ROWS_AT_ONCE]))
-        for i in range(0, len(packed), _ROWS_AT_ONCE)
-    )
-    try:
-        hdf5.write_pack(
-            temporary, blocks, len(ids), store.width, store.spec.components(), store.about, texts
+    if not ids:
+        raise StoreError(
+            f"There is nothing to pack: {store.folder} holds no rows{_of(dataset)}. Extract some "
+            "first.",
+            path=store.folder,
         )
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise write_error(error, target, "the packed store") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    make_folder(target.parent)
+    remove_stale(target.parent)
+    _write(target, store, pack_ids(ids), _encoded(texts))
     return len(ids)
+
+
+def _of(dataset: Dataset | None) -> str:
+    return "" if dataset is None else " of usable images of this data set"
+
+
+def _encoded(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
+    """Return columns of text as UTF-8; names of files that are none keep their bytes."""
+    return {
+        name: [value.encode("utf-8", "surrogateescape") for value in values]
+        for name, values in texts.items()
+    }
+
+
+def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[bytes]]) -> None:
+    """Write a pack from its first byte to its last, and then the line that holds its digest."""
+    widths = {name: max(1, *map(len, values)) for name, values in texts.items()}
+    columns = [
+        Column("embeddings", "<f4", (len(ids), store.width)),
+        Column("image_id", "u1", (len(ids), ID_BYTES)),
+        *(Column(name, f"S{width}", (len(ids),)) for name, width in widths.items()),
+    ]
+    head = PackHead(store.spec.components(), dict(store.about), len(ids), store.width)
+    user_block = head.user_block()
+    layout = PackLayout(columns, _attributes(head), user_block)
+    head = replace(
+        head, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
+    )
+    values: dict[str, Iterator[memoryview | bytes]] = {
+        "embeddings": _rows(store, ids),
+        "image_id": iter([ids.data]),
+        **{name: _padded(texts[name], widths[name]) for name in texts},
+    }
+    start: list[bytes | memoryview] = [head.encode(user_block)]
+    digest = hashlib.sha256()
+    with replacing(target, what="the packed store") as file:
+        write_all(file, bytes(LINE_BYTES))
+        for block in chain(start, layout.blocks(values)):
+            digest.update(block)
+            write_all(file, block)
+        file.seek(0)
+        write_all(file, first_line(digest.hexdigest(), layout.size))
+
+
+def _attributes(head: PackHead) -> dict[str, str | int]:
+    """Return what readers of plain HDF5 find at the root of a pack."""
+    return {
+        "format": "featcache-pack",
+        "format_version": PACK_VERSION,
+        "spec": json.dumps(head.spec, sort_keys=True),
+        "about": json.dumps(head.about, sort_keys=True),
+    }
+
+
+def _rows(store: Store, ids: IdArray) -> Iterator[memoryview]:
+    count = _rows_at_once(store.width)
+    for start in range(0, len(ids), count):
+        yield np.ascontiguousarray(store.read(ids[start : start + count]), "<f4").data
+
+
+def _padded(values: Sequence[bytes], width: int) -> Iterator[bytes]:
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        yield b"".join(value.ljust(width, b"\0") for value in values[start : start + _ROWS_AT_ONCE])
 
 
 def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
@@ -96,15 +160,28 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
 
     Raises
     ------
+    StoreError
+        If there is no such file, or it cannot be read.
     StoreCorrupt, StoreFormatError
-        If it is no sound packed store.
+        If it is no intact packed store of this format version. Nothing was taken from it.
     StoreMismatch
-        If its spec makes no sense.
+        If its spec makes no sense, or a value is not finite.
+    StoreWriteError
+        If the disk refuses. The rows that were committed before stay.
     """
-    with hdf5.PackReader(Path(path)) as reader:
-        spec = BackboneSpec.from_components(reader.components)
-        store = Store.create(stores_folder(cache) / spec.folder, spec, reader.width, reader.about)
-        for rows, ids in reader.blocks(_ROWS_AT_ONCE):
+    with PackReader(Path(path)) as reader:
+        head = reader.head
+        try:
+            spec = BackboneSpec.from_components(head.spec)
+            folder = stores_folder(cache) / spec.folder
+        except (InvalidRequest, TypeError) as error:
+            raise StoreMismatch(
+                f"The spec in {path} makes no sense: {error} Nothing was taken from the file.",
+                path=path,
+                stored=head.spec,
+            ) from error
+        store = Store.create(folder, spec, head.width, head.about)
+        for rows, ids in reader.blocks(_rows_at_once(head.width)):
             if not np.isfinite(rows).all():
                 raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
             new = ~store.contains(unpack_ids(ids))

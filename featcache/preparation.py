@@ -20,6 +20,7 @@ from .pipeline import default_workers
 from .planning import Explanation, Plan, make_plan, nearest_store
 from .preprocessing import Rule
 from .progress import progress_bar
+from .recovery import find_shards
 from .request import Request, Resolved, make_request, resolve
 from .store import Store
 
@@ -113,7 +114,11 @@ def prepare(
 ) -> Preparation:
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cachedir.cache_folder(cache_dir)
+    cachedir.warn_if_shared(cache)
     dataset = source.load(cache, progress)
+    # First: a model that cannot serve is refused before all images are read.
+    request = replace(request, crop=dataset.crop)
+    resolved = resolve(request, cachedir.weights_folder(cache))
     if dataset.ids is not None:
         contents = [Identified(image_id) for image_id in dataset.ids]
     else:
@@ -125,8 +130,6 @@ def prepare(
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
-    request = replace(request, crop=dataset.crop)
-    resolved = resolve(request, cachedir.weights_folder(cache))
     return planned(dataset, contents, resolved, cache, retry_failed)
 
 
@@ -140,7 +143,7 @@ def planned(
     """Compare what a spec's store holds with what a data set needs."""
     files = _examples(dataset, contents)
     folder = cachedir.stores_folder(cache) / resolved.spec.folder
-    store = Store(folder) if (folder / MANIFEST_NAME).is_file() else None
+    store = _stored(folder, resolved)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     if store is not None and ids:
@@ -149,6 +152,15 @@ def planned(
     known_bad = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
     return Preparation(dataset, contents, files, resolved, cache, store, plan)
+
+
+def _stored(folder: Path, resolved: Resolved) -> Store | None:
+    """Open the store of a spec; None if there is none. A lost manifest is written again."""
+    if (folder / MANIFEST_NAME).is_file():
+        return Store(folder)
+    if not find_shards(folder):
+        return None
+    return Store.create(folder, resolved.spec, resolved.width, resolved.request.about())
 
 
 def _examples(dataset: Dataset, contents: list[Identified]) -> list[Identified]:

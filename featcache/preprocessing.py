@@ -2,11 +2,12 @@
 
 Every family of backbones expects its own scaling, and the wrong one gives plausible,
 useless features. A rule is named in the table of backbones; the cache key holds a
-fingerprint of what the rule does, not its name.
+fingerprint of what the rule does, not its name, and of a function's own code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InvalidRequest
+from .functionhash import function_hash
 
 FloatImages = NDArray[np.float32]
 Rule = str | Callable[[FloatImages], Any]
@@ -32,6 +34,7 @@ _RULES: dict[str, Callable[[FloatImages], FloatImages]] = {
     "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN_BGR,
 }
 RULES = tuple(_RULES)
+_OTHER_SHAPES = ((24, 40), (33, 7))
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,14 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
                 received=rule,
             )
         return _RULES[rule](pixels)
-    prepared = np.asarray(rule(pixels), dtype=np.float32)
+    try:
+        prepared = np.asarray(rule(pixels), dtype=np.float32)
+    except (TypeError, ValueError, IndexError) as error:
+        raise InvalidRequest(
+            f"The preprocessing function failed on a batch of shape {images.shape} and type "
+            f"float32: {error}. It must take RGB images of any size in 0..255.",
+            received=images.shape,
+        ) from error
     if prepared.shape != images.shape or not np.isfinite(prepared).all():
         raise InvalidRequest(
             f"The preprocessing function turned a batch of shape {images.shape} into one of "
@@ -126,10 +136,96 @@ def synthetic_images() -> NDArray[np.uint8]:
 
 
 def fingerprint(rule: Rule) -> str:
-    """Hash what a rule does to fixed images; equal for equal behaviour, whatever its name.
+    """Hash what a rule does to fixed images and, for a function, what it consists of.
 
-    Rounded to 1e-3 so that the last bit of a division, which may differ between
-    processors, does not make another key.
+    Parameters
+    ----------
+    rule : str or callable
+        As in `apply`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits. A named rule's depend on what it does alone; those of a function
+        on its source and all values that it refers to as well (`functionhash.function_hash`).
+
+    Raises
+    ------
+    InvalidRequest
+        As `apply`; and if what a function makes of an image depends on the rest of the batch,
+        on chance or on earlier calls, or if it refers to an object that cannot be hashed.
     """
-    prepared = np.round(apply(rule, synthetic_images()).astype(np.float64), 3) + 0.0
-    return hashlib.sha256(np.ascontiguousarray(prepared, "<f8").tobytes()).hexdigest()[:16]
+    prepared = _rounded(apply(rule, synthetic_images()))
+    if not callable(rule):
+        return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
+    parts = [prepared, *(_rounded(images) for images in _checked_behaviour(rule))]
+    text = function_hash(rule)
+    _run_on_each(rule, probe_images())
+    if function_hash(rule) != text:
+        raise _unsteady("changes values that it refers to whenever it is called")
+    digest = hashlib.sha256(text.encode())
+    for part in parts:
+        digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _rounded(images: FloatImages) -> NDArray[np.float64]:
+    """Round to 1e-3, so that a division's last bit, as processors differ, makes no other key."""
+    rounded = np.round(images.astype(np.float64), 3) + 0.0
+    return np.ascontiguousarray(rounded, "<f8")
+
+
+def probe_images() -> NDArray[np.uint8]:
+    """Fixed images (9, 16, 16, 3) that a function may tell apart by range, contrast or noise."""
+    first, second = synthetic_images()
+    noise = np.random.default_rng(0).integers(0, 256, first.shape, np.uint8)
+    return np.stack([
+        first, second, noise,
+        noise // 16,  # dark
+        224 + noise // 16,  # bright
+        112 + noise // 32,  # of low contrast
+        noise // 16 * [1, 8, 15],  # channels of different ranges
+        np.broadcast_to(np.array([200, 90, 30]), first.shape),  # one colour
+        np.zeros_like(first),
+    ]).astype(np.uint8)  # fmt: skip
+
+
+def _checked_behaviour(rule: Rule) -> list[FloatImages]:
+    """Run a function on fixed images in several ways; return what it makes of them.
+
+    Raises
+    ------
+    InvalidRequest
+        If an image alone, in other company and once more does not give the same values.
+    """
+    images = probe_images()
+    together = apply(rule, images)
+    nearly = 1e-5 * max(1e-3, float(np.abs(together).max()))
+    order = np.random.default_rng(1).permutation(len(images))
+    for found, reason in (
+        (apply(rule, images), "gives other values for the same images when called again"),
+        (_run_on_each(rule, images), "gives other values for an image alone than in a batch"),
+        (apply(rule, images[order])[np.argsort(order)], "depends on the order of the batch"),
+        (apply(rule, images[:3]), "depends on the number of images in the batch"),
+    ):
+        if np.abs(found - together[: len(found)]).max() > nearly:
+            raise _unsteady(reason)
+    seen = [together]
+    for shape in _OTHER_SHAPES:
+        # A function may be made for images of one size; then this says nothing of it.
+        with contextlib.suppress(Exception):
+            seen.append(apply(rule, np.resize(images[2], (1, *shape, 3))))
+    return seen
+
+
+def _run_on_each(rule: Rule, images: NDArray[np.uint8]) -> FloatImages:
+    return np.concatenate([apply(rule, image[None]) for image in images])
+
+
+def _unsteady(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The preprocessing function {reason}. An embedding would then depend on more than its "
+        "image, and rows of one key could not be compared: it must treat each image by itself, "
+        "without chance, and keep nothing from call to call.",
+        received=reason,
+    )

@@ -1,15 +1,16 @@
-"""Progress bars: on a terminal, on request, and never elsewhere; and where the time went.
+"""Progress bars: on a terminal, in a notebook, on request; and where the time went.
 
-The only door to tqdm.
+The only module that imports tqdm.
 """
 
 from __future__ import annotations
 
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
+from .console import in_notebook
 
 
 def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
@@ -22,11 +23,11 @@ def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
     what, unit : str
         ``"B"`` counts bytes, with prefixes.
     show : bool or None
-        None: if standard error is a terminal.
+        None: on a terminal and in a notebook.
     """
-    visible = sys.stderr.isatty() if show is None else show
+    visible = (_has_terminal() or in_notebook()) if show is None else show
     in_bytes = unit == "B"
-    return tqdm(
+    return _bar_class()(
         total=total,
         desc=what,
         unit=unit if in_bytes else f" {unit}",
@@ -35,6 +36,24 @@ def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
         disable=not visible or total == 0,
         leave=True,
     )
+
+
+def _has_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _bar_class() -> Any:
+    """Return tqdm's bar for this place: a widget in a notebook, else a line of text."""
+    if not in_notebook():  # tqdm.auto loads asyncio, which takes longer than all of tqdm
+        from tqdm import tqdm
+
+        return tqdm
+    with warnings.catch_warnings():
+        # Without ipywidgets tqdm asks for it, and then prints a line of text, which is enough.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm as bar
+
+    return bar
 
 
 @dataclass

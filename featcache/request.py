@@ -7,7 +7,7 @@ full cache hit needs no Keras at all.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from . import preprocessing
-from .atomic import remember
+from .atomic import recall, remember
 from .backbone import Backbone, check_pooling
 from .cachedir import cache_folder, weights_folder
 from .errors import InvalidRequest
+from .graph import OUTPUT, check_input, check_layer
 from .images import DECODE_VERSION, RESIZES
 from .modelfile import ModelFile, is_model_file, look_at_model
 from .specs import PRECISIONS, BackboneSpec, Recipe, content_key, find_recipe
-from .weights import Weights, choose_weights, ensure_available, identity
+from .weights import Weights, choose_weights, ensure_available, identity, weights_without_top
 
-_MEMO_VERSION = 2
+log = logging.getLogger("featcache")
+_MEMO_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,11 @@ class Request:
         Row of the table; None for the user's own model.
     model : keras.Model, ModelFile or None
         The user's own model.
-    layer, pooling : str or None
-        None means the recipe's layer (or the own model's output), and average pooling of
-        spatial layers.
+    layer : str, int or None
+        Name or index. None means the recipe's layer, or one that its weights have; for an
+        own model, the layer that `featcache.graph.default_layer` finds.
+    pooling : str or None
+        None means average pooling of spatial layers.
     image_size : (int, int)
         Height and width in pixels.
     resize : str
@@ -54,7 +58,7 @@ class Request:
 
     recipe: Recipe | None
     model: Any
-    layer: str | None
+    layer: str | int | None
     pooling: str | None
     image_size: tuple[int, int]
     resize: str
@@ -108,11 +112,15 @@ class Resolved:
     width: int
     backbone: Backbone | None = None
 
+    def arguments(self) -> dict[str, Any]:
+        """Return `Request.arguments` with the layer that was found to be meant."""
+        return {**self.request.arguments(), "layer": self.spec.layer}
+
 
 def make_request(
     backbone: Any,
     *,
-    layer: str | None = None,
+    layer: str | int | None = None,
     pooling: str | None = None,
     image_size: Any = None,
     resize: str = "stretch",
@@ -126,6 +134,7 @@ def make_request(
     ------
     InvalidRequest, UnknownBackbone, WeightsUnavailable
     """
+    check_layer(layer)
     check_pooling(pooling)
     if resize not in RESIZES:
         raise InvalidRequest(
@@ -145,7 +154,7 @@ def make_request(
         return Request(
             recipe=recipe,
             model=None,
-            layer=layer or recipe.layer,
+            layer=layer,
             pooling=pooling,
             image_size=_size(image_size, native),
             resize=resize,
@@ -160,6 +169,16 @@ def make_request(
             f"{type(own).__name__}.",
             received=type(own).__name__,
         )
+    if not known:
+        check_input(own)
+    native_size = _input_size(own)
+    size = _size(image_size, native_size)
+    if native_size is not None and size != tuple(native_size):
+        raise InvalidRequest(
+            f"The model takes images of {native_size[0]} x {native_size[1]} pixels alone, not of "
+            f"{size[0]} x {size[1]}; leave image_size= out.",
+            received=size,
+        )
     if weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
     return Request(
@@ -167,7 +186,7 @@ def make_request(
         model=own,
         layer=layer,
         pooling=pooling,
-        image_size=_size(image_size, _input_size(own)),
+        image_size=size,
         resize=resize,
         preprocessing=preprocessing_rule or _rule_of(own),
         weights=Weights("model", own.path if isinstance(own, ModelFile) else None),
@@ -183,21 +202,65 @@ def resolve(request: Request, folder: Path) -> Resolved:
     folder : Path
         Where weight hashes are remembered.
     """
+    resolved = _resolve(request, folder)
+    _log_layer(resolved)
+    return resolved
+
+
+def _resolve(request: Request, folder: Path) -> Resolved:
     memo = _recall(folder, request)
     if memo is None and request.recipe is not None:
-        weights = ensure_available(request.weights, request.recipe)
-        request = replace(request, weights=weights)
-        memo = _recall(folder, request)
+        # Remembered weights without the top spare a new attempt to download those with it.
+        without = _without_top(request, request.recipe)
+        memo = _recall(folder, without)
+        request = _available(request, request.recipe) if memo is None else without
+        memo = memo or _recall(folder, request)
     if memo is not None:
         return Resolved(request, _spec(request, **memo["spec"]), memo["width"])
     return build(request, folder)
 
 
+def _without_top(request: Request, recipe: Recipe) -> Request:
+    """Return a request for the weights without the top if only these are in Keras' cache."""
+    weights = request.weights
+    missing = weights.kind == "imagenet" and weights.path is None
+    found = weights_without_top(recipe) if missing else None
+    return request if found is None else replace(request, weights=found)
+
+
+def _available(request: Request, recipe: Recipe) -> Request:
+    weights = ensure_available(request.weights, recipe, request.layer)
+    return replace(request, weights=weights)
+
+
+def _log_layer(resolved: Resolved) -> None:
+    """Say which layer was chosen where it is not the one that a user would expect."""
+    request, layer = resolved.request, resolved.spec.layer
+    recipe = request.recipe
+    if request.layer is not None:
+        return
+    if recipe is None and layer != OUTPUT:
+        log.info(
+            "%s ends in a classification layer; its features are the output of layer %r, which "
+            "feeds it. layer='output' keeps the model's output.",
+            request.name,
+            layer,
+        )
+    elif recipe is not None and layer != recipe.layer:
+        log.warning(
+            "%s: the weights have no classification top, which its default layer %r belongs to; "
+            "the features are those of layer %r, pooled (%s).",
+            request.name,
+            recipe.layer,
+            layer,
+            resolved.spec.pooling,
+        )
+
+
 def build(request: Request, folder: Path) -> Resolved:
     """Build the backbone of a request and remember what its weights hash to."""
     if request.recipe is not None:
-        weights = ensure_available(request.weights, request.recipe)
-        request = replace(request, weights=weights)
+        request = _available(request, request.recipe)
     backbone = Backbone(request)
     found = {
         "backbone": backbone.name,
@@ -230,7 +293,9 @@ def load_backbone(
         Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
     """
     request = make_request(backbone, preprocessing_rule=preprocessing, **options)
-    return build(request, weights_folder(cache_folder(cache_dir)))
+    resolved = build(request, weights_folder(cache_folder(cache_dir)))
+    _log_layer(resolved)
+    return resolved
 
 
 def _spec(
@@ -276,13 +341,13 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
     file = _memo_file(folder, request)
     if file is None:
         return None
+    memo: Any = recall(file)
     try:
-        memo = json.loads(file.read_bytes())
         spec = {
             name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
         }
         return {"spec": spec, "width": int(memo["width"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
 
 
@@ -311,7 +376,7 @@ def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
 def _input_size(model: Any) -> tuple[int, int] | None:
     if isinstance(model, ModelFile):
         return model.input_size
-    shape: Any = getattr(model, "input_shape", None) or (None, None, None, 3)
+    shape: Any = model.input_shape
     return None if None in shape[1:3] else shape[1:3]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .filestate import FileState, file_state
-from .shardhead import Layout
+from .shardhead import Layout, ShardHead
 from .shards import check_bytes, corrupt
 
 _THREADS = 4
@@ -49,6 +49,42 @@ class RowFiles:
             return
         with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
             list(pool.map(self._check_one, unsure))
+
+    def gather(
+        self,
+        names: Sequence[str],
+        heads: Mapping[str, ShardHead],
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        width: int,
+    ) -> NDArray[np.float32]:
+        """Read rows of several shards, each of which is checked first.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The shards by number.
+        heads : mapping of str to ShardHead
+            By the shards' names.
+        shard, row : ndarray (n,), int64
+            Number of the shard, and the row in it, of each row that is wanted.
+
+        Returns
+        -------
+        ndarray (n, width), float32
+        """
+        result = np.empty((len(shard), width), np.float32)
+        if not len(shard):
+            return result
+        order = np.argsort(shard, kind="stable")
+        shard, row = shard[order], row[order]
+        starts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
+        wanted = [names[number] for number in shard[starts]]
+        self.check(wanted)
+        for name, first, last in zip(wanted, starts, [*starts[1:], len(order)], strict=True):
+            layout, part = heads[name].layout, slice(first, last)
+            self.read(name, layout, row[part], result, order[part])
+        return result
 
     def read(
         self,
@@ -123,7 +159,12 @@ class RowFiles:
     def _fill(file: FileIO, rows: NDArray[np.float32], path: str) -> None:
         view = rows.data.cast("B")
         while view:  # a raw read may be short
-            count = file.readinto(view)
+            try:
+                count = file.readinto(view)
+            except OSError as error:
+                raise corrupt(
+                    Path(path), f"the disk cannot read it ({error.strerror or error})"
+                ) from error
             if not count:
                 raise corrupt(Path(path), "it is shorter than it was")
             view = view[count:]

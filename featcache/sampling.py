@@ -162,7 +162,6 @@ def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
         how["weights"] = weights or _weights(store.about.get("weights", "auto"))
         request = make_request(spec.backbone, preprocessing_rule=named, **how)
     else:
-        how["layer"] = None if spec.layer == "output" else spec.layer
         request = make_request(backbone, preprocessing_rule=named, **how)
     return replace(request, crop=crop)
 

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atomic import write_atomic
-from .errors import StoreWriteError
+from .errors import StoreCorrupt, StoreMismatch, StoreWriteError
 from .rowsums import SUM_BYTES, row_sums
+from .shards import rows_of
+from .specs import BackboneSpec
 
 ENDING = ".head"
 _MAGIC = b"featcache-head-1"
@@ -74,6 +76,14 @@ class ShardHead:
         return self.layout.width
 
 
+def check_head(head: ShardHead, name: str, spec: BackboneSpec, width: int) -> None:
+    """Raise `StoreMismatch` or `StoreCorrupt` for a shard that is no part of a store."""
+    if head.components != spec.components() or head.width != width:
+        raise StoreMismatch("its spec is not the store's", stored=head.components)
+    if len(head.views) != rows_of(name):
+        raise StoreCorrupt("its number of rows is not the one in its name")
+
+
 def write_head(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32]) -> None:
     """Keep what is known of a sound shard; a disk that refuses costs reading it again.
 
@@ -109,7 +119,33 @@ def read_head(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
         None if there is no such file, or it is not what was written for this shard.
     """
     try:
+        return read_head_or_raise(shard)
+    except OSError:
+        return None
+
+
+def read_head_or_raise(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
+    """Do what `read_head` does, but raise OSError if the system cannot read a file that is there.
+
+    For repair: a sidecar that cannot be read just now is not one that says nothing.
+    """
+    try:
         data = beside(shard).read_bytes()
+    except FileNotFoundError:
+        return None
+    return _parsed(shard, data)
+
+
+def head_is_malformed(shard: Path) -> bool:
+    """Tell whether there is a file beside a shard, and it is not what was written for it."""
+    try:
+        return _parsed(shard, beside(shard).read_bytes()) is None
+    except FileNotFoundError:  # asked once: others may write or remove it at any moment
+        return False
+
+
+def _parsed(shard: Path, data: bytes) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
+    try:
         start = len(_MAGIC) + _DIGEST
         body = memoryview(data)[start:]
         if data[:start] != _MAGIC + hashlib.sha256(body).digest():
@@ -127,8 +163,31 @@ def read_head(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
             float(said["seconds"]),
         )  # fmt: skip
         return head, sums, int(said["size"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+
+
+def head_differs(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32]) -> bool:
+    """Tell whether the file beside a shard is intact, but says other things than the shard.
+
+    Parameters
+    ----------
+    size, head, rows
+        Those of the shard itself, as for `write_head`.
+    """
+    known = read_head(shard)
+    if known is None:
+        return False
+    said, sums, said_size = known
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (said.image_ids, head.image_ids), (said.views, head.views),
+        (said.layout.offsets, head.layout.offsets),
+        (sums, row_sums(head.components, head.image_ids, head.views, rows)),
+    ]  # fmt: skip
+    same = (said_size, said.components, said.width, said.layout.rows_per_chunk) == (
+        size, head.components, head.width, head.layout.rows_per_chunk
+    )  # fmt: skip
+    return not same or not all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 def beside(shard: Path) -> Path:

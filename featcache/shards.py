@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +48,25 @@ def rows_of(name: str) -> int | None:
 
 
 def check_bytes(path: Path) -> Damage | None:
-    """Compare a shard's SHA-256 with the one in its name; None if they agree."""
+    """Compare a shard's SHA-256 with the one in its name; None if they agree.
+
+    A part that the disk cannot read is damage as well. Other errors of the system, such as
+    too many open files, say nothing of the shard and are raised.
+    """
     match = _NAME.fullmatch(path.name)
     if match is None:
         return Damage(path.name, 0, "its name is not that of a shard")
-    if file_hash(path) != match["sha"]:
-        return Damage(path.name, int(match["rows"]), "its SHA-256 is not the one in its name")
+    rows = int(match["rows"])
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be read for ever
+        return Damage(path.name, rows, "it is not a regular file")
+    try:
+        digest = file_hash(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return Damage(path.name, rows, "the disk cannot read it: Input/output error")
+    if digest != match["sha"]:
+        return Damage(path.name, rows, "its SHA-256 is not the one in its name")
     return None
 
 

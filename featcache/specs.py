@@ -10,16 +10,20 @@ import difflib
 import functools
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from .errors import InvalidRequest, UnknownBackbone
+from .names import check_name
 
 POOLINGS = ("avg", "max", "flat")
 PRECISIONS = ("float32", "bfloat16")
+_KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
 
@@ -49,6 +53,13 @@ class Recipe:
     file, url, hash : str, str, str or None
         ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
         For weights that come with the package the address is empty.
+    notop_file, notop_hash : str or None
+        ImageNet weights without the top, under the same rules.
+    notop_layer : str
+        The default layer with these: `layer`, or the last one before the top if `layer`
+        depends on the top's weights.
+    top_layers : tuple of str
+        The layers that depend on the top's weights.
     """
 
     name: str
@@ -63,6 +74,19 @@ class Recipe:
     file: str
     url: str
     hash: str | None
+    notop_file: str | None
+    notop_hash: str | None
+    notop_layer: str
+    top_layers: tuple[str, ...]
+
+    def needs_top(self, layer: str | int | None) -> bool:
+        """Return whether a layer depends on the top's weights; an index is taken to."""
+        layer = self.layer if layer is None else layer
+        return isinstance(layer, int) or layer == "output" or layer in self.top_layers
+
+    def published(self, *, top: bool) -> tuple[str | None, str | None]:
+        """Return file name and hash of the ImageNet weights with or without the top."""
+        return (self.file, self.hash) if top else (self.notop_file, self.notop_hash)
 
     @property
     def packaged(self) -> bool:
@@ -78,7 +102,8 @@ def _plain(name: str) -> str:
 def recipes() -> Mapping[str, Recipe]:
     """Return the table of backbones, by name."""
     text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
-    return {row["name"]: Recipe(**row) for row in json.loads(text)}
+    rows = [{**row, "top_layers": tuple(row["top_layers"])} for row in json.loads(text)]
+    return {row["name"]: Recipe(**row) for row in rows}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -120,7 +145,8 @@ class BackboneSpec:
     Attributes
     ----------
     backbone : str
-        Name in the table, or ``custom-<hash of the architecture>``.
+        Name in the table, or ``custom-<hash of the architecture>``. It becomes a part of
+        paths, so it has to be a name by `featcache.names.check_name`.
     layer : str
         The layer whose output is kept, named as in a fresh Keras session.
     weights : str
@@ -152,6 +178,10 @@ class BackboneSpec:
     precision: str = "float32"
     views: str = "plain"
 
+    def __post_init__(self) -> None:
+        # It becomes the name of a folder, and may come from a file that anybody made.
+        check_name(self.backbone, "The backbone of a spec")
+
     def components(self) -> dict[str, Any]:
         """Return the fields by name, as JSON knows them."""
         values = asdict(self)
@@ -165,7 +195,8 @@ class BackboneSpec:
         Raises
         ------
         InvalidRequest
-            On a missing or unknown field or a wrong type.
+            On a missing or unknown field, a wrong type, or a backbone's name that could lead
+            out of the cache folder.
         """
         expected = {field.name for field in fields(cls)}
         if set(components) != expected:
@@ -176,9 +207,17 @@ class BackboneSpec:
         if not (isinstance(size, (list, tuple)) and len(size) == 2):
             raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
         values["image_size"] = tuple(size)
-        spec = cls(**values)
-        spec.key  # noqa: B018  computing the key checks every type
-        return spec
+        for name, value in values.items():
+            kinds = {"image_size": tuple, "decode_version": int}.get(name, str)
+            if type(value) is not kinds:
+                raise InvalidRequest(
+                    f"The {name} of a spec must be of type {kinds.__name__}, not "
+                    f"{type(value).__name__}.",
+                    received=value,
+                )
+        if not all(type(side) is int for side in size):
+            raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
+        return cls(**values)
 
     @property
     def key(self) -> str:
@@ -189,6 +228,12 @@ class BackboneSpec:
     def folder(self) -> str:
         """Name of the store's folder: the backbone for people, the key for certainty."""
         return f"{self.backbone}-{self.key[:16]}"
+
+
+def can_be_in(spec: BackboneSpec, folder: Path) -> bool:
+    """Tell whether a folder's name allows a spec: it holds the spec's key, or no key at all."""
+    name = os.path.basename(os.path.abspath(folder))
+    return name == spec.folder or _KEYED_FOLDER.fullmatch(name) is None
 
 
 def content_key(components: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -19,17 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import hdf5, quarantine, shards
+from . import hdf5, quarantine, recovery, shards
 from .atomic import make_folder, remove_stale, write_atomic
 from .errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
-from .manifest import Manifest, read_manifest
+from .manifest import parse_manifest
 from .rowfiles import RowFiles
 from .rowindex import IdArray, RowIndex, pack_ids, unpack_ids
-from .shardhead import ShardHead, read_head, write_head
+from .shardhead import ShardHead, check_head, read_head, write_head
 from .shards import Damage
 from .specs import BackboneSpec
+from .systemerrors import system_errors
 
 log = logging.getLogger("featcache")
 
@@ -59,14 +61,6 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            self._manifest = read_manifest(self.folder)
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{self.folder} is not a store: it has no {MANIFEST_NAME}. `featcache ls` lists "
-                "the stores of a cache folder.",
-                path=self.folder,
-            ) from error
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
         self._heads: dict[str, ShardHead] = {}
@@ -87,9 +81,10 @@ class Store:
         StoreWriteError
             If it cannot be made.
         """
-        if not (folder / MANIFEST_NAME).exists():
+        with system_errors(folder):
             make_folder(folder)
-            Manifest(spec, width, about=about or {}).write(folder)
+            remove_stale(folder)
+            recovery.write_first_manifest(folder, spec, width, about or {})
         store = cls(folder)
         if store.spec != spec or store.width != width:
             raise StoreMismatch(
@@ -100,7 +95,6 @@ class Store:
                 stored=store.spec,
                 requested=spec,
             )
-        remove_stale(folder)
         return store
 
     # Looking
@@ -140,7 +134,11 @@ class Store:
 
     def size_on_disk(self) -> int:
         """Return the bytes of all files of the store."""
-        return sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
+        total = 0
+        for file in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # merged away by another process
+                total += file.stat().st_size if file.is_file() else 0
+        return total
 
     def seconds_per_image(self) -> float:
         """Return the wall time that computing a row took, on average, when it was computed."""
@@ -149,9 +147,36 @@ class Store:
         return sum(head.seconds for head in heads) / rows if rows else 0.0
 
     def refresh(self) -> None:
-        """Take in what others have committed since this store was opened."""
+        """Take in what others have committed since this store was opened.
+
+        Raises
+        ------
+        StoreCorrupt, StoreFormatError
+            If the manifest cannot be used.
+        StoreError
+            If the folder cannot be listed, or shards were merged during every look at it.
+        """
         with self._lock:
-            present = {p.name for p in self.folder.iterdir()}
+            for _ in range(_LOOKS):
+                if self._look():
+                    return
+        raise StoreError(
+            f"{self.folder} could not be listed: other processes merged its shards during each of "
+            f"{_LOOKS} looks. Run the same again.",
+            path=self.folder,
+        )
+
+    def _look(self) -> bool:
+        """List the shards; False if some were removed meanwhile, so that rows may be missing.
+
+        A shard that was merged away is missing in the listing, and its successor may have
+        appeared too late to be in it. Since the manifest is replaced before any shard is
+        removed, a manifest that is the same before and after says that none was.
+        """
+        with system_errors(self.folder):
+            before = recovery.manifest_of_store(self.folder)
+            self._manifest = parse_manifest(self.folder / MANIFEST_NAME, before)
+            present = set(os.listdir(self.folder))
             names = sorted(name for name in present if shards.rows_of(name) is not None)
             self.damaged: list[Damage] = [
                 Damage(name, rows, "it is missing")
@@ -164,6 +189,9 @@ class Store:
             self._names = list(heads)
             self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
             self.quarantined = quarantine.read(self.folder, present)
+            known = {*heads, *(damage.name for damage in self.damaged)}
+            after = recovery.manifest_of_store(self.folder)
+            return known.issuperset(names) and before == after
 
     def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
         """Tell for each content id whether its row is stored."""
@@ -201,10 +229,10 @@ class Store:
                 if look and (shard < 0).any():
                     break
                 # A shard that is gone was merged into a larger one by another process.
-                with contextlib.suppress(FileNotFoundError):
+                with system_errors(self.folder), contextlib.suppress(FileNotFoundError):
                     if (shard >= 0).all():
-                        return self._gather(shard, row)
-                self._reload()
+                        return self._files.gather(self._names, self._heads, shard, row, self.width)
+                self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
             f"{len(missing)} of {len(packed)} images are not stored in {self.folder} (the first "
@@ -214,7 +242,7 @@ class Store:
         )
 
     def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardHead] | None:
-        """Read a whole shard; None if it is damaged: it stays where it is, for repair.
+        """Read a whole shard; None if it is gone, or damaged: it stays there, for repair.
 
         Parameters
         ----------
@@ -226,28 +254,10 @@ class Store:
         (ndarray (n, width) float32, ShardHead) or None
         """
         head = self._heads[name]
-        with contextlib.suppress(StoreCorrupt):
+        with contextlib.suppress(StoreCorrupt, FileNotFoundError):
             self._files.check([name])
             return self._files.read_all(name, head.layout, len(head.views)), head
         return None
-
-    def _reload(self) -> None:
-        self._manifest = read_manifest(self.folder)
-        self.refresh()
-
-    def _gather(self, shard: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.float32]:
-        result = np.empty((len(shard), self.width), np.float32)
-        if not len(shard):
-            return result
-        order = np.argsort(shard, kind="stable")
-        shard, row = shard[order], row[order]
-        starts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
-        names = [self._names[number] for number in shard[starts]]
-        self._files.check(names)
-        for name, first, last in zip(names, starts, [*starts[1:], len(order)], strict=True):
-            layout, part = self._heads[name].layout, slice(first, last)
-            self._files.read(name, layout, row[part], result, order[part])
-        return result
 
     def _head(self, name: str) -> ShardHead | None:
         if name in self._heads:
@@ -256,6 +266,8 @@ class Store:
         try:
             head = self._known_head(name) or self._opened_head(name)
         except FileNotFoundError:
+            if os.path.lexists(self.folder / name):
+                self.damaged.append(Damage(name, rows, "it is a link to nothing"))
             return None
         except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
             reason = error.evidence.get("reason", str(error))
@@ -281,8 +293,7 @@ class Store:
         """Look into a shard, once its bytes are known to be right, and keep what is found."""
         path = self.folder / name
         self._files.check([name])
-        with hdf5.ShardReader(path) as reader:
-            head = reader.head
+        head = hdf5.inspect_shard(path)
         check_head(head, name, self.spec, self.width)
         rows = self._files.read_all(name, head.layout, len(head.views))
         write_head(path, path.stat().st_size, head, rows)
@@ -373,7 +384,7 @@ class Store:
         without : collection of str
             Shards that are about to be removed, since their rows are in another one.
         """
-        self._reload()
+        self.refresh()
         names = set(self._names) - set(without)
         listed = {name: len(self._heads[name].views) for name in sorted(names)}
         if listed != dict(self._manifest.shards):
@@ -385,11 +396,3 @@ class Store:
         """Forget what was checked; the store can go on being used."""
         with self._lock:
             self._files.forget({})
-
-
-def check_head(head: ShardHead, name: str, spec: BackboneSpec, width: int) -> None:
-    """Raise `StoreMismatch` or `StoreCorrupt` for a shard that is no part of a store."""
-    if head.components != spec.components() or head.width != width:
-        raise StoreMismatch("its spec is not the store's", stored=head.components)
-    if len(head.views) != shards.rows_of(name):
-        raise StoreCorrupt("its number of rows is not the one in its name")

@@ -44,12 +44,15 @@ class Weights:
         For ``"random"``.
     or_random : bool
         Whether random weights may stand in for ImageNet's.
+    top : bool
+        Whether an ImageNet file is the one with the classification top.
     """
 
     kind: str
     path: Path | None = None
     seed: int = 0
     or_random: bool = False
+    top: bool = True
 
     @property
     def origin(self) -> str:
@@ -112,9 +115,18 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
             "of the backbone's name.",
             received=str(path),
         )
-    if recipe.hash and path.name == recipe.file and _file_hash(path, recipe.hash) == recipe.hash:
-        return Weights("imagenet", path)
-    return Weights("file", path)
+    return _published(path, recipe) or Weights("file", path)
+
+
+def _published(path: Path, recipe: Recipe) -> Weights | None:
+    """Return a file as ImageNet weights if it is one that Keras publishes for the backbone."""
+    for top in (True, False):
+        file, known = recipe.published(top=top)
+        # Of EfficientNet under any name: what is published needs its second scaling.
+        asked = path.name == file or recipe.second_scaling
+        if known and asked and _file_hash(path, known) == known:
+            return Weights("imagenet", path, top=top)
+    return None
 
 
 def keras_models_folder() -> Path:
@@ -129,8 +141,18 @@ def imagenet_path(recipe: Recipe) -> Path | None:
     return path if path.is_file() else None
 
 
-def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
+def weights_without_top(recipe: Recipe) -> Weights | None:
+    """Return the ImageNet file without the top in Keras' cache, None if it is not there."""
+    path = keras_models_folder() / str(recipe.notop_file)
+    return Weights("imagenet", path, top=False) if path.is_file() else None
+
+
+def ensure_available(weights: Weights, recipe: Recipe, layer: str | int | None = None) -> Weights:
     """Make sure that the weights' file is on disk and is the right one.
+
+    Where the file with the top is not in Keras' cache, the one without serves if it is
+    there: at once for a `layer` that does not depend on the top's weights, else only if the
+    file with the top cannot be downloaded.
 
     With `Weights.or_random`, weights that are not to be had become seeded random ones, with
     a `RandomWeightsWarning`: for trying things out, never on its own on somebody's data.
@@ -153,10 +175,14 @@ def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
         return weights
     if weights.kind != "imagenet":
         return weights
-    path = weights.path
+    without = None if weights.path else weights_without_top(recipe)
+    if without is not None and not recipe.needs_top(layer):
+        return _checked(without, recipe)
     try:
-        path = path or _download(recipe)
+        path = weights.path or _download(recipe)
     except WeightsUnavailable as error:
+        if without is not None:
+            return _checked(without, recipe)
         if not weights.or_random:
             raise
         warnings.warn(
@@ -164,17 +190,23 @@ def ensure_available(weights: Weights, recipe: Recipe) -> Weights:
             f"be had ({error.evidence['reason']}). Its features are good for trying out the "
             "steps, not for judging a backbone.",
             RandomWeightsWarning,
-            stacklevel=5,  # the caller of extract()
+            stacklevel=7,  # the caller of extract()
         )
         return Weights("random")
-    if recipe.hash and _file_hash(path, recipe.hash) != recipe.hash:
+    return _checked(Weights("imagenet", path, top=weights.top), recipe)
+
+
+def _checked(weights: Weights, recipe: Recipe) -> Weights:
+    """Return ImageNet weights whose file is the published one; raise if it is not."""
+    path, (_, known) = Path(str(weights.path)), recipe.published(top=weights.top)
+    if known and _file_hash(path, known) != known:
         raise WeightsMismatch(
             f"{path} is not the file that Keras publishes for {recipe.name}: its hash is not "
-            f"{recipe.hash}. It may be a download that was cut off: delete it and run again.",
+            f"{known}. It may be a download that was cut off: delete it and run again.",
             file=path,
-            expected=recipe.hash,
+            expected=known,
         )
-    return Weights("imagenet", path)
+    return weights
 
 
 def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
@@ -185,8 +217,10 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
     """
     if weights.kind == "random":
         return ["random", RANDOM_VERSION, weights.seed]
-    if weights.kind == "imagenet" and recipe is not None and recipe.hash:
-        return ["imagenet", recipe.file, recipe.hash]
+    if weights.kind == "imagenet" and recipe is not None:
+        file, known = recipe.published(top=weights.top)
+        if known:
+            return ["imagenet", file, known]
     if weights.kind == "packaged" and recipe is not None:
         return ["packaged", recipe.file, recipe.hash]
     if weights.path is None:

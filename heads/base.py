@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -17,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
+from .calibration import SCORES_PER_PIECE
 from .unlabelled import labelled_rows
 
 Floats = NDArray[np.float32]
@@ -37,8 +37,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_ : int
         Width of the embedding.
     temperature_ : float
-        Divisor of the scores, fitted on held-out rows where the head needs it; above 1 it
-        makes probabilities more modest. Guo et al. 2017, arXiv 1706.04599.
+        Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
+        those are few, else a prior; above 1 it makes probabilities more modest. Guo et al.
+        2017, arXiv 1706.04599.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Head:
@@ -95,16 +96,21 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row."""
-        scores = self._checked_scores(X)
-        return np.asarray(self.classes_[scores.argmax(axis=1)])
+        check_is_fitted(self, "classes_")
+        rows = np.asarray(validate_data(self, X, dtype=np.float32, order="C", reset=False))
+        size = max(1, SCORES_PER_PIECE // len(self.classes_))
+        pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
+        codes = np.concatenate([self._scores(piece).argmax(axis=1) for piece in pieces])
+        return np.asarray(self.classes_[codes])
 
-    def to_classifier(self, classes: Sequence[str] | None = None) -> Classifier:
+    def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.
 
         Parameters
         ----------
-        classes : sequence of str, optional
-            Names for `classes_`, in their order. Default: the labels as text.
+        classes : sequence of str, int or bool, optional
+            Names for `classes_`, in their order. Default: the labels as they are;
+            `featcache.make_bundle` puts class names in the place of codes.
 
         Returns
         -------
@@ -112,7 +118,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Gives the same probabilities, and needs NumPy alone.
         """
         check_is_fitted(self, "classes_")
-        names = [str(label) for label in (self.classes_ if classes is None else classes)]
+        names = self.classes_.tolist() if classes is None else list(classes)
         return Classifier(self._steps(), names, self.n_features_in_, float(self.temperature_))
 
     def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -194,33 +200,3 @@ def row_space(X: Floats) -> tuple[Floats, Floats | None]:
     size = np.sqrt(values[kept])
     axes = ((vectors[:, kept] / size).T @ X).astype(np.float32)
     return (vectors[:, kept] * size).astype(np.float32), axes
-
-
-def fit_temperature(scores: NDArray[Any], codes: NDArray[np.int64]) -> float:
-    """Find the divisor of the scores that minimises the log loss on held-out rows.
-
-    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes share the rest (after
-    Platt 1999): n rows that are all right are no proof of never being wrong, and a divisor
-    fitted to them alone would make every later mistake a certain one.
-
-    Parameters
-    ----------
-    scores : ndarray (n, k)
-    codes : ndarray (n,)
-
-    Returns
-    -------
-    float
-        Between 0.001 and 1000.
-    """
-    doubt = 1 / (len(codes) + 2)
-    others = scores.shape[1] - 1
-
-    def loss(log_temperature: float) -> float:
-        logs = log_softmax(scores / np.exp(log_temperature), axis=1)
-        own = logs[np.arange(len(codes)), codes]
-        rest = (logs.sum(axis=1) - own) / others
-        return float(-((1 - doubt) * own + doubt * rest).mean())
-
-    bounds = (np.log(1e-3), np.log(1e3))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -11,11 +11,26 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep
+from featcache.errors import InvalidRequest
 
-from .base import Floats, Head, fit_temperature
+from .base import Floats, Head
+from .calibration import (
+    ENOUGH_HELD_OUT,
+    cross_fitted_temperature,
+    fit_temperature,
+    prior_temperature,
+)
+from .threads import CoreUse
 from .trees import tree_arrays
 
+# It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
+_MOST_CLASSES = 2000
 log = logging.getLogger("featcache")
+
+Rows = NDArray[np.int64]
+
+# Rows x classes: at 17,000 two threads take as long as one, at 600,000 two thirds of it.
+_SCORES_PER_THREAD = 50_000
 
 
 class LightGBMHead(Head):
@@ -45,10 +60,12 @@ class LightGBMHead(Head):
     patience : int
         Rounds without a better held-out log loss until training stops; 0 never stops early.
     validation_size : float
-        Share of the training rows held out for early stopping and for the temperature.
+        Share of the training rows held out for early stopping and for the temperature; below
+        50 such rows the temperature is cross-fitted.
     seed : int
     n_jobs : int, optional
-        Threads; default: all cores.
+        Threads; default: as many as there are cores that other processes leave idle when
+        training starts, and one for few rows and classes. The trees are the same.
 
     Attributes
     ----------
@@ -86,19 +103,41 @@ class LightGBMHead(Head):
         self.n_jobs = n_jobs
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
-        import lightgbm
-
         count = len(self.classes_)
+        if count > _MOST_CLASSES:
+            raise InvalidRequest(
+                f"LightGBM grows one tree per class and round: {count:,} classes are more than the "
+                f"{_MOST_CLASSES:,} that it is made for here. Take logistic, svm or dense.",
+                received=count,
+            )
         log.info(
             "LightGBM: at most %d trees (%d rounds x %d classes)",
             self.rounds * count,
             self.rounds,
             count,
         )
-        self._fit_axes(X)
+        use = CoreUse()
+        self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = self._held_out(codes)
         train = np.setdiff1d(np.arange(len(X)), held_out)
+        stop_early = held_out if self.patience else held_out[:0]
+        # The model is the same with any number of threads.
+        few = len(X) * count <= _SCORES_PER_THREAD
+        self._threads = self.n_jobs or (1 if few else use.threads())
+        self.booster_ = self._boost(reduced, codes, train, stop_early, self.rounds)
+        self.best_iteration_ = int(
+            self.booster_.best_iteration or self.booster_.current_iteration()
+        )
+        self.temperature_ = self._temperature(X, codes, held_out)
+
+    def _boost(
+        self, reduced: Floats, codes: Rows, train: Rows, stop_early: Rows, rounds: int
+    ) -> Any:
+        """Train on some rows, and watch others to stop early if there are any."""
+        import lightgbm
+
+        count = len(self.classes_)
         parameters = {
             "objective": "multiclass",
             "num_class": count,
@@ -109,7 +148,7 @@ class LightGBMHead(Head):
             "lambda_l2": self.reg_lambda,
             "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
             "max_bin": 63,
-            "num_threads": self.n_jobs or 0,
+            "num_threads": self._threads,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
@@ -119,15 +158,24 @@ class LightGBMHead(Head):
             reduced[train], codes[train], params={"verbosity": -1}, free_raw_data=False
         )
         watch: dict[str, Any] = {}
-        if len(held_out) and self.patience:
-            watch["valid_sets"] = [data.create_valid(reduced[held_out], codes[held_out])]
+        if len(stop_early):
+            watch["valid_sets"] = [data.create_valid(reduced[stop_early], codes[stop_early])]
             watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
-        self.booster_ = lightgbm.train(parameters, data, self.rounds, **watch)
-        self.best_iteration_ = int(
-            self.booster_.best_iteration or self.booster_.current_iteration()
-        )
-        if len(held_out):
-            self.temperature_ = fit_temperature(self._raw(reduced[held_out]), codes[held_out])
+        return lightgbm.train(parameters, data, rounds, **watch)
+
+    def _temperature(self, X: Floats, codes: Rows, held_out: Rows) -> float:
+        if len(held_out) >= ENOUGH_HELD_OUT:
+            return fit_temperature(self._scores(X[held_out]), codes[held_out])
+
+        def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
+            # Axes of all rows would spread the scored ones out as if they were for training.
+            mean, axes = self._axes(X[train])
+            reduced = _project(X, mean, axes)
+            booster = self._boost(reduced, codes, train, train[:0], self.best_iteration_)
+            return np.asarray(booster.predict(reduced[scored], raw_score=True))
+
+        fitted = cross_fitted_temperature(scores_of, codes, self.seed)
+        return prior_temperature(self._scores(X), codes) if fitted is None else fitted
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return self._raw(self._reduce(X))
@@ -146,19 +194,20 @@ class LightGBMHead(Head):
             self.booster_.predict(reduced, raw_score=True, num_iteration=self.best_iteration_)
         )
 
-    def _fit_axes(self, X: Floats) -> None:
+    def _axes(self, X: Floats) -> tuple[Floats, Floats]:
+        """Return the mean (d,) and the principal axes (c, d), scaled for deviation 1."""
         kept = min(self.components, X.shape[1], max(1, len(X) - 1))
         solver = "randomized" if kept < min(X.shape) // 2 else "full"
         pca = PCA(kept, svd_solver=solver, random_state=self.seed).fit(X)
         deviation = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        self.mean_ = np.asarray(pca.mean_, np.float32)
-        self.components_ = np.asarray(pca.components_ / deviation[:, None], np.float32)
+        axes = np.asarray(pca.components_ / deviation[:, None], np.float32)
+        return np.asarray(pca.mean_, np.float32), axes
 
     def _reduce(self, X: Floats) -> Floats:
-        return np.asarray((X - self.mean_) @ self.components_.T, np.float32)
+        return _project(X, self.mean_, self.components_)
 
-    def _held_out(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Choose rows for early stopping; none where a class has a single row to spare."""
+    def _held_out(self, codes: Rows) -> Rows:
+        """Choose rows for early stopping; none where a class has too few rows to spare one."""
         rows = np.arange(len(codes))
         wanted = round(len(codes) * self.validation_size)
         if wanted < len(self.classes_) or np.bincount(codes).min() < 3:
@@ -167,3 +216,7 @@ class LightGBMHead(Head):
             rows, test_size=wanted, stratify=codes, random_state=self.seed
         )
         return np.sort(held_out)
+
+
+def _project(X: Floats, mean: Floats, axes: Floats) -> Floats:
+    return np.asarray((X - mean) @ axes.T, np.float32)

@@ -11,8 +11,19 @@ from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep, import_keras
 
-from .base import Floats, Head, Standardiser, fit_temperature
+from .base import Floats, Head, Standardiser
+from .calibration import (
+    ENOUGH_HELD_OUT,
+    cross_fitted_temperature,
+    fit_temperature,
+    prior_temperature,
+)
 from .schedule import Progress, Schedule
+
+Rows = NDArray[Any]
+
+_BATCHES_PER_EPOCH = 10
+_MOST_RAISED_RATE = 1e-3
 
 
 class DenseHead(Head):
@@ -32,14 +43,16 @@ class DenseHead(Head):
     epochs : int
         At most.
     learning_rate : float
-        Of Adam, to begin with.
+        Of Adam, to begin with. With fewer than ten batches per epoch it is raised in
+        proportion, to 0.001 at most: few rows would else end up barely trained.
     batch_size : int
     patience : int
         Epochs without a better held-out loss until training stops.
     plateau, cut : int, float
         Epochs without a better held-out loss until the learning rate is multiplied by `cut`.
     validation_size : float
-        Share of the training rows held out.
+        Share of the training rows held out; below 50 such rows the temperature is
+        cross-fitted.
     seed : int
 
     Attributes
@@ -50,6 +63,9 @@ class DenseHead(Head):
         ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
         cumulative ``seconds``, one value an epoch.
     """
+
+    hidden_: tuple[Floats, Floats] | None
+    output_: tuple[Floats, Floats]
 
     def __init__(
         self,
@@ -80,10 +96,37 @@ class DenseHead(Head):
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
         network = self._network(X.shape[1])
-        best = self._train(network, scaled, codes, train, held_out)
+        size = min(self.batch_size, len(train))
+        best, self.history_ = self._train(network, size, scaled, codes, train, held_out)
         self._take(best)
-        if len(held_out) > len(self.classes_):
-            self.temperature_ = fit_temperature(self._forward(scaled[held_out]), codes[held_out])
+        self.temperature_ = self._temperature(network, size, scaled, codes, train, held_out)
+
+    def _temperature(
+        self,
+        network: Any,
+        size: int,
+        scaled: Floats,
+        codes: NDArray[np.int64],
+        train: Rows,
+        held_out: Rows,
+    ) -> float:
+        unseen = np.setdiff1d(held_out, train)
+        if len(unseen) >= ENOUGH_HELD_OUT:
+            return fit_temperature(self._forward(scaled[unseen]), codes[unseen])
+        best = self.hidden_, self.output_
+
+        def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
+            # The same network and size of batch, so that nothing is compiled again.
+            weights, _ = self._train(network, size, scaled, codes, train, train)
+            self._take(weights)
+            return self._forward(scaled[scored])
+
+        fitted = cross_fitted_temperature(scores_of, codes, self.seed)
+        self.hidden_, self.output_ = best
+        if fitted is not None:
+            return fitted
+        # Never below 1: without a penalty on its weights a network is too sure already.
+        return max(1.0, prior_temperature(self._forward(scaled), codes))
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
@@ -98,16 +141,13 @@ class DenseHead(Head):
     def _network(self, width: int) -> Any:
         keras = import_keras()
 
-        def start(number: int) -> Any:
-            return keras.initializers.GlorotUniform(seed=self.seed * 10 + number)
-
         layers: list[Any] = [keras.Input((width,))]
         if self.units:
             layers += [
-                keras.layers.Dense(self.units, activation="relu", kernel_initializer=start(1)),
+                keras.layers.Dense(self.units, activation="relu"),
                 keras.layers.Dropout(self.dropout, seed=self.seed),
             ]
-        layers.append(keras.layers.Dense(len(self.classes_), kernel_initializer=start(2)))
+        layers.append(keras.layers.Dense(len(self.classes_)))
         network = keras.Sequential(layers)
         network.compile(
             optimizer=keras.optimizers.Adam(self.learning_rate),
@@ -119,16 +159,19 @@ class DenseHead(Head):
     def _train(
         self,
         network: Any,
+        size: int,
         X: Floats,
         codes: NDArray[np.int64],
-        train: NDArray[Any],
-        held_out: NDArray[Any],
-    ) -> list[NDArray[Any]]:
-        """Train epoch by epoch; return the weights of the best one."""
+        train: Rows,
+        held_out: Rows,
+    ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
+        """Train epoch by epoch; return the weights of the best one, and the history."""
+        self._start(network)
+        rate = self._rate(len(train))
         schedule = Schedule(
-            self.epochs, self.batch_size, self.learning_rate, self.patience, self.plateau, self.cut
+            self.epochs, self.batch_size, rate, self.patience, self.plateau, self.cut
         )
-        progress, best = Progress(self.learning_rate), network.get_weights()
+        progress, best = Progress(rate), network.get_weights()
         generator = np.random.default_rng(self.seed)
         while not progress.done:
             started = time.perf_counter()
@@ -136,15 +179,31 @@ class DenseHead(Head):
             # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
             steps = [
                 network.train_on_batch(X[rows], codes[rows])[:2]
-                for rows in _batches(generator.permutation(train), self.batch_size)
+                for rows in _batches(generator.permutation(train), size)
             ]
             loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
             validation = self._score(network, X[held_out], codes[held_out])
             seconds = time.perf_counter() - started
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
-        self.history_ = progress.history
-        return list(best)
+        return list(best), progress.history
+
+    def _start(self, network: Any) -> None:
+        """Let a network begin, or begin again: first weights, nothing known to the optimizer."""
+        for number, layer in enumerate(network.layers):
+            if layer.weights:
+                kernel, bias = layer.weights
+                kernel.assign(_first_weights(self.seed * 10 + number)(kernel.shape))
+                bias.assign(np.zeros(bias.shape, np.float32))
+        network.optimizer.build(network.trainable_variables)
+        for variable in network.optimizer.variables:
+            variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
+
+    def _rate(self, rows: int) -> float:
+        """Return the first learning rate: the schedule counts epochs, which are short here."""
+        batches = -(-rows // self.batch_size)
+        raised = self.learning_rate * max(1.0, _BATCHES_PER_EPOCH / batches)
+        return max(self.learning_rate, min(raised, _MOST_RAISED_RATE))
 
     def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
         self._take(network.get_weights())
@@ -178,12 +237,14 @@ class DenseHead(Head):
         return [ClassifierStep("standardise", scale), *inner, linear(self.output_)]
 
 
+def _first_weights(seed: int) -> Any:
+    return import_keras().initializers.GlorotUniform(seed=seed)
+
+
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Cut rows into batches of one size; the last rows join the first to fill the last one.
+    """Cut rows into batches of one size; the first rows again fill the last one up.
 
     One shape for all batches: every further one would be compiled anew.
     """
-    if len(rows) <= size:
-        return [rows]
     count = -(-len(rows) // size)
     return list(np.resize(rows, count * size).reshape(count, size))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
-from sklearn.model_selection import StratifiedKFold
 
 from featcache import ClassifierStep
+from featcache.errors import InvalidRequest
 
-from .base import Floats, Head, Standardiser, fit_temperature, row_space
+from .base import Floats, Head, Standardiser, row_space
+from .calibration import fit_temperature, held_out_folds, prior_temperature
 from .solver import minimise, new_memory
 
 # Times `tol`, where no weights are kept, but only a temperature.
@@ -21,6 +23,8 @@ _FOR_TEMPERATURE = 30
 # A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
 _PART = 4096  # rows
+_MOST_SCORES = 10_000_000  # held out for a temperature
+_LEAST_C, _MOST_C = 1e-12, 1e12  # beyond them float32 cannot tell the loss from the penalty
 
 
 class LinearHead(Head):
@@ -56,6 +60,7 @@ class LinearHead(Head):
         return self.C
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+        _check_strength(self.C)
         scale = Standardiser(X)
         order, folds = _in_folds(codes, self.calibration_folds)
         rows, axes = row_space(scale(X, order))
@@ -67,11 +72,15 @@ class LinearHead(Head):
         held_out, truth = [], []
         for fold in folds:
             weights, _ = problem.solve(weights, self.tol * _FOR_TEMPERATURE, without=fold)
-            held_out.append(rows[fold] @ weights[:-1] + weights[-1])
-            truth.append(codes[fold])
+            # A temperature is one number: of many classes, some of the rows fix it.
+            some = slice(fold.start, fold.stop, -(-_rows_of(fold) * len(weights.T) // _MOST_SCORES))
+            held_out.append(rows[some] @ weights[:-1] + weights[-1])
+            truth.append(codes[some])
         weights, self.n_iter_ = problem.solve(weights, self.tol)
         if folds:
             self.temperature_ = fit_temperature(np.concatenate(held_out), np.concatenate(truth))
+        elif self.calibration_folds:
+            self.temperature_ = prior_temperature(rows @ weights[:-1] + weights[-1], codes)
         coefficients = weights[:-1].T
         coefficients = coefficients if axes is None else coefficients @ axes
         self.coef_, self.intercept_ = scale.fold(coefficients, weights[-1])
@@ -101,6 +110,8 @@ class LinearHead(Head):
         -------
         ndarray (len(strengths), len(folds)), float64
         """
+        for strength in strengths:
+            _check_strength(strength)
         classes, codes = np.unique(y, return_inverse=True)
         order = np.concatenate(folds)
         rows, _ = row_space(Standardiser(X)(X, order))
@@ -215,15 +226,28 @@ class _Problem:
         return self._known[1]
 
 
+def _check_strength(C: Any) -> None:
+    """Raise `InvalidRequest` unless the weight of the loss is a number that float32 can hold."""
+    if not isinstance(C, Real) or not _LEAST_C <= float(C) <= _MOST_C:
+        raise InvalidRequest(
+            f"C={C!r} is not a strength; give a number from {_LEAST_C:g} to {_MOST_C:g}, larger "
+            "for weaker regularisation.",
+            received=C,
+        )
+
+
+def _rows_of(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
 def _in_folds(codes: NDArray[np.int64], folds: int) -> tuple[NDArray[np.int64], list[slice]]:
-    """Order rows so that each held-out fold is a slice; none where a class has too few rows."""
-    folds = min(folds, int(np.bincount(codes).min()))
-    if folds < 2:
+    """Order rows so that each held-out fold is a slice; rows of no fold come last."""
+    parts = held_out_folds(codes, folds)
+    if not parts:
         return np.arange(len(codes)), []
-    splits = StratifiedKFold(folds, shuffle=True, random_state=0).split(codes, codes)
-    parts = [test for _, test in splits]
     slices = _slices(parts)
-    return np.concatenate(parts), slices[:1] if len(codes) >= _MANY_ROWS else slices
+    rest = np.setdiff1d(np.arange(len(codes)), np.concatenate(parts))
+    return np.concatenate([*parts, rest]), slices[:1] if len(codes) >= _MANY_ROWS else slices
 
 
 def _slices(parts: Sequence[NDArray[np.int64]]) -> list[slice]:

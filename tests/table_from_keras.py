@@ -50,7 +50,7 @@ def public_name(constructor: str) -> str:
     return re.sub(r"_+", "_", name)
 
 
-def weights_file(constructor: str) -> dict[str, Any]:
+def weights_file(constructor: str, *, top: bool = True) -> dict[str, Any]:
     """Name, address and hash of the ImageNet file, as the constructor asks for them."""
     import keras
     from keras.src.utils import file_utils
@@ -61,10 +61,44 @@ def weights_file(constructor: str) -> dict[str, Any]:
     with mock.patch.object(file_utils, "get_file", ask), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on the default size, which is the one that is meant
         try:
-            getattr(keras.applications, constructor)(weights="imagenet")
+            size = {} if top else {"input_shape": _native(constructor)}
+            getattr(keras.applications, constructor)(weights="imagenet", include_top=top, **size)
         except _AskedForWeights as asked:
             (file, url), kwargs = asked.args
     return {"file": file, "url": url, "hash": kwargs.get("file_hash")}
+
+
+def _native(constructor: str) -> tuple[int, int, int]:
+    """The input shape of a constructor's own weights; without the top some leave it open."""
+    side = {"NASNetLarge": 331}.get(constructor, 224)
+    return (side, side, 3)
+
+
+def without_top(constructor: str, layer: str) -> dict[str, Any]:
+    """The file without the top, the layers that the top's weights lead to, and a layer without."""
+    import keras
+
+    from featcache.architecture import layer_names
+
+    build = getattr(keras.applications, constructor)
+    whole = build(weights=None)
+    size = tuple(side or 224 for side in whole.input_shape[1:3])
+    # Left open, NASNet would be another network.
+    body = build(weights=None, include_top=False, input_shape=(*size, 3))
+    names = {id(layer): name for name, layer in layer_names(whole).items()}
+    ours = {id(weight) for weight in whole.weights[: len(body.weights)]}
+    above = [
+        names[id(member)]
+        for member in whole.layers[len(body.layers) - 1 :]  # the top is a chain at the end
+        if not {id(w) for w in keras.Model(whole.inputs, member.output).weights} <= ours
+    ]
+    file = weights_file(constructor, top=False)
+    return {
+        "notop_file": file["file"],
+        "notop_hash": file["hash"],
+        "notop_layer": names[id(whole.layers[len(body.layers) - 1])] if layer in above else layer,
+        "top_layers": tuple(above),
+    }
 
 
 def preprocess_input(recipe: Any) -> Any:
@@ -108,17 +142,19 @@ def row(constructor: str) -> dict[str, Any]:
     penultimate = kept[last - 1]
     size = model.input_shape[1] or 224
     family = {"EfficientNetB": "efficientnet"}.get(constructor[:13])
+    layer = next(name for name, layer in names.items() if layer is penultimate)
     return {
         "name": public_name(constructor),
         "constructor": constructor,
         "module": module_of(constructor),
         "image_size": size,
         "preprocessing": preprocessing_mode(constructor),
-        "layer": next(name for name, layer in names.items() if layer is penultimate),
+        "layer": layer,
         "width": int(penultimate.output.shape[-1]),
         "parameters": int(model.count_params()),
         "second_scaling": family is not None,
         **weights_file(constructor),
+        **without_top(constructor, layer),
     }
 
 
@@ -142,6 +178,10 @@ def pocket_row() -> dict[str, Any]:
         "file": pocket.FILE.name,
         "url": "",
         "hash": hashlib.sha256(pocket.FILE.read_bytes()).hexdigest(),
+        "notop_file": None,
+        "notop_hash": None,
+        "notop_layer": "embedding",
+        "top_layers": (),
     }
 
 

@@ -160,7 +160,7 @@ def test_the_command_predicts_files_folders_and_lists(
     assert len(record) == 20
     assert set(record[0]["guesses"][0]) == {"label", "probability"}
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n\n{dogs / 'nowhere.jpg'}\n"))
-    assert main(["predict", path, "-", "-q"]) == 1
+    assert main(["predict", path, "-", "-q"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2
     assert "nowhere.jpg: cannot be used: cannot be opened" in out[1]
@@ -220,7 +220,8 @@ HEADS_THAT_LIE = {
     "no format": (set_to("format", value="zip"), "does not say"),
     "one class": (set_to("classes", value=["a"]), "not a sound bundle"),
     "equal classes": (set_to("classes", value=["a", "a", "b"]), "distinct"),
-    "classes of numbers": (set_to("classes", value=[1, 2, 3]), "distinct"),
+    "classes of several types": (set_to("classes", value=[1, "b", True]), "distinct"),
+    "classes of lists": (set_to("classes", value=[[1], [2], [3]]), "not a sound"),
     "unknown step": (set_to("steps", 0, "kind", value="pickle"), "not a sound"),
     "no steps": (set_to("steps", value=[]), "not a sound"),
     "many steps": (set_to("steps", value=[{"kind": "relu", "arrays": {}}] * 99), "too many"),

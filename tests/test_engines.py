@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -20,6 +19,7 @@ import pytest
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import Features, engines, extract, preprocessing
+from featcache.atomic import recall
 from featcache.collection import collect
 from featcache.engines import Engine, openvino_runner
 from featcache.engines.keras_runner import KerasRunner
@@ -399,7 +399,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
     pixels = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
     assert engine.embed(pixels).ravel().tolist() == list(range(16))
     assert runner.sizes == [16, 8, 4, 2]
-    assert json.loads(memo.read_text()) == {"images": 2}
+    assert recall(memo) == {"images": 2}
     assert remembered_size(memo) == 2
 
 

@@ -286,11 +286,12 @@ def test_too_little_room_is_told_before_anything_is_downloaded(
 
 def test_what_a_killed_process_had_unpacked_goes_after_an_hour(dogs: Path) -> None:
     folder = cache_folder() / "datasets"
-    for name in (".tmp-old", ".tmp-new"):
+    old, new = (f".tmp-{digit * 32}" for digit in "01")
+    for name in (old, new):
         (folder / name).mkdir(parents=True)
-    os.utime(folder / ".tmp-old", (1, 1))
+    os.utime(folder / old, (1, 1))
     fetch("stanford-dogs", source=dogs, any_hash=True)
-    assert sorted(path.name for path in folder.iterdir()) == [".tmp-new", "stanford-dogs"]
+    assert sorted(path.name for path in folder.iterdir()) == [new, "stanford-dogs"]
 
 
 def test_the_command_fetches_once(dogs: Path, capsys: pytest.CaptureFixture[str]) -> None:

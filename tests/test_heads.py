@@ -17,7 +17,8 @@ from contracts import HeadContract, blobs
 from featcache import extract
 from featcache.errors import InvalidRequest
 from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head, search
-from heads.base import fit_temperature, row_space
+from heads.base import row_space
+from heads.calibration import fit_temperature
 from heads.solver import minimise
 
 

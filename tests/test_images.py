@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from featcache import images
-from featcache.imagefile import BadImage, content_id, read_expected, read_file
+from featcache.imagefile import BadImage, content_id, read_file
 from featcache.images import decode, load_pixels, resize
 
 
@@ -193,22 +192,6 @@ def test_a_file_replaced_since_it_was_listed_is_not_stored_under_the_old_name(
     path.write_bytes(encoded(ramp(9, 9), "PNG"))
     with pytest.raises(BadImage, match="replaced"):
         load_pixels(path, (4, 8), "stretch", planned)
-
-
-def test_a_file_is_taken_for_the_planned_one_only_in_the_state_in_which_it_was_hashed(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(b"one")
-    planned, (_, known) = content_id(b"one"), read_file(path)
-    assert read_expected(path, planned, known) == b"one"
-    time.sleep(0.02)
-    path.write_bytes(b"two")  # as long as before, and its time set back
-    os.utime(path, ns=(known.mtime_ns, known.mtime_ns))
-    with pytest.raises(BadImage, match="replaced"):
-        read_expected(path, planned, known)
-    path.write_bytes(b"one")
-    assert read_expected(path, planned, known) == b"one"
 
 
 def test_resizing_stretches_crops_or_pads() -> None:

@@ -19,7 +19,7 @@ PUBLIC_TO_HEADS = {"featcache", "featcache.errors"}
 DOORS = {
     "keras": {"featcache/keras_door.py"},
     "tensorflow": set(),
-    "h5py": {f"featcache/hdf5/{n}.py" for n in ("checked", "packfile", "shardfile", "weightsfile")},
+    "h5py": {f"featcache/hdf5/{p.name}" for p in (ROOT / "featcache" / "hdf5").glob("*.py")},
     "openvino": {f"featcache/engines/openvino_{name}.py" for name in ("runner", "graph")},
     "lightgbm": {"heads/boosting.py"},
     "tqdm": {"featcache/progress.py"},
@@ -28,7 +28,10 @@ DOORS = {
     "pickle": set(),
 }
 # These decide and describe; they know neither how models run nor how rows are kept.
-PURE = {"specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture"}
+PURE = {
+    "specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture",
+    "functionhash",
+}  # fmt: skip
 HEAVY_MODULES = {"backbone", "keras_door", "store", "hdf5", "extraction", "preparation", "request"}
 
 

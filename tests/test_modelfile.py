@@ -109,7 +109,7 @@ class TestUse:
         )
         assert found.X.shape == (12, 4)
 
-    def test_a_bundle_finds_the_file_again_or_asks_for_it(
+    def test_a_bundle_asks_for_its_model_file_and_opens_none_itself(
         self, saved: Path, photos: Path, tmp_path: Path
     ) -> None:
         from heads import make_head
@@ -121,10 +121,10 @@ class TestUse:
         head = make_head("logistic").fit(features.X, features.y)
         featcache.make_bundle(features, head.to_classifier(["cat", "dog"])).save(tmp_path / "b")
         bundle = featcache.load_bundle(tmp_path / "b")
-        expected = bundle.predict(photos)
-        path.rename(tmp_path / "moved.keras")
+        expected = bundle.predict(photos, backbone=path)
         with pytest.raises(BundleMismatch, match="--backbone"):
-            bundle.predict(photos)
+            bundle.predict(photos)  # though the file that it names is there
+        path.rename(tmp_path / "moved.keras")
         assert bundle.predict(photos, backbone=tmp_path / "moved.keras") == expected
         names = [str(tmp_path / "b"), str(photos / "cat" / "00.png")]
         assert main(["predict", *names, "--backbone", str(tmp_path / "moved.keras")]) == 0

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 import bench.__main__
@@ -53,7 +54,11 @@ def test_there_are_examples_and_commands() -> None:
 def test_commands_are_understood(command: str) -> None:
     words = shlex.split(command)
     if words[0] == "featcache":
-        featcache.cli._parser().parse_args(words[1:])
+        name, command, rest = featcache.cli.featcache.resolve_command(
+            click.Context(featcache.cli.featcache), words[1:]
+        )
+        assert command is not None
+        command.make_context(name, rest)
     else:
         bench.__main__._parser().parse_args(words[3:])
 

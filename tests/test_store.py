@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from featcache import maintenance
 from featcache.errors import (
     InvalidRequest,
+    LeaseLost,
     MissingRows,
     StoreCorrupt,
     StoreError,
@@ -170,7 +171,7 @@ def test_quarantine_entries_outlive_the_process(store: Store) -> None:
 
 
 def test_temporary_files_of_a_killed_process_are_removed_in_time(store: Store) -> None:
-    old, new = store.folder / ".tmp-old", store.folder / ".tmp-new"
+    old, new = (store.folder / f".tmp-{digit * 32}" for digit in "01")
     for path in (old, new):
         path.write_bytes(b"x")
     os.utime(old, (1, 1))
@@ -632,7 +633,7 @@ def test_compaction_leaves_a_damaged_shard_for_verify_to_see(store: Store) -> No
 
 def test_a_lease_is_exclusive_and_a_dead_owners_is_taken_over(tmp_path: Path) -> None:
     with lease(tmp_path) as first, lease(tmp_path) as second:
-        assert (first, second) == (True, False)
+        assert (bool(first), bool(second)) == (True, False)
     pid = os.fork()
     if not pid:
         with lease(tmp_path):
@@ -699,9 +700,9 @@ def test_nothing_is_merged_of_which_all_but_one_are_damaged(store: Store) -> Non
 
 def test_a_store_with_nothing_sound_left_is_a_fresh_start(store: Store) -> None:
     filled(store, (1,))
-    for path in [*shards(store), store.folder / "MANIFEST.json"]:
+    for path in [*store.folder.glob("*.h5*"), store.folder / "MANIFEST.json"]:
         path.write_bytes(b"nothing")
-    assert len(maintenance.repair(store.folder)) == 2
+    assert len(maintenance.repair(store.folder)) == 3
     assert not (store.folder / "MANIFEST.json").exists()
     assert len(filled(Store.create(store.folder, SPEC, WIDTH), (1,))) == 1
 
@@ -739,8 +740,12 @@ def test_leases_of_others_are_left_alone_and_old_ones_taken_over(
 
 def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path) -> None:
     with lease(tmp_path) as held:
-        assert held
+        assert held.still_held()
+        (tmp_path / ".lease").unlink()
         (tmp_path / ".lease").write_text("another's")
+        assert not held.still_held()
+        with pytest.raises(LeaseLost):
+            held.check()
     assert (tmp_path / ".lease").read_text() == "another's"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from featcache.cachedir import cache_folder
 
-from . import extraction, heads, hits, memory, pipeline, rows
+from . import busy, extraction, heads, hits, memory, pipeline, rows
 from .timing import machine
 
 SECTIONS: dict[str, tuple[str, ModuleType]] = {
@@ -23,6 +23,7 @@ SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "hits": ("Hits", hits),
     "rows": ("A million rows", rows),
     "heads": ("Heads", heads),
+    "busy": ("LightGBM on a busy machine", busy),
     "memory": ("Memory of extraction", memory),
 }
 RESULTS = Path(__file__).with_name("RESULTS.md")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ..atomic import write_error
@@ -14,7 +15,17 @@ from ..progress import progress_bar
 
 _BLOCK = 1 << 20
 _MOST_BYTES_A_FILE = 64 * 2**20
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError)
+# What every file system in use takes, below a folder of the user's.
+_MOST_PARTS = 32
+_MOST_BYTES_A_PART = 200
+_MOST_BYTES_A_NAME = 1024
+_MOST_BYTES_A_HEADER = 1 << 16
+_LONG = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+# Headers that refer to each other are read one within the other.
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
 
 
 def unpack(
@@ -46,32 +57,37 @@ def unpack(
     Raises
     ------
     UnsafeArchive
-        At a link, a device, a name that leads elsewhere, a file twice, or beyond a limit.
+        At a link, a device, a name that leads elsewhere or is too long or too deep, a file
+        twice, or beyond a limit.
         What was written before stays in `folder`, which the caller throws away.
     DatasetError
         If the archive is cut off or damaged.
     StoreWriteError
         If the disk refuses.
     """
-    files = room = 0
+    files = entries = room = 0
     try:
         size = archive.stat().st_size
         # Read as a stream: one pass, and the bar shows how far in the archive it is.
         with (
             open(archive, "rb") as raw,
-            tarfile.open(fileobj=raw, mode="r:*") as tar,
+            tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Entry) as tar,
             progress_bar(size, f"Unpacking {archive.name}", "B", progress) as bar,
         ):
-            for member in _members(tar, archive):
+            for member in tar:
                 room += member.size
-                files += 1
-                if room > most_bytes or files > most_files:
+                entries += 1
+                if room > most_bytes or entries > most_files:
                     raise UnsafeArchive(
                         f"{archive} holds more than {most_files:,} entries or {most_bytes:,} "
                         "bytes; it is not the archive that was expected.",
                         path=archive,
                         member=member.name,
                     )
+                _check(member, archive)
+                if member.isdir():
+                    continue
+                files += 1
                 name = str(PurePosixPath(member.name))  # without a leading ./
                 if wanted(name):
                     _write(tar, member, folder / name, archive)
@@ -87,22 +103,45 @@ def unpack(
     return files
 
 
-def _members(tar: tarfile.TarFile, archive: Path) -> Iterator[tarfile.TarInfo]:
-    """Yield regular files under checked names; refuse everything but them and folders."""
-    for member in tar:
-        name = member.name
-        path = PurePosixPath(name)
-        odd = not name or path.is_absolute() or ".." in path.parts
-        # A backslash or a drive is a way out on Windows; control characters hide things.
-        if odd or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name):
-            raise _unsafe(archive, name, "its name leads elsewhere or is not plain")
-        if member.isdir():
-            continue
-        if not member.isreg() or member.issparse():
-            raise _unsafe(archive, name, "it is no plain file, but a link, device or the like")
-        if member.size > _MOST_BYTES_A_FILE:
-            raise _unsafe(archive, name, f"it has {member.size:,} bytes")
-        yield member
+class _Entry(tarfile.TarInfo):
+    """An entry of an archive, refused where `tarfile` would end in silence or take much memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
+        """Read a header; a damaged or missing one would pass for the archive's end."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise  # zeros are how an archive ends
+            raise tarfile.ReadError(str(error)) from error
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """Read what belongs to a header: the way that `tarfile` offers to subclasses."""
+        if self.type in _LONG and self.size > _MOST_BYTES_A_HEADER:
+            raise tarfile.ReadError(f"a header declares {self.size:,} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+
+def _check(member: tarfile.TarInfo, archive: Path) -> None:
+    """Refuse everything but regular files and folders under plain names."""
+    name = member.name
+    path = PurePosixPath(name)
+    odd = not name or path.is_absolute() or ".." in path.parts
+    # A backslash or a drive is a way out on Windows; control characters hide things.
+    if odd or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name):
+        raise _unsafe(archive, name, "its name leads elsewhere or is not plain")
+    sizes = [len(os.fsencode(part)) for part in path.parts]
+    deep = len(sizes) > _MOST_PARTS or sum(sizes) > _MOST_BYTES_A_NAME
+    if deep or max(sizes, default=0) > _MOST_BYTES_A_PART:
+        shown = f"{name[:60]}..."
+        raise _unsafe(archive, shown, "its name is too long, or in too many folders")
+    if member.isdir():
+        return
+    if not member.isreg() or member.issparse():
+        raise _unsafe(archive, name, "it is no plain file, but a link, device or the like")
+    if member.size > _MOST_BYTES_A_FILE:
+        raise _unsafe(archive, name, f"it has {member.size:,} bytes")
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from ..atomic import make_folder, write_error
+from ..atomic import TEMPORARY_PREFIX, make_folder, remove_stale, write_error
 from ..cachedir import cache_folder, samples_folder
 from ..dataset import Dataset
 from ..errors import InvalidRequest
@@ -107,7 +107,8 @@ def _write(
 ) -> None:
     """Draw everything beside the target, then rename: a cut-off run leaves no half set."""
     make_folder(target.parent)
-    temporary = target.parent / f".tmp-{uuid.uuid4().hex}"
+    remove_stale(target.parent)
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     breeds = make_breeds(n_breeds, seed)
     jobs = [
         (breed, make_scene(breed, seed, b, p), temporary / breed.name / f"{p:04d}.jpg", size)

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import DatasetError
 from ..imagefile import BadImage, Box
 from ..images import load_image
+from ..names import is_name
 from .published import Archive, Example, Published, people_name, share_of
 
 _SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
@@ -62,7 +63,7 @@ def _listed(path: Path) -> list[tuple[str, str]]:
             "annotations.tar.gz?",
             path=path,
         ) from error
-    odd = [name for name, _ in found if "/" in name or "\\" in name or "_" not in name]
+    odd = [name[:200] for name, _ in found if not is_name(name) or "_" not in name]
     if not found or odd or len({name for name, _ in found}) != len(found):
         raise DatasetError(f"{path.name} lists nothing, {odd[:1]}, or a photo twice.", path=path)
     return found

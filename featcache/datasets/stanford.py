@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from ..names import is_name
 from .published import Archive, Example, Published, people_name, share_of
 
 _SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -70,9 +71,8 @@ def _listed(path: Path) -> list[str]:
 def _parts(name: str) -> tuple[str, str]:
     """Split ``n02085620-Chihuahua/n02085620_10074.jpg`` and refuse anything else."""
     breed, slash, photo = name.partition("/")
-    plain = slash and photo and "/" not in photo and "\\" not in name and ".." not in name
-    if not plain or "-" not in breed:
-        raise DatasetError(f"The list names {name!r}; expected 'n...-breed/photo.jpg'.")
+    if not slash or not is_name(breed) or not is_name(photo) or "-" not in breed:
+        raise DatasetError(f"The list names {name[:200]!r}; expected 'n...-breed/photo.jpg'.")
     return breed, photo
 
 

@@ -49,6 +49,7 @@ class Runner(Protocol):
     candidates: tuple[int, ...]  # sizes worth trying, the usual one first
     trial: int  # images that keep it busy at each of these sizes
     most: int
+    width: int  # numbers in an embedding
 
     def size_within(self, batch_size: int) -> int:
         """Return how many images a pass should take of a batch of the user's size."""
@@ -80,6 +81,11 @@ class Engine:
     def name(self) -> str:
         """``"keras"`` or ``"openvino"``."""
         return self._runner.name
+
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding, as the model itself has them."""
+        return self._runner.width
 
     @property
     def commits_each_batch(self) -> bool:

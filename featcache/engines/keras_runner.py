@@ -20,6 +20,8 @@ class KerasRunner:
         Numbers of images that are worth trying, the usual one first.
     trial, most : int
         Images that are enough to compare sizes, and that are handed over and committed together.
+    width : int
+        Numbers in an embedding.
     """
 
     name = "keras"
@@ -30,6 +32,7 @@ class KerasRunner:
             _ON_ACCELERATOR if backbone.on_accelerator else _ON_PROCESSOR
         )
         self.trial = self.most = max(self.candidates)
+        self.width = backbone.width
 
     def size_within(self, batch_size: int) -> int:
         """Return how many images a pass should take of a batch of the user's size."""

@@ -107,7 +107,7 @@ class OpenVINORunner:
             pixels = preprocessing.apply(self._rule, pixels)  # type: ignore[assignment]
         # Whole passes, each of which writes where its rows belong: a callback that copied them
         # would have OpenVINO's threads wait for the interpreter's lock.
-        rows = np.empty((-(-len(pixels) // size) * size, self._width), np.float32)
+        rows = np.empty((-(-len(pixels) // size) * size, self._given), np.float32)
         parts = []  # OpenVINO reads them where they are
         try:
             for start in range(0, len(pixels), size):
@@ -140,7 +140,9 @@ class OpenVINORunner:
         compiled = self._compiled(model, "THROUGHPUT")
         if dense is not None:
             self._dense = self._compiled(dense, "LATENCY").create_infer_request()
-        self._width = int(compiled.outputs[0].shape[1])
+        self._given = int(compiled.outputs[0].shape[1])
+        last = compiled if self._dense is None else self._dense.get_compiled_model()
+        self.width = int(last.outputs[0].partial_shape[1].get_length())
         beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.trial = beside * max(self.candidates)
         self._queue = openvino.AsyncInferQueue(compiled, beside + _WAITING)
@@ -174,7 +176,7 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
     NotConvertible
         If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
     """
-    make_folder(folder.parent)
+    make_folder(folder.parent, private=True)
     work = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
     try:
         with _refusals():

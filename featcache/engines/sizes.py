@@ -5,11 +5,10 @@ Pure bookkeeping but for the one small file that remembers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..atomic import remember
+from ..atomic import recall, remember
 
 # What a change must gain. Times differ by some per cent without a cause, and by chance alone
 # nothing should take the place of the size that is known to do well.
@@ -84,10 +83,8 @@ def remember_size(memo: Path, size: int) -> None:
 
 def remembered_size(memo: Path) -> int | None:
     """Return the size that was kept; None if there is none, or it makes no sense."""
-    try:
-        size = json.loads(memo.read_bytes())["images"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # lost or damaged: measured again
+    kept = recall(memo)  # None if lost or damaged: measured again
+    size = kept.get("images") if isinstance(kept, dict) else None
     return size if type(size) is int and 1 <= size <= 4096 else None
 
 

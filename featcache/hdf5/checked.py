@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 
@@ -24,18 +24,26 @@ Opened = TypeVar("Opened", bound="CheckedFile")
 
 
 class CheckedFile:
-    """An HDF5 file of ours, open for reading; a context manager."""
+    """An HDF5 file of ours, open for reading; a context manager.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path : Path
+    file : binary file, optional
+        Where the bytes come from. Default: the file at `path`.
+    """
+
+    def __init__(self, path: Path, file: Any = None) -> None:
         self.path = path
         try:
             # No lock: a sealed file never changes, and locks fail on network disks.
-            self._file = h5py.File(path, "r", locking=False)
+            options = {"locking": False} if file is None else {}
+            self._file = h5py.File(path if file is None else file, "r", **options)
         except FileNotFoundError:
             raise
         except OSError as error:
             # HDF5 looks at the name twice: merged away in between, it is gone, not damaged.
-            if not path.exists():
+            if file is None and not path.exists():
                 raise FileNotFoundError(errno.ENOENT, "it is gone", str(path)) from error
             raise corrupt(path, f"HDF5 cannot open it ({first_line(error)})") from error
         try:

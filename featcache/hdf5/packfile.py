@@ -1,103 +1,164 @@
-"""A whole store as one plain HDF5 file."""
+"""The HDF5 structure of a packed store, without its values.
+
+HDF5 builds the structure in memory and never has a file on disk in its hands: it does not
+survive a disk that is full. The values lie in one piece each, at offsets that are known
+before the first of them is written, so that the caller writes the file from its first byte to
+its last by plain calls.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from ..shards import corrupt
-from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile
+_PAGE_BYTES = 4096
 
 
-def write_pack(
-    path: Path,
-    blocks: Iterable[tuple[NDArray[np.uint8], NDArray[np.float32]]],
-    count: int,
-    width: int,
-    components: Mapping[str, Any],
-    about: Mapping[str, str],
-    texts: Mapping[str, Sequence[str]],
-) -> None:
-    """Write rows, block by block, and columns of text to a new file.
-
-    Parameters
-    ----------
-    blocks : iterable of (ndarray (b, 32), ndarray (b, width))
-        Ids and rows, `count` in all.
-    texts : mapping of str to sequence of str
-        Further data sets of UTF-8 text, one value a row.
-    """
-    per_chunk = max(1, min(max(1, count), CHUNK_BYTES // (4 * width)))
-    sum_ = hashlib.sha256()
-    with h5py.File(path, "x") as file:
-        file.attrs["format"] = "featcache-pack"
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["spec"] = json.dumps(components, sort_keys=True)
-        file.attrs["about"] = json.dumps(dict(about), sort_keys=True)
-        more: dict[str, Any] = {"fletcher32": True}
-        rows = file.create_dataset(
-            "embeddings", (count, width), "<f4", chunks=(per_chunk, width), **more
-        )
-        ids = file.create_dataset(
-            "image_id", (count, ID_BYTES), "u1", chunks=(max(1, min(count, 2048)), ID_BYTES), **more
-        )
-        start = 0
-        for block_ids, block in blocks:
-            stop = start + len(block)
-            rows[start:stop], ids[start:stop] = block, block_ids
-            sum_.update(block_ids.tobytes())
-            sum_.update(np.ascontiguousarray(block, "<f4").tobytes())
-            start = stop
-        for name, values in texts.items():
-            file.create_dataset(name, data=[v.encode("utf-8", "surrogateescape") for v in values])
-        file.attrs["sha256"] = sum_.hexdigest()
-
-
-class PackReader(CheckedFile):
-    """An open, checked packed store; a context manager.
+@dataclass(frozen=True)
+class Column:
+    """A data set of a packed store.
 
     Attributes
     ----------
-    components : dict
-        The spec.
-    about : dict of str to str
-    width : int
-
-    Raises
-    ------
-    StoreCorrupt, StoreFormatError
-        If it is anything but a sound packed store.
+    name : str
+    dtype : str
+        As NumPy writes it.
+    shape : tuple of int
+        At least one value.
     """
 
-    def _check(self) -> None:
-        self._check_kind("featcache-pack")
-        self._check_datasets(("embeddings", "image_id"))
-        data, ids = self._file["embeddings"], self._file["image_id"]
-        if ids.shape != (data.shape[0], ID_BYTES):
-            raise corrupt(self.path, "its data sets have different numbers of rows")
-        self.components = dict(json.loads(self._file.attrs["spec"]))
-        about = dict(json.loads(self._file.attrs["about"]))
-        self.about = {str(name): str(value) for name, value in about.items()}
-        self.width = int(data.shape[1])
-        self._check_sum()
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
 
-    def blocks(self, count: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        """Yield rows and ids, `count` at a time."""
-        data, ids = self._file["embeddings"], self._file["image_id"]
-        for start in range(0, data.shape[0], count):
-            yield data[start : start + count], ids[start : start + count]
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=object))
 
-    def _check_sum(self) -> None:
-        sum_ = hashlib.sha256()
-        for rows, ids in self.blocks(4096):
-            sum_.update(ids.tobytes())
-            sum_.update(rows.tobytes())
-        if sum_.hexdigest() != self._file.attrs["sha256"]:
-            raise corrupt(self.path, "its rows are not those that were written")
+
+class PackLayout:
+    """Where everything lies in a packed store.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    attributes : mapping of str to str or int
+        Those of the file's root.
+    user_block : int
+        Bytes before the HDF5 file: 512 or a power of two beyond it.
+
+    Attributes
+    ----------
+    offsets : dict of str to int
+        First byte of each column's values, counted from the beginning of the whole file.
+    size : int
+        Bytes of the whole file.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], attributes: Mapping[str, str | int], user_block: int
+    ) -> None:
+        self._structure = _SparseFile()
+        self._start = user_block
+        self._lengths = {column.name: column.nbytes for column in columns}
+        with h5py.File(self._structure, "w", userblock_size=user_block) as file:
+            file.attrs.update(attributes)
+            self.offsets = {column.name: _place(file, column) for column in columns}
+        self.size = self._structure.seek(0, os.SEEK_END)
+
+    def blocks(self, values: Mapping[str, Iterable[bytes | memoryview]]) -> Iterator[memoryview]:
+        """Yield the bytes of the file behind the user block, in their order.
+
+        Parameters
+        ----------
+        values : mapping of str to iterable of bytes
+            The values of each column, little-endian, in pieces of any size.
+
+        Raises
+        ------
+        ValueError
+            If a column's values do not have the bytes that it declares.
+        """
+        at = self._start
+        for name in sorted(self.offsets, key=self.offsets.__getitem__):
+            yield memoryview(self._structure.read_at(at, self.offsets[name] - at))
+            left = self._lengths[name]
+            for piece in values[name]:
+                view = memoryview(piece).cast("B")
+                left -= len(view)
+                if left < 0:
+                    break
+                yield view
+            if left:
+                raise ValueError(f"column {name!r} has {-left} bytes more than it declares")
+            at = self.offsets[name] + self._lengths[name]
+        yield memoryview(self._structure.read_at(at, self.size - at))
+
+
+def _place(file: h5py.File, column: Column) -> int:
+    """Make room for a column in one piece; return the offset of its first byte."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_layout(h5py.h5d.CONTIGUOUS)
+    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    settings.set_obj_track_times(False)  # the same rows make the same file
+    kind = h5py.h5t.py_create(np.dtype(column.dtype), logical=True)
+    space = h5py.h5s.create_simple(column.shape)
+    data = h5py.h5d.create(file.id, column.name.encode(), kind, space, settings)
+    return int(data.get_offset())
+
+
+class _SparseFile(io.RawIOBase):
+    """A file in memory that takes room only where something was written."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+        self._at = self._size = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._at if size is None else size
+        return self._size
+
+    def write(self, data: object) -> int:
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        for page, within, piece in _pieces(self._at, len(view)):
+            kept = self._pages.setdefault(page, bytearray(_PAGE_BYTES))
+            kept[within : within + len(piece)] = view[piece.start : piece.stop]
+        self._at += len(view)
+        self._size = max(self._size, self._at)
+        return len(view)
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        view[:] = self.read_at(self._at, len(view))
+        self._at += len(view)
+        return len(view)
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """Return bytes from anywhere; zeros where nothing was written."""
+        result = bytearray(count)
+        for page, within, piece in _pieces(offset, count):
+            if page in self._pages:
+                kept = self._pages[page][within : within + len(piece)]
+                result[piece.start : piece.stop] = kept
+        return bytes(result)
+
+
+def _pieces(offset: int, count: int) -> Iterator[tuple[int, int, range]]:
+    """Yield page, place in the page and part of the bytes, page by page."""
+    done = 0
+    while done < count:
+        page, within = divmod(offset + done, _PAGE_BYTES)
+        length = min(count - done, _PAGE_BYTES - within)
+        yield page, within, range(done, done + length)
+        done += length

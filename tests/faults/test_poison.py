@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from featcache.errors import WeightsMismatch
 from featcache.hdf5 import foreign_reason
+from featcache.hdf5.weightsfile import weights_reason
 from featcache.request import load_backbone
 from featcache.store import Store
 from test_store import HOSTILE, SPEC, WIDTH, filled, planted
@@ -85,8 +87,12 @@ def of_objects(file: h5py.File) -> None:
     file.create_dataset("layers", (1,), h5py.string_dtype())
 
 
+def named_type(file: h5py.File) -> None:
+    file["layers"] = np.dtype("<f4")
+
+
 @pytest.mark.parametrize(
-    "build", [linked, softly_linked, stored_outside, virtual, endless, of_objects]
+    "build", [linked, softly_linked, stored_outside, virtual, endless, of_objects, named_type]
 )
 def test_hostile_weights_are_refused_before_keras_sees_them(tmp_path: Path, build: Any) -> None:
     path = tmp_path / "some.weights.h5"
@@ -94,6 +100,8 @@ def test_hostile_weights_are_refused_before_keras_sees_them(tmp_path: Path, buil
         build(file)
     with pytest.raises(WeightsMismatch, match="are not loaded"):
         load_backbone("mobilenet", weights=path, image_size=32)
+    with open(path, "rb") as opened:
+        assert weights_reason(opened) == foreign_reason(path) is not None
 
 
 def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
@@ -104,20 +112,52 @@ def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
         group["again"] = group
         group["root"] = file["/"]
     assert foreign_reason(path) is None
+    with open(path, "rb") as opened:
+        assert weights_reason(opened) is None
 
 
-def test_want_of_memory_says_nothing_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_want_of_memory_says_nothing_of_the_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*arguments: Any, **options: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(h5py, "File", none_left)
     with pytest.raises(MemoryError):
-        foreign_reason(tmp_path / "w.h5")
+        weights_reason(io.BytesIO())
 
 
 def test_what_is_no_hdf5_is_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "no.h5"
     path.write_bytes(b"nothing")
     assert "HDF5 cannot open it" in str(foreign_reason(path))
+
+
+def test_every_layout_of_intact_weights_is_taken(tmp_path: Path) -> None:
+    """The control: in one piece, in chunks, without values, a single number, text."""
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers")
+        group.attrs["weight_names"] = [b"kernel", b"bias"]
+        group["0"] = np.zeros((30, 20), np.float32)
+        group.create_dataset("1", data=np.ones((300, 20), np.float32), chunks=(7, 20))
+        group.create_dataset("2", (0, 3), "<f4")
+        group["3"] = np.float32(3)
+        group["4"] = np.array([b"text"])
+        group.create_dataset("5", (5, 5), "<f4")  # never written: zeros
+        group.create_dataset("6", (), "<f4")
+    assert foreign_reason(path) is None
+    with open(path, "rb") as opened:
+        assert weights_reason(opened) is None
+
+
+def test_values_beyond_the_end_of_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file["0"] = file["1"] = np.arange(1003, dtype=np.float32)
+        file["2"] = np.arange(1000, dtype=np.float32)
+        offset = file["2"].id.get_offset()
+    data = path.read_bytes()
+    place = data.index(offset.to_bytes(8, "little"))
+    path.write_bytes(data[:place] + (offset + 2000).to_bytes(8, "little") + data[place + 8 :])
+    assert "its structure is damaged" in str(foreign_reason(path))
+    with open(path, "rb") as opened:
+        assert "its structure is damaged" in str(weights_reason(opened))

@@ -13,7 +13,7 @@ from scale import times
 
 from featcache import verify
 from featcache.store import Store
-from test_store import ids_of, rows_of
+from test_store import SPEC, WIDTH, ids_of, rows_of
 
 HEAD = """
 import json, sys, time
@@ -107,3 +107,62 @@ def test_four_writers_and_four_readers(tmp_path: Path) -> None:
     assert verify(folder) == []
     assert min(batches) > 2
     assert min(record["seen"] for record in records[4:]) > 2
+
+
+MERGER = (
+    HEAD
+    + """
+import select
+store = Store.create(folder, SPEC, WIDTH)
+number = me * 100_000
+print(me, flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:  # until the other end is closed
+    number += 1
+    store.append(rows_of(number), ids_of(number))
+    if number % 4 == 0:
+        store.write_manifest()
+        compact(store, many=3)
+"""
+)
+
+
+@pytest.mark.timeout(1500)
+def test_a_store_that_is_opened_or_verified_beside_merging_writers_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    permanent = list(range(40))
+    store = Store.create(folder, SPEC, WIDTH)
+    for start in range(0, 40, 4):
+        store.append(rows_of(*permanent[start : start + 4]), ids_of(*permanent[start : start + 4]))
+    store.write_manifest()
+    tests = str(Path(__file__).parents[1])
+    codes = [MERGER.format(tests=tests, folder=str(folder), me=me, seconds=0) for me in (1, 2)]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for code in codes
+    ]  # fmt: skip
+    found = {"opens": 0, "verifies": 0, "manifests": 0}
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        first = store._manifest.generation
+        for turn in range(times(24, 1000)):
+            opened = Store(folder)
+            assert opened.damaged == []
+            assert opened.contains(ids_of(*permanent)).all()
+            assert set(ids_of(*permanent)) <= set(opened.ids())
+            if turn % 2:
+                assert verify(folder) == []
+                found["verifies"] += 1
+            else:
+                assert np.array_equal(opened.read(ids_of(*permanent)), rows_of(*permanent))
+            found["opens"] += 1
+            found["manifests"] = opened._manifest.generation - first
+    finally:
+        errors = [writer.communicate()[1] for writer in writers]
+    assert errors == ["", ""]
+    print(json.dumps(found))
+    assert found["manifests"] > times(3, 300)

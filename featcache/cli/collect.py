@@ -1,0 +1,63 @@
+"""`featcache gc`: remove stores and rows that are not needed."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from .options import ByteSize, Common, command, complete_store
+
+
+@command("gc")
+@click.argument("store", nargs=-1, shell_complete=complete_store)
+@click.option("--unused-days", type=float, metavar="N", help="Stores that nothing used for N days.")
+@click.option(
+    "--keep", type=ByteSize(), help="Stores, the longest unused first, until SIZE is left."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="DATA",
+    help="Rows of all images that are not in DATA; may be given several times.",
+)
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+def gc(
+    common: Common,
+    store: tuple[str, ...],
+    unused_days: float | None,
+    keep: int | None,
+    only: tuple[str, ...],
+    dry_run: bool,
+) -> int:
+    """Remove stores by age or size, and rows by their images.
+
+    Stores that another process is using are left alone. The exit status is 1 if the system
+    refuses a removal.
+
+    STORE limits it to some stores: folders, names, unique beginnings of names, or backbones.
+    """
+    from ..collection import collect
+    from ..storenames import find_store
+
+    found = collect(
+        common.cache,
+        unused_days=unused_days,
+        most_bytes=keep,
+        keep_data=only or None,
+        names=[find_store(name, common.stores).name for name in store] or None,
+        dry_run=dry_run,
+    )
+    failed = any(kept.failed for kept in found.kept)
+    if common.json:
+        record = {"removed": [vars(r) for r in found], "kept": [vars(k) for k in found.kept]}
+        print(json.dumps(record, indent=2))
+        return int(failed)
+    word = "would go" if dry_run else "gone"
+    for r in found:
+        print(f"{word}: {r.name}, {r.rows:,} rows, {r.bytes / 2**20:,.1f} MiB: {r.reason}")
+    for kept in found.kept:
+        print(f"left alone: {kept.name}: {kept.reason}")
+    total = sum(removal.bytes for removal in found) / 2**20
+    print(f"{len(found)} removals, {total:,.1f} MiB" + (" (dry run)" if dry_run else ""))
+    return int(failed)

@@ -1,0 +1,69 @@
+"""All commands in one group, and the exit status of a call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from .. import __version__
+from .catalog import backbones, completion, fetch
+from .collect import gc
+from .extraction import explain, extract
+from .options import CONTEXT
+from .predict import predict
+from .stores import info, ls, repair, rm, verify
+from .transfer import pack, unpack
+
+_EXAMPLES = """\b
+examples:
+  featcache extract resnet50 photos/           embeddings of a folder of class folders
+  featcache extract vgg19 photos/ --layer fc1  another layer goes to another store
+  featcache extract my_model.keras photos/     a network of your own, saved by Keras
+  featcache explain resnet50 photos/           what would be computed, and why
+  featcache ls                                 all stores, with rows and size
+  featcache predict model.featcache dog.jpg    what it shows, with probabilities
+  featcache fetch stanford-dogs                20,580 photos of 120 breeds, about 816 MB
+  featcache extract resnet50 stanford-dogs --crop box
+"""
+
+
+class _InOrder(click.Group):
+    """A group whose help lists commands as they were added, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings=CONTEXT, epilog=_EXAMPLES)
+@click.version_option(__version__, prog_name="featcache", message="%(prog)s %(version)s")
+def featcache() -> None:
+    """Compute image embeddings once with a frozen Keras backbone; reuse them."""
+
+
+for _command in (
+    extract, explain, ls, info, verify, repair, rm, gc, pack, unpack, backbones, predict, fetch,
+    completion,
+):  # fmt: skip
+    featcache.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0: done. 1: `verify` found damage, `predict --strict` a photo that cannot be used, or
+        `gc` could not remove everything. 2: an error, described in one paragraph. 130: Ctrl-C.
+    """
+    words = None if arguments is None else list(arguments)
+    try:
+        status = featcache.main(words, prog_name="featcache", standalone_mode=False)
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    return int(status or 0)

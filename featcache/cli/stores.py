@@ -1,0 +1,241 @@
+"""The commands that describe a store and take care of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..printable import printable
+from .options import Common, command, complete_store, crop, margin, one_store
+
+if TYPE_CHECKING:
+    from ..store import Store
+
+_ROWS_SHOWN = 5
+
+
+@command("ls")
+def ls(common: Common) -> int:
+    """List the stores of the cache folder.
+
+    Each with rows, width, size on disk, layer, image size, precision, weights and last use.
+    """
+    from ..manifest import find_stores
+    from ..store import Store
+
+    records = [_record(Store(path)) for path, _ in find_stores(common.stores)]
+    if common.json:
+        print(json.dumps(records, indent=2))
+        return 0
+    if not records:
+        print(f"No store in {common.stores} yet; `featcache extract` makes the first.")
+    for r in records:
+        shape = f"{r['rows']:>9,} x {r['width']:<6} {r['bytes'] / 2**20:>9,.1f} MiB"
+        pixels = "x".join(str(side) for side in r["image_size"])
+        own = "" if r["name"].startswith(r["backbone"]) else f"{r['backbone']}, "
+        print(
+            f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, "
+            f"{r['weights']}; used {_age(r['last_used'])}"
+        )
+    return 0
+
+
+def _record(store: Store) -> dict[str, Any]:
+    from ..manifest import NAME
+
+    return {
+        "name": store.folder.name,
+        "backbone": store.about.get("backbone", store.spec.backbone),
+        "rows": len(store),
+        "width": store.width,
+        "bytes": store.size_on_disk(),
+        "layer": store.spec.layer,
+        "image_size": list(store.spec.image_size),
+        "precision": store.spec.precision,
+        "weights": store.about.get("weights", "?"),
+        "last_used": (store.folder / NAME).stat().st_mtime,
+    }
+
+
+def _age(seconds: float) -> str:
+    days = (time.time() - seconds) / 86400
+    if days < 1 / 24:
+        return "within the last hour"
+    return f"{days * 24:.0f} hours ago" if days < 2 else f"{days:.0f} days ago"
+
+
+@command("info")
+@one_store
+def info(common: Common, store: str) -> int:
+    """Describe a store.
+
+    Its specification, rows and shards, and what is damaged.
+
+    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    """
+    from ..store import Store
+    from ..storenames import find_store
+
+    opened = Store(find_store(store, common.stores))
+    record = {
+        "folder": str(opened.folder),
+        "key": opened.spec.key,
+        "rows": len(opened),
+        "width": opened.width,
+        "shards": len(opened.shard_names),
+        "bytes": opened.size_on_disk(),
+        "quarantined": len(opened.quarantined),
+        "damaged_shards": [vars(damage) for damage in opened.damaged],
+        "about": dict(opened.about),
+        "spec": opened.spec.components(),
+    }
+    if common.json:
+        print(json.dumps(record, indent=2))
+        return 0
+    for name, value in record.items():
+        if isinstance(value, dict):
+            print(f"{name}:")
+            for part, text in value.items():
+                print(f"  {part}: {text}")
+        else:
+            print(f"{name}: {value}")
+    return 0
+
+
+@command("verify")
+@click.argument("store", required=False, shell_complete=complete_store)
+@click.option("--sample", type=int, metavar="N", help="Compute N images of --data again.")
+@click.option("--weights", help="For --sample: a weights file that lies elsewhere now.")
+@click.option("--data", help="For --sample: where the images are.")
+@crop
+@margin
+def verify(
+    common: Common,
+    store: str | None,
+    sample: int | None,
+    weights: str | None,
+    data: str | None,
+    crop: str | None,
+    margin: float,
+) -> int:
+    """Check every byte of a store, or of all.
+
+    The exit status is 1 if something is damaged.
+
+    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    """
+    from ..errors import InvalidRequest
+    from ..maintenance import verify as run
+    from ..storenames import find_store
+
+    if sample is not None and (store is None or data is None):
+        raise InvalidRequest(
+            "--sample computes images again: name the store, and say where the images are with "
+            "--data."
+        )
+    if store is None:
+        return _verify_all(common)
+    folder = find_store(store, common.stores)
+    damages = run(folder)
+    if sample is None:
+        return _print_damages(common, folder, damages, "damaged", status=1)
+    from ..sampling import verify_sample
+
+    check = verify_sample(
+        folder, data, sample, crop=crop, margin=margin, weights=weights, cache_dir=common.cache_dir
+    )
+    if common.json:
+        print(json.dumps({"damaged": [vars(d) for d in damages], **vars(check)}, indent=2))
+    else:
+        _print_damages(common, folder, damages, "damaged", status=1)
+        print(check)
+        for path, error in check.differing[:20]:
+            print(f"  differs by {error:.2g}: {printable(path)}")
+    return int(bool(damages or check.differing))
+
+
+def _verify_all(common: Common) -> int:
+    from ..maintenance import verify as run
+    from ..manifest import NAME
+
+    folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
+    # A store whose manifest is lost is to be found as well.
+    folders = [f for f in folders if (f / NAME).exists() or any(f.glob("*.h5"))]
+    found = {folder: run(folder) for folder in folders}
+    if common.json:
+        record = {folder.name: [vars(d) for d in damages] for folder, damages in found.items()}
+        print(json.dumps(record, indent=2))
+    else:
+        for folder, damages in found.items():
+            _print_damages(common, folder, damages, f"{folder.name}: damaged", status=1)
+        if not found:
+            print(f"No store in {common.stores} yet; `featcache extract` makes the first.")
+    return int(any(found.values()))
+
+
+@command("repair")
+@one_store
+def repair(common: Common, store: str) -> int:
+    """Save the valid rows of damaged shards.
+
+    The next `extract` computes only the others again.
+
+    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    """
+    from ..maintenance import repair as run
+    from ..storenames import find_store
+
+    folder = find_store(store, common.stores)
+    return _print_damages(common, folder, run(folder), "set aside or rewritten", status=0)
+
+
+def _print_damages(common: Common, folder: Path, found: list[Any], word: str, status: int) -> int:
+    from ..shards import rows_of
+
+    if common.json:
+        print(json.dumps([vars(damage) for damage in found], indent=2))
+    elif not found:
+        print(f"{folder}: sound, every byte is the one that was committed")
+    else:
+        for damage in found:
+            total = rows_of(damage.name)
+            lost = f" ({damage.rows} of {total} rows lost)" if total else ""
+            print(f"{word}: {damage.name}{lost}: {damage.reason}")
+            for image_id in damage.ids[:_ROWS_SHOWN]:
+                print(f"  row {image_id}")
+            if len(damage.ids) > _ROWS_SHOWN:
+                print(f"  and {len(damage.ids) - _ROWS_SHOWN} more; --json lists all")
+    return status if found else 0
+
+
+@command("rm")
+@one_store
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def rm(common: Common, store: str, yes: bool) -> int:
+    """Delete one store with all its rows.
+
+    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    """
+    from ..collection import remove_store
+    from ..errors import InvalidRequest
+    from ..store import Store
+    from ..storenames import find_store
+
+    folder = find_store(store, common.stores)
+    opened = Store(folder)
+    what = f"{folder.name}, {len(opened):,} rows, {opened.size_on_disk() / 2**20:,.1f} MiB"
+    if not yes and not sys.stdin.isatty():
+        raise InvalidRequest(f"This deletes {what}. Say --yes if it is to be deleted.")
+    if not yes and not click.confirm(f"Delete {what}?", err=True):
+        return 1
+    removal = remove_store(folder)
+    if common.json:
+        print(json.dumps(vars(removal), indent=2))
+    else:
+        print(f"deleted: {what}")
+    return 0

@@ -1,0 +1,253 @@
+"""What the configuration of a saved network may name, checked without Keras.
+
+Keras turns names in a configuration into classes and functions: of layers, but also of
+anything else that it exports or that a module holds. So this is a list of what is known to
+compute and nothing else; whatever is not on it is refused. Each text in a configuration is
+looked at, since a layer's arguments may be names as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_LAYERS = """
+Activation ActivityRegularization Add Attention AdditiveAttention AlphaDropout Average
+AveragePooling1D AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CenterCrop
+Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM2D
+Cropping1D Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU Embedding
+EinsumDense Flatten GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D
+GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D
+GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer LSTM LSTMCell
+LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
+MultiHeadAttention Multiply Normalization PReLU Permute RMSNormalization RandomBrightness
+RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom ReLU RepeatVector Rescaling
+Reshape Resizing SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D
+SpatialDropout2D SpatialDropout3D SpectralNormalization StackedRNNCells Subtract TimeDistributed
+UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+RNN
+"""
+# None of these takes a function, nor the size of what it makes as a plain number.
+_OPERATIONS = {
+    "core": "Cast Slice StopGradient",
+    "image": "Resize RGBToGrayscale",
+    "linalg": "Norm",
+    "math": "Erf Logsumexp Rsqrt",
+    "nn": """
+        AdaptiveAveragePool AdaptiveMaxPool AveragePool BatchNorm Celu Conv ConvTranspose
+        DepthwiseConv DotProductAttention Elu Gelu Glu HardShrink HardSigmoid HardSilu HardTanh
+        LayerNorm LeakyRelu LogSigmoid LogSoftmax MaxPool Moments Normalize RMSNorm Relu Relu6 Selu
+        SeparableConv Sigmoid Silu SoftShrink Softmax Softplus Softsign SparsePlus SparseSigmoid
+        Sparsemax Squareplus TanhShrink Threshold
+    """,
+    "numpy": """
+        Absolute Add All Amax Amin Any Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Argmax
+        Argmin Average Ceil Clip Concatenate Cos Cosh Cumprod Cumsum Divide DivideNoNan Dot Einsum
+        Equal Exp Exp2 ExpandDims Expm1 Flip Floor FloorDivide GetItem Greater GreaterEqual Isfinite
+        Less LessEqual Log Log10 Log1p Log2 Logaddexp LogicalAnd LogicalNot LogicalOr Matmul Max
+        Maximum Mean Median Min Minimum Mod Moveaxis Multiply Negative Nonzero NotEqual Power Prod
+        Ravel Reciprocal Reshape Roll Round Sign Sin Sinh Sort Split Sqrt Square Squeeze Stack Std
+        Subtract Sum Swapaxes Take Tan Tanh Tensordot Transpose TrueDivide Var Vdot Where
+    """,
+}
+_INITIALIZERS = """
+Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones
+Orthogonal OrthogonalInitializer RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros
+"""
+_NETWORKS = {"Functional", "Model", "Sequential"}
+_CLASSES: dict[str, set[str]] = {
+    "keras": {"DTypePolicy", *_NETWORKS},
+    "keras.constraints": {"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"},
+    "keras.dtype_policies": {"DTypePolicy"},
+    "keras.initializers": set(_INITIALIZERS.split()),
+    "keras.layers": set(_LAYERS.split()),
+    "keras.models": _NETWORKS,
+    "keras.regularizers": {"L1", "L1L2", "L2", "OrthogonalRegularizer"},
+    "keras.src.applications.convnext": {"LayerScale"},
+    "keras.src.applications.inception_resnet_v2": {"CustomScaleLayer"},
+    "keras.src.models.functional": {"Functional"},
+    "keras.src.models.model": {"Model"},
+    "keras.src.models.sequential": {"Sequential"},
+    **{f"keras.src.ops.{part}": set(names.split()) for part, names in _OPERATIONS.items()},
+}
+_ACTIVATIONS = {
+    "celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu",
+    "hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu",
+    "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign",
+    "sparse_plus", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink", "threshold",
+}  # fmt: skip
+_FUNCTION_MODULES = {"builtins", "keras.activations", "keras.src.activations.activations"}
+_DTYPES = {
+    "bfloat16", "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8",
+    "uint16", "uint32", "mixed_bfloat16", "mixed_float16",
+}  # fmt: skip
+# What a text may be wherever it stands: words of which none names a class that runs anything.
+_WORDS = _ACTIVATIONS | _DTYPES | {
+    "area", "avg", "ave", "average", "batch", "bicubic", "bilinear", "cast", "channels_first",
+    "channels_last", "causal", "concat", "constant", "crop_to_aspect_ratio", "dot", "fan_avg",
+    "fan_in", "fan_out", "full", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform",
+    "horizontal", "horizontal_and_vertical", "identity", "keepdims", "l1", "l2", "lanczos3",
+    "lanczos5", "lecun_normal", "lecun_uniform", "max", "max_norm", "mean", "min", "min_max_norm",
+    "mul", "nearest", "non_neg", "none", "normal", "one", "ones", "orthogonal", "random_normal",
+    "random_uniform", "reflect", "rgb", "same", "scaled_dot_product", "sum", "symmetric",
+    "truncated_normal", "uniform", "unit_norm", "untruncated_normal", "valid", "vertical", "wrap",
+    "zero", "zeros",
+}  # fmt: skip
+# A label, never looked up: of a layer, a tensor, an axis.
+_LABELS = {"name", "input_layers", "output_layers", "keras_history", "inputs_struct"}
+_LABEL = re.compile(r"[\w.\-/:+ ]{0,300}")
+_EQUATIONS = {"equation", "bias_axes", "subscripts"}
+_EQUATION = re.compile(r"[A-Za-z.,> \-]{0,100}")
+_RECORD = {
+    "build_config", "class_name", "compile_config", "config", "inbound_nodes", "module", "name",
+    "registered_name", "shared_object_id",
+}  # fmt: skip
+_NAMING = {"class_name", "module", "registered_name", "spec_name", "custom_objects"}
+_MARKS = {
+    "__ellipsis__": set(),
+    "__keras_tensor__": {"dtype", "keras_history", "shape", "sparse", "ragged", "name"},
+    "__numpy__": {"dtype", "value"},
+    "__slice__": {"start", "step", "stop"},
+    "__tensor__": {"dtype", "value"},
+}
+MAX_VALUES = 5_000_000
+MAX_DEPTH = 60
+MAX_NUMBER = 2**31 - 1
+# More channels, units or heads than this no network has; each may cost memory once built.
+MAX_SIZE = 1_000_000
+_SIZES = {
+    "units", "filters", "depth_multiplier", "input_dim", "output_dim", "num_heads", "key_dim",
+    "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "kernel_size", "pool_size",
+    "strides", "dilation_rate", "size", "padding", "cropping", "n", "height", "width",
+    "target_shape", "output_shape", "batch_shape", "input_shape", "shape", "groups",
+}  # fmt: skip
+
+
+def check_network(config: Any) -> None:
+    """Raise `ValueError` unless a configuration describes a network of pure layers.
+
+    Parameters
+    ----------
+    config : Any
+        The parsed ``config.json`` of a ``.keras`` file.
+
+    Raises
+    ------
+    ValueError
+        With the first name, key or number that is not allowed.
+    """
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict):
+        raise ValueError("it does not describe a network")
+    if str(config.get("class_name")) not in _NETWORKS:
+        raise ValueError(f"it is a {_shown(config.get('class_name'))}, not a network")
+    # Keras leaves this one out too, since the model is not compiled when it is loaded.
+    _Check().record({**config, "compile_config": None}, 0)
+
+
+class _Check:
+    """One walk through a configuration; counts values, so that its work has a bound."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def value(self, value: Any, key: str, depth: int) -> None:
+        """Check what stands under a key; lists stand for their members."""
+        self._count += 1
+        if self._count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError("it holds too many values, or they are nested too deeply")
+        if isinstance(value, dict):
+            if "class_name" in value:
+                self.record(value, depth + 1)
+            else:
+                self.members(value, depth + 1)
+        elif isinstance(value, list):
+            for member in value:
+                self.value(member, key, depth + 1)
+        elif isinstance(value, str):
+            _check_text(value, key)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            _check_number(value, key)
+
+    def members(self, values: Mapping[str, Any], depth: int) -> None:
+        """Check a plain table, which names no class itself."""
+        for key, value in values.items():
+            if key in _NAMING:
+                raise ValueError(f"it holds {_shown(key)} outside of a layer's record")
+            if not _LABEL.fullmatch(key):
+                raise ValueError(f"it holds the key {_shown(key)}")
+            self.value(value, key, depth)
+
+    def record(self, record: Mapping[str, Any], depth: int) -> None:
+        """Check what stands for an object of a class, or for a function."""
+        kind, module, inner = record["class_name"], record.get("module"), record.get("config")
+        if not isinstance(kind, str):
+            raise ValueError("the class of a record is not a name")
+        if kind in _MARKS and module is None:
+            self._mark(kind, record, inner, depth)
+            return
+        unknown = sorted(set(record) - _RECORD)
+        if unknown:
+            raise ValueError(f"the record of a {_shown(kind)} holds {_shown(unknown[0])}")
+        if kind == "function":
+            _check_function(record)
+            return
+        named = f"{module}.{kind}" if module else str(kind)
+        if kind not in _CLASSES.get(str(module), ()):
+            raise ValueError(f"it names {_shown(named)}, which is not on the list of plain layers")
+        if record.get("registered_name") not in (None, kind):
+            raise ValueError(f"it names {_shown(record['registered_name'])} for a {kind}")
+        if record.get("compile_config"):
+            raise ValueError("a network within the network is compiled; save it uncompiled")
+        if not isinstance(inner, dict):
+            raise ValueError(f"the configuration of a {kind} is not a table")
+        self.members(inner, depth)
+        if type(record.get("shared_object_id", 0)) is not int:  # an address: any number
+            raise ValueError(f"the shared_object_id of a {kind} is not a number")
+        for part in ("build_config", "inbound_nodes", "name"):
+            self.value(record.get(part), part, depth)
+
+    def _mark(self, kind: str, record: Mapping[str, Any], inner: Any, depth: int) -> None:
+        if set(record) - {"class_name", "config", "module", "registered_name"}:
+            raise ValueError(f"a {kind} holds more than its value")
+        if record.get("registered_name") is not None:
+            raise ValueError(f"it names {_shown(record['registered_name'])} for a {kind}")
+        if not isinstance(inner, dict):
+            if inner is None and kind == "__ellipsis__":
+                return
+            raise ValueError(f"a {kind} is not a table")
+        if set(inner) - _MARKS[kind]:
+            raise ValueError(f"a {kind} holds more than its value")
+        self.members(inner, depth)
+
+
+def _check_function(record: Mapping[str, Any]) -> None:
+    name = record.get("config")
+    module, registered = record.get("module"), record.get("registered_name")
+    known = isinstance(name, str) and name in _ACTIVATIONS and module in _FUNCTION_MODULES
+    # Keras may look up either name.
+    if not known or registered not in (None, "function", name):
+        shown = f"{module}.function {name} {registered}"
+        raise ValueError(f"it names {_shown(shown)}, which is not on the list of activations")
+
+
+def _check_text(text: str, key: str) -> None:
+    if key in _LABELS:
+        fits = _LABEL.fullmatch(text)
+    elif key in _EQUATIONS:
+        fits = _EQUATION.fullmatch(text)
+    else:
+        fits = text in _WORDS  # type: ignore[assignment]
+    if not fits:
+        raise ValueError(f"its {_shown(key)} is {_shown(text)}, which is not on the list of words")
+
+
+def _check_number(number: float, key: str) -> None:
+    most = MAX_SIZE if key in _SIZES else MAX_NUMBER
+    # A float may be anything: it is no size, and NaN in features is found.
+    if isinstance(number, int) and abs(number) > most:
+        raise ValueError(f"its {_shown(key)} is {str(number)[:30]}; the limit is {most:,}")
+
+
+def _shown(value: Any) -> str:
+    return repr(str(value)[:120])

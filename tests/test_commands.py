@@ -1,0 +1,187 @@
+"""Commands as people type them: options anywhere, stores by a part of their name, one bad file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import photo
+from featcache import extract, make_bundle
+from featcache.cli import main
+from featcache.errors import StoreError
+from featcache.storenames import find_store
+from heads import LogisticHead
+
+SMALL = ["--weights", "random", "--image-size", "32"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", *SMALL, "mobilenet", "PHOTOS"],
+        ["extract", "mobilenet", *SMALL, "PHOTOS"],
+        ["extract", "mobilenet", "--image-size", "32", "PHOTOS", "--weights", "random"],
+        ["extract", "mobilenet", "PHOTOS", "--image-size", "32x32", "--weights=random"],
+    ],
+    ids=["before", "between", "around", "after"],
+)
+def test_options_stand_anywhere(
+    words: list[str], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(photos) if w == "PHOTOS" else w for w in words] + ["--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["rows"], record["width"]) == (12, 1024)
+
+
+def test_height_and_width(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["explain", "mobilenet", "--weights", "random", "--image-size", "48x32", str(photos)]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]["image_size"] == [48, 32]
+    assert main(["explain", "mobilenet", "--image-size", "big", str(photos)]) == 2
+    assert "'big' is not a size" in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_an_error_that_points_to_the_help(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["extract", "vgg16", "--colour", "x"]) == 2
+    error = capsys.readouterr().err
+    assert "--colour" in error
+    assert "featcache extract --help" in error
+
+
+@pytest.fixture
+def two(photos: Path, tiny_model: Any) -> tuple[Path, Path]:
+    """Stores of a backbone of the table and of an own model."""
+    one = extract("mobilenet", photos, weights="random", image_size=32).summary.folder
+    return one, extract(tiny_model, photos).summary.folder
+
+
+def test_a_store_is_known_by_any_part_that_is_unique(two: tuple[Path, Path]) -> None:
+    table, own = two
+    stores = table.parent
+    key = table.name.rsplit("-", 1)[1]
+    for name in (table.name, str(table), "mobile", "MobileNet", key[:8], table.name[:14]):
+        assert find_store(name, stores) == table
+    assert find_store("custom", stores) == own
+
+
+def test_an_own_model_is_known_by_its_name(
+    two: tuple[Path, Path], tiny_model: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, own = two
+    assert find_store(tiny_model.name, own.parent) == own
+    assert main(["ls"]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith(own.name))
+    assert tiny_model.name in line
+
+
+def test_ls_tells_what_sets_stores_apart(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extract("mobilenet", photos, weights="random", image_size=32)
+    extract("mobilenet", photos, weights="random:1", image_size=40, precision="bfloat16")
+    assert main(["ls"]) == 0
+    out = capsys.readouterr().out
+    assert "32x32 px, float32, random (seed 0); used within the last hour" in out
+    assert "40x40 px, bfloat16, random (seed 1)" in out
+
+
+def test_several_stores_that_fit_are_listed(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [
+        extract("mobilenet", photos, weights=f"random:{i}", image_size=32).summary.folder.name
+        for i in range(2)
+    ]
+    assert main(["verify", "mobilenet"]) == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in names)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../stores", "no\0name", "x" * 300])
+def test_a_name_that_is_none_is_an_error(name: str, tmp_path: Path) -> None:
+    stores = tmp_path / "cache" / "stores"
+    stores.mkdir(parents=True)
+    with pytest.raises(StoreError, match="no store"):
+        find_store(name, stores)
+
+
+def test_verify_without_a_name_checks_all(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().out.count("every byte is the one that was committed") == 2
+    shard = next(two[1].glob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert main(["verify"]) == 1
+    out = capsys.readouterr().out
+    assert f"{two[1].name}: damaged: {shard.name}" in out
+    (two[0] / "MANIFEST.json").unlink()
+    assert main(["verify", "--json"]) == 1
+    assert all(json.loads(capsys.readouterr().out).values())
+
+
+def test_rm_deletes_one_store_once_it_is_confirmed(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, own = two
+    assert main(["rm", "mobilenet"]) == 2  # nobody is there to answer
+    assert "12 rows" in capsys.readouterr().err
+    assert table.is_dir()
+    assert main(["rm", "mobilenet", "--yes"]) == 0
+    assert "deleted" in capsys.readouterr().out
+    assert not table.exists()
+    assert own.is_dir()
+
+
+@pytest.fixture
+def bundle(photos: Path, tiny_model: Any, tmp_path: Path) -> list[str]:
+    path = tmp_path / "net.keras"
+    tiny_model.save(path)
+    features = extract(path, photos)
+    head = LogisticHead().fit(np.asarray(features.X), features.labels)
+    file = tmp_path / "m.featcache"
+    make_bundle(features, head.to_classifier()).save(file)
+    return [str(file), "--backbone", str(path)]
+
+
+def test_one_bad_file_costs_one_prediction(
+    bundle: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("no photo")
+    good = str(photo(tmp_path / "x.jpg", 3))
+    bad = [str(tmp_path / "none.jpg"), str(tmp_path / "notes.txt")]
+    assert main(["predict", *bundle, bad[0], good, bad[1]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "none.jpg: cannot be used" in lines[0]
+    assert " %" in lines[1]
+    assert "notes.txt: cannot be used" in lines[2]
+    assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert "_FEATCACHE_COMPLETE" in capsys.readouterr().out
+
+
+def test_the_shell_is_offered_backbones() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from featcache.cli import main; main()"],
+        env={
+            "_FEATCACHE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "featcache extract resnet50",
+            "COMP_CWORD": "2",
+            "PATH": "",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "plain,resnet50_v2" in done.stdout.split()

@@ -1,0 +1,344 @@
+"""Own models: the layer that is cut by default, layers by index, and models that are refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import photo
+from featcache import explain, extract
+from featcache.bundle import make_bundle
+from featcache.cachedir import cache_folder
+from featcache.errors import FeatcacheError, InvalidRequest, UnknownLayer
+from featcache.graph import default_layer
+from featcache.images import decode, resize
+from featcache.sampling import verify_sample
+from heads import make_head
+
+
+def body(keras: Any, channels: int = 3) -> tuple[Any, Any]:
+    """An input and a vector of 6 values per image."""
+    inputs = keras.Input((16, 16, channels))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="conv")(x)
+    return inputs, keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def dense_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="softmax", name="top")(x)
+
+
+def hidden_dropout_sigmoid(keras: Any, x: Any) -> Any:
+    x = keras.layers.Dense(5, activation="relu", name="hidden")(x)
+    return keras.layers.Dense(1, activation="sigmoid", name="top")(keras.layers.Dropout(0.5)(x))
+
+
+def logits_then_softmax(keras: Any, x: Any) -> Any:
+    x = keras.layers.Activation("softmax")(keras.layers.Dense(4, name="top")(x))
+    return keras.layers.Dropout(0.1)(x)
+
+
+def named_logits(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="class_logits")(x)
+
+
+def operation_softmax(keras: Any, x: Any) -> Any:
+    return keras.ops.softmax(keras.layers.Dense(4, name="top")(x))
+
+
+def convolution_softmax(keras: Any, x: Any) -> Any:
+    x = keras.layers.Conv2D(4, 1, name="top")(keras.layers.Reshape((1, 1, 6))(x))
+    return keras.layers.Softmax()(keras.layers.Flatten()(x))
+
+
+def projection(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="projection")(x)
+
+
+def two_scores(keras: Any, x: Any) -> Any:
+    make = keras.layers
+    return make.Concatenate()(
+        [make.Dense(2, activation="softmax")(x), make.Dense(2, activation="softmax")(x)]
+    )
+
+
+ENDS: list[tuple[Callable[[Any, Any], Any], str]] = [
+    (dense_softmax, "pool"),
+    (hidden_dropout_sigmoid, "hidden"),
+    (logits_then_softmax, "pool"),
+    (named_logits, "pool"),
+    (operation_softmax, "pool"),
+    (convolution_softmax, "pool"),
+    (projection, "output"),
+    (two_scores, "output"),
+]
+
+
+@pytest.mark.parametrize(("end", "layer"), ENDS, ids=lambda v: getattr(v, "__name__", v))
+def test_a_model_is_cut_before_its_classification_layer(
+    end: Callable[[Any, Any], Any], layer: str
+) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    assert default_layer(keras.Model(inputs, end(keras, x))) == layer
+
+
+def test_scores_per_pixel_and_of_pixels_alone_are_outputs_to_keep() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    per_pixel = keras.layers.Conv2D(4, 3, activation="softmax")(
+        keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    )
+    linear = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(inputs))
+    for outputs in (per_pixel, linear):
+        assert default_layer(keras.Model(inputs, outputs)) == "output"
+
+
+def test_a_fully_convolutional_classifier_is_cut_before_its_class_maps() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(5, 3, name="features")(inputs)
+    x = keras.layers.Conv2D(4, 1, activation="relu")(keras.layers.Dropout(0.5)(x))
+    x = keras.layers.Activation("softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    assert default_layer(keras.Model(inputs, x)) == "features"
+
+
+def test_a_flattened_map_stays_flat() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten(name="flat")(keras.layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+    assert default_layer(model) == "flat"
+
+
+def test_models_within_models_are_looked_into(photos: Path) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    classifier = keras.Model(inputs, dense_softmax(keras, x), name="classifier")
+    wrapped = keras.Sequential([keras.Input((16, 16, 3)), classifier])
+    assert default_layer(wrapped) == "classifier/pool"
+    head = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dropout(0.5), keras.layers.Dense(4, activation="softmax")]
+    )
+    pooled = keras.Model(inputs, x, name="backbone")
+    outer = keras.Input((16, 16, 3))
+    assert default_layer(keras.Model(outer, head(pooled(outer)))) == "backbone"
+    for model in (wrapped, keras.Model(outer, head(pooled(outer)))):
+        features = extract(model, photos / "cat", preprocessing="none")
+        assert np.allclose(np.asarray(features.X), expected(pooled, photos / "cat"), atol=1e-5)
+        # What names the features names them again.
+        same = extract(model, photos / "cat", preprocessing="none", layer=features.spec.layer)
+        assert (same.spec, same.summary.computed) == (features.spec, 0)
+
+
+def expected(model: Any, folder: Path) -> Any:
+    files = sorted(folder.iterdir())
+    pixels = np.stack([resize(decode(f.read_bytes()), (16, 16)) for f in files])
+    return model.predict(pixels.astype(np.float32), verbose=0)
+
+
+@pytest.fixture
+def classifier() -> Any:
+    import keras
+
+    inputs, x = body(keras)
+    return keras.Model(inputs, dense_softmax(keras, x))
+
+
+def test_the_default_is_said_and_output_keeps_what_was_stored_under_output(
+    photos: Path, classifier: Any, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    import keras
+
+    folder = photos / "cat"
+    with caplog.at_level(logging.INFO, "featcache"):
+        features = extract(classifier, folder)
+    assert "ends in a classification layer" in caplog.text
+    assert "layer='output' keeps" in caplog.text
+    pool = keras.Model(classifier.inputs, classifier.get_layer("pool").output)
+    assert np.allclose(np.asarray(features.X), expected(pool, folder), atol=1e-5)
+    assert (features.spec.layer, features.arguments["layer"]) == ("pool", "pool")
+    output = extract(classifier, folder, layer="output")
+    assert output.spec.layer == "output"
+    assert output.X.shape == (6, 4)
+    assert np.allclose(np.asarray(output.X), expected(classifier, folder), atol=1e-5)
+    # Of a file as well, the first time and from memory.
+    classifier.save(tmp_path / "own.keras")
+    for layer, same in ((None, features), ("output", output)):
+        for _ in range(2):
+            caplog.clear()
+            with caplog.at_level(logging.INFO, "featcache"):
+                again = extract(tmp_path / "own.keras", folder, layer=layer)
+            assert (again.spec, again.summary.computed) == (same.spec, 0)
+            assert ("ends in a classification layer" in caplog.text) == (layer is None)
+
+
+def test_a_sample_of_a_classifiers_output_is_verified_as_its_output(
+    photos: Path, classifier: Any
+) -> None:
+    folder = extract(classifier, photos, layer="output").summary.folder
+    assert verify_sample(folder, photos, 3, backbone=classifier).differing == []
+
+
+def test_an_index_counts_layers_as_python_does(photos: Path, classifier: Any) -> None:
+    by_name = extract(classifier, photos, layer="pool")
+    for layer in (-2, 3, "-2"):
+        features = extract(classifier, photos, layer=layer)
+        assert (features.spec, features.summary.computed) == (by_name.spec, 0)
+    options: dict[str, Any] = {"weights": "random", "image_size": 32}
+    named = explain("mobilenet", photos, layer="global_average_pooling2d", **options)
+    assert explain("mobilenet", photos, layer=-5, **options).spec == named.spec
+    assert explain("mobilenet", photos, layer="output", **options).spec.layer == "output"
+    with pytest.raises(UnknownLayer, match=r"5 layers, so layer=-6 is out of range"):
+        extract(classifier, photos, layer=-6)
+
+
+def test_a_layer_called_output_before_the_end_never_shares_the_outputs_key(photos: Path) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    x = keras.layers.Dense(4, name="output")(x)
+    model = keras.Model(inputs, keras.layers.ReLU()(x))
+    for layer in (None, "output", -2):
+        with pytest.raises(InvalidRequest, match="is called 'output' too"):
+            extract(model, photos, layer=layer)
+    assert extract(model, photos, layer=-1).spec.layer != "output"
+
+
+def several_inputs(keras: Any) -> Any:
+    inputs, x = body(keras)
+    other = keras.Input((3,), name="age")
+    return keras.Model([inputs, other], keras.layers.Concatenate()([x, other]))
+
+
+def one_channel(keras: Any) -> Any:
+    return keras.Model(*body(keras, channels=1))
+
+
+def channels_first(keras: Any) -> Any:
+    inputs = keras.Input((3, 16, 16))
+    return keras.Model(inputs, keras.layers.Flatten()(inputs))
+
+
+def unbuilt(keras: Any) -> Any:
+    return keras.Sequential([keras.layers.Rescaling(1.0), keras.layers.Flatten()])
+
+
+def several_outputs(keras: Any) -> Any:
+    inputs, x = body(keras)
+    make = keras.layers
+    return keras.Model(inputs, [make.Dense(2, name="age")(x), make.Dense(3, name="breed")(x)])
+
+
+def subclassed(keras: Any) -> Any:
+    class Own(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = keras.layers.GlobalAveragePooling2D()
+
+        def call(self, x: Any) -> Any:
+            return self.pool(x)
+
+    model = Own()
+    model(np.zeros((1, 16, 16, 3), np.float32))
+    return model
+
+
+REFUSED = [
+    (several_inputs, {}, r"takes 2 inputs \(.*age.* \(None, 3\)\); a backbone takes one"),
+    (one_channel, {}, r"\(None, 16, 16, 1\) of 1 channel; a backbone takes RGB images"),
+    (channels_first, {}, r"of 16 channels; a backbone takes RGB images"),
+    (unbuilt, {}, r"Sequential is not built"),
+    (several_outputs, {}, r"has 2 outputs; name one with layer=: age, breed"),
+    (several_outputs, {"layer": "output"}, r"has 2 outputs; name one with layer=: age, breed"),
+    (subclassed, {}, r"subclassed model, which has no graph .* keras.Model\(inputs, model\(inputs"),
+    (several_outputs, {"layer": ["age", "breed"]}, r"names 2 layers, but only one layer is supp"),
+    (several_outputs, {"layer": 1.5}, r"layer=1.5 is a float; give a layer's name, or its index"),
+    (several_outputs, {"layer": True}, r"layer=True is a bool; give a layer's name, or its index"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"), REFUSED, ids=lambda v: getattr(v, "__name__", None)
+)
+def test_a_model_that_cannot_serve_is_refused_in_a_sentence_and_leaves_nothing_behind(
+    make: Callable[[Any], Any], options: dict[str, Any], message: str, photos: Path
+) -> None:
+    import keras
+
+    with pytest.raises(InvalidRequest, match=message) as raised:
+        extract(make(keras), photos, preprocessing="none", image_size=16, **options)
+    assert "\n" not in str(raised.value)
+    assert not cache_folder().exists()
+
+
+def test_a_saved_model_that_cannot_serve_leaves_nothing_behind(
+    photos: Path, tmp_path: Path
+) -> None:
+    import keras
+
+    for make in (several_inputs, one_channel, several_outputs):
+        make(keras).save(tmp_path / "own.keras")
+        with pytest.raises(FeatcacheError, match=r"a backbone takes|name one with layer="):
+            extract(tmp_path / "own.keras", photos, preprocessing="none", image_size=16)
+        assert not cache_folder().exists()
+
+
+def test_a_size_that_a_model_cannot_take_is_refused_and_leaves_nothing_behind(
+    photos: Path, classifier: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    classifier.save(tmp_path / "own.keras")
+    for model in (classifier, tmp_path / "own.keras"):
+        with pytest.raises(InvalidRequest, match="images of 16 x 16 pixels alone, not of 32 x 32"):
+            extract(model, photos, image_size=32)
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(3, 9)(keras.layers.MaxPooling2D(4)(inputs))
+    with pytest.raises(InvalidRequest, match="cannot take images of 16 x 16 pixels"):
+        extract(keras.Model(inputs, x), photos, preprocessing="none", image_size=16)
+    assert not cache_folder().exists()
+
+
+def test_one_of_several_outputs_serves_by_its_layers_name(photos: Path) -> None:
+    import keras
+
+    model = several_outputs(keras)
+    features = extract(model, photos, layer="breed")
+    breed = keras.Model(model.inputs, model.outputs[1])
+    rows = np.asarray(features.X)[:6]
+    assert np.allclose(rows, expected(breed, photos / "cat"), atol=1e-5)
+
+
+def test_a_subclassed_model_serves_as_the_message_says(tmp_path: Path) -> None:
+    import keras
+
+    photo(tmp_path / "p" / "0.png", 0)
+    model = subclassed(keras)
+    inputs = keras.Input((16, 16, 3))
+    functional = keras.Model(inputs, model(inputs))
+    features = extract(functional, tmp_path / "p", preprocessing="none")
+    assert np.allclose(np.asarray(features.X), expected(model, tmp_path / "p"), atol=1e-3)
+
+
+def test_a_bundle_that_left_the_layer_to_an_earlier_default_predicts_on_that_layer(
+    photos: Path, classifier: Any
+) -> None:
+    features = extract(classifier, photos, layer="output")
+    head = make_head("logistic").fit(features.X, features.labels)
+    bundle = make_bundle(features, head.to_classifier())
+    older = replace(bundle, arguments={**bundle.arguments, "layer": None})
+    found = older.predict(photos / "cat", backbone=classifier)
+    expected_guesses = [p.guesses for p in bundle.predict(photos / "cat", backbone=classifier)]
+    assert [p.guesses for p in found] == expected_guesses

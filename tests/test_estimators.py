@@ -1,0 +1,172 @@
+"""Bundles from heads and from scikit-learn's estimators: names and probabilities as trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import LinearSVC
+
+from contracts import blobs
+from featcache import extract, load_bundle, make_bundle
+from featcache.errors import InvalidRequest
+from featcache.estimators import to_classifier
+from heads import LogisticHead
+
+SOFTMAX = LogisticRegression(C=0.1, max_iter=300)
+
+
+@pytest.fixture
+def features(photos: Path, tiny_model: Any) -> Any:
+    return extract(tiny_model, photos)
+
+
+PIPELINES = {
+    "logistic": SOFTMAX,
+    "scaled": make_pipeline(StandardScaler(), SOFTMAX),
+    "not centred": make_pipeline(StandardScaler(with_mean=False), SOFTMAX),
+    "not scaled": make_pipeline(StandardScaler(with_std=False), SOFTMAX),
+    "robust": make_pipeline(RobustScaler(), SOFTMAX),
+    "robust, not centred": make_pipeline(RobustScaler(with_centering=False), SOFTMAX),
+    "largest": make_pipeline(MaxAbsScaler(), SOFTMAX),
+    "length": make_pipeline(Normalizer(), SOFTMAX),
+    "axes": make_pipeline(PCA(5), SOFTMAX),
+    "whitened": make_pipeline("passthrough", StandardScaler(), PCA(5, whiten=True), SOFTMAX),
+    "discriminant": make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+    "network": make_pipeline(StandardScaler(), MLPClassifier((8, 6), max_iter=300, tol=1e-2)),
+    "network without": MLPClassifier((5,), activation="identity", max_iter=200, tol=1e-2),
+    "head": make_pipeline(StandardScaler(), PCA(6), LogisticHead(C=0.3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("name", list(PIPELINES))
+def test_a_pipelines_probabilities_are_kept(name: str, classes: int) -> None:
+    X, y = blobs(classes, 20, 12, spread=1)
+    model = PIPELINES[name].fit(X, y)
+    plain = to_classifier(model)
+    X[0] = 0  # without a length
+    assert plain.classes == list(range(classes))
+    assert np.allclose(plain.predict_proba(X), model.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_cross_validated_strength_is_kept() -> None:
+    X, y = blobs(3, 20, 12, spread=1)
+    model = LogisticRegressionCV(
+        Cs=[0.01, 0.1],
+        cv=2,
+        max_iter=2000,
+        l1_ratios=(0,),
+        use_legacy_attributes=False,
+        scoring="accuracy",
+    ).fit(X, y)
+    assert np.allclose(to_classifier(model).predict_proba(X), model.predict_proba(X), atol=1e-5)
+
+
+class Lookalike(LogisticRegression):
+    """Predicts in its own way."""
+
+    def predict_proba(self, X: Any) -> Any:
+        return 1 - super().predict_proba(X)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        (make_pipeline(StandardScaler(), LinearSVC()), r"LinearSVC\(\)"),
+        (GaussianNB(), r"GaussianNB\(\)"),
+        (make_pipeline(MinMaxScaler(), SOFTMAX), r"MinMaxScaler\(\)"),
+        (make_pipeline(FunctionTransformer(np.sqrt), SOFTMAX), "FunctionTransformer"),
+        (make_pipeline(Normalizer("l1"), SOFTMAX), "only norm='l2'"),
+        (LogisticRegression(solver="liblinear"), "not a softmax"),
+        (MLPClassifier((3,), activation="tanh", max_iter=5), "'relu' and 'identity'"),
+        (Lookalike(), "Lookalike"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(model: Any, named: str) -> None:
+    X, y = blobs(3, 20, 12)
+    if "liblinear" in repr(model):  # newer versions refuse three classes themselves
+        model.fit(X, y == 1)
+        model.classes_ = np.arange(3)
+    else:
+        model.fit(X, y)
+    with pytest.raises(InvalidRequest, match=named):
+        to_classifier(model)
+
+
+def test_an_estimator_that_is_not_fitted_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="not fitted"):
+        to_classifier(make_pipeline(StandardScaler(), SOFTMAX.__class__()))
+
+
+# Class names
+
+
+def test_a_head_fitted_on_codes_predicts_names(features: Any, tmp_path: Path) -> None:
+    head = LogisticHead().fit(features.X, features.y)
+    for given in (head, head.to_classifier()):
+        make_bundle(features, given).save(tmp_path / "b")
+        assert list(load_bundle(tmp_path / "b").classes) == ["cat", "dog"]
+    by_name = LogisticHead().fit(features.X, features.labels)
+    assert list(make_bundle(features, by_name).classes) == ["cat", "dog"]
+
+
+def test_a_scikit_learn_pipeline_becomes_a_bundle(features: Any, tmp_path: Path) -> None:
+    model = make_pipeline(StandardScaler(), SOFTMAX).fit(np.asarray(features.X), features.y)
+    make_bundle(features, model).save(tmp_path / "b")
+    again = load_bundle(tmp_path / "b")
+    assert list(again.classes) == ["cat", "dog"]
+    proba = again.predict_proba(features)
+    assert np.allclose(proba, model.predict_proba(np.asarray(features.X)), atol=1e-5)
+
+
+def test_a_head_fitted_on_some_classes_names_those(features: Any) -> None:
+    X = np.asarray(features.X)
+    classes = ["ant", "bee", "cat", "dog"]
+    head = LogisticHead().fit(X, features.y + 2)
+    assert list(make_bundle(replace(features, classes=classes), head).classes) == ["cat", "dog"]
+
+
+def test_integer_labels_are_kept_and_not_taken_for_codes(features: Any) -> None:
+    X, y = np.asarray(features.X), features.y
+    labelled = replace(features, classes=[3, 7])
+    by_label = LogisticHead().fit(X, np.array([3, 7])[y])
+    by_code = LogisticHead().fit(X, y)
+    assert list(make_bundle(labelled, by_label).classes) == [3, 7]
+    assert list(make_bundle(labelled, by_code).classes) == [3, 7]
+    text = replace(features, classes=["1", "10"])
+    assert list(make_bundle(text, by_code).classes) == ["1", "10"]
+
+
+def test_where_codes_and_labels_cannot_be_told_apart_it_asks(features: Any) -> None:
+    head = LogisticHead().fit(np.asarray(features.X), features.y + 1)
+    several = replace(features, classes=[1, 2, 3])
+    with pytest.raises(InvalidRequest, match=r"labels or codes .* \[2, 3\]"):
+        make_bundle(several, head)
+    assert list(make_bundle(several, head, classes=[1, 2]).classes) == [1, 2]
+
+
+def test_unlabelled_rows_are_no_class(features: Any) -> None:
+    head = LogisticHead().fit(np.asarray(features.X), features.y - 1)
+    with pytest.raises(InvalidRequest, match="without a label"):
+        make_bundle(features, head)

@@ -1,0 +1,141 @@
+"""Leases and marks of use: who holds a store, also after a stop, a crash, or on a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from featcache import lease as leases
+from featcache.errors import LeaseLost
+from featcache.lease import in_use, is_in_use, lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from featcache import lease as leases
+leases.LIFETIME = float(sys.argv[2])
+with leases.{what}(Path(sys.argv[1])) as held:
+    print("held", flush=True)
+    sys.stdin.readline()
+    print(held.still_held() if held is not None else "", flush=True)
+"""
+
+
+def holder(folder: Path, what: str = "lease", lifetime: float = 120) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(what=what), str(folder), str(lifetime)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate("\n", timeout=60)
+    return out.strip()
+
+
+def test_a_lease_is_renewed_while_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holder(tmp_path, lifetime=0.6)
+    monkeypatch.setattr(leases, "LIFETIME", 0.6)
+    with lease(tmp_path, wait=2.0) as held:
+        assert not held
+    assert answer(process) == "True"
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_a_stopped_holder_that_wakes_notices_that_its_lease_was_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holder(tmp_path, lifetime=0.6)
+    monkeypatch.setattr(leases, "LIFETIME", 0.6)
+    process.send_signal(signal.SIGSTOP)
+    with lease(tmp_path, wait=20) as held:
+        assert held
+        process.send_signal(signal.SIGCONT)
+        assert answer(process) == "False"
+        assert held.still_held()  # its end released nothing of ours
+
+
+def test_a_killed_holders_lease_is_taken_at_once(tmp_path: Path) -> None:
+    process = holder(tmp_path)
+    process.kill()
+    process.communicate()
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_check_raises_once_it_is_lost(tmp_path: Path) -> None:
+    with lease(tmp_path) as held:
+        held.check()
+        (tmp_path / leases.NAME).unlink()
+        with pytest.raises(LeaseLost, match="taken over"):
+            held.check()
+
+
+@pytest.mark.parametrize("change", ["host", "boot", "namespace"])
+def test_an_owner_elsewhere_is_never_taken_for_a_process_of_this_machine(
+    tmp_path: Path, change: str
+) -> None:
+    # No process has this number here; the owner may well run in another container.
+    owner = {**leases._myself(), "pid": 2**22 + 1, change: "another"}
+    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    with lease(tmp_path) as held:
+        assert not held
+    owner[change] = leases._machine()[change]
+    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_a_process_number_that_was_given_again_is_another_owner(tmp_path: Path) -> None:
+    owner = {**leases._myself(), "started": "1"}
+    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    with lease(tmp_path) as held:
+        assert held
+
+
+@pytest.mark.parametrize("days", [-1000, 1000])
+def test_a_lease_of_another_time_is_abandoned(tmp_path: Path, days: int) -> None:
+    (tmp_path / leases.NAME).write_bytes(b"")
+    then = time.time() + days * 86400
+    os.utime(tmp_path / leases.NAME, (then, then))
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_marks_of_living_and_dead_users(tmp_path: Path) -> None:
+    assert not is_in_use(tmp_path)
+    with in_use(tmp_path), in_use(tmp_path):
+        assert is_in_use(tmp_path)
+    assert not is_in_use(tmp_path)
+    process = holder(tmp_path, "in_use")
+    assert is_in_use(tmp_path)
+    process.kill()
+    process.communicate()
+    assert not is_in_use(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_used_without_a_mark(tmp_path: Path) -> None:
+    with in_use(tmp_path / "absent"):
+        assert not is_in_use(tmp_path / "absent")
+
+
+def test_a_folder_that_refuses_a_lease_says_why(tmp_path: Path) -> None:
+    with lease(tmp_path / "absent") as held:
+        assert not held
+        assert held.refused is not None

@@ -1,0 +1,425 @@
+"""Packed stores: every byte is checked before any is used, and hostile ones are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from featcache import packformat
+from featcache.atomic import TEMPORARY_PREFIX
+from featcache.dataset import Dataset
+from featcache.errors import (
+    FeatcacheError,
+    StoreCorrupt,
+    StoreError,
+    StoreFormatError,
+    StoreMismatch,
+)
+from featcache.hdf5 import Column, PackLayout
+from featcache.packformat import LINE_BYTES, PackReader, first_line
+from featcache.packing import pack, unpack
+from featcache.store import Store
+from test_store import SPEC, WIDTH, ids_of, rows_of
+
+NUMBERS = tuple(range(1, 8))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.create(tmp_path / "store", SPEC, WIDTH, {"weights": "random"})
+    store.append(rows_of(*NUMBERS), ids_of(*NUMBERS))
+    return Store(store.folder)
+
+
+def sealed(path: Path, body: bytes) -> Path:
+    """Write a file whose first line fits whatever comes behind it."""
+    digest = hashlib.sha256(body).hexdigest()
+    path.write_bytes(first_line(digest, LINE_BYTES + len(body)) + body)
+    return path
+
+
+def forged(store: Store, path: Path, **changes: Any) -> Path:
+    """Pack a store, and change fields of the head as one who can compute a digest does."""
+    pack(store, path)
+    with PackReader(path) as reader:
+        head, before = reader.head, reader.head.user_block()
+    more = 8192 - before  # room for long names
+    said = {
+        **asdict(head),
+        "embeddings": head.embeddings + more,
+        "image_id": head.image_id + more,
+        **changes,
+    }
+    said = {name: value for name, value in said.items() if value != "left out"}
+    text = json.dumps(said).encode() + b"\n"
+    return sealed(path, text.ljust(8192 - LINE_BYTES, b"\0") + path.read_bytes()[before:])
+
+
+def test_head_and_hdf5_structure_say_the_same(store: Store, tmp_path: Path) -> None:
+    pack(store, tmp_path / "p.h5")
+    with PackReader(tmp_path / "p.h5") as reader:
+        head = reader.head
+        ((rows, ids),) = reader.blocks(100)
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert file["embeddings"].id.get_offset() == head.embeddings
+        assert file["image_id"].id.get_offset() == head.image_id
+        assert file["embeddings"].shape == (head.rows, head.width) == (7, WIDTH)
+        assert np.array_equal(file["embeddings"][()], rows)
+        assert np.array_equal(file["image_id"][()], ids)
+        assert json.loads(file.attrs["spec"]) == head.spec == SPEC.components()
+        assert json.loads(file.attrs["about"]) == head.about == {"weights": "random"}
+        assert (file.attrs["format"], file.attrs["format_version"]) == ("featcache-pack", 2)
+        assert file.userblock_size == head.user_block()
+    assert np.array_equal(rows, rows_of(*NUMBERS))
+
+
+def test_a_long_description_takes_a_larger_user_block(tmp_path: Path) -> None:
+    about = {"preprocessing": "x" * 5000}
+    store = Store.create(tmp_path / "store", SPEC, WIDTH, about)
+    store.append(rows_of(1), ids_of(1))
+    pack(Store(store.folder), tmp_path / "p.h5")
+    assert dict(unpack(tmp_path / "p.h5", tmp_path / "c").about) == about
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert file.userblock_size == 8192
+
+
+def test_rows_in_many_pieces_come_back(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.packing._ROWS_AT_ONCE", 3)
+    pack(store, tmp_path / "p.h5")
+    other = unpack(tmp_path / "p.h5", tmp_path / "c")
+    assert len(other.shard_names) == 3
+    assert np.array_equal(other.read(ids_of(*NUMBERS)), rows_of(*NUMBERS))
+
+
+def test_the_same_rows_make_the_same_file(store: Store, tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        pack(store, tmp_path / name)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_an_empty_store_is_not_packed(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store", SPEC, WIDTH)
+    with pytest.raises(StoreError, match=r"nothing to pack: .* holds no rows\. Extract some"):
+        pack(store, tmp_path / "p.h5")
+    with pytest.raises(StoreError, match="no rows of usable images of this data set"):
+        pack(store, tmp_path / "p.h5", Dataset([str(tmp_path / "gone.png")]))
+    assert not (tmp_path / "p.h5").exists()
+
+
+def test_a_pack_is_no_hdf5_file_for_unpack(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(store, tmp_path / "p.h5")
+    Store.create(tmp_path / "c" / "stores" / SPEC.folder, SPEC, WIDTH)
+    opened: list[Any] = []
+    original = h5py.File
+
+    def watched(path: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(h5py, "File", watched)
+    unpack(tmp_path / "p.h5", tmp_path / "c")
+    assert opened  # the shard that is made, in memory
+    assert all(str(path).startswith("shard-") for path in opened)
+
+
+def test_files_that_are_no_pack_are_refused(store: Store, tmp_path: Path) -> None:
+    shard = next(store.folder.glob("*.h5"))
+    with pytest.raises(StoreFormatError, match="Pack the store again with this version"):
+        unpack(shard, tmp_path / "c")
+    pack(store, tmp_path / "p.h5")
+    data = (tmp_path / "p.h5").read_bytes()
+    path = tmp_path / "bad.h5"
+    path.write_bytes(data.replace(b"pack 0002", b"pack 0099", 1))
+    with pytest.raises(StoreFormatError, match="version 99"):
+        unpack(path, tmp_path / "c")
+    for text, reason in (
+        (b"", "does not begin as one"),
+        (b"nothing of the kind", "does not begin as one"),
+        (data + b"\0", "bytes, not"),
+        (data[:-1], "bytes, not"),
+        (data[:50], "does not begin as one"),
+    ):
+        path.write_bytes(text)
+        with pytest.raises(StoreCorrupt, match=reason):
+            unpack(path, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_paths_that_are_no_file_are_said(store: Store, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (tmp_path / "gone.h5", tmp_path, fifo):
+        with pytest.raises(StoreError, match="There is no file"):
+            unpack(path, tmp_path / "c")
+
+
+def test_a_system_that_refuses_to_read_is_said(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(store, tmp_path / "p.h5")
+
+    def refuses(*arguments: Any, **options: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packformat, "open", refuses, raising=False)
+        with pytest.raises(StoreError, match="cannot be read: Input/output error"):
+            unpack(tmp_path / "p.h5", tmp_path / "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(PackReader, "_digest", refuses)
+        with pytest.raises(StoreError, match="cannot be read: Input/output error"):
+            unpack(tmp_path / "p.h5", tmp_path / "c")
+    with PackReader(tmp_path / "p.h5") as reader:
+        reader._file.close()
+        reader._file = _Refusing()  # type: ignore[assignment]
+        with pytest.raises(StoreError, match="cannot be read: Input/output error"):
+            list(reader.blocks(2))
+
+
+class _Refusing:
+    def seek(self, offset: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def readinto(self, buffer: object) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_a_file_that_becomes_something_else_while_it_is_opened_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(StoreCorrupt, match="not a regular file"):
+        unpack(Path(os.devnull), tmp_path / "c")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_pack_that_changes_while_it_is_read_is_noticed(
+    store: Store, tmp_path: Path, cut: bool
+) -> None:
+    path = tmp_path / "p.h5"
+    pack(store, path)
+    with PackReader(path) as reader:
+        blocks = reader.blocks(3)
+        next(blocks)
+        data = path.read_bytes()
+        path.write_bytes(data[:LINE_BYTES] if cut else data)
+        os.utime(path, (1, 1))
+        with pytest.raises(StoreCorrupt, match="changed while it was read"):
+            next(blocks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": 10**6}, {"rows": 0}, {"rows": -1}, {"rows": 7.0}, {"rows": True}, {"rows": "7"},
+        {"width": 0}, {"width": 10**9}, {"width": 2**70}, {"width": None},
+        {"embeddings": 0}, {"embeddings": -8}, {"embeddings": 2**63}, {"image_id": 10**9},
+        {"spec": []}, {"spec": None}, {"about": 3}, {"more": 1}, {"rows": "left out"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_head_that_makes_no_sense_is_refused(
+    store: Store, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    path = forged(store, tmp_path / "p.h5", **changes)
+    with pytest.raises(StoreCorrupt, match=r"head is malformed|outside the file"):
+        unpack(path, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_head_that_a_stranger_changed_without_a_fault_is_taken(
+    store: Store, tmp_path: Path
+) -> None:
+    """The control for the above."""
+    path = forged(store, tmp_path / "p.h5", about={"weights": 5})
+    assert dict(unpack(path, tmp_path / "c").about) == {"weights": "5"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[" * 10**5 + b"\n", b"\xff\n", b"{\n", b"1" * 9999 + b"\n"]
+)
+def test_what_is_no_head_is_refused(tmp_path: Path, body: bytes) -> None:
+    with pytest.raises(StoreCorrupt, match="head is malformed"):
+        unpack(sealed(tmp_path / "p.h5", body), tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../x", "OUTSIDE/x", "..", ".x", "a/b", "a\\b", "a\0b", "a\nb",
+        "a\x1b[31mb", "x" * 300, "", "\ud800",
+    ],
+    ids=lambda name: repr(name[:12]),
+)  # fmt: skip
+def test_a_backbone_that_is_no_plain_name_is_refused(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    name = name.replace("OUTSIDE", str(tmp_path / "outside"))
+    path = forged(store, tmp_path / "p.h5", spec={**SPEC.components(), "backbone": name})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FeatcacheError, match="makes no sense"):
+        unpack(path, tmp_path / "a" / "b" / "c")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("spec", [{}, {"backbone": "x"}], ids=str)
+def test_a_spec_with_other_fields_is_refused(
+    store: Store, tmp_path: Path, spec: dict[str, Any]
+) -> None:
+    path = forged(store, tmp_path / "p.h5", spec=spec)
+    with pytest.raises(StoreMismatch, match="makes no sense"):
+        unpack(path, tmp_path / "c")
+
+
+def test_a_spec_with_values_of_another_type_is_refused(store: Store, tmp_path: Path) -> None:
+    components = {**SPEC.components(), "layer": 1.5}
+    path = forged(store, tmp_path / "p.h5", spec=components)
+    with pytest.raises(StoreMismatch, match="makes no sense"):
+        unpack(path, tmp_path / "c")
+
+
+def test_values_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
+    pack(store, tmp_path / "p.h5")
+    with PackReader(tmp_path / "p.h5") as reader:
+        place = reader.head.embeddings
+    data = bytearray((tmp_path / "p.h5").read_bytes())
+    data[place : place + 4] = struct.pack("<f", float("nan"))
+    path = sealed(tmp_path / "q.h5", bytes(data[LINE_BYTES:]))
+    with pytest.raises(StoreMismatch, match="not finite"):
+        unpack(path, tmp_path / "c")
+
+
+def test_values_must_be_as_many_as_declared(tmp_path: Path) -> None:
+    layout = PackLayout([Column("a", "u1", (4,))], {}, 512)
+    for values in ([b"123"], [b"12", b"345"]):
+        with pytest.raises(ValueError, match=r"'a' .* than it declares"):
+            list(layout.blocks({"a": values}))
+
+
+def test_what_a_killed_pack_left_goes_and_what_is_the_users_stays(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    old, young, mine = (
+        folder / f"{TEMPORARY_PREFIX}{'0' * 32}",
+        folder / f"{TEMPORARY_PREFIX}{'1' * 32}",
+        folder / f"{TEMPORARY_PREFIX}notes",
+    )
+    for path in (old, young, mine):
+        path.write_bytes(b"x")
+    for path in (old, mine):
+        os.utime(path, (1, 1))
+    pack(store, folder / "p.h5")
+    assert {path.name for path in folder.iterdir()} == {young.name, mine.name, "p.h5"}
+
+
+def test_a_folder_in_which_somebody_still_works_is_not_stale(tmp_path: Path) -> None:
+    from featcache.atomic import remove_stale
+
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "kept").write_bytes(b"x")
+    busy, left, link = (tmp_path / f"{TEMPORARY_PREFIX}{n * 32}" for n in "abc")
+    for path in (busy, left):
+        (path / "below").mkdir(parents=True)
+        (path / "below" / "image").write_bytes(b"x")
+    link.symlink_to(target)
+    old = time.time() - 7200
+    os.utime(left / "below", (old, old))
+    for path in (busy, left):
+        os.utime(path, (old, old))
+    os.utime(link, (old, old), follow_symlinks=False)
+    remove_stale(tmp_path)
+    assert busy.is_dir()
+    assert not left.exists()
+    assert not link.is_symlink()
+    assert (target / "kept").exists()
+    remove_stale(tmp_path / "gone")  # no folder, no error
+
+
+def test_what_a_killed_process_left_among_pixels_and_samples_goes(tmp_path: Path) -> None:
+    from bench import pixels
+    from bench.splits import Images
+    from conftest import photo
+    from featcache.datasets.dogs import drawn_dogs
+    from featcache.imagefile import content_id
+
+    path = photo(tmp_path / "a.png", 1)
+    images = Images((str(path),), (content_id(path.read_bytes()),))
+    for folder in ("pixels", "samples"):
+        (tmp_path / folder).mkdir()
+        for name in "01":
+            (tmp_path / folder / f"{TEMPORARY_PREFIX}{name * 32}").write_bytes(b"x")
+        os.utime(tmp_path / folder / f"{TEMPORARY_PREFIX}{'0' * 32}", (1, 1))
+    pixels.decoded(images, (8, 9), cache_dir=tmp_path, progress=False)
+    drawn_dogs(1, 1, image_size=32, folder=tmp_path / "samples" / "dogs", progress=False)
+    for folder in ("pixels", "samples"):
+        left = [path.name for path in (tmp_path / folder).glob(".tmp-*")]
+        assert left == [f"{TEMPORARY_PREFIX}{'1' * 32}"]
+
+
+def test_decoded_pixels_are_those_of_each_image_and_zero_where_there_is_none(
+    tmp_path: Path,
+) -> None:
+    from bench import pixels
+    from bench.splits import Images
+    from conftest import photo
+    from featcache.imagefile import content_id
+    from featcache.images import load_pixels
+
+    paths = [photo(tmp_path / f"{number}.png", number) for number in range(70)]
+    paths[3].write_bytes(b"no image")
+    ids = [content_id(path.read_bytes()) for path in paths]
+    images = Images(tuple(map(str, paths)), tuple(ids))
+    found = pixels.decoded(images, (8, 9), cache_dir=tmp_path / "c", progress=False)
+    assert list(found.unusable) == [ids[3]]
+    assert isinstance(found.array, np.memmap)
+    for number, path in enumerate(paths):
+        if number != 3:
+            expected = load_pixels(path, (8, 9), "stretch", ids[number])
+            assert np.array_equal(found.array[found.rows[ids[number]]], expected)
+    zeros = [row for row in range(70) if row not in found.rows.values()]
+    assert len(zeros) == 1
+    assert not found.array[zeros[0]].any()
+
+
+def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
+    from featcache.hdf5.packfile import _SparseFile
+
+    file = _SparseFile()
+    file.seek(10**12 + 4090)
+    assert file.write(b"0123456789") == 10
+    file.seek(-6000, os.SEEK_END)
+    assert file.read(6000) == bytes(5990) + b"0123456789"
+    assert len(file._pages) == 2
+    assert file.truncate(5) == 5
+    assert file.seek(3) == 3
+    assert file.truncate() == 3
+    assert file.seek(0, os.SEEK_END) == 3
+
+
+def test_an_error_of_ours_while_a_file_is_written_stays_what_it_is(tmp_path: Path) -> None:
+    from featcache.atomic import replacing
+    from featcache.errors import StoreWriteError
+
+    with pytest.raises(StoreWriteError, match="another"), replacing(tmp_path / "x"):
+        raise StoreWriteError("another")
+    assert list(tmp_path.iterdir()) == []
