@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
 import shutil
 import time
-import uuid
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,69 +17,18 @@ from .cachedir import engines_folder, stores_folder
 from .engines import converted_folder
 from .errors import FeatcacheError, InvalidRequest, StoreError, StoreWriteError
 from .keptimages import KeptImages
-from .lease import NAME as LEASE_NAME
-from .lease import USE_PREFIX, Lease, is_in_use, lease
+from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores, read_manifest
+from .removal import FULL, LEASED, USED, Kept, Removal, Removals, finish_removals, refused, remove
 from .rowindex import unpack_ids
 from .store import Store
 from .systemerrors import system_errors
 
-_GONE = ".gone-"
-_HEX_DIGITS = 32
-_GRAVE = re.compile(rf"{re.escape(_GONE)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
 # A model that was converted this shortly ago may wait for the store that is about to need it.
 _YOUNG_SECONDS = 600.0
 _PROBE_BYTES = 2**16
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_USED = "it is in use"
-_LEASED = "another process is merging or removing its shards; try again later"
-
-
-@dataclass(frozen=True)
-class Removal:
-    """What goes, or would go.
-
-    Attributes
-    ----------
-    name : str
-        The folder of the store, or of the converted model.
-    rows : int
-    bytes : int
-        That are freed; approximate for rows of a store that stays.
-    reason : str
-    """
-
-    name: str
-    rows: int
-    bytes: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What was to go, and stays.
-
-    Attributes
-    ----------
-    name : str
-    reason : str
-    failed : bool
-        Whether the system refused it; else it is as it should be, such as a store in use.
-    """
-
-    name: str
-    reason: str
-    failed: bool = False
-
-
-class Removals(list[Removal]):
-    """What went, and in `kept` what was left alone and why."""
-
-    def __init__(self, removed: Iterable[Removal] = (), kept: Iterable[Kept] = ()) -> None:
-        super().__init__(removed)
-        self.kept = list(kept)
 
 
 def mark_used(folder: Path) -> None:
@@ -148,7 +93,7 @@ def collect(
     wanted = {path: _ids_for(path, keep_ids, images) for path, _, _ in stores}
     found = Removals()
     if not dry_run:
-        found.kept += _finish_removals(folder)
+        found.kept += finish_removals(folder)
     _whole_stores(found, stores, unused_days, most_bytes, dry_run)
     done = {each.name for each in (*found, *found.kept)}
     for path, _, _ in stores:
@@ -177,7 +122,7 @@ def _ids_for(
         except FileNotFoundError:
             return Kept(path.name, "it has just been removed")
         except OSError as error:
-            return _refused(path, error)
+            return refused(path, error)
         except StoreError:
             return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
         if more is None:
@@ -204,7 +149,7 @@ def remove_store(folder: Path) -> Removal:
     """
     with system_errors(folder):
         removal = Removal(folder.name, _count(folder), size_of(folder), "asked for")
-        kept = _remove(folder)
+        kept = remove(folder)
     if kept is not None:
         raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
     return removal
@@ -255,7 +200,7 @@ def _whole_stores(
         if reason is None:
             continue
         removal = Removal(path.name, _count(path), size, reason)
-        kept = _reason_to_keep(path) if dry_run else _remove(path)
+        kept = _reason_to_keep(path) if dry_run else remove(path)
         if _add(found, removal if kept is None else kept):
             total -= size
 
@@ -266,7 +211,7 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
         stores = list(find_stores(stores_folder(cache)))
         paths = sorted(engines_folder(cache).glob("*"))
     except OSError as error:
-        found.kept.append(_refused(engines_folder(cache), error))
+        found.kept.append(refused(engines_folder(cache), error))
         return
     needed = {converted_folder(cache, m.spec) for path, m in stores if path.name not in gone}
     for path in paths:
@@ -278,7 +223,7 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
             if not dry_run:
                 shutil.rmtree(path)
         except OSError as error:
-            found.kept.append(_refused(path, error))
+            found.kept.append(refused(path, error))
         else:
             found.append(Removal(path.name, 0, size, "a converted model that no store needs"))
 
@@ -299,84 +244,9 @@ def _is_young(path: Path) -> bool:
 
 def _reason_to_keep(path: Path) -> Kept | None:
     try:
-        return Kept(path.name, _USED) if is_in_use(path) else None
+        return Kept(path.name, USED) if is_in_use(path) else None
     except OSError as error:
-        return _refused(path, error)
-
-
-def _remove(path: Path) -> Kept | None:
-    """Take a store away by one rename, so that nobody sees half of it; None if it is gone."""
-    if path.is_symlink():
-        return Kept(path.name, "it is a link; remove what it leads to yourself")
-    grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}-{path.name}")
-    try:
-        with lease(path) as held:
-            refused = held.refused
-            # Without room for a lease nobody else has one either; a removal needs no room.
-            if not held and not (refused is not None and refused.errno in _FULL):
-                return Kept(path.name, _LEASED) if refused is None else _refused(path, refused)
-            if is_in_use(path):
-                return Kept(path.name, _USED)
-            if held:
-                held.check()
-            path.rename(grave)
-    except OSError as error:
-        return _refused(path, error)
-    except StoreError as error:
-        return Kept(path.name, str(error), failed=True)
-    return _bury(grave)
-
-
-def _refused(path: Path, error: OSError) -> Kept:
-    return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
-
-
-def _bury(grave: Path) -> Kept | None:
-    """Remove a store that was taken away, or put it back; None if it is gone."""
-    path = grave.with_name(grave.name[len(_GONE) + _HEX_DIGITS + 1 :])
-    try:
-        # An extraction may have begun between the look and the rename: its mark went along.
-        if is_in_use(grave):
-            _put_back(grave, path)
-            return Kept(path.name, _USED)
-        shutil.rmtree(grave)
-    except FileNotFoundError:
-        return None  # another process is doing the same
-    except OSError as error:
-        reason = f"{error.strerror or error} ({grave.name}); the next `gc` goes on"
-        return Kept(path.name, f"the system refuses: {reason}", failed=True)
-    return None
-
-
-def _put_back(grave: Path, path: Path) -> None:
-    """Undo a removal; file by file if the extraction has made a new folder by now.
-
-    What cannot be moved stays in the grave, for the next to try.
-    """
-    with contextlib.suppress(OSError):
-        grave.rename(path)
-        return
-    # The manifest last: the new one describes the same spec, and lists what it has found.
-    # The mark of use after everything else, so that nobody removes what is still to be moved.
-    names = sorted(os.listdir(grave), key=lambda name: (name == MANIFEST_NAME, name))
-    names.sort(key=lambda name: name.startswith(USE_PREFIX))
-    for name in names:
-        if name == MANIFEST_NAME and (path / name).exists():
-            continue
-        if name == LEASE_NAME or os.path.lexists(path / name):
-            continue
-        (grave / name).rename(path / name)
-    shutil.rmtree(grave)
-
-
-def _finish_removals(folder: Path) -> list[Kept]:
-    """Remove what a killed process had begun to."""
-    try:
-        names = os.listdir(folder) if folder.is_dir() else []
-    except OSError as error:
-        return [_refused(folder, error)]
-    outcomes = [_bury(folder / name) for name in names if _GRAVE.fullmatch(name)]
-    return [kept for kept in outcomes if kept is not None]
+        return refused(path, error)
 
 
 def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
@@ -403,11 +273,11 @@ def _remove_rows(path: Path, ids: set[str]) -> Kept | None:
         with lease(path) as held:
             if not held:
                 if held.refused is not None:
-                    return _refused(path, held.refused)
-                return Kept(path.name, _LEASED)
+                    return refused(path, held.refused)
+                return Kept(path.name, LEASED)
             # Under the lease: an extraction that begins now waits for it, and looks again.
             if is_in_use(path):
-                return Kept(path.name, _USED)
+                return Kept(path.name, USED)
             with contextlib.closing(Store(path)) as store:
                 _rewrite(store, ids, held)
     except OSError as error:
@@ -419,7 +289,7 @@ def _remove_rows(path: Path, ids: set[str]) -> Kept | None:
 
 def _failed(path: Path, error: OSError) -> Kept:
     ours = isinstance(error, FeatcacheError)
-    return Kept(path.name, str(error), failed=True) if ours else _refused(path, error)
+    return Kept(path.name, str(error), failed=True) if ours else refused(path, error)
 
 
 def _rewrite(store: Store, kept: set[str], held: Lease) -> None:
@@ -467,7 +337,7 @@ def _is_full(folder: Path) -> bool:
     try:
         write_atomic(folder / f"{TEMPORARY_PREFIX}room", bytes(_PROBE_BYTES), durable=False)
     except StoreWriteError as error:
-        return error.evidence.get("system_errno") in _FULL
+        return error.evidence.get("system_errno") in FULL
     with contextlib.suppress(OSError):
         (folder / f"{TEMPORARY_PREFIX}room").unlink()
     return False

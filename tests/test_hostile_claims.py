@@ -14,9 +14,10 @@ import pytest
 
 from featcache import lease as leases
 from featcache.cachedir import stores_folder
-from featcache.collection import _bury, collect
 from featcache.cli import main
+from featcache.collection import collect
 from featcache.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
+from featcache.removal import bury
 from featcache.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
@@ -24,6 +25,10 @@ from test_store import SPEC, WIDTH, ids_of, rows_of
 def sparse(path: Path) -> None:
     path.touch()
     os.truncate(path, 2**30)
+
+
+def nested(path: Path) -> None:
+    path.write_text("[" * 4000)
 
 
 def number(text: str) -> Callable[[Path], None]:
@@ -43,7 +48,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "infinity": number("Infinity"),
     "huge number": number("9" * 3000),
     "text": number('"x"'),
-    "nested": lambda path: path.write_text("[" * 4000),
+    "nested": nested,
 }
 CHILD = """
 import sys
@@ -115,7 +120,7 @@ def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, ane
     assert not grave.exists()
     assert Store(store.folder).contains(ids_of(0, 1, 2)).all()
     assert Store(store.folder).contains(ids_of(7)).all() == anew
-    assert _bury(grave) is None
+    assert bury(grave) is None
 
 
 def test_junk_in_the_folder_of_stores_hides_no_damage(
