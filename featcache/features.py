@@ -106,9 +106,8 @@ class ExtractionSummary:
         )
 
     def _ignored(self) -> str:
-        shown = ", ".join(
-            f"{count} {printable(ending)}" for ending, count in list(self.ignored.items())[:5]
-        )
+        counts = list(self.ignored.items())[:5]
+        shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
         return f"{len(self.ignored_files)} other files ignored: {shown}" + (
             ", ..." if len(self.ignored) > 5 else ""
         )

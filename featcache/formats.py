@@ -2,7 +2,7 @@
 
 Pillow decodes what is on the list below. Not on it are formats for which Pillow starts
 another program or needs a handler (EPS, WMF, GRIB ...), that hold several pictures with no
-first one (PSD, camera raw), or whose header says too little to tell them from noise.
+first one (PSD, camera raw), or of which a part passes for the whole (PCX).
 
 HEIC is decoded by pillow-heif and DICOM by pydicom, where they are installed. A format that
 is added does not change `images.DECODE_VERSION`, and so no key: a row is named by the hash
@@ -30,13 +30,13 @@ DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif",
     ".tiff", ".mpo", ".avif", ".jp2", ".j2k", ".jpx", ".j2c", ".jpc", ".jpf", ".ppm", ".pgm",
-    ".pbm", ".pnm", ".tga", ".ico", ".qoi", ".pcx", ".sgi", ".rgb", ".bw", ".dds",
+    ".pbm", ".pnm", ".tga", ".ico", ".qoi", ".sgi", ".rgb", ".bw", ".dds",
     *HEIF_SUFFIXES, *DICOM_SUFFIXES,
 })  # fmt: skip
 
 _FORMATS = (
     "JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI",
-    "PCX", "SGI", "DDS",
+    "SGI", "DDS",
 )  # fmt: skip
 # Pillow loads these only on demand, and knows none but its basic formats until then.
 _PLUGINS = (
@@ -48,7 +48,6 @@ _PLUGINS = (
     "Ppm",
     "Ico",
     "Qoi",
-    "Pcx",
     "Sgi",
     "Dds",
     "Tga",

@@ -28,10 +28,10 @@ def is_missing(value: Any) -> bool:
     >>> [is_missing(value) for value in (None, float("nan"), "", "nan", 0, False)]
     [True, True, True, False, False, False]
     """
-    if value is None or value == "":
+    if value is None:
         return True
     try:
-        return bool(value != value)
+        return bool(value == "" or value != value)
     except (TypeError, ValueError):  # pandas.NA is neither equal nor unequal to itself
         return type(value).__name__ == "NAType"
 

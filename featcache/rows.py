@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ _METHODS = frozenset({
     "cumsum", "dot", "flatten", "itemsize", "max", "mean", "min", "nonzero", "ptp", "ravel",
     "reshape", "round", "squeeze", "std", "sum", "tobytes", "tolist", "transpose", "var",
 })  # fmt: skip
+
+
+_ROWS_AT_ONCE = 1024
 
 
 class StoredRows(NDArrayOperatorsMixin):
@@ -76,6 +80,10 @@ class StoredRows(NDArrayOperatorsMixin):
             raise ValueError("embeddings lie on disk; reading them always makes a copy")
         values = self._store.read(self._ids)
         return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self[start : start + _ROWS_AT_ONCE]
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if any(isinstance(out, StoredRows) for out in options.get("out", ())):

@@ -25,12 +25,14 @@ DOORS = {
     "tqdm": {"featcache/progress.py"},
     "pooch": {"featcache/download.py"},
     "requests": {"featcache/download.py"},
+    "pillow_heif": {"featcache/heif.py"},
+    "pydicom": {"featcache/dicom.py"},
     "pickle": set(),
 }
 # These decide and describe; they know neither how models run nor how rows are kept.
 PURE = {
     "specs", "images", "dataset", "planning", "splits", "preprocessing", "architecture",
-    "functionhash",
+    "functionhash", "labels", "columns", "folders", "formats", "notebook",
 }  # fmt: skip
 HEAVY_MODULES = {"backbone", "keras_door", "store", "hdf5", "extraction", "preparation", "request"}
 
