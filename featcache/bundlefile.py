@@ -19,7 +19,7 @@ from .atomic import make_folder, write_atomic
 from .classifier import STEPS, Classifier, ClassifierStep
 from .errors import BundleError, FeatcacheError
 from .specs import BackboneSpec
-from .storedzip import check_stored
+from .storedzip import check_plain, check_stored
 
 FORMAT = "featcache-bundle"
 VERSION = 1
@@ -79,6 +79,7 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
     """
     path = Path(os.path.expanduser(os.fspath(path)))
     try:
+        check_plain(path)
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
