@@ -20,7 +20,7 @@ from .classifier import STEPS, Classifier, ClassifierStep
 from .errors import BundleError, FeatcacheError
 from .printable import printable
 from .specs import BackboneSpec
-from .storedzip import check_stored
+from .storedzip import check_plain, check_stored
 
 FORMAT = "featcache-bundle"
 VERSION = 1
@@ -85,6 +85,7 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
     """
     path = Path(os.path.expanduser(os.fspath(path)))
     try:
+        check_plain(path)
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:

@@ -9,26 +9,30 @@ looked at, since a layer's arguments may be names as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _LAYERS = """
-Activation ActivityRegularization Add Attention AdditiveAttention AlphaDropout Average
-AveragePooling1D AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CenterCrop
-Concatenate Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM2D
-Cropping1D Cropping2D Cropping3D Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU Embedding
-EinsumDense Flatten GRU GRUCell GaussianDropout GaussianNoise GlobalAveragePooling1D
-GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D
-GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer LSTM LSTMCell
-LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum Minimum
-MultiHeadAttention Multiply Normalization PReLU Permute RMSNormalization RandomBrightness
-RandomContrast RandomFlip RandomRotation RandomTranslation RandomZoom ReLU RepeatVector Rescaling
-Reshape Resizing SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax SpatialDropout1D
+Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
+AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D Add
+AdditiveAttention AlphaDropout Attention AugMix AutoContrast Average AveragePooling1D
+AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CenterCrop Concatenate Conv1D
+Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D
+Cropping1D Cropping2D Cropping3D CutMix Dense DepthwiseConv1D DepthwiseConv2D Dot Dropout ELU
+EinsumDense Embedding Flatten GRU GRUCell GaussianDropout GaussianNoise
+GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
+GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer
+LSTM LSTMCell LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D MaxPooling3D Maximum
+Minimum MixUp MultiHeadAttention Multiply Normalization PReLU Permute RMSNormalization RNN
+RandAugment RandomBrightness RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop
+RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue
+RandomInvert RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness
+RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing
+SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax Solarization SpatialDropout1D
 SpatialDropout2D SpatialDropout3D SpectralNormalization StackedRNNCells Subtract TimeDistributed
 UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
-RNN
 """
-# None of these takes a function, nor the size of what it makes as a plain number.
+# None of these takes a function; what they make is as large as Keras says (see modelfile).
 _OPERATIONS = {
     "core": "Cast Slice StopGradient",
     "image": "Resize RGBToGrayscale",
@@ -46,9 +50,10 @@ _OPERATIONS = {
         Argmin Average Ceil Clip Concatenate Cos Cosh Cumprod Cumsum Divide DivideNoNan Dot Einsum
         Equal Exp Exp2 ExpandDims Expm1 Flip Floor FloorDivide GetItem Greater GreaterEqual Isfinite
         Less LessEqual Log Log10 Log1p Log2 Logaddexp LogicalAnd LogicalNot LogicalOr Matmul Max
-        Maximum Mean Median Min Minimum Mod Moveaxis Multiply Negative Nonzero NotEqual Power Prod
-        Ravel Reciprocal Reshape Roll Round Sign Sin Sinh Sort Split Sqrt Square Squeeze Stack Std
-        Subtract Sum Swapaxes Take Tan Tanh Tensordot Transpose TrueDivide Var Vdot Where
+        Maximum Mean Median Min Minimum Mod Moveaxis Multiply Negative Nonzero NotEqual OnesLike Pad
+        Power Prod Ravel Reciprocal Repeat Reshape Roll Round Sign Sin Sinh Sort Split Sqrt Square
+        Squeeze Stack Std Subtract Sum Swapaxes Take Tan Tanh Tensordot Tile Transpose TrueDivide
+        Var Vdot Where ZerosLike
     """,
 }
 _INITIALIZERS = """
@@ -96,6 +101,7 @@ _WORDS = _ACTIVATIONS | _DTYPES | {
 }  # fmt: skip
 # A label, never looked up: of a layer, a tensor, an axis.
 _LABELS = {"name", "input_layers", "output_layers", "keras_history", "inputs_struct"}
+_ENDS = {"input_layers", "output_layers"}
 _LABEL = re.compile(r"[\w.\-/:+ ]{0,300}")
 _EQUATIONS = {"equation", "bias_axes", "subscripts"}
 _EQUATION = re.compile(r"[A-Za-z.,> \-]{0,100}")
@@ -116,6 +122,13 @@ MAX_DEPTH = 60
 MAX_NUMBER = 2**31 - 1
 # More channels, units or heads than this no network has; each may cost memory once built.
 MAX_SIZE = 1_000_000
+# Each of these is as many tensors or rows of padding, which no output shows.
+MAX_PARTS = 4096
+_PARTS = {"dilation_rate", "dilations", "indices_or_sections"}
+# Calls of layers in all, with those in networks that are called several times.
+MAX_CALLS = 100_000
+# Each reference to a later layer may cost Keras a walk through all layers.
+MAX_REQUEUED = 2_000_000
 _SIZES = {
     "units", "filters", "depth_multiplier", "input_dim", "output_dim", "num_heads", "key_dim",
     "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "kernel_size", "pool_size",
@@ -143,6 +156,9 @@ def check_network(config: Any) -> None:
         raise ValueError(f"it is a {_shown(config.get('class_name'))}, not a network")
     # Keras leaves this one out too, since the model is not compiled when it is loaded.
     _Check().record({**config, "compile_config": None}, 0)
+    calls = _calls(config["config"], {})
+    if calls > MAX_CALLS:
+        raise ValueError(f"it calls more than {MAX_CALLS:,} layers")
 
 
 class _Check:
@@ -160,7 +176,7 @@ class _Check:
             if "class_name" in value:
                 self.record(value, depth + 1)
             else:
-                self.members(value, depth + 1)
+                self.members(value, depth + 1, key if key in _ENDS else None)
         elif isinstance(value, list):
             for member in value:
                 self.value(member, key, depth + 1)
@@ -169,14 +185,14 @@ class _Check:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             _check_number(value, key)
 
-    def members(self, values: Mapping[str, Any], depth: int) -> None:
-        """Check a plain table, which names no class itself."""
+    def members(self, values: Mapping[str, Any], depth: int, end: str | None = None) -> None:
+        """Check a plain table, which names no class itself; `end` if it names inputs or outputs."""
         for key, value in values.items():
             if key in _NAMING:
                 raise ValueError(f"it holds {_shown(key)} outside of a layer's record")
             if not _LABEL.fullmatch(key):
                 raise ValueError(f"it holds the key {_shown(key)}")
-            self.value(value, key, depth)
+            self.value(value, end or key, depth)
 
     def record(self, record: Mapping[str, Any], depth: int) -> None:
         """Check what stands for an object of a class, or for a function."""
@@ -204,6 +220,8 @@ class _Check:
         self.members(inner, depth)
         if type(record.get("shared_object_id", 0)) is not int:  # an address: any number
             raise ValueError(f"the shared_object_id of a {kind} is not a number")
+        _check_nodes(record.get("inbound_nodes"))
+        _check_order(inner.get("layers"))
         for part in ("build_config", "inbound_nodes", "name"):
             self.value(record.get(part), part, depth)
 
@@ -242,8 +260,61 @@ def _check_text(text: str, key: str) -> None:
         raise ValueError(f"its {_shown(key)} is {_shown(text)}, which is not on the list of words")
 
 
+def _check_nodes(nodes: Any) -> None:
+    """Raise unless each call takes a tensor: one of constants alone is computed while loading."""
+    for node in nodes if isinstance(nodes, list) else ():
+        found = {"class_name": "__keras_tensor__"}.items()
+        if isinstance(node, dict) and not any(found <= one.items() for one in _tables(node)):
+            raise ValueError("it calls a layer on constants")
+
+
+def _check_order(layers: Any) -> None:
+    """Raise if Keras, which queues calls until their inputs exist, would queue them for long."""
+    if not isinstance(layers, list):
+        return
+    known: set[str] = set()
+    early = 0
+    for layer in layers:
+        for one in _tables(layer.get("inbound_nodes")) if isinstance(layer, dict) else ():
+            history = one.get("keras_history")
+            if isinstance(history, list) and history and str(history[0]) not in known:
+                early += 1
+        known.add(str(layer.get("name")) if isinstance(layer, dict) else "")
+    if early * len(layers) > MAX_REQUEUED:
+        raise ValueError("its layers are not in the order of their calls")
+
+
+def _calls(value: Any, shared: dict[Any, int]) -> int:
+    """Count the objects that a call of a network goes through, as often as it does.
+
+    A network that is called twice in one that is called twice, and so on: Keras follows each.
+    """
+    if isinstance(value, list):
+        return sum(_calls(member, shared) for member in value)
+    if not isinstance(value, dict):
+        return 0
+    if "class_name" not in value:
+        return sum(_calls(member, shared) for member in value.values())
+    count = 1 + _calls(value.get("config"), shared)
+    if (known := value.get("shared_object_id")) is not None:
+        # Keras takes the first object of a number for all others.
+        count = shared[known] = max(count, shared.get(known, 0))
+    nodes = value.get("inbound_nodes")
+    return count * max(1, len(nodes) if isinstance(nodes, list) else 1)
+
+
+def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(value, (dict, list)):
+        return
+    if isinstance(value, dict):
+        yield value
+    for member in value.values() if isinstance(value, dict) else value:
+        if isinstance(member, (dict, list)):
+            yield from _tables(member)
+
+
 def _check_number(number: float, key: str) -> None:
-    most = MAX_SIZE if key in _SIZES else MAX_NUMBER
+    most = MAX_PARTS if key in _PARTS else MAX_SIZE if key in _SIZES else MAX_NUMBER
     # A float may be anything: it is no size, and NaN in features is found.
     if isinstance(number, int) and abs(number) > most:
         raise ValueError(f"its {_shown(key)} is {str(number)[:30]}; the limit is {most:,}")

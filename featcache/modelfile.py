@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .architecture import all_layers
 from .errors import ModelRefused
 from .hdf5 import foreign_reason
 from .keras_door import import_keras, quiet_stderr
 from .modelconfig import check_network
-from .storedzip import check_stored
+from .storedzip import check_plain, check_stored
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
@@ -40,6 +39,13 @@ _SPARE_WEIGHTS = 1_000_000
 # Values that one layer may give for one image: 4 GiB in float32.
 _MOST_OUTPUTS = 2**30
 _SIDE_IF_OPEN = 512
+# Keras repeats what it applies to each time step in the graph: minutes for some thousands.
+_MOST_LOOPS = 4096
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
+    NotImplementedError, RuntimeError, MemoryError, OverflowError, IndexError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _PATCHING = threading.Lock()
 
 
@@ -94,6 +100,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
             path=path,
         )
     try:
+        check_plain(path)
         with zipfile.ZipFile(path) as archive:
             check_stored(archive, path, {_CONFIG, _WEIGHTS})
             odd = sorted(set(archive.namelist()) - _MEMBERS)
@@ -101,7 +108,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
                 raise ValueError(f"it holds {odd[0]!r}, which a network has no use for")
             if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG_BYTES:
                 raise ValueError(f"{_CONFIG} is too long")
-            config = json.loads(archive.read(_CONFIG))
+            config = _uncompiled(json.loads(archive.read(_CONFIG)))
             check_network(config)
             with archive.open(_WEIGHTS) as weights:
                 reason = foreign_reason(weights)
@@ -111,10 +118,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
             return ModelFile(path, _kinds(config), _input_size(config), size)
     except FileNotFoundError as error:
         raise ModelRefused(f"There is no model file {path}.", path=path) from error
-    except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
-        NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+    except _UNREADABLE as error:
         raise _refusal(path, error) from error
 
 
@@ -156,11 +160,25 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy an archive without what compiling left in it, which Keras would read in a part."""
     try:
-        with open(source, "rb") as read, open(target, "xb") as written:
-            shutil.copyfileobj(read, written, _COPY_BYTES)
-    except OSError as error:
+        with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "x") as new:
+            for member in old.infolist():
+                with old.open(member) as read, new.open(member.filename, "w") as written:
+                    if member.filename == _CONFIG:
+                        config = _uncompiled(json.load(read))
+                        written.write(json.dumps(config).encode())
+                    else:
+                        shutil.copyfileobj(read, written, _COPY_BYTES)
+    except _UNREADABLE as error:
         raise _refusal(source, error) from error
+
+
+def _uncompiled(config: Any) -> Any:
+    """Drop the optimizers and losses of networks; features need none of them."""
+    if isinstance(config, dict):
+        return {key: _uncompiled(one) for key, one in config.items() if key != "compile_config"}
+    return [_uncompiled(one) for one in config] if isinstance(config, list) else config
 
 
 def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
@@ -188,7 +206,7 @@ def _limited_weights(keras: Any, most: int) -> Iterator[None]:
     before it reads any, and only then notices that the file has others. Other threads build
     their own models as before.
     """
-    add_weight, thread, count = keras.layers.Layer.add_weight, threading.get_ident(), 0
+    thread, count = threading.get_ident(), 0
 
     def counted(layer: Any, shape: Any = None, *args: Any, **options: Any) -> Any:
         nonlocal count
@@ -201,6 +219,8 @@ def _limited_weights(keras: Any, most: int) -> Iterator[None]:
         return add_weight(layer, shape, *args, **options)
 
     with _PATCHING:
+        # Read inside the lock: outside it may be another thread's count.
+        add_weight = keras.layers.Layer.add_weight
         keras.layers.Layer.add_weight = counted
         try:
             yield
@@ -209,16 +229,76 @@ def _limited_weights(keras: Any, most: int) -> Iterator[None]:
 
 
 def _check_outputs(model: Any) -> None:
-    """Raise ValueError if a layer would give more for one image than any memory holds."""
-    for layer in all_layers(model):
+    """Raise ValueError if a layer would take more for one image than any memory holds."""
+    loops = 0
+    for layer in _operations(model):
+        loops += _loops(layer)
+        if loops > _MOST_LOOPS:
+            raise ValueError(f"its layer {layer.name!r} loops {loops:,} times")
         for node in getattr(layer, "_inbound_nodes", ()):
             for tensor in node.output_tensors:
-                sides = [_SIDE_IF_OPEN if side is None else side for side in tensor.shape[1:]]
-                if math.prod(sides) > _MOST_OUTPUTS:
+                if _values(tensor) > _MOST_OUTPUTS:
                     raise ValueError(
                         f"its layer {layer.name!r} gives {tensor.shape} values for an image; the "
                         f"limit is {_MOST_OUTPUTS:,}"
                     )
+            if "Attention" in type(layer).__name__ and _scores(layer, node) > _MOST_OUTPUTS:
+                raise ValueError(f"its layer {layer.name!r} compares too many values for an image")
+
+
+def _operations(model: Any) -> list[Any]:
+    """Return the layers, those in layers, and operations, which `model.layers` leaves out."""
+    found: dict[int, Any] = {}
+    waiting = [model]
+    while waiting:
+        outer = waiting.pop()
+        inner = outer._flatten_layers(False, False) if hasattr(outer, "_flatten_layers") else ()
+        for one in (*inner, *getattr(outer, "operations", ())):
+            if id(one) not in found:
+                found[id(one)] = one
+                waiting.append(one)
+    return list(found.values())
+
+
+def _sides(tensor: Any) -> list[int]:
+    return [_SIDE_IF_OPEN if side is None else side for side in tensor.shape[1:]]
+
+
+def _values(tensor: Any) -> int:
+    # A constant can give an output several rows for an image.
+    rows = tensor.shape[0] if len(tensor.shape) else 1
+    return math.prod(_sides(tensor)) * (rows or 1)
+
+
+def _scores(layer: Any, node: Any) -> int:
+    """Count what attention compares, which no output shows: each place with each other."""
+    sizes = [_sides(tensor) for tensor in node.input_tensors]
+    if type(layer).__name__ == "AdditiveAttention":  # keeps the channels meanwhile
+        return max(map(math.prod, sizes)) * max(side[0] for side in sizes)
+    heads = [getattr(layer, name, 1) for name in ("num_heads", "_num_heads", "num_query_heads")]
+    places = [math.prod(side[:-1]) for side in sizes]
+    return places[0] * max(places) * max(int(head or 1) for head in heads)
+
+
+def _loops(layer: Any) -> int:
+    """Count the copies of a layer that Keras writes into its graph, one for each time step.
+
+    Only the calls tell of the steps: the shapes that a layer was built for are the file's word.
+    """
+    inner = layer._flatten_layers(False) if hasattr(layer, "_flatten_layers") else ()
+    repeats = type(layer).__name__ == "TimeDistributed"
+    if repeats and any(map(_is_loop, inner)):
+        raise ValueError(f"its layer {layer.name!r} loops over a layer that loops")
+    if not _is_loop(layer) and not getattr(layer, "forward_layer", None):
+        return 0
+    if not any(map(_is_loop, (layer, *inner))):
+        return 0
+    shapes = [node.input_tensors[0].shape for node in layer._inbound_nodes]
+    return sum(shape[1] or 0 for shape in shapes)
+
+
+def _is_loop(layer: Any) -> bool:
+    return type(layer).__name__ == "TimeDistributed" or bool(getattr(layer, "unroll", False))
 
 
 def _records(value: Any) -> Iterator[Mapping[str, Any]]:

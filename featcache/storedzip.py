@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def check_plain(path: Path) -> None:
+    """Raise `ValueError` for a pipe or device, which could be waited for, or read, for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is not a plain file")
 
 
 def check_stored(archive: zipfile.ZipFile, path: Path, needed: Iterable[str]) -> None:

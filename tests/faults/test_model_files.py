@@ -104,9 +104,6 @@ HOSTILE = {
     "code in a build": lambda c: layers(c)[-1].update(
         build_config={"class_name": "Lambda", "module": KERAS_LAYERS, "config": {}}
     ),
-    "a compiled part": lambda c: layers(c)[-1].update(
-        compile_config={"optimizer": {"class_name": "x", "config": {}}}
-    ),
     "a key with a terminal escape": in_an_argument(1, "\x1b[2J"),
     "a huge number": in_an_argument(10**400),
     "a huge size": with_size("Conv2D", "filters", 2 * 10**7),
