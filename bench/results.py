@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,27 @@ class Results:
         if self.overlaps_imagenet:
             lines.append(f"Caution: {OVERLAP}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the table of metrics and costs, for a notebook."""
+        names = ["top1", "top5", "macro_f1", "log_loss", "calibration_error"]
+        titles = ["contender", *names, "fit_seconds", "predict_seconds"]
+        head = "".join(f"<th>{title}</th>" for title in titles)
+        rows = []
+        for r in self.results:
+            cells = [escape(r.name), *(f"{r.metrics[name]:.4f}" for name in names)]
+            cells += [f"{r.cost.fit_seconds:.2f}", f"{r.cost.predict_seconds:.2f}"]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        s = self.split
+        notes = (
+            f"{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
+            f"classes, split {s.name}; {len(self.unusable)} images unusable."
+            + (f" Caution: {OVERLAP}" if self.overlaps_imagenet else "")
+        )
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p>{escape(notes)}</p>"
+        )
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``results.json``, ``results.csv``, the split, predictions and class tables.

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +15,20 @@ import numpy as np
 from .atomic import TEMPORARY_PREFIX, write_atomic
 from .cachedir import engines_folder, stores_folder
 from .engines import converted_folder
-from .errors import InvalidRequest, StoreError, StoreWriteError
+from .errors import FeatcacheError, InvalidRequest, StoreError, StoreWriteError
 from .keptimages import KeptImages
 from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores, read_manifest
+from .removal import FULL, LEASED, USED, Kept, Removal, Removals, finish_removals, refused, remove
 from .rowindex import unpack_ids
 from .store import Store
+from .systemerrors import system_errors
 
-_GONE = ".gone-"
 # A model that was converted this shortly ago may wait for the store that is about to need it.
 _YOUNG_SECONDS = 600.0
 _PROBE, _PROBE_BYTES = "0" * 32, 2**16
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_USED = "it is in use"
-_LEASED = "another process is merging or removing its shards; try again later"
-
-
-@dataclass(frozen=True)
-class Removal:
-    """What goes, or would go.
-
-    Attributes
-    ----------
-    name : str
-        The folder of the store, or of the converted model.
-    rows : int
-    bytes : int
-        That are freed; approximate for rows of a store that stays.
-    reason : str
-    """
-
-    name: str
-    rows: int
-    bytes: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What was to go, and stays.
-
-    Attributes
-    ----------
-    name : str
-    reason : str
-    failed : bool
-        Whether the system refused it; else it is as it should be, such as a store in use.
-    """
-
-    name: str
-    reason: str
-    failed: bool = False
-
-
-class Removals(list[Removal]):
-    """What went, and in `kept` what was left alone and why."""
-
-    def __init__(self, removed: Iterable[Removal] = (), kept: Iterable[Kept] = ()) -> None:
-        super().__init__(removed)
-        self.kept = list(kept)
 
 
 def mark_used(folder: Path) -> None:
@@ -130,7 +80,7 @@ def collect(
         If nothing was asked for, a number is negative, or a file of `keep_data` cannot be
         read: its row could not be told from others. Nothing was removed.
     StoreError
-        If a named store is not there.
+        If a named store is not there, or the cache folder cannot be listed.
     """
     if unused_days is None and most_bytes is None and keep_ids is None and keep_data is None:
         raise InvalidRequest("Say what may go: by age, by size, or by the images that stay.")
@@ -138,22 +88,24 @@ def collect(
         raise InvalidRequest("An age and a size cannot be negative.")
     folder = stores_folder(cache)
     images = None if keep_data is None else KeptImages(keep_data, cache)
-    stores = _stores(folder, names)
+    with system_errors(folder):
+        stores = _stores(folder, names)
     wanted = {path: _ids_for(path, keep_ids, images) for path, _, _ in stores}
+    found = Removals()
     if not dry_run:
-        _finish_removals(folder)
-    found = _whole_stores(stores, unused_days, most_bytes, dry_run)
-    gone = {removal.name for removal in found}
+        found.kept += finish_removals(folder)
+    _whole_stores(found, stores, unused_days, most_bytes, dry_run)
+    done = {each.name for each in (*found, *found.kept)}
     for path, _, _ in stores:
         ids = wanted[path]
-        if path.name in gone:
+        if path.name in done:
             continue
         if isinstance(ids, Kept):
             found.kept.append(ids)
         elif ids is not None:
             _add(found, _rows(path, ids, dry_run))
     if names is None:
-        found += _conversions(cache, gone, dry_run)
+        _conversions(found, cache, {removal.name for removal in found}, dry_run)
     return found
 
 
@@ -167,7 +119,11 @@ def _ids_for(
     if images is not None:
         try:
             more = images.ids_for(read_manifest(path).spec)
-        except (StoreError, OSError):
+        except FileNotFoundError:
+            return Kept(path.name, "it has just been removed")
+        except OSError as error:
+            return refused(path, error)
+        except StoreError:
             return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
         if more is None:
             return Kept(path.name, "it holds boxes, and the data that stay do not give these")
@@ -191,8 +147,9 @@ def remove_store(folder: Path) -> Removal:
     StoreError
         If another process is using it, or the system refuses.
     """
-    removal = Removal(folder.name, _count(folder), size_of(folder), "asked for")
-    kept = _remove(folder)
+    with system_errors(folder):
+        removal = Removal(folder.name, _count(folder), size_of(folder), "asked for")
+        kept = remove(folder)
     if kept is not None:
         raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
     return removal
@@ -226,13 +183,13 @@ def size_of(folder: Path) -> int:
 
 
 def _whole_stores(
+    found: Removals,
     stores: Sequence[tuple[Path, float, int]],
     unused_days: float | None,
     most_bytes: int | None,
     dry_run: bool,
-) -> Removals:
+) -> None:
     total = sum(size for _, _, size in stores)
-    found = Removals()
     for path, used, size in stores:
         age = (time.time() - used) / 86400
         reason = None
@@ -243,33 +200,38 @@ def _whole_stores(
         if reason is None:
             continue
         removal = Removal(path.name, _count(path), size, reason)
-        kept = _reason_to_keep(path) if dry_run else _remove(path)
+        kept = _reason_to_keep(path) if dry_run else remove(path)
         if _add(found, removal if kept is None else kept):
             total -= size
-    return found
 
 
-def _conversions(cache: Path, gone: Collection[str], dry_run: bool) -> list[Removal]:
+def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: bool) -> None:
     """Remove models that were converted for stores of which none is left."""
-    stores = find_stores(stores_folder(cache))
+    try:
+        stores = list(find_stores(stores_folder(cache)))
+        paths = sorted(engines_folder(cache).glob("*"))
+    except OSError as error:
+        found.kept.append(refused(engines_folder(cache), error))
+        return
     needed = {converted_folder(cache, m.spec) for path, m in stores if path.name not in gone}
-    removed = []
-    for path in sorted(engines_folder(cache).glob("*")):
-        with contextlib.suppress(OSError):
+    for path in paths:
+        try:
             # A young one may wait for the store that its extraction is about to make.
-            if not path.is_dir() or path in needed or _is_young(path):
+            if path.is_symlink() or not path.is_dir() or path in needed or _is_young(path):
                 continue
             size = size_of(path)
             if not dry_run:
                 shutil.rmtree(path)
-            removed.append(Removal(path.name, 0, size, "a converted model that no store needs"))
-    return removed
+        except OSError as error:
+            found.kept.append(refused(path, error))
+        else:
+            found.append(Removal(path.name, 0, size, "a converted model that no store needs"))
 
 
 def _count(path: Path) -> int:
     try:
         return len(Store(path))
-    except StoreError:
+    except (FeatcacheError, OSError):
         return 0  # damaged beyond reading, and so not worth keeping
 
 
@@ -281,62 +243,17 @@ def _is_young(path: Path) -> bool:
 
 
 def _reason_to_keep(path: Path) -> Kept | None:
-    return Kept(path.name, _USED) if is_in_use(path) else None
-
-
-def _remove(path: Path) -> Kept | None:
-    """Take a store away by one rename, so that nobody sees half of it; None if it is gone."""
-    with lease(path) as held:
-        refused = held.refused
-        # Without room for a lease nobody else has one either; a removal needs no room.
-        if not held and not (refused is not None and refused.errno in _FULL):
-            return Kept(path.name, _LEASED) if refused is None else _refused(path, refused)
-        if is_in_use(path):
-            return Kept(path.name, _USED)
-        grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
-        try:
-            if held:
-                held.check()
-            path.rename(grave)
-        except OSError as error:
-            return _refused(path, error)
-    # An extraction may have begun between the look and the rename: its mark went along.
-    if is_in_use(grave):
-        _put_back(grave, path)
-        return Kept(path.name, _USED)
-    shutil.rmtree(grave, ignore_errors=True)
-    return None
-
-
-def _refused(path: Path, error: OSError) -> Kept:
-    return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
-
-
-def _put_back(grave: Path, path: Path) -> None:
-    """Undo a removal; file by file if the extraction has made a new folder by now."""
-    with contextlib.suppress(OSError):
-        grave.rename(path)
-        return
-    # The manifest last: the new one describes the same spec, and lists what it has found.
-    for file in sorted(grave.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
-        if not (path / file.name).exists():
-            with contextlib.suppress(OSError):
-                file.rename(path / file.name)
-    shutil.rmtree(grave, ignore_errors=True)
-
-
-def _finish_removals(folder: Path) -> None:
-    """Remove what a killed process had begun to."""
-    if folder.is_dir():
-        for path in folder.glob(f"{_GONE}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    try:
+        return Kept(path.name, USED) if is_in_use(path) else None
+    except OSError as error:
+        return refused(path, error)
 
 
 def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
     """Remove rows from one store; None if all of them stay."""
     try:
         store = Store(path)
-    except (StoreError, OSError) as error:
+    except (FeatcacheError, OSError) as error:
         return Kept(path.name, f"it cannot be opened ({error})", failed=True)
     ids = store.ids()
     gone = sum(image_id not in kept for image_id in ids)
@@ -344,21 +261,35 @@ def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
         return None
     size = gone * (4 * store.width + 36)
     removal = Removal(path.name, gone, size, "its images are not among those that stay")
-    if dry_run:
-        return removal
-    if is_in_use(path):
-        return Kept(path.name, _USED)
-    with lease(path) as held:
-        if not held:
-            return (
-                Kept(path.name, _LEASED) if held.refused is None else _refused(path, held.refused)
-            )
-        try:
-            _rewrite(store, kept, held)
-        except StoreWriteError as error:
-            return Kept(path.name, str(error), failed=True)
     store.close()
-    return removal
+    if dry_run:
+        return _reason_to_keep(path) or removal
+    return _remove_rows(path, kept) or removal
+
+
+def _remove_rows(path: Path, ids: set[str]) -> Kept | None:
+    """Remove all rows of a store but some; None if that is done."""
+    try:
+        with lease(path) as held:
+            if not held:
+                if held.refused is not None:
+                    return refused(path, held.refused)
+                return Kept(path.name, LEASED)
+            # Under the lease: an extraction that begins now waits for it, and looks again.
+            if is_in_use(path):
+                return Kept(path.name, USED)
+            with contextlib.closing(Store(path)) as store:
+                _rewrite(store, ids, held)
+    except OSError as error:
+        return _failed(path, error)
+    except FeatcacheError as error:
+        return Kept(path.name, str(error), failed=True)
+    return None
+
+
+def _failed(path: Path, error: OSError) -> Kept:
+    ours = isinstance(error, FeatcacheError)
+    return Kept(path.name, str(error), failed=True) if ours else refused(path, error)
 
 
 def _rewrite(store: Store, kept: set[str], held: Lease) -> None:
@@ -381,22 +312,24 @@ def _rewrite(store: Store, kept: set[str], held: Lease) -> None:
         remove_shards(store.folder, emptied)
         emptied = []
         store.refresh()
-    for name in replaced:
-        _write_kept(store, name, kept)
+    # One that cannot be read again stays, with all its rows: it may be a disk that fails.
+    replaced = [name for name in replaced if _write_kept(store, name, kept)]
     held.check()
     store.write_manifest_under_lease(without=emptied + replaced)
     held.check()
     remove_shards(store.folder, emptied + replaced)
 
 
-def _write_kept(store: Store, name: str, kept: set[str]) -> None:
+def _write_kept(store: Store, name: str, kept: set[str]) -> bool:
+    """Write the rows that stay of a shard anew; False if it cannot be read."""
     found = store.read_shard(name)
     if found is None:
-        return
+        return False
     rows, head = found
     stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
     fraction = {"seconds": f"{head.seconds * stays.mean():.6f}"}
     store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], fraction)
+    return True
 
 
 def _is_full(folder: Path) -> bool:
@@ -404,7 +337,7 @@ def _is_full(folder: Path) -> bool:
     try:
         write_atomic(folder / f"{TEMPORARY_PREFIX}{_PROBE}", bytes(_PROBE_BYTES), durable=False)
     except StoreWriteError as error:
-        return error.evidence.get("system_errno") in _FULL
+        return error.evidence.get("system_errno") in FULL
     with contextlib.suppress(OSError):
         (folder / f"{TEMPORARY_PREFIX}{_PROBE}").unlink()
     return False

@@ -21,11 +21,12 @@ from .collection import mark_used
 from .computing import Computation, Work
 from .console import show_log_in_notebook
 from .engines import Engine, Wanted, check_engine, make_engine, stored_engine
-from .errors import DatasetError, InvalidRequest, NoUsableImages
+from .errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
 from .features import ExtractionSummary, Features, Quarantined
 from .folders import ignored_by_ending, worth_warning
 from .labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
-from .lease import in_use
+from .lease import NAME as LEASE_NAME
+from .lease import in_use, lease
 from .manifest import NAME as MANIFEST_NAME
 from .pipeline import default_workers
 from .preparation import Preparation, Source, explanation_of, planned, prepare, uses_sample
@@ -37,6 +38,9 @@ from .rows import StoredRows
 from .store import Store
 
 log = logging.getLogger("featcache")
+
+_ATTEMPTS = 3
+_LEASE_WAIT = 10.0
 
 
 def extract(
@@ -192,14 +196,33 @@ def extract(
 
 
 def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
-    """Mark the store as used, so that nobody removes it; plan again if it was just removed."""
+    """Mark the store as used, so that nobody removes it; plan again if rows were just removed."""
     if job.plan.compute:
-        make_folder(job.folder)
         marks.callback(_remove_empty, job.folder)
-    marks.enter_context(in_use(job.folder))
-    if job.store is None or (job.folder / MANIFEST_NAME).exists():
+    for _ in range(_ATTEMPTS):
+        if job.plan.compute:
+            make_folder(job.folder)
+        mark = marks.enter_context(in_use(job.folder))
+        if mark or not isinstance(mark.refused, FileNotFoundError):
+            break  # else it was removed in between
+    if os.path.lexists(job.folder / LEASE_NAME):
+        with lease(job.folder, wait=_LEASE_WAIT):  # who removes rows may not have seen the mark
+            pass
+    if job.store is None or _as_planned(job, job.store):
         return job
-    return planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+    again = planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+    return _mark(again, marks, retry_failed) if again.store is None else again
+
+
+def _as_planned(job: Preparation, store: Store) -> bool:
+    """Return whether a store still holds what the plan counts on."""
+    ids = [file.image_id for file in job.files if file.image_id is not None]
+    before = store.contains(ids)
+    try:
+        store.refresh()
+    except StoreError:
+        return False
+    return not (before & ~store.contains(ids)).any()
 
 
 def _remove_empty(folder: Path) -> None:

@@ -8,10 +8,13 @@ well. Whoever finds one that nobody renews any more, or whose process is gone, r
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
+import shutil
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -25,6 +28,11 @@ NAME = ".lease"
 USE_PREFIX = ".use-"
 LIFETIME = 120.0
 _RENEWALS = 6  # per lifetime: a process may be held up for most of it
+_MOST_BYTES = 4096
+_LARGEST_PID = 2**31 - 1
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_ATTEMPTS = 2  # a disk may fail once
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Lease:
@@ -46,14 +54,16 @@ class Lease:
 
     def still_held(self) -> bool:
         """Return whether nobody took the lease over since, say while this process was stopped."""
-        if self._handle is None:
-            return False
-        try:
-            # The open file keeps its number from being given to another one.
-            own, there = os.fstat(self._handle), os.stat(self._path)
-        except OSError:
-            return False
-        return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+        for _ in range(_ATTEMPTS if self._handle is not None else 0):
+            try:
+                # The open file keeps its number from being given to another one.
+                own, there = os.fstat(self._handle), os.lstat(self._path)  # type: ignore[arg-type]
+            except FileNotFoundError:
+                return False
+            except OSError:
+                continue
+            return _same(own, there)
+        return False
 
     def check(self) -> None:
         """Raise `LeaseLost` unless it is still held; called before anything is removed."""
@@ -73,9 +83,13 @@ class Lease:
     def release(self) -> None:
         """Give the claim up; calling it twice does no harm."""
         if self._handle is not None:
-            if self.still_held():
+            # Not twice after success: what has the name by then is another's.
+            for _ in range(_ATTEMPTS):
+                if not self.still_held():
+                    break
                 with contextlib.suppress(OSError):
                     self._path.unlink()
+                    break
             os.close(self._handle)
             self._handle = None
 
@@ -99,7 +113,8 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
     deadline = time.monotonic() + wait
     while True:
         held = _take(path)
-        if not held and held.refused is None and _is_abandoned(path) and _remove_claim(path):
+        if not held and held.refused is None and (found := _abandoned(path)) is not None:
+            _remove_claim(path, found)
             held = _take(path)
         if held or time.monotonic() >= deadline:
             break
@@ -109,25 +124,44 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def in_use(folder: Path) -> Iterator[Lease]:
     """Mark a store as used for as long as the block runs, so that nobody removes it.
 
     A disk that refuses the mark is no reason to stop: it refuses the removal as well, or the
     store is on a disk that cannot be written to.
+
+    Yields
+    ------
+    Lease
+        False if there is no mark; its `refused` says why.
     """
-    with _renewed(_take(folder / f"{USE_PREFIX}{uuid.uuid4().hex}")):
-        yield
+    held = _take(folder / f"{USE_PREFIX}{uuid.uuid4().hex}")
+    with _renewed(held):
+        yield held
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return whether a living process uses a store; marks of dead ones are removed."""
-    found = False
-    for path in folder.glob(f"{USE_PREFIX}*"):
-        if _is_abandoned(path):
-            _remove_claim(path)
-        else:
-            found = True
-    return found
+    """Return whether a living process uses a store; marks of dead ones are removed.
+
+    One on this machine that lives uses it however long it has been stopped.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be listed.
+    """
+    used = False
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return False
+    for name in names:
+        if name.startswith(USE_PREFIX):
+            found = _abandoned(folder / name, living_are_old=False)
+            used |= found is None
+            if found is not None:
+                _remove_claim(folder / name, found)
+    return used
 
 
 @contextlib.contextmanager
@@ -142,11 +176,14 @@ def _renewed(held: Lease) -> Iterator[None]:
         while not done.wait(LIFETIME / _RENEWALS):
             held.renew()
 
+    thread = threading.Thread(target=renew, name="featcache-lease", daemon=True)
     try:
-        threading.Thread(target=renew, name="featcache-lease", daemon=True).start()
+        thread.start()
         yield
     finally:
         done.set()
+        if thread.ident is not None:
+            thread.join()  # else it could touch another file that is given the same handle
         held.release()
 
 
@@ -162,7 +199,7 @@ def _take(path: Path) -> Lease:
         # A full disk leaves it empty: then others wait until it is not renewed any more.
         with contextlib.suppress(OSError):
             os.write(handle, json.dumps(_myself()).encode())
-        os.link(beside, path)
+        handle = _name(beside, path, handle)
         taken = True
     except FileExistsError:
         return Lease(path)
@@ -176,28 +213,76 @@ def _take(path: Path) -> Lease:
     return Lease(path, handle)
 
 
-def _remove_claim(path: Path) -> bool:
-    """Remove an abandoned claim; of two processes that try, one fails."""
-    grave = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
+def _name(beside: Path, path: Path, handle: int) -> int:
+    """Give a claim its name; return its handle. Where there are no links it is made anew."""
+    try:
+        os.link(beside, path)
+        return handle
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    named = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    os.close(handle)
+    with contextlib.suppress(OSError):
+        os.write(named, json.dumps(_myself()).encode())
+    return named
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _remove_claim(path: Path, found: os.stat_result) -> None:
+    """Remove an abandoned claim, and no other that has come to its name meanwhile."""
+    # Short, and no claim itself: a kill in between leaves a file that `remove_stale` removes.
+    grave = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
     try:
         os.rename(path, grave)
-        grave.unlink()
+        if not _same(found, os.lstat(grave)):
+            os.link(grave, path, follow_symlinks=False)  # its owner holds it on
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(grave)
+        else:
+            grave.unlink()
     except OSError:
-        return False
-    return True
+        pass
 
 
-def _is_abandoned(path: Path) -> bool:
+def _abandoned(path: Path, *, living_are_old: bool = True) -> os.stat_result | None:
+    """Return the state of a claim that nobody renews, or whose owner is gone; None if it holds.
+
+    Parameters
+    ----------
+    path : Path
+        A file that may hold anything, or be no file at all: then its age alone counts.
+    living_are_old : bool
+        Whether a claim of a living process that has not renewed it is abandoned, too.
+    """
     try:
-        # In either direction: a clock may have been set.
-        if abs(time.time() - path.stat().st_mtime) > LIFETIME:
-            return True
-        owner = json.loads(path.read_bytes())
+        found = os.lstat(path)
+    except OSError:
+        return None
+    living = _owner_lives(path) if stat.S_ISREG(found.st_mode) else None
+    # In either direction: a clock may have been set.
+    old = abs(time.time() - found.st_mtime) > LIFETIME and (living_are_old or not living)
+    return found if old or living is False else None
+
+
+def _owner_lives(path: Path) -> bool | None:
+    """Return whether the owner of a claim lives; None if only the time can tell."""
+    try:
+        # Whatever has come to this name since: neither waited for nor followed.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | _NO_WAIT)
+        with open(handle, "rb") as file:
+            owner = json.loads(file.read(_MOST_BYTES))
         if {name: owner[name] for name in _machine()} != _machine():
-            return False  # on another machine, or in a container: only the time can tell
-        return bool(_start_of(int(owner["pid"])) != owner["started"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+            return None  # on another machine, or in a container
+        pid, started = int(owner["pid"]), owner["started"]
+        if not (0 < pid <= _LARGEST_PID and isinstance(started, str)):
+            return None
+        return _start_of(pid) == started
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return None
 
 
 def _myself() -> dict[str, object]:
@@ -211,6 +296,9 @@ def _machine() -> dict[str, str]:
     with contextlib.suppress(OSError):
         found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         found["namespace"] = os.readlink("/proc/self/ns/pid")
+        if os.readlink("/proc/self") != str(os.getpid()):
+            # The numbers in /proc are those of another space: nobody can be looked up in it.
+            found["namespace"] = uuid.uuid4().hex
     return found
 
 
@@ -237,6 +325,6 @@ def _alive(pid: int) -> str | None:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
-    except OSError:
+    except (OSError, OverflowError):
         pass
     return "running"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from .base import Head
 from .linear import LinearHead
 from .registry import make_head
 from .unlabelled import labelled_features
+
+_SHOWN = 10  # points of a table in a notebook
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,22 @@ class SearchResult:
     best_parameters: dict[str, Any]
     best_score: float
     table: list[dict[str, Any]]
+
+    def _repr_html_(self) -> str:
+        """Return the ten best points as a table, for a notebook."""
+        rows = "".join(
+            f"<tr><td>{escape(_settings(record['parameters']))}</td><td>{record['mean']:.4f}</td>"
+            f"<td>{record['deviation']:.4f}</td></tr>"
+            for record in self.table[:_SHOWN]
+        )
+        more = len(self.table) - _SHOWN
+        return (
+            f"<p>{escape(type(self.best_head).__name__)}: best accuracy {self.best_score:.4f} with "
+            f"{escape(_settings(self.best_parameters))}</p>"
+            "<table><thead><tr><th>parameters</th><th>accuracy</th><th>std over folds</th></tr>"
+            f"</thead><tbody>{rows}</tbody></table>"
+            + (f"<p>and {more} more in <code>table</code></p>" if more > 0 else "")
+        )
 
 
 def search(
@@ -117,6 +136,10 @@ def search(
     best = points[order[0]]
     trained = clone(estimator).set_params(**best).fit(X, y)
     return SearchResult(trained, dict(best), table[0]["mean"], table)
+
+
+def _settings(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "defaults"
 
 
 def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:

@@ -209,6 +209,47 @@ def test_what_was_trained_is_not_trained_again(
     assert again.facts().fit_seconds == first.facts().fit_seconds
 
 
+def test_few_images_are_cross_fitted_once_and_the_folds_are_removed(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, codes = easy_images
+    folds = []
+    fold = FineTuned._fold
+    monkeypatch.setattr(FineTuned, "_fold", lambda *a: (folds.append(len(a[5])), fold(*a))[1])
+    contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    assert len(folds) == 3
+    assert max(folds) < len(images)
+    assert contender.temperature_ != 1.0
+    assert not list(contender.folder.glob("fold-*"))
+    before = contender.temperature_, contender.predict_proba(images)
+    contender.fit(images, codes, 2, progress=False)
+    assert len(folds) == 3
+    assert contender.temperature_ == before[0]
+    assert np.allclose(contender.predict_proba(images), before[1], atol=1e-6)
+    (contender.folder / "calibration.json").write_text("{}")
+    contender.fit(images, codes, 2, progress=False)
+    assert contender.temperature_ == pytest.approx(before[0], rel=1e-2)
+
+
+def test_enough_validation_images_give_the_temperature_themselves(tmp_path: Path) -> None:
+    from bench.calibration import calibrate
+    from heads.calibration import fit_temperature
+
+    codes = np.arange(120) % 3
+    logits = np.random.default_rng(0).normal(size=(120, 3)) + 2 * np.eye(3)[codes]
+    proba = np.exp(5 * logits) / np.exp(5 * logits).sum(axis=1, keepdims=True)
+    unseen = np.arange(60)
+    found, _ = calibrate(
+        tmp_path, None, codes, unseen, lambda _, rows: proba[rows],
+        lambda _: pytest.fail("trained"), 0,
+    )  # fmt: skip
+    logs = np.log(np.clip(proba, 1e-30, 1))
+    assert found == pytest.approx(fit_temperature(logs[unseen], codes[unseen]))
+    assert found > 2
+
+
 @pytest.mark.parametrize(
     "changes", [{"epochs": 13}, {"dropout": 0.2}, {"units": (8,)}, {"augmentation": Augmentation()}]
 )

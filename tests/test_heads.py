@@ -33,7 +33,7 @@ class TestSVMHead(HeadContract):
 
 
 class TestLightGBMHead(HeadContract):
-    head = LightGBMHead(n_jobs=2)
+    head = LightGBMHead()
     accuracy = 0.85
 
 

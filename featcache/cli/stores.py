@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -160,13 +161,15 @@ def verify(
 
 
 def _verify_all(common: Common) -> int:
-    from ..maintenance import verify as run
     from ..manifest import NAME
+    from ..systemerrors import system_errors
 
-    folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
-    # A store whose manifest is lost is to be found as well.
-    folders = [f for f in folders if (f / NAME).exists() or any(f.glob("*.h5"))]
-    found = {folder: run(folder) for folder in folders}
+    with system_errors(common.stores):
+        folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
+        folders = [f for f in folders if f.is_dir() and not f.name.startswith(".")]
+        # A store whose manifest is lost is to be found as well.
+        folders = [f for f in folders if os.path.lexists(f / NAME) or any(f.glob("*.h5"))]
+    found = {folder: _checked(folder) for folder in folders}
     if common.json:
         record = {folder.name: [vars(d) for d in damages] for folder, damages in found.items()}
         print(json.dumps(record, indent=2))
@@ -176,6 +179,18 @@ def _verify_all(common: Common) -> int:
         if not found:
             print(f"No store in {common.stores} yet; `featcache extract` makes the first.")
     return int(any(found.values()))
+
+
+def _checked(folder: Path) -> list[Any]:
+    """Check one store of several: one that cannot be read does not hide the others' damage."""
+    from ..errors import StoreError
+    from ..maintenance import verify as run
+    from ..shards import Damage
+
+    try:
+        return run(folder)
+    except StoreError as error:
+        return [Damage(folder.name, 0, str(error))]
 
 
 @command("repair")

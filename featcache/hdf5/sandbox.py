@@ -130,7 +130,7 @@ class Inspector:
         if self._process is None:
             # Isolated: what lies in the current folder is never imported. One thread: those
             # of a library for linear algebra would reserve addresses that the limit counts.
-            command = [sys.executable, "-I", "-B", "-c", _START, json.dumps(sys.path)]
+            command = [sys.executable, "-I", "-B", "-c", _START, json.dumps(_import_path())]
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -139,6 +139,13 @@ class Inspector:
             except OSError as error:
                 raise _unreachable(error) from error
         return self._process
+
+
+def _import_path() -> list[str]:
+    """Return where the child finds modules: nowhere that depends on the current folder."""
+    own = str(Path(__file__).parents[2])  # where "" stands for it
+    places = [place for place in sys.path if isinstance(place, str) and os.path.isabs(place)]
+    return [*places, own]
 
 
 class _Ended(Exception):

@@ -42,7 +42,8 @@ def run(tmp_path: Path, scenarios: str, fault: str, lasting: str) -> dict[str, A
 def test_death_at_every_call_loses_no_row(tmp_path: Path, scenarios: str) -> None:
     for found in run(tmp_path, scenarios, "KILL", "once").values():
         assert found["wrong"] == []
-        assert found["ends"]["-9"] == found["points"] > 0
+        # 4: not this process was killed, but the one that inspects HDF5 files for it.
+        assert found["ends"].get("-9", 0) + found["ends"].get("4", 0) == found["points"] > 0
 
 
 @pytest.mark.timeout(3000)
