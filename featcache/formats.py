@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import stat
 import struct
 from functools import lru_cache
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from . import limits
 from .imagefile import BadImage
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -107,6 +109,8 @@ def is_tga(data: bytes) -> bool:
 def excess(image: Image.Image, data: bytes) -> str | None:
     """Say why an image of a further format is too much to decode; None if it is not."""
     pixels = image.size[0] * image.size[1]
+    if image.format == "HEIF" and _coded_pixels(data) > limits.MAX_PIXELS:
+        return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
     plain = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if (plain or image.format == "QOI") and pixels > _MOST_SLOW_PIXELS:
         return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
@@ -115,12 +119,24 @@ def excess(image: Image.Image, data: bytes) -> str | None:
     return None
 
 
-def codec_bytes(image: Image.Image) -> int:
+def codec_bytes(image: Image.Image, data: bytes) -> int:
     """Estimate the memory that a further format's codec takes beside Pillow's own."""
     pixels = image.size[0] * image.size[1]
+    if image.format == "HEIF":  # a crop of what is coded, in half a dozen bytes per pixel
+        return max(pixels, _coded_pixels(data)) * 8
     if image.format == "JPEG2000":  # OpenJPEG holds each band in 32 bits, twice
         return pixels * 8 * max(3, len(image.getbands()))
-    return pixels * 8 if image.format in ("AVIF", "HEIF") else 0
+    return pixels * 8 if image.format == "AVIF" else 0
+
+
+def _coded_pixels(data: bytes) -> int:
+    """Return the pixels of the largest picture that a HEIC file's property boxes declare.
+
+    Its image may be a small part of that: the whole is decoded first.
+    """
+    extents = re.finditer(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", data, re.DOTALL)
+    sizes = [struct.unpack(">II", match[1]) for match in extents]
+    return max((width * height for width, height in sizes), default=0)
 
 
 def _icon_pixels(data: bytes) -> list[int]:

@@ -182,7 +182,7 @@ def pixels_of(
 def _checked_bytes(image: Image.Image, data: bytes) -> int:
     """Return the memory that decoding takes; raise `BadImage` for an image that is too much."""
     reason = limits.excess(image, data) or formats.excess(image, data)
-    needed = limits.working_bytes(image) + formats.codec_bytes(image)
+    needed = limits.working_bytes(image) + formats.codec_bytes(image, data)
     if reason is None and needed > limits.MAX_WORKING_BYTES:
         reason = (
             f"would take {needed / 1e6:,.0f} MB to decode as {image.format}; the limit is "

@@ -150,7 +150,7 @@ def test_a_heic_that_declares_a_huge_size_is_refused_before_it_is_decoded() -> N
     large = bytearray(heic(noise()))
     for match in re.finditer(b"ispe", bytes(large)):  # the images' spatial extents
         struct.pack_into(">II", large, match.start() + 8, 30_000, 30_000)
-    with pytest.raises(BadImage, match="30,000 x 30,000 pixels; the limit is"):
+    with pytest.raises(BadImage, match="900,000,000 pixels; the limit is"):
         decode(bytes(large))
 
 
