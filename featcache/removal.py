@@ -22,6 +22,7 @@ _HEX_DIGITS = 32
 _GRAVE = re.compile(rf"{re.escape(_GONE)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 USED = "it is in use"
+GONE = "another process has just removed it"
 LEASED = "another process is merging or removing its shards; try again later"
 
 
@@ -94,7 +95,9 @@ def remove(path: Path) -> Kept | None:
 
 
 def refused(path: Path, error: OSError) -> Kept:
-    """Return that the system would not let something go."""
+    """Return that the system would not let something go; one that is gone is no failure."""
+    if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+        return Kept(path.name, GONE)
     return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
 
 
