@@ -21,7 +21,18 @@ from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores, read_manifest
-from .removal import FULL, LEASED, USED, Kept, Removal, Removals, finish_removals, refused, remove
+from .removal import (
+    FULL,
+    GONE,
+    LEASED,
+    USED,
+    Kept,
+    Removal,
+    Removals,
+    finish_removals,
+    refused,
+    remove,
+)
 from .rowindex import unpack_ids
 from .store import Store
 from .systemerrors import system_errors
@@ -120,7 +131,7 @@ def _ids_for(
         try:
             more = images.ids_for(read_manifest(path).spec)
         except FileNotFoundError:
-            return Kept(path.name, "it has just been removed")
+            return Kept(path.name, GONE)
         except OSError as error:
             return refused(path, error)
         except StoreError:
@@ -254,6 +265,8 @@ def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
     try:
         store = Store(path)
     except (FeatcacheError, OSError) as error:
+        if not os.path.lexists(path / MANIFEST_NAME):
+            return Kept(path.name, GONE)
         return Kept(path.name, f"it cannot be opened ({error})", failed=True)
     ids = store.ids()
     gone = sum(image_id not in kept for image_id in ids)

@@ -22,6 +22,7 @@ _HEX_DIGITS = 32
 _GRAVE = re.compile(rf"{re.escape(_GONE)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 USED = "it is in use"
+GONE = "another process has just removed it"
 LEASED = "another process is merging or removing its shards; try again later"
 
 
@@ -72,10 +73,10 @@ class Removals(list[Removal]):
 
 def remove(path: Path) -> Kept | None:
     """Take a store away by one rename, so that nobody sees half of it; None if it is gone."""
-    if path.is_symlink():
-        return Kept(path.name, "it is a link; remove what it leads to yourself")
     grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}-{path.name}")
     try:
+        if path.is_symlink():
+            return Kept(path.name, "it is a link; remove what it leads to yourself")
         with lease(path) as held:
             error = held.refused
             # Without room for a lease nobody else has one either; a removal needs no room.
@@ -94,13 +95,17 @@ def remove(path: Path) -> Kept | None:
 
 
 def refused(path: Path, error: OSError) -> Kept:
-    """Return that the system would not let something go."""
+    """Return that the system would not let something go; one that is gone is no failure."""
+    if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
+        return Kept(path.name, GONE)
     return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
 
 
 def bury(grave: Path) -> Kept | None:
     """Remove a store that was taken away, or put it back; None if it is gone."""
     path = grave.with_name(grave.name[len(_GONE) + _HEX_DIGITS + 1 :] or grave.name)
+    with contextlib.suppress(OSError):
+        (grave / LEASE_NAME).unlink()  # put back with the store, it would keep all others away
     try:
         # An extraction may have begun between the look and the rename: its mark went along.
         if is_in_use(grave):
@@ -130,7 +135,7 @@ def _put_back(grave: Path, path: Path) -> None:
     for name in names:
         if name == MANIFEST_NAME and (path / name).exists():
             continue
-        if name == LEASE_NAME or os.path.lexists(path / name):
+        if os.path.lexists(path / name):
             continue
         (grave / name).rename(path / name)
     shutil.rmtree(grave)

@@ -112,12 +112,14 @@ def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, ane
         if anew:  # the extraction went on in a new folder
             other = Store.create(store.folder, SPEC, WIDTH)
             other.append(rows_of(7), ids_of(7))
+        (grave / NAME).write_bytes(b"")
         found = collect(tmp_path, unused_days=1)
         assert [(kept.name, kept.reason) for kept in found.kept] == [
             (store.folder.name, "it is in use")
         ]
         assert is_in_use(store.folder)
     assert not grave.exists()
+    assert not (store.folder / NAME).exists()
     assert Store(store.folder).contains(ids_of(0, 1, 2)).all()
     assert Store(store.folder).contains(ids_of(7)).all() == anew
     assert bury(grave) is None
