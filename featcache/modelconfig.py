@@ -124,15 +124,18 @@ MAX_NUMBER = 2**31 - 1
 MAX_SIZE = 1_000_000
 # Each of these is as many tensors or rows of padding, which no output shows.
 MAX_PARTS = 4096
+# Convolutions over wide kernels and steps take minutes, whatever they give.
+MAX_STEP = 1024
+_STEPS = {"block_size", "depth_multiplier", "kernel_size", "output_padding", "pool_size", "strides"}
 _PARTS = {"dilation_rate", "dilations", "indices_or_sections"}
 # Calls of layers in all, with those in networks that are called several times.
 MAX_CALLS = 100_000
 # Each reference to a later layer may cost Keras a walk through all layers.
 MAX_REQUEUED = 2_000_000
 _SIZES = {
-    "units", "filters", "depth_multiplier", "input_dim", "output_dim", "num_heads", "key_dim",
-    "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "kernel_size", "pool_size",
-    "strides", "dilation_rate", "size", "padding", "cropping", "n", "height", "width",
+    "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim",
+    "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "dilation_rate", "size",
+    "padding", "cropping", "n", "height", "width",
     "target_shape", "output_shape", "batch_shape", "input_shape", "shape", "groups",
 }  # fmt: skip
 
@@ -314,7 +317,8 @@ def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_number(number: float, key: str) -> None:
-    most = MAX_PARTS if key in _PARTS else MAX_SIZE if key in _SIZES else MAX_NUMBER
+    limits = ((_STEPS, MAX_STEP), (_PARTS, MAX_PARTS), (_SIZES, MAX_SIZE))
+    most = next((limit for keys, limit in limits if key in keys), MAX_NUMBER)
     # A float may be anything: it is no size, and NaN in features is found.
     if isinstance(number, int) and abs(number) > most:
         raise ValueError(f"its {_shown(key)} is {str(number)[:30]}; the limit is {most:,}")

@@ -20,13 +20,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from .errors import ModelRefused
 from .hdf5 import foreign_reason
 from .keras_door import import_keras, quiet_stderr
 from .modelconfig import check_network
-from .storedzip import check_plain, check_stored
+from .storedzip import StoredMember, check_plain, check_stored
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
@@ -101,7 +101,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
         )
     try:
         check_plain(path)
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             check_stored(archive, path, {_CONFIG, _WEIGHTS})
             odd = sorted(set(archive.namelist()) - _MEMBERS)
             if odd:
@@ -110,8 +110,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
                 raise ValueError(f"{_CONFIG} is too long")
             config = _uncompiled(json.loads(archive.read(_CONFIG)))
             check_network(config)
-            with archive.open(_WEIGHTS) as weights:
-                reason = foreign_reason(weights)
+            reason = foreign_reason(cast(IO[bytes], StoredMember(file, archive.getinfo(_WEIGHTS))))
             if reason is not None:
                 raise ValueError(f"of its weights, {reason}")
             size = archive.getinfo(_WEIGHTS).file_size

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO, Any
 
 
 def check_plain(path: Path) -> None:
@@ -46,3 +49,54 @@ def check_stored(archive: zipfile.ZipFile, path: Path, needed: Iterable[str]) ->
             raise ValueError(f"{member.filename!r} is compressed or encrypted")
         if member.file_size > size or member.file_size != member.compress_size:
             raise ValueError(f"{member.filename!r} claims {member.file_size:,} bytes")
+
+
+class StoredMember(io.RawIOBase):
+    """A stored member of an archive, as a file of its own.
+
+    That of `zipfile` reads from the member's start again whenever it seeks back: HDF5, which
+    seeks all the time, would read a file of 800 MB a hundred times over.
+
+    Parameters
+    ----------
+    file : binary file
+        The archive; it stays open as long as this is used.
+    member : ZipInfo
+        As `check_stored` let through.
+
+    Raises
+    ------
+    ValueError
+        If the archive ends before the member does.
+    """
+
+    def __init__(self, file: IO[bytes], member: zipfile.ZipInfo) -> None:
+        self._file, self._size, self._place = file, member.file_size, 0
+        file.seek(member.header_offset + 26)
+        name, extra = struct.unpack("<HH", file.read(4).ljust(4, b"\0"))
+        self._start = member.header_offset + 30 + name + extra
+        if file.seek(0, os.SEEK_END) < self._start + self._size:
+            raise ValueError(f"{member.filename!r} ends after the archive")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place, counted from the start, from here or from the end."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        self._place = max(0, base + offset)
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the member goes; return how many bytes that are."""
+        count = min(len(buffer), max(0, self._size - self._place))
+        self._file.seek(self._start + self._place)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)

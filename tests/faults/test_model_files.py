@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ import pytest
 import featcache
 from faults.scale import times
 from featcache.errors import ModelRefused
+from featcache.storedzip import StoredMember
 
 KERAS_LAYERS = "keras.layers"
 
@@ -107,6 +109,7 @@ HOSTILE = {
     "a key with a terminal escape": in_an_argument(1, "\x1b[2J"),
     "a huge number": in_an_argument(10**400),
     "a huge size": with_size("Conv2D", "filters", 2 * 10**7),
+    "a huge stride": with_size("Conv2D", "strides", [2**20, 1]),
     "no class": lambda c: layers(c)[-1].update(class_name=["Dense"]),
     "deep nesting": in_an_argument(json.loads("[" * 500 + "]" * 500)),
 }
@@ -165,6 +168,23 @@ def test_the_file_that_was_checked_is_the_one_that_is_loaded(
     assert featcache.load_model(path).count_params() > 0
     with pytest.raises(ModelRefused):
         featcache.load_model(path)
+
+
+def test_a_member_is_read_as_it_is_without_reading_it_again(saved: Path) -> None:
+    with saved.open("rb") as file, zipfile.ZipFile(file) as archive:
+        member = archive.getinfo("model.weights.h5")
+        expected, part = archive.read(member), StoredMember(file, member)
+        assert part.read() == expected
+        assert (part.seek(-9, io.SEEK_END), part.read()) == (len(expected) - 9, expected[-9:])
+        assert (part.seek(5), part.read(3), part.read(2)) == (5, expected[5:8], expected[8:10])
+        before = file.tell()
+        part.seek(4)
+        assert (part.read(4), file.tell()) == (expected[4:8], before - 2)
+        part.seek(len(expected) + 9)
+        assert part.read() == b""
+        member.file_size = 2**40
+        with pytest.raises(ValueError, match="ends after the archive"):
+            StoredMember(file, member)
 
 
 # Mutates configurations, loads what the check lets through, and watches what Python does.
