@@ -168,5 +168,5 @@ def test_where_codes_and_labels_cannot_be_told_apart_it_asks(features: Any) -> N
 
 def test_unlabelled_rows_are_no_class(features: Any) -> None:
     head = LogisticHead().fit(np.asarray(features.X), features.y - 1)
-    with pytest.raises(InvalidRequest, match="without a label"):
+    with pytest.raises(InvalidRequest, match="unlabelled rows are often coded so"):
         make_bundle(features, head)

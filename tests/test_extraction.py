@@ -456,7 +456,7 @@ def test_a_dataframe_brings_labels_split_and_attributes(photos: Path, tiny_model
     features = extract(tiny_model, frame)
     train, test = features.split()
     assert (len(train), len(test)) == (8, 4)
-    assert test.attributes["light"] == ["2", "5", "8", "11"]
+    assert test.attributes["light"].tolist() == ["2", "5", "8", "11"]
     assert_right(test, tiny_model)
 
 

@@ -15,7 +15,9 @@ import pytest
 
 import heads
 from bench.evaluate import evaluate
+from bench.report import write_report
 from bench.splits import load_split, make_split
+from bench.summary import summarise
 from featcache import Dataset, Features, extract, load_bundle, load_dataset, make_bundle
 from featcache.cli.main import main
 from featcache.columns import column_array, label_values, text_column, text_of
@@ -372,6 +374,8 @@ def test_results_hold_integer_classes(files: list[str], tmp_path: Path) -> None:
     results = evaluate({"colours": ColourHistogram()}, split)
     results.save(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["classes"] == [9, 10]
+    page = write_report(summarise([results]), tmp_path).read_text("utf-8")
+    assert all(f">{name}<" in page.replace(" ", "").replace("\n", "") for name in (9, 10))
 
 
 def test_a_test_size_of_nothing_is_refused_by_both(files: list[str], tiny_model: Any) -> None:
