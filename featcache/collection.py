@@ -10,21 +10,16 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .atomic import TEMPORARY_PREFIX, write_atomic
 from .cachedir import engines_folder, stores_folder
 from .engines import converted_folder
-from .errors import FeatcacheError, InvalidRequest, StoreError, StoreWriteError
+from .errors import DatasetError, FeatcacheError, InvalidRequest, StoreError
 from .keptimages import KeptImages
-from .lease import Lease, is_in_use, lease
-from .maintenance import remove_shards
+from .lease import is_in_use
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import find_stores, read_manifest
+from .recovery import find_shards
 from .removal import (
-    FULL,
     GONE,
-    LEASED,
     USED,
     Kept,
     Removal,
@@ -33,13 +28,12 @@ from .removal import (
     refused,
     remove,
 )
-from .rowindex import unpack_ids
+from .rowremoval import remove_rows
 from .store import Store
 from .systemerrors import system_errors
 
 # A model that was converted this shortly ago may wait for the store that is about to need it.
 _YOUNG_SECONDS = 600.0
-_PROBE, _PROBE_BYTES = "0" * 32, 2**16
 
 
 def mark_used(folder: Path) -> None:
@@ -100,9 +94,9 @@ def collect(
     folder = stores_folder(cache)
     images = None if keep_data is None else KeptImages(keep_data, cache)
     with system_errors(folder):
-        stores = _stores(folder, names)
+        stores, lost = _stores(folder, names)
     wanted = {path: _ids_for(path, keep_ids, images) for path, _, _ in stores}
-    found = Removals()
+    found = Removals(kept=lost)
     if not dry_run:
         found.kept += finish_removals(folder)
     _whole_stores(found, stores, unused_days, most_bytes, dry_run)
@@ -114,7 +108,9 @@ def collect(
         if isinstance(ids, Kept):
             found.kept.append(ids)
         elif ids is not None:
-            _add(found, _rows(path, ids, dry_run))
+            more = remove_rows(path, ids, dry_run=dry_run)
+            found += more
+            found.kept += more.kept
     if names is None:
         _conversions(found, cache, {removal.name for removal in found}, dry_run)
     return found
@@ -130,6 +126,8 @@ def _ids_for(
     if images is not None:
         try:
             more = images.ids_for(read_manifest(path).spec)
+        except DatasetError as error:
+            return Kept(path.name, f"it holds boxes, and those of the data cannot be read: {error}")
         except FileNotFoundError:
             return Kept(path.name, GONE)
         except OSError as error:
@@ -166,22 +164,40 @@ def remove_store(folder: Path) -> Removal:
     return removal
 
 
-def _stores(folder: Path, names: Sequence[str] | None) -> list[tuple[Path, float, int]]:
-    """Return folder, time of last use and bytes of each store, the longest unused first."""
-    found = []
+def _stores(
+    folder: Path, names: Sequence[str] | None
+) -> tuple[list[tuple[Path, float, int]], list[Kept]]:
+    """Return folder, time of last use and bytes of each store, the longest unused first.
+
+    Next to that, the stores of which this cannot be told, with the reason.
+    """
+    found, lost = [], []
     if names is not None:
-        paths = [folder / name for name in names]
-        for path in paths:
-            if not (path / MANIFEST_NAME).is_file():
-                raise StoreError(f"There is no store {path.name!r} in {folder}.", path=path)
+        paths = [_named(folder, name) for name in names]
     else:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
         paths = [path for path in paths if not path.name.startswith(".")]
     for path in paths:
-        with contextlib.suppress(OSError):
+        try:
+            if not path.is_dir():
+                continue
             used = (path / MANIFEST_NAME).stat().st_mtime
             found.append((path, used, size_of(path)))
-    return sorted(found, key=lambda store: store[1])
+        except FileNotFoundError:
+            if find_shards(path):
+                reason = "its manifest is missing; `featcache repair` writes it again"
+                lost.append(Kept(path.name, reason))
+        except OSError as error:
+            lost.append(refused(path, error))
+    return sorted(found, key=lambda store: store[1]), lost
+
+
+def _named(folder: Path, name: str) -> Path:
+    path = folder / name
+    # A path would lead to a store of another cache folder.
+    if Path(name).name != name or not (path / MANIFEST_NAME).is_file():
+        raise StoreError(f"There is no store {name!r} in {folder}.", path=path)
+    return path
 
 
 def size_of(folder: Path) -> int:
@@ -230,6 +246,9 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
             # A young one may wait for the store that its extraction is about to make.
             if path.is_symlink() or not path.is_dir() or path in needed or _is_young(path):
                 continue
+            if _is_described_later(stores_folder(cache)):
+                found.kept.append(Kept(path.name, "a store that is in use may need it"))
+                continue
             size = size_of(path)
             if not dry_run:
                 shutil.rmtree(path)
@@ -237,6 +256,12 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
             found.kept.append(refused(path, error))
         else:
             found.append(Removal(path.name, 0, size, "a converted model that no store needs"))
+
+
+def _is_described_later(stores: Path) -> bool:
+    """Return whether an extraction uses a store that has no manifest yet."""
+    folders = [path for path in stores.iterdir() if path.is_dir()] if stores.is_dir() else []
+    return any(is_in_use(path) for path in folders if not (path / MANIFEST_NAME).exists())
 
 
 def _count(path: Path) -> int:
@@ -258,99 +283,3 @@ def _reason_to_keep(path: Path) -> Kept | None:
         return Kept(path.name, USED) if is_in_use(path) else None
     except OSError as error:
         return refused(path, error)
-
-
-def _rows(path: Path, kept: set[str], dry_run: bool) -> Removal | Kept | None:
-    """Remove rows from one store; None if all of them stay."""
-    try:
-        store = Store(path)
-    except (FeatcacheError, OSError) as error:
-        if not os.path.lexists(path / MANIFEST_NAME):
-            return Kept(path.name, GONE)
-        return Kept(path.name, f"it cannot be opened ({error})", failed=True)
-    ids = store.ids()
-    gone = sum(image_id not in kept for image_id in ids)
-    if not gone:
-        return None
-    size = gone * (4 * store.width + 36)
-    removal = Removal(path.name, gone, size, "its images are not among those that stay")
-    store.close()
-    if dry_run:
-        return _reason_to_keep(path) or removal
-    return _remove_rows(path, kept) or removal
-
-
-def _remove_rows(path: Path, ids: set[str]) -> Kept | None:
-    """Remove all rows of a store but some; None if that is done."""
-    try:
-        with lease(path) as held:
-            if not held:
-                if held.refused is not None:
-                    return refused(path, held.refused)
-                return Kept(path.name, LEASED)
-            # Under the lease: an extraction that begins now waits for it, and looks again.
-            if is_in_use(path):
-                return Kept(path.name, USED)
-            with contextlib.closing(Store(path)) as store:
-                _rewrite(store, ids, held)
-    except OSError as error:
-        return _failed(path, error)
-    except FeatcacheError as error:
-        return Kept(path.name, str(error), failed=True)
-    return None
-
-
-def _failed(path: Path, error: OSError) -> Kept:
-    ours = isinstance(error, FeatcacheError)
-    return Kept(path.name, str(error), failed=True) if ours else refused(path, error)
-
-
-def _rewrite(store: Store, kept: set[str], held: Lease) -> None:
-    """Write what stays as new shards, list them, and only then remove the old ones."""
-    store.refresh()
-    emptied, replaced = [], []
-    for name in store.shard_names:
-        found = store.read_shard(name)
-        if found is None:
-            continue
-        ids = unpack_ids(found[1].image_ids)
-        if not any(image_id in kept for image_id in ids):
-            emptied.append(name)
-        elif not all(image_id in kept for image_id in ids):
-            replaced.append(name)
-    if emptied and _is_full(store.folder):
-        # Where nothing can be written, what goes whole makes the room for the rest. Until the
-        # manifest is written, `verify` misses these shards.
-        held.check()
-        remove_shards(store.folder, emptied)
-        emptied = []
-        store.refresh()
-    # One that cannot be read again stays, with all its rows: it may be a disk that fails.
-    replaced = [name for name in replaced if _write_kept(store, name, kept)]
-    held.check()
-    store.write_manifest_under_lease(without=emptied + replaced)
-    held.check()
-    remove_shards(store.folder, emptied + replaced)
-
-
-def _write_kept(store: Store, name: str, kept: set[str]) -> bool:
-    """Write the rows that stay of a shard anew; False if it cannot be read."""
-    found = store.read_shard(name)
-    if found is None:
-        return False
-    rows, head = found
-    stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
-    fraction = {"seconds": f"{head.seconds * stays.mean():.6f}"}
-    store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], fraction)
-    return True
-
-
-def _is_full(folder: Path) -> bool:
-    """Return whether a small file cannot be written for want of room."""
-    try:
-        write_atomic(folder / f"{TEMPORARY_PREFIX}{_PROBE}", bytes(_PROBE_BYTES), durable=False)
-    except StoreWriteError as error:
-        return error.evidence.get("system_errno") in FULL
-    with contextlib.suppress(OSError):
-        (folder / f"{TEMPORARY_PREFIX}{_PROBE}").unlink()
-    return False

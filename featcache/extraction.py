@@ -206,12 +206,19 @@ def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation
         if mark or not isinstance(mark.refused, FileNotFoundError):
             break  # else it was removed in between
     if os.path.lexists(job.folder / LEASE_NAME):
-        with lease(job.folder, wait=_LEASE_WAIT):  # who removes rows may not have seen the mark
-            pass
+        _wait_for_lease(job.folder)  # who removes rows may not have seen the mark
     if job.store is None or _as_planned(job, job.store):
         return job
     again = planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
     return _mark(again, marks, retry_failed) if again.store is None else again
+
+
+def _wait_for_lease(folder: Path) -> None:
+    while True:
+        with lease(folder, wait=_LEASE_WAIT) as held:
+            if held or held.refused is not None:
+                return
+        log.info("%s: waiting for a process that merges or removes its shards", folder.name)
 
 
 def _as_planned(job: Preparation, store: Store) -> bool:
@@ -228,9 +235,12 @@ def _as_planned(job: Preparation, store: Store) -> bool:
 def _remove_empty(folder: Path) -> None:
     """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
     with contextlib.suppress(OSError):
-        if set(os.listdir(folder)) <= {MANIFEST_NAME}:
+        # Under the lease: whoever marks the store from here on waits for it, and looks again.
+        with lease(folder) as held:
+            if not held or not set(os.listdir(folder)) <= {MANIFEST_NAME, LEASE_NAME}:
+                return
             (folder / MANIFEST_NAME).unlink(missing_ok=True)
-            folder.rmdir()
+        folder.rmdir()
 
 
 def _conflicts(job: Preparation, on_conflict: str) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ USE_PREFIX = ".use-"
 LIFETIME = 120.0
 _RENEWALS = 6  # per lifetime: a process may be held up for most of it
 _MOST_BYTES = 4096
+_RUNNING = "running"
 _LARGEST_PID = 2**31 - 1
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _ATTEMPTS = 2  # a disk may fail once
@@ -178,7 +179,8 @@ def _renewed(held: Lease) -> Iterator[None]:
 
     thread = threading.Thread(target=renew, name="featcache-lease", daemon=True)
     try:
-        thread.start()
+        with contextlib.suppress(RuntimeError):  # no more threads: it lasts for a lifetime
+            thread.start()
         yield
     finally:
         done.set()
@@ -193,7 +195,8 @@ def _take(path: Path) -> Lease:
     try:
         handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     except OSError as error:
-        return Lease(path, refused=error)
+        # A full disk refuses also what another process holds.
+        return Lease(path, refused=None if os.path.lexists(path) else error)
     taken = False
     try:
         # A full disk leaves it empty: then others wait until it is not renewed any more.
@@ -263,9 +266,37 @@ def _abandoned(path: Path, *, living_are_old: bool = True) -> os.stat_result | N
     except OSError:
         return None
     living = _owner_lives(path) if stat.S_ISREG(found.st_mode) else None
-    # In either direction: a clock may have been set.
-    old = abs(time.time() - found.st_mtime) > LIFETIME and (living_are_old or not living)
-    return found if old or living is False else None
+    if living is False:
+        return found
+    return found if (living_are_old or not living) and _is_old(path, found.st_mtime) else None
+
+
+def _is_old(path: Path, renewed: float) -> bool:
+    """Return whether a claim was not renewed for a lifetime.
+
+    In either direction, since a clock may have been set; and by the clock of the disk as well,
+    since that of another machine may be off.
+    """
+    if abs(time.time() - renewed) <= LIFETIME:
+        return False
+    return abs(_disk_time(path.parent) - renewed) > LIFETIME
+
+
+def _disk_time(folder: Path) -> float:
+    """Return the time that a file made now is given; this machine's own if none can be made."""
+    probe = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    try:
+        handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except OSError:
+        return time.time()
+    try:
+        return os.fstat(handle).st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _owner_lives(path: Path) -> bool | None:
@@ -280,7 +311,9 @@ def _owner_lives(path: Path) -> bool | None:
         pid, started = int(owner["pid"]), owner["started"]
         if not (0 < pid <= _LARGEST_PID and isinstance(started, str)):
             return None
-        return _start_of(pid) == started
+        now = _start_of(pid)
+        # Where the start of others is hidden, it is not known whether this is still the same.
+        return None if now == _RUNNING != started else now == started
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
@@ -311,20 +344,18 @@ def _start_of(pid: int) -> str | None:
         # The name in brackets may hold anything, also spaces.
         status = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return None if status[0] in (b"Z", b"X") else status[19].decode()
-    except FileNotFoundError:
-        if os.path.isdir("/proc/self"):
-            return None
     except (OSError, IndexError):
-        pass
-    return _alive(pid)
+        return _alive(pid)
 
 
 def _alive(pid: int) -> str | None:
-    """Do what `_start_of` does on systems without ``/proc``, which tell no time."""
+    """Do what `_start_of` does where ``/proc`` is missing or hides a process: without the time."""
+    if os.name == "nt":
+        return _RUNNING  # the call below would interrupt the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
     except (OSError, OverflowError):
         pass
-    return "running"
+    return _RUNNING

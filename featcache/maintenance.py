@@ -107,6 +107,7 @@ def _repair(folder: Path, found: Survey, held: Lease) -> None:
     if found.manifest is not None and damaged:
         _commit_saved_rows(folder, found, found.manifest)
     elif MANIFEST_NAME in damaged:
+        held.check()
         # Without a shard that tells its spec there is nothing to describe: a fresh start.
         (folder / MANIFEST_NAME).unlink(missing_ok=True)
     held.check()
@@ -173,7 +174,7 @@ def compact(
                 return _compact_under_lease(store, small, merged, held)
             except LeaseLost as error:
                 log.warning("%s", error)  # rows may be there twice now, which does no harm
-                store.refresh()
+                store.write_manifest()  # what was listed may be out of date
                 return 0
 
 

@@ -19,6 +19,7 @@ from .errors import InvalidRequest, StoreError, StoreMismatch
 from .fileindex import content_ids
 from .hdf5 import Column, PackLayout
 from .imagefile import example_ids
+from .lease import in_use
 from .packformat import ID_BYTES, LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
 from .rowindex import IdArray, pack_ids, unpack_ids
 from .specs import BackboneSpec
@@ -180,13 +181,15 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
                 path=path,
                 stored=head.spec,
             ) from error
-        store = Store.create(folder, spec, head.width, head.about)
-        for rows, ids in reader.blocks(_rows_at_once(head.width)):
-            if not np.isfinite(rows).all():
-                raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
-            new = ~store.contains(unpack_ids(ids))
-            if new.any():
-                views = np.zeros(int(new.sum()), np.int32)
-                store.append_packed(rows[new], ids[new], views, {"unpacked": "1"})
-    store.write_manifest()
+        make_folder(folder)
+        with in_use(folder):
+            store = Store.create(folder, spec, head.width, head.about)
+            for rows, ids in reader.blocks(_rows_at_once(head.width)):
+                if not np.isfinite(rows).all():
+                    raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
+                new = ~store.contains(unpack_ids(ids))
+                if new.any():
+                    views = np.zeros(int(new.sum()), np.int32)
+                    store.append_packed(rows[new], ids[new], views, {"unpacked": "1"})
+            store.write_manifest()
     return store

@@ -370,11 +370,15 @@ class Store:
 
         Under the lease: a list made while another process removes merged shards would name
         some that are gone, and cry wolf for ever after. If the lease is not to be had the
-        list is left to its holder, who writes one too.
+        list is left to its holder, who writes one too. If it was lost while the list was
+        written, since this process did not run for some time, the list is made again.
         """
-        with lease(self.folder, wait=_LEASE_WAIT) as held:
-            if held:
-                self.write_manifest_under_lease()
+        for _ in range(_LOOKS):
+            with lease(self.folder, wait=_LEASE_WAIT) as held:
+                if held:
+                    self.write_manifest_under_lease()
+                if not held or held.still_held():
+                    return
 
     def write_manifest_under_lease(self, without: Collection[str] = ()) -> None:
         """Do what `write_manifest` does, for one who holds the lease.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -38,14 +39,13 @@ def gc(
     STORE limits it to some stores: folders, names, unique beginnings of names, or backbones.
     """
     from ..collection import collect
-    from ..storenames import find_store
 
     found = collect(
         common.cache,
         unused_days=unused_days,
         most_bytes=keep,
         keep_data=only or None,
-        names=[find_store(name, common.stores).name for name in store] or None,
+        names=[_name_of(text, common.stores) for text in store] or None,
         dry_run=dry_run,
     )
     failed = any(kept.failed for kept in found.kept)
@@ -61,3 +61,18 @@ def gc(
     total = sum(removal.bytes for removal in found) / 2**20
     print(f"{len(found)} removals, {total:,.1f} MiB" + (" (dry run)" if dry_run else ""))
     return int(failed)
+
+
+def _name_of(text: str, stores: Path) -> str:
+    """Return the name of a store of the cache folder; one elsewhere may have the same name."""
+    from ..errors import InvalidRequest
+    from ..storenames import find_store
+
+    folder = find_store(text, stores)
+    if not (stores / folder.name).exists() or not folder.samefile(stores / folder.name):
+        raise InvalidRequest(
+            f"{text} is not in the cache folder {stores.parent}. Name its cache folder with "
+            "--cache-dir, or delete the store with `featcache rm`.",
+            received=text,
+        )
+    return folder.name
