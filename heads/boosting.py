@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
@@ -20,7 +21,7 @@ from .calibration import (
     fit_temperature,
     prior_temperature,
 )
-from .threads import CoreUse
+from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 
 # It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
@@ -31,6 +32,7 @@ Rows = NDArray[np.int64]
 
 # Rows x classes: at 17,000 two threads take as long as one, at 600,000 two thirds of it.
 _SCORES_PER_THREAD = 50_000
+_VALUES_PER_THREAD = 1_000_000
 
 
 class LightGBMHead(Head):
@@ -116,15 +118,17 @@ class LightGBMHead(Head):
             self.rounds,
             count,
         )
-        use = CoreUse()
+        # The model is the same with any number of threads.
+        self._threads = self.n_jobs or _threads(X, count)
+        with threadpool_limits(self._threads, "blas"):
+            self._fit_on(X, codes)
+
+    def _fit_on(self, X: Floats, codes: Rows) -> None:
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = self._held_out(codes)
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
-        # The model is the same with any number of threads.
-        few = len(X) * count <= _SCORES_PER_THREAD
-        self._threads = self.n_jobs or (1 if few else use.threads())
         self.booster_ = self._boost(reduced, codes, train, stop_early, self.rounds)
         self.best_iteration_ = int(
             self.booster_.best_iteration or self.booster_.current_iteration()
@@ -148,7 +152,7 @@ class LightGBMHead(Head):
             "lambda_l2": self.reg_lambda,
             "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
             "max_bin": 63,
-            "num_threads": self._threads,
+            "num_threads": self._threads if len(train) * count > _SCORES_PER_THREAD else 1,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
@@ -216,6 +220,13 @@ class LightGBMHead(Head):
             rows, test_size=wanted, stratify=codes, random_state=self.seed
         )
         return np.sort(held_out)
+
+
+def _threads(X: Floats, n_classes: int) -> int:
+    """Return 1 for work too small for a second thread to gain anything, else the idle cores."""
+    if X.size <= _VALUES_PER_THREAD and len(X) * n_classes <= _SCORES_PER_THREAD:
+        return 1
+    return threads_for_idle_cores()
 
 
 def _project(X: Floats, mean: Floats, axes: Floats) -> Floats:

@@ -7,37 +7,31 @@ import time
 
 import joblib
 
-_SHORTEST = 0.1  # seconds: the kernel counts in hundredths
+_SECONDS = 0.1  # the kernel counts in hundredths
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _STAT = "/proc/stat"
 
 
-class CoreUse:
-    """What the cores that this process may use do beside it, from now on.
+def threads_for_idle_cores() -> int:
+    """Return the number of cores that other processes leave idle now, at least 1.
 
-    OpenMP threads wait for each other many times per tree, spinning. On a core that another
-    process keeps busy one of them is late each time and all others spin until it is there:
-    with as many threads as cores a busy machine then takes many times longer than with the
-    threads that idle cores can run.
+    OpenMP and BLAS threads wait for each other many times a second, spinning. On a core that
+    another process keeps busy one of them is late each time and all others spin until it is
+    there: with as many threads as cores a busy machine then takes many times longer than with
+    the threads that idle cores can run.
+
+    This process must not compute meanwhile: busy cores would be shared with it, and look idle
+    in part. Takes a tenth of a second. All cores of this process where the system does not
+    tell (other than Linux).
     """
-
-    def __init__(self) -> None:
-        self._started = time.monotonic(), time.process_time(), _busy_seconds()
-
-    def threads(self) -> int:
-        """Return the number of cores that others have left idle since, at least 1.
-
-        All cores of this process where the system does not tell (other than Linux).
-        """
-        cores = int(joblib.cpu_count())
-        before, own, busy = self._started
-        if busy is None:
-            return cores
-        time.sleep(max(0.0, before + _SHORTEST - time.monotonic()))
-        elapsed = time.monotonic() - before
-        others = (_busy_seconds() or 0.0) - busy - (time.process_time() - own)
-        visible = len(os.sched_getaffinity(0))
-        return idle_threads(cores, visible, others / elapsed)
+    cores = int(joblib.cpu_count())
+    started, own, busy = time.monotonic(), time.process_time(), _busy_seconds()
+    if busy is None:
+        return cores
+    time.sleep(_SECONDS)
+    elapsed = time.monotonic() - started
+    others = (_busy_seconds() or 0.0) - busy - (time.process_time() - own)
+    return idle_threads(cores, len(os.sched_getaffinity(0)), others / elapsed)
 
 
 def idle_threads(cores: int, visible: int, busy: float) -> int:

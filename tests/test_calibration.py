@@ -126,6 +126,7 @@ def test_cross_fitting_leaves_the_trained_head_as_it_was(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_head_is_calibrated_on_photos_of_24_classes(test_data: Path) -> None:
     """Mean of three draws of the training images: 232 test images alone are noisy."""
     features = extract(

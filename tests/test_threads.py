@@ -13,7 +13,7 @@ import pytest
 
 from contracts import blobs
 from heads import LightGBMHead, threads
-from heads.threads import CoreUse, idle_threads
+from heads.threads import idle_threads, threads_for_idle_cores
 
 
 @pytest.mark.parametrize(
@@ -47,30 +47,36 @@ def busy_cores() -> Iterator[None]:
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells")
 def test_beside_a_busy_loop_on_all_cores_one_thread_is_left(busy_cores: None) -> None:
-    use = CoreUse()
-    time.sleep(0.3)
-    assert use.threads() == 1
+    assert threads_for_idle_cores() == 1
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells")
-def test_own_work_is_not_taken_for_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_process_itself_computes_is_not_taken_for_that_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = {"busy": 10.0, "own": 5.0, "now": 100.0}
+    other_cores = 0.0
+
+    def sleep(seconds: float) -> None:
+        clock["now"] += seconds
+        clock["own"] += 2 * seconds
+        clock["busy"] += (2 + other_cores) * seconds
+
     monkeypatch.setattr(threads, "_busy_seconds", lambda: clock["busy"])
     monkeypatch.setattr(threads.time, "process_time", lambda: clock["own"])
     monkeypatch.setattr(threads.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(threads.time, "sleep", sleep)
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setattr(threads.joblib, "cpu_count", lambda: 4)
-    use = CoreUse()
-    clock.update(busy=10.0 + 4.0, own=5.0 + 4.0, now=101.0)
-    assert use.threads() == 4
-    clock.update(busy=10.0 + 4.0, own=5.0 + 1.0)
-    assert use.threads() == 1
+    assert threads_for_idle_cores() == 4
+    other_cores = 3.0
+    assert threads_for_idle_cores() == 1
 
 
 def test_a_system_that_does_not_tell_gives_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_STAT", "/nowhere/stat")
     monkeypatch.setattr(threads.joblib, "cpu_count", lambda: 6)
-    assert CoreUse().threads() == 6
+    assert threads_for_idle_cores() == 6
 
 
 def test_the_trees_do_not_depend_on_the_number_of_threads() -> None:
