@@ -24,6 +24,7 @@ from .packformat import ID_BYTES, LINE_BYTES, PACK_VERSION, PackHead, PackReader
 from .rowindex import IdArray, pack_ids, unpack_ids
 from .specs import BackboneSpec
 from .store import Store
+from .systemerrors import system_errors
 
 _ROWS_AT_ONCE = 4096
 _BYTES_AT_ONCE = 32 << 20
@@ -170,6 +171,11 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
     StoreWriteError
         If the disk refuses. The rows that were committed before stay.
     """
+    with system_errors(Path(path)):
+        return _unpack(path, cache)
+
+
+def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
     with PackReader(Path(path)) as reader:
         head = reader.head
         try:

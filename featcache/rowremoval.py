@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .errors import FeatcacheError, LeaseLost, StoreWriteError
+from .errors import FeatcacheError, LeaseLost, StoreError, StoreWriteError
 from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
+from .manifest import read_manifest
 from .removal import FULL, GONE, LEASED, USED, Kept, Removal, Removals, refused
 from .rowindex import unpack_ids
 from .store import Store
@@ -92,23 +93,26 @@ def _rewrite(store: Store, kept: Collection[str], unwanted: int, held: Lease) ->
     store.refresh()
     emptied, mixed = _sort_shards(store, kept)
     error: StoreWriteError | None = None
-    while emptied or mixed:
-        done, error = _write_kept(store, mixed, kept)
-        if not emptied and not done:
-            break
-        _list_and_remove(store, emptied + done, held)
-        emptied, mixed = [], [name for name in mixed if name not in done]
+    try:
+        while emptied or mixed:
+            written, error = _write_kept(store, mixed, kept)
+            if not emptied and not written:
+                break
+            _list_and_remove(store, emptied, written, held)
+            emptied, mixed = [], [name for name in mixed if name not in written]
+    except StoreWriteError as failure:
+        error = failure
     store.refresh()
     left = len(set(store.ids()).difference(kept))
     found = _removed(store, unwanted - left)
-    if left:
+    if left or error is not None:
         found.kept += _kept(store.folder, _reason(store, left, error), failed=True).kept
     return found
 
 
 def _reason(store: Store, rows: int, error: StoreWriteError | None) -> str:
     if error is not None:
-        return f"{rows:,} of its rows stay. {error}"
+        return f"{rows:,} of the rows that were to go stay. {error}"
     return (
         f"{rows:,} of its rows stay, in shards that are damaged or that the system does not let "
         f"go. Run `featcache verify {store.folder.name}`, then the same again"
@@ -132,9 +136,15 @@ def _sort_shards(store: Store, kept: Collection[str]) -> tuple[list[str], list[s
 
 def _write_kept(
     store: Store, names: Iterable[str], kept: Collection[str]
-) -> tuple[list[str], StoreWriteError | None]:
-    """Write the rows that stay again; return of which shards, and what ended it early."""
-    done: list[str] = []
+) -> tuple[dict[str, str], StoreWriteError | None]:
+    """Write the rows that stay again.
+
+    Returns
+    -------
+    (dict of str to str, StoreWriteError or None)
+        The new shard for each old one, and what ended it early.
+    """
+    written: dict[str, str] = {}
     for name in names:
         found = store.read_shard(name)
         if found is None:
@@ -143,26 +153,38 @@ def _write_kept(
         stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
         fraction = {"seconds": f"{head.seconds * stays.mean():.6f}"}
         try:
-            store.append_packed(rows[stays], head.image_ids[stays], head.views[stays], fraction)
+            written[name] = store.append_packed(
+                rows[stays], head.image_ids[stays], head.views[stays], fraction
+            )
         except StoreWriteError as error:
-            return done, error
-        done.append(name)
-    return done, None
+            return written, error
+    return written, None
 
 
-def _list_and_remove(store: Store, names: Collection[str], held: Lease) -> None:
+def _take_back(store: Store, names: Collection[str]) -> None:
+    """Remove shards that were written in vain: the old ones stay, and hold the same rows."""
+    with contextlib.suppress(StoreError, OSError):
+        # A manifest whose folder could not be synced is in its place all the same.
+        if not set(names) & set(read_manifest(store.folder).shards):
+            remove_shards(store.folder, names)
+
+
+def _list_and_remove(
+    store: Store, emptied: list[str], written: Mapping[str, str], held: Lease
+) -> None:
     """Remove shards of which nothing is wanted, once the manifest lists them no more."""
+    names = [*emptied, *written]
     held.check()
-    listed = True
     try:
         store.write_manifest_under_lease(without=names)
     except StoreWriteError as error:
-        # Where nothing can be written, the removal makes room for the manifest. Until that is
-        # written, `verify` misses these shards.
-        if error.evidence.get("system_errno") not in FULL:
+        held.check()
+        if not emptied or error.evidence.get("system_errno") not in FULL:
+            _take_back(store, written.values())
             raise
-        listed = False
+        # Where nothing can be written, what goes whole makes room for the manifest. Until that
+        # is written, `verify` misses these shards.
+        remove_shards(store.folder, emptied)
+        store.write_manifest_under_lease(without=names)
     held.check()
     remove_shards(store.folder, names)
-    if not listed:
-        store.write_manifest_under_lease()

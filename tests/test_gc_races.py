@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from featcache import extract, load_dataset, verify
 from featcache.cachedir import cache_folder, engines_folder, stores_folder
 from featcache.cli import main
 from featcache.collection import collect
-from featcache.errors import DatasetNotFound
+from featcache.errors import DatasetNotFound, StoreWriteError
 from featcache.imagefile import content_id
 from featcache.lease import NAME as LEASE
 from featcache.lease import in_use, is_in_use
@@ -281,6 +282,23 @@ def test_rows_of_a_damaged_shard_are_not_counted_as_removed(tmp_path: Path) -> N
     assert [removal.rows for removal in found] == [2]
     assert "2 of its rows stay" in found.kept[0].reason
     assert victim.exists()
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_manifest_that_cannot_be_written_takes_the_new_shards_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    store = filled(tmp_path, (1, 2), (3, 4))
+    before = sorted(path.name for path in store.folder.iterdir())
+
+    def refuses(*_: Any) -> None:
+        raise StoreWriteError("refused", system_errno=error)
+
+    monkeypatch.setattr(Manifest, "write", refuses)
+    found = collect(tmp_path, keep_ids=ids_of(1, 3))
+    assert (list(found), [kept.failed for kept in found.kept]) == ([], [True])
+    assert sorted(path.name for path in store.folder.iterdir()) == before
+    assert verify(store.folder) == []
 
 
 def test_marks_are_taken_away_at_the_end(photos: Path, tiny_model: Any) -> None:
