@@ -85,6 +85,11 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
+def temporary_path(folder: Path) -> Path:
+    """Return a new name in a folder, for what `remove_stale` removes if it is left there."""
+    return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+
+
 def remove_stale(folder: Path) -> None:
     """Remove temporary files and folders that a killed process left more than an hour ago.
 
@@ -139,19 +144,8 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
         With the system's reason. After a failed sync the file is never synced again,
         since the system may have dropped the dirty pages: the bytes must be written anew.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    try:
-        try:
-            _write_new(temporary, data, durable)
-            os.replace(temporary, path)
-            if durable:
-                sync_folder(path.parent)
-        finally:
-            # Also on Ctrl-C; after the rename the name is gone and this does nothing.
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-    except OSError as error:
-        raise write_error(error, path, what) from error
+    with _replaced(path, what, durable) as temporary:
+        _write_new(temporary, data, durable)
 
 
 @contextlib.contextmanager
@@ -178,15 +172,26 @@ def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
     StoreWriteError
         With the system's reason.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    with (
+        _replaced(path, what, durable=True) as temporary,
+        open(temporary, "xb", buffering=0) as file,
+    ):
+        yield file
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _replaced(path: Path, what: str, durable: bool) -> Iterator[Path]:
+    """Yield a name beside `path` for a file that takes its place once the block ends."""
+    temporary = temporary_path(path.parent)
     try:
         try:
-            with open(temporary, "xb", buffering=0) as file:
-                yield file
-                os.fsync(file.fileno())
+            yield temporary
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            if durable:
+                sync_folder(path.parent)
         finally:
+            # Also on Ctrl-C; after the rename the name is gone and this does nothing.
             with contextlib.suppress(OSError):
                 temporary.unlink()
     except OSError as error:

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .atomic import TEMPORARY_PREFIX
+from .atomic import temporary_path
 from .errors import LeaseLost
 
 NAME = ".lease"
@@ -191,7 +191,7 @@ def _renewed(held: Lease) -> Iterator[None]:
 
 def _take(path: Path) -> Lease:
     """Make a claim: written beside and linked, so that it never lies there half written."""
-    beside = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    beside = temporary_path(path.parent)
     try:
         handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     except OSError as error:
@@ -238,7 +238,7 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 def _remove_claim(path: Path, found: os.stat_result) -> None:
     """Remove an abandoned claim, and no other that has come to its name meanwhile."""
     # Short, and no claim itself: a kill in between leaves a file that `remove_stale` removes.
-    grave = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
+    grave = temporary_path(path.parent)
     try:
         os.rename(path, grave)
         if not _same(found, os.lstat(grave)):
@@ -284,7 +284,7 @@ def _is_old(path: Path, renewed: float) -> bool:
 
 def _disk_time(folder: Path) -> float:
     """Return the time that a file made now is given; this machine's own if none can be made."""
-    probe = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    probe = temporary_path(folder)
     try:
         handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except OSError:

@@ -7,12 +7,11 @@ import csv
 import io
 import os
 import shutil
-import uuid
 from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from ..atomic import TEMPORARY_PREFIX, make_folder, remove_stale, write_error
+from ..atomic import make_folder, remove_stale, temporary_path, write_error
 from ..cachedir import cache_folder, samples_folder
 from ..dataset import Dataset
 from ..errors import InvalidRequest
@@ -108,7 +107,7 @@ def _write(
     """Draw everything beside the target, then rename: a cut-off run leaves no half set."""
     make_folder(target.parent)
     remove_stale(target.parent)
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    temporary = temporary_path(target.parent)
     breeds = make_breeds(n_breeds, seed)
     jobs = [
         (breed, make_scene(breed, seed, b, p), temporary / breed.name / f"{p:04d}.jpg", size)

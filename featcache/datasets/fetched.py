@@ -8,12 +8,11 @@ import io
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..atomic import TEMPORARY_PREFIX, make_folder, remove_stale, write_error
+from ..atomic import make_folder, remove_stale, temporary_path, write_error
 from ..boxes import COLUMNS, cropped
 from ..cachedir import archives_folder, cache_folder, datasets_folder
 from ..dataset import Dataset
@@ -214,7 +213,7 @@ def _obtain(
 
 def _build(published: Published, archives: list[Path], target: Path, progress: bool | None) -> None:
     """Unpack beside the target, write the table, rename: a cut-off run leaves no half set."""
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    temporary = temporary_path(target.parent)
     try:
         temporary.mkdir()
         for archive in archives:

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from importlib import metadata, util
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import preprocessing
-from ..atomic import TEMPORARY_PREFIX, make_folder, sync_folder, write_atomic
+from ..atomic import make_folder, sync_folder, temporary_path, write_atomic
 from ..backbone import Backbone
 from ..hashes import file_hash
 from .openvino_graph import with_preprocessing, without_dense_end
@@ -177,7 +176,7 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
         If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
     """
     make_folder(folder.parent, private=True)
-    work = folder.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    work = temporary_path(folder.parent)
     try:
         with _refusals():
             work.mkdir()
