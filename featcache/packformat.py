@@ -16,7 +16,6 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from numpy.typing import NDArray
 
 from .errors import StoreCorrupt, StoreError, StoreFormatError
 from .filestate import file_state
+from .shardhead import ID_BYTES
 
 PACK_VERSION = 2
-ID_BYTES = 32
 _LINE = re.compile(
     rb"featcache-pack (?P<version>[0-9]{4}) sha256 (?P<digest>[0-9a-f]{64}) "
     rb"bytes (?P<size>[0-9]{20})\n"
@@ -85,7 +84,7 @@ def first_line(digest: str, size: int) -> bytes:
 class PackReader:
     """An open packed store of which every byte was found to be the written one.
 
-    A context manager.
+    `contextlib.closing` closes it.
 
     Attributes
     ----------
@@ -118,17 +117,6 @@ class PackReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> PackReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file; calling it twice does no harm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,8 +21,9 @@ from .fileindex import content_ids
 from .hdf5 import Column, PackLayout
 from .imagefile import example_ids
 from .lease import in_use
-from .packformat import ID_BYTES, LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
+from .packformat import LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
 from .rowindex import IdArray, pack_ids, unpack_ids
+from .shardhead import ID_BYTES
 from .specs import BackboneSpec
 from .store import Store
 from .systemerrors import system_errors
@@ -176,7 +178,7 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
 
 
 def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
-    with PackReader(Path(path)) as reader:
+    with contextlib.closing(PackReader(Path(path))) as reader:
         head = reader.head
         try:
             spec = BackboneSpec.from_components(head.spec)

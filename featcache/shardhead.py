@@ -27,7 +27,8 @@ from .specs import BackboneSpec
 ENDING = ".head"
 _MAGIC = b"featcache-head-1"
 _DIGEST = 32
-_COLUMNS = (("u1", 32), ("<i4", 1), ("u1", SUM_BYTES))  # ids, views, sums
+ID_BYTES = 32
+_COLUMNS = (("u1", ID_BYTES), ("<i4", 1), ("u1", SUM_BYTES))  # ids, views, sums
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _parsed(shard: Path, data: bytes) -> tuple[ShardHead, NDArray[np.uint8], int
         ids, views, sums = _columns(body[8 + length :], int(said["rows"]))
         offsets = np.array(said["offsets"], np.int64)
         layout = Layout(offsets, int(said["rows_per_chunk"]), int(said["width"]))
-        _check_layout(layout, len(ids), int(said["size"]))
+        check_layout(layout, len(ids), int(said["size"]))
         head = ShardHead(
             ids, views.ravel().astype(np.int32), layout, dict(said["components"]),
             float(said["seconds"]),
@@ -195,7 +196,7 @@ def beside(shard: Path) -> Path:
     return shard.with_name(shard.name + ENDING)
 
 
-def _check_layout(layout: Layout, rows: int, size: int) -> None:
+def check_layout(layout: Layout, rows: int, size: int) -> None:
     """Raise ValueError unless all rows lie within the file."""
     chunks = -(-rows // max(1, layout.rows_per_chunk))
     if layout.rows_per_chunk < 1 or layout.width < 1 or layout.offsets.shape != (chunks,):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ def sealed(path: Path, body: bytes) -> Path:
 def forged(store: Store, path: Path, **changes: Any) -> Path:
     """Pack a store, and change fields of the head as one who can compute a digest does."""
     pack(store, path)
-    with PackReader(path) as reader:
+    with contextlib.closing(PackReader(path)) as reader:
         head, before = reader.head, reader.head.user_block()
     more = 8192 - before  # room for long names
     said = {
@@ -67,7 +68,7 @@ def forged(store: Store, path: Path, **changes: Any) -> Path:
 
 def test_head_and_hdf5_structure_say_the_same(store: Store, tmp_path: Path) -> None:
     pack(store, tmp_path / "p.h5")
-    with PackReader(tmp_path / "p.h5") as reader:
+    with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
         head = reader.head
         ((rows, ids),) = reader.blocks(100)
     with h5py.File(tmp_path / "p.h5") as file:
@@ -183,7 +184,7 @@ def test_a_system_that_refuses_to_read_is_said(
         patch.setattr(PackReader, "_digest", refuses)
         with pytest.raises(StoreError, match="cannot be read: Input/output error"):
             unpack(tmp_path / "p.h5", tmp_path / "c")
-    with PackReader(tmp_path / "p.h5") as reader:
+    with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
         reader._file.close()
         reader._file = _Refusing()  # type: ignore[assignment]
         with pytest.raises(StoreError, match="cannot be read: Input/output error"):
@@ -215,7 +216,7 @@ def test_a_pack_that_changes_while_it_is_read_is_noticed(
 ) -> None:
     path = tmp_path / "p.h5"
     pack(store, path)
-    with PackReader(path) as reader:
+    with contextlib.closing(PackReader(path)) as reader:
         blocks = reader.blocks(3)
         next(blocks)
         data = path.read_bytes()
@@ -297,7 +298,7 @@ def test_a_spec_with_values_of_another_type_is_refused(store: Store, tmp_path: P
 
 def test_values_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
     pack(store, tmp_path / "p.h5")
-    with PackReader(tmp_path / "p.h5") as reader:
+    with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
         place = reader.head.embeddings
     data = bytearray((tmp_path / "p.h5").read_bytes())
     data[place : place + 4] = struct.pack("<f", float("nan"))

@@ -15,7 +15,6 @@ from ..errors import StoreCorrupt, StoreFormatError
 from ..shards import corrupt
 
 FORMAT_VERSION = 1
-ID_BYTES = 32
 CHUNK_BYTES = 1024 * 1024  # the cache that HDF5 gives a data set by default holds one
 _FLETCHER32 = 3
 _KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}

@@ -18,7 +18,8 @@ from typing import IO, Any
 import numpy as np
 
 from ..errors import StoreCorrupt, StoreFormatError
-from .protocol import DONE, ID_BYTES, IDLE_STATUS, MEMORY_STATUS, MOST_READ_BYTES, NUMBERS, READ
+from ..shardhead import ID_BYTES
+from .protocol import DONE, IDLE_STATUS, MEMORY_STATUS, MOST_READ_BYTES, NUMBERS, READ
 from .shardfile import ShardReader, encode_shard
 from .weightsfile import example_weights, weights_reason
 

@@ -11,7 +11,6 @@ import struct
 
 NUMBERS = struct.Struct("<cQQ")
 READ, DONE = b"R", b"D"
-ID_BYTES = 32
 MOST_READ_BYTES = 1 << 16
 MOST_REPLY_BYTES = 1 << 20  # and four times the file's bytes
 IDLE_STATUS = 75  # the exit status of a child that nobody asked for a while

@@ -27,11 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InspectionError, StoreFormatError
-from ..shardhead import Layout, ShardHead
+from ..shardhead import ID_BYTES, Layout, ShardHead, check_layout
 from ..shards import corrupt
 from .protocol import (
     DONE,
-    ID_BYTES,
     IDLE_STATUS,
     MEMORY_STATUS,
     MOST_READ_BYTES,
@@ -342,14 +341,10 @@ def _head(said: dict[str, Any], values: bytes, size: int) -> ShardHead:
     """Build a head from the child's answer; raise ValueError if that cannot be."""
     rows, width, per_chunk = int(said["rows"]), int(said["width"]), int(said["rows_per_chunk"])
     offsets: NDArray[np.int64] = np.array(said["offsets"], np.int64)
-    last = size - 4 * width * per_chunk
-    if min(width, per_chunk) < 1 or offsets.shape != (-(-rows // per_chunk),):
-        raise ValueError("its rows are not divided into its chunks")
-    if ((offsets < 0) | (offsets > last)).any():
-        raise ValueError("a part of its rows lies outside the file")
+    layout = Layout(offsets, per_chunk, width)
+    check_layout(layout, rows, size)
     ids = np.frombuffer(values, "u1", rows * ID_BYTES).reshape(rows, ID_BYTES)
     views = np.frombuffer(values, "<i4", rows, rows * ID_BYTES).astype(np.int32)
-    layout = Layout(offsets, per_chunk, width)
     return ShardHead(ids, views, layout, dict(said["components"]), float(said["seconds"]))
 
 

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shardhead import Layout, ShardHead
+from ..shardhead import ID_BYTES, Layout, ShardHead
 from ..shards import corrupt
-from .checked import CHUNK_BYTES, FORMAT_VERSION, ID_BYTES, CheckedFile
+from .checked import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
 
 _DATASETS = ("embeddings", "image_id", "view")
 _FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
