@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -12,13 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.atomic import write_atomic
-from heads.calibration import (
-    ENOUGH_HELD_OUT,
-    cross_fitted_temperature,
-    fit_temperature,
-    prior_temperature,
-)
+from featcache.atomic import recall, remember
+from heads.calibration import choose_temperature
 
 Rows = NDArray[np.int64]
 
@@ -61,8 +55,8 @@ def calibrate(
     started = time.perf_counter()
     temperature = _fit(model, codes, unseen, proba_of, train_on, seed)
     found = temperature, time.perf_counter() - started
-    text = json.dumps({"temperature": found[0], "seconds": found[1]}).encode()
-    write_atomic(folder / _FILE, text, what="a calibration")
+    record = {"temperature": found[0], "seconds": found[1]}
+    remember(folder / _FILE, record, "a calibration")
     for fold in folder.glob(f"{FOLD_PREFIX}*"):
         shutil.rmtree(fold)
     return found
@@ -83,22 +77,21 @@ def _fit(model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, se
 
     if len(present) < 2:
         return 1.0
-    if len(unseen) >= ENOUGH_HELD_OUT:
-        return fit_temperature(scores(model, unseen), truth[unseen])
-    fitted = cross_fitted_temperature(
-        lambda rows, scored: scores(train_on(rows), scored), truth, seed
+    return choose_temperature(
+        truth,
+        unseen,
+        lambda rows: scores(model, rows),
+        lambda rows, scored: scores(train_on(rows), scored),
+        seed,
+        least_prior=1,
     )
-    if fitted is not None:
-        return fitted
-    # Never below 1: without a penalty on its weights a network is too sure already.
-    return max(1.0, prior_temperature(scores(model, np.arange(len(codes))), truth))
 
 
 def _read(file: Path) -> tuple[float, float] | None:
     """Return what was fitted before; None if there is nothing valid."""
     try:
-        record = json.loads(file.read_bytes())
+        record: Any = recall(file)
         found = float(record["temperature"]), float(record["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     return found if np.isfinite(found).all() and min(found) > 0 else None

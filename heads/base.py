@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .calibration import SCORES_PER_PIECE
+from .calibration import score_pieces
 from .unlabelled import labelled_rows
 
 Floats = NDArray[np.float32]
@@ -98,9 +98,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the most probable label of each row."""
         check_is_fitted(self, "classes_")
         rows = np.asarray(validate_data(self, X, dtype=np.float32, order="C", reset=False))
-        size = max(1, SCORES_PER_PIECE // len(self.classes_))
-        pieces = [rows[start : start + size] for start in range(0, len(rows), size)]
-        codes = np.concatenate([self._scores(piece).argmax(axis=1) for piece in pieces])
+        pieces = score_pieces(len(rows), len(self.classes_))
+        codes = np.concatenate([self._scores(rows[piece]).argmax(axis=1) for piece in pieces])
         return np.asarray(self.classes_[codes])
 
     def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:

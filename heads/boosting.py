@@ -15,12 +15,7 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
 from .base import Floats, Head
-from .calibration import (
-    ENOUGH_HELD_OUT,
-    cross_fitted_temperature,
-    fit_temperature,
-    prior_temperature,
-)
+from .calibration import choose_temperature
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 
@@ -168,9 +163,6 @@ class LightGBMHead(Head):
         return lightgbm.train(parameters, data, rounds, **watch)
 
     def _temperature(self, X: Floats, codes: Rows, held_out: Rows) -> float:
-        if len(held_out) >= ENOUGH_HELD_OUT:
-            return fit_temperature(self._scores(X[held_out]), codes[held_out])
-
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # Axes of all rows would spread the scored ones out as if they were for training.
             mean, axes = self._axes(X[train])
@@ -178,8 +170,9 @@ class LightGBMHead(Head):
             booster = self._boost(reduced, codes, train, train[:0], self.best_iteration_)
             return np.asarray(booster.predict(reduced[scored], raw_score=True))
 
-        fitted = cross_fitted_temperature(scores_of, codes, self.seed)
-        return prior_temperature(self._scores(X), codes) if fitted is None else fitted
+        return choose_temperature(
+            codes, held_out, lambda rows: self._scores(X[rows]), scores_of, self.seed
+        )
 
     def _scores(self, X: Floats) -> NDArray[Any]:
         return self._raw(self._reduce(X))

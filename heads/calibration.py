@@ -22,6 +22,41 @@ SCORES_PER_PIECE = 2_000_000
 _PRIOR_MARGIN = 3.0
 
 
+def choose_temperature(
+    codes: Rows,
+    unseen: Rows,
+    scores: Callable[[Rows], NDArray[Any]],
+    scores_of: Callable[[Rows, Rows], NDArray[Any]],
+    seed: int = 0,
+    *,
+    least_prior: float = 0.0,
+) -> float:
+    """Return a trained model's temperature by the best evidence that there is.
+
+    Parameters
+    ----------
+    codes : ndarray (n,)
+        Class of each row.
+    unseen : ndarray of int64
+        Rows that no step of training used: enough of them fix the temperature alone.
+    scores : callable
+        From rows to the trained model's scores (m, k).
+    scores_of : callable
+        From the rows to train another model on and the rows to score to scores (m, k).
+    seed : int
+        Of the folds.
+    least_prior : float
+        Where every class has a single row, the temperature is at least this. 1 for a network
+        without a penalty on its weights, which is too sure already.
+    """
+    if len(unseen) >= ENOUGH_HELD_OUT:
+        return fit_temperature(scores(unseen), codes[unseen])
+    fitted = cross_fitted_temperature(scores_of, codes, seed)
+    if fitted is not None:
+        return fitted
+    return max(least_prior, prior_temperature(scores(np.arange(len(codes))), codes))
+
+
 def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
     """Find the divisor of the scores that minimises the log loss on held-out rows.
 
@@ -42,7 +77,7 @@ def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
     doubt = 1 / (len(codes) + 2)
     others = scores.shape[1] - 1
 
-    pieces = _pieces(scores)
+    pieces = score_pieces(*scores.shape)
 
     def piece_loss(piece: slice, temperature: float) -> float:
         logs = log_softmax(scores[piece] / temperature, axis=1)
@@ -76,16 +111,16 @@ def prior_temperature(scores: NDArray[Any], codes: Rows) -> float:
     float
         1 if the scores do not separate the training rows.
     """
-    margins = [_margins(scores[piece], codes[piece]) for piece in _pieces(scores)]
+    margins = [_margins(scores[piece], codes[piece]) for piece in score_pieces(*scores.shape)]
     margin = float(np.concatenate(margins).mean())
     temperature = margin / (_PRIOR_MARGIN * np.log(scores.shape[1]))
     return float(np.clip(temperature, 1e-3, 1e3)) if temperature > 0 else 1.0
 
 
-def _pieces(scores: NDArray[Any]) -> list[slice]:
-    """Cut rows up: of 10,000 classes, float64 copies of the whole would take gigabytes."""
-    size = max(1, SCORES_PER_PIECE // scores.shape[1])
-    return [slice(start, start + size) for start in range(0, len(scores), size)]
+def score_pieces(rows: int, classes: int) -> list[slice]:
+    """Cut rows up: of 10,000 classes, copies of all scores would take gigabytes."""
+    size = max(1, SCORES_PER_PIECE // classes)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:

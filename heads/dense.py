@@ -12,12 +12,7 @@ from sklearn.model_selection import train_test_split
 from featcache import ClassifierStep, import_keras
 
 from .base import Floats, Head, Standardiser
-from .calibration import (
-    ENOUGH_HELD_OUT,
-    cross_fitted_temperature,
-    fit_temperature,
-    prior_temperature,
-)
+from .calibration import choose_temperature
 from .schedule import Progress, Schedule
 
 Rows = NDArray[Any]
@@ -110,23 +105,21 @@ class DenseHead(Head):
         train: Rows,
         held_out: Rows,
     ) -> float:
-        unseen = np.setdiff1d(held_out, train)
-        if len(unseen) >= ENOUGH_HELD_OUT:
-            return fit_temperature(self._forward(scaled[unseen]), codes[unseen])
         best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # The same network and size of batch, so that nothing is compiled again.
             weights, _ = self._train(network, size, scaled, codes, train, train)
             self._take(weights)
-            return self._forward(scaled[scored])
+            scores = self._forward(scaled[scored])
+            self.hidden_, self.output_ = best
+            return scores
 
-        fitted = cross_fitted_temperature(scores_of, codes, self.seed)
-        self.hidden_, self.output_ = best
-        if fitted is not None:
-            return fitted
-        # Never below 1: without a penalty on its weights a network is too sure already.
-        return max(1.0, prior_temperature(self._forward(scaled), codes))
+        unseen = np.setdiff1d(held_out, train)
+        return choose_temperature(
+            codes, unseen, lambda rows: self._forward(scaled[rows]), scores_of, self.seed,
+            least_prior=1,
+        )  # fmt: skip
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
