@@ -324,10 +324,13 @@ def _memo_file(folder: Path, request: Request) -> Path | None:
     pinned = identity(request.weights, request.recipe)
     if not pinned:
         return None  # a model that is at hand is hashed each time
+    layer, recipe = request.layer, request.recipe
+    if layer is None and recipe is not None:
+        layer = recipe.layer  # so a bundle, which asks for the default by its name, finds it
     question = {
         "version": _MEMO_VERSION,
-        "backbone": request.recipe.name if request.recipe else None,
-        "layer": request.layer,
+        "backbone": recipe.name if recipe else None,
+        "layer": layer,
         "pooling": request.pooling,
         "image_size": list(request.image_size),
         "weights": [str(part) for part in pinned],
@@ -346,9 +349,13 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
         spec = {
             name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
         }
-        return {"spec": spec, "width": int(memo["width"])}
+        width = int(memo["width"])
     except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
+    recipe = request.recipe
+    if recipe is not None and request.layer == recipe.layer != spec["layer"]:
+        return None  # of weights without the top, which do not give the layer that is named
+    return {"spec": spec, "width": width}
 
 
 def _remember(folder: Path, request: Request, memo: dict[str, Any]) -> None:

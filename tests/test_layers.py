@@ -109,6 +109,19 @@ def test_a_full_hit_imports_no_keras(photos: Path) -> None:
     assert run(code) == "0 False False"
 
 
+def test_a_default_layer_asked_for_by_its_name_imports_no_keras_either(photos: Path) -> None:
+    from featcache import extract
+
+    layer = extract("mobilenet", photos, weights="random", image_size=32).spec.layer
+    options = f"weights='random', image_size=32, layer={layer!r}"
+    code = (
+        "import sys, featcache\n"
+        f"f = featcache.extract('mobilenet', {str(photos)!r}, {options})\n"
+        "print(f.summary.computed, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    assert run(code) == "0 False False"
+
+
 def test_every_public_name_is_there() -> None:
     import bench
     import featcache

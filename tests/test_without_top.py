@@ -312,3 +312,12 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     assert Backbone(request).weights_hash == scaled
     # And one that was saved from a network with the scaling, by its layers.
     assert weights_hash(Weights("file", tmp_path / "scaled.weights.h5")) == scaled
+
+
+def test_a_remembered_default_of_weights_without_the_top_is_not_taken_for_the_layer_named(
+    photos: Path, vgg16: Path
+) -> None:
+    options: dict[str, Any] = {"weights": vgg16 / "body.weights.h5", "image_size": 32}
+    assert extract("vgg16", photos, **options).spec.layer == "block5_pool"
+    with pytest.raises(WeightsMismatch, match="no classification top"):
+        extract("vgg16", photos, layer="fc2", **options)
