@@ -29,3 +29,7 @@ __all__ = [
     "summarise",
     "write_report",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,14 @@ from numpy.typing import NDArray
 from . import preprocessing
 from .architecture import architecture_hash
 from .errors import InvalidRequest, WeightsMismatch
-from .graph import check_input, default_layer, output_of, resolve_layer
+from .graph import (
+    OUTPUT,
+    before_possible_scores,
+    check_input,
+    default_layer,
+    output_of,
+    resolve_layer,
+)
 from .keras_door import has_accelerator, import_keras, quiet_stderr
 from .modelfile import ModelFile, load_model
 from .pretrained import Network, build_network, first_sentence
@@ -22,6 +30,8 @@ from .specs import POOLINGS
 
 if TYPE_CHECKING:
     from .request import Request
+
+log = logging.getLogger("featcache")
 
 
 class Backbone:
@@ -158,6 +168,8 @@ def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any
         layer = resolve_layer(model, request.layer, request.name)
     else:
         layer = default_layer(model) if recipe is None else recipe.layer
+        if recipe is None and layer == OUTPUT:
+            _log_possible_scores(model, request.name)
     output = output_of(keras, model, layer)
     if recipe is None or not network.needs_top(keras.Model(model.inputs, output)):
         return layer, output
@@ -170,6 +182,18 @@ def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any
         file=network.file,
         received=request.layer,
     )
+
+
+def _log_possible_scores(model: Any, name: str) -> None:
+    """Say which layer to name if the output, kept as an embedding, is one of class scores."""
+    before = before_possible_scores(model)
+    if before is not None:
+        log.warning(
+            "%s ends in a layer of %d values without an activation; its features are these values. "
+            "If they are class scores (logits), layer=%r, which feeds that layer, gives better "
+            "features; layer='output' keeps the output without this warning.",
+            name, model.outputs[0].shape[-1], before,
+        )  # fmt: skip
 
 
 def _name_of(model: Any) -> str:

@@ -16,6 +16,7 @@ from .errors import BundleMismatch, InvalidRequest, NoUsableImages
 from .features import Features
 from .modelcard import model_card
 from .modelfile import is_model_file
+from .notebook import few
 from .specs import BackboneSpec, differing
 
 
@@ -221,7 +222,7 @@ def make_bundle(
     ------
     InvalidRequest
         If the head is not for embeddings of this width, a step of a pipeline cannot be
-        stored, or its classes may be labels as well as codes.
+        stored, or its classes are neither labels of the features nor codes, or may be both.
     """
     from .estimators import to_classifier
 
@@ -246,7 +247,7 @@ def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
     """
     as_given = list(trained)
     if not all(type(label) is int for label in as_given):
-        return as_given
+        return _known(as_given, classes)
     if -1 in as_given and -1 not in classes:
         raise InvalidRequest(
             "The head was trained on a class -1, which is no label of the features; unlabelled "
@@ -254,7 +255,7 @@ def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
             received=as_given,
         )
     if not all(0 <= label < len(classes) for label in as_given):
-        return as_given
+        return _known(as_given, classes)
     named = [classes[code] for code in as_given]
     integers = {label for label in classes if not isinstance(label, (str, bool))}
     if named != as_given and integers.issuperset(as_given):
@@ -264,6 +265,20 @@ def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
             received=as_given,
         )
     return named
+
+
+def _known(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
+    """Return a head's labels; refuse those of a head that was trained on something else."""
+    known = {(type(label), label) for label in classes}
+    strange = [label for label in trained if (type(label), label) not in known]
+    if strange:
+        raise InvalidRequest(
+            f"The head was trained on {few(strange)}, which {'is' if len(strange) == 1 else 'are'} "
+            f"not among the features' classes ({few(classes)}). If these labels are meant, pass "
+            "classes=, in the order of the head's own classes.",
+            received=trained,
+        )
+    return trained
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:

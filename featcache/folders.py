@@ -13,6 +13,7 @@ from pathlib import Path
 from .dataset import Dataset
 from .errors import DatasetError
 from .formats import SUFFIXES, is_readable, missing_extra, starts_as_image
+from .notebook import few
 
 log = logging.getLogger("featcache")
 
@@ -32,6 +33,8 @@ _SIDECARS = frozenset({
     ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".py", ".mat",
     ".npy", ".npz", ".zip", ".tar", ".gz", ".log", ".gitkeep",
 })  # fmt: skip
+# Copies that editors and downloads leave: a second copy of an image, or half of one.
+_UNFINISHED = frozenset({".bak", ".crdownload", ".download", ".orig", ".part", ".swp", ".tmp"})
 _CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -68,7 +71,8 @@ def from_folder(path: str | Path) -> Dataset:
 
     ``train/<class>/`` and ``test/<class>/`` are classes and split. A flat ``test/`` or
     ``validation/`` beside class folders in ``train/`` is an unlabelled part. Other files are
-    counted in `Dataset.ignored`. A file without an ending is an image if it begins as one.
+    counted in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it
+    begins as one.
 
     Raises
     ------
@@ -109,35 +113,42 @@ def from_folder(path: str | Path) -> Dataset:
 
 
 def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
-    """Count files by ending, the most frequent first.
+    """Count files by ending: those that may be pictures first, then the most frequent.
 
     Examples
     --------
-    >>> ignored_by_ending(["a.HEIC", "b.heic", "notes", ".git/"])
-    {'.heic': 2, '(no ending)': 1, '(hidden folder)': 1}
+    >>> ignored_by_ending(["notes.txt", "b.txt", "a.HEIC", "notes", ".git/"])
+    {'.heic': 1, '(no ending)': 1, '.txt': 2, '(hidden folder)': 1}
     """
-    counts = Counter(
-        "(hidden folder)"
-        if path.endswith(os.sep)
-        else os.path.splitext(path)[1].lower() or "(no ending)"
-        for path in paths
-    )
-    return dict(counts.most_common())
+    counts: Counter[str] = Counter()
+    pictures = set()
+    for path in paths:
+        hidden = path.endswith(os.sep)
+        ending = "(hidden folder)" if hidden else _ending(path) or "(no ending)"
+        counts[ending] += 1
+        if _may_be_picture(path):
+            pictures.add(ending)
+    return dict(sorted(counts.items(), key=lambda item: (item[0] not in pictures, -item[1])))
 
 
 def worth_warning(ignored: Iterable[str]) -> bool:
     """Tell whether files that were left out may be pictures: neither texts nor hidden folders."""
-    return any(
-        not path.endswith(os.sep) and os.path.splitext(path)[1].lower() not in _SIDECARS
-        for path in ignored
-    )
+    return any(map(_may_be_picture, ignored))
+
+
+def _may_be_picture(path: str) -> bool:
+    return not path.endswith(os.sep) and _ending(path) not in _SIDECARS
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
 
 
 def _instead(ignored: Sequence[str]) -> str:
     if not ignored:
         return ""
     counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
-    hints = {missing_extra(os.path.splitext(path)[1].lower()) for path in ignored} - {None}
+    hints = {missing_extra(_ending(path)) for path in ignored} - {None}
     how = "".join(f" {hint}." for hint in sorted(map(str, hints)))
     return f" It holds other files: {counts}.{how}"
 
@@ -189,8 +200,8 @@ def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
     unseen = sorted({p[1] for p in parts if len(p) > 2} - trained) if trained else []
     if unseen:
         log.warning(
-            "%s: no training image of %d classes, such as %r; they cannot be learnt.",
-            root, len(unseen), unseen[0],
+            "%s: no training image of %s (classes without one: %d); they cannot be learnt.",
+            root, few(unseen), len(unseen),
         )  # fmt: skip
     return [p[1] if len(p) > 2 else None for p in parts]
 
@@ -215,7 +226,7 @@ def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
 
 
 def list_images(root: str) -> Listing:
-    """List the files below a folder; no file with a known ending is opened.
+    """List the files below a folder; of those with another ending, the first bytes are read.
 
     Raises
     ------
@@ -251,6 +262,13 @@ def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
         elif is_folder:
             _walk(entry.path, seen, listing)
         else:
-            ending = os.path.splitext(entry.name)[1].lower()
-            taken = is_readable(ending) if ending else starts_as_image(entry.path)
-            (listing.images if taken else listing.ignored).append(entry.path)
+            (listing.images if _is_image(entry.path) else listing.ignored).append(entry.path)
+
+
+def _is_image(path: str) -> bool:
+    """Tell by a file's ending, and by its content where that says nothing, if it is an image."""
+    ending = _ending(path)
+    if ending in SUFFIXES or ending in _SIDECARS | _UNFINISHED:
+        return is_readable(ending)
+    # Camera raw begins as TIFF does, but the first picture in it is a thumbnail.
+    return starts_as_image(path, tiff=not ending)

@@ -161,12 +161,16 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def starts_as_image(path: str | os.PathLike[str]) -> bool:
-    """Tell by its first bytes whether a file is an image of a format with a clear signature."""
+def starts_as_image(path: str | os.PathLike[str], *, tiff: bool = True) -> bool:
+    """Tell by its first bytes whether a file is an image of a format with a clear signature.
+
+    `tiff` tells whether TIFF, as which many other formats begin, is one of these.
+    """
     start = _beginning(path)
     if is_heif(start) or is_dicom(start):
         return is_readable(".heic" if is_heif(start) else ".dcm")
-    return _signature(start) is not None
+    name = _signature(start)
+    return name is not None and (tiff or name != "TIFF")
 
 
 def looks_like_image(path: str | Path) -> bool:

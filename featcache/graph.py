@@ -153,6 +153,21 @@ def default_layer(model: Any) -> str:
     return found
 
 
+def before_possible_scores(model: Any) -> str | None:
+    """Return the layer that feeds a last Dense or Conv2D layer without an activation.
+
+    Such a layer may compute class scores (logits) or project to an embedding: nothing in the
+    model tells which, so that `default_layer` keeps its output. None for other models.
+    """
+    operation, _ = _origin(model.outputs[0])
+    while _is_model(operation):
+        operation, _ = _origin(operation.outputs[0])
+    linear = getattr(getattr(operation, "activation", None), "__name__", None) == "linear"
+    if type(operation).__name__ not in _CLASSIFIERS or not linear:
+        return None
+    return _feeding_layer(model, squashed=True) or None
+
+
 def output_of(keras: Any, model: Any, layer: str) -> Any:
     """Return the symbolic output of a layer that `resolve_layer` or `default_layer` named.
 

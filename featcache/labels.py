@@ -220,8 +220,9 @@ def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
         for c in conflicts[:3]
     )
     more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
+    count = "1 image occurs" if len(conflicts) == 1 else f"{len(conflicts)} images occur"
     return (
-        f"{len(conflicts)} images occur under several labels (the same content): {shown}{more}. "
+        f"{count} under several labels (the same content): {shown}{more}. "
         "At most one of the labels is right."
     )
 

@@ -19,3 +19,7 @@ __all__ = [
     "make_head",
     "search",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

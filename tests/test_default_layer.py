@@ -142,6 +142,26 @@ def test_models_within_models_are_looked_into(photos: Path) -> None:
         assert (same.spec, same.summary.computed) == (features.spec, 0)
 
 
+@pytest.mark.parametrize(("activation", "told"), [(None, 1), ("relu", 0)])
+def test_a_last_layer_that_may_be_of_logits_is_kept_with_a_warning(
+    photos: Path, caplog: pytest.LogCaptureFixture, activation: str | None, told: int
+) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name="last")(x))
+    outer = keras.Input((16, 16, 3))
+    for own, before in ((model, "'pool'"), (keras.Model(outer, model(outer)), "/pool'")):
+        caplog.clear()
+        assert extract(own, photos / "cat", preprocessing="none").spec.layer == "output"
+        warned = [r.getMessage() for r in caplog.records if "logits" in r.getMessage()]
+        assert len(warned) == told
+        assert all(before in text for text in warned)
+        caplog.clear()
+        extract(own, photos / "cat", preprocessing="none", layer="output")
+        assert "logits" not in caplog.text
+
+
 def expected(model: Any, folder: Path) -> Any:
     files = sorted(folder.iterdir())
     pixels = np.stack([resize(decode(f.read_bytes()), (16, 16)) for f in files])

@@ -166,6 +166,16 @@ def test_where_codes_and_labels_cannot_be_told_apart_it_asks(features: Any) -> N
     assert list(make_bundle(several, head, classes=[1, 2]).classes) == [1, 2]
 
 
+@pytest.mark.parametrize("names", [["large", "small"], [False, True], [5, 900]])
+def test_a_head_of_other_labels_is_refused_unless_they_are_named(
+    features: Any, names: list[Any]
+) -> None:
+    head = LogisticHead().fit(features.X, np.array(names)[features.y])
+    with pytest.raises(InvalidRequest, match=r"not among the features' classes .*'cat', 'dog'"):
+        make_bundle(features, head)
+    assert list(make_bundle(features, head, classes=head.classes_.tolist()).classes) == names
+
+
 def test_unlabelled_rows_are_no_class(features: Any) -> None:
     head = LogisticHead().fit(np.asarray(features.X), features.y - 1)
     with pytest.raises(InvalidRequest, match="unlabelled rows are often coded so"):

@@ -100,7 +100,7 @@ def test_classes_without_training_images_and_nested_parts_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_dataset(layout(tmp_path / "a", *labelled("train"), "test/unknown/1.png"))
-    assert "no training image of 1 classes, such as 'unknown'" in caplog.text
+    assert "no training image of 'unknown'" in caplog.text
     load_dataset(layout(tmp_path / "b", "cat/train/1.png", "cat/test/2.png", "dog/train/3.png"))
     assert "not read as a split" in caplog.text
 
@@ -154,6 +154,27 @@ def test_files_without_an_ending_are_judged_by_their_first_bytes(photos: Path) -
     assert str(photos / "cat" / "unnamed") in dataset.paths
     assert sorted(os.path.basename(p) for p in dataset.ignored) == ["README", "pipe"]
     assert load_dataset(photos / "cat" / "unnamed").labels is None
+
+
+def test_files_with_an_unknown_ending_are_judged_by_their_first_bytes(photos: Path) -> None:
+    cats = photos / "cat"
+    content = (cats / "00.png").read_bytes()
+    (cats / "00.png").rename(cats / "scan.dat")
+    (cats / "01.png").rename(cats / "2024.05.31")
+    (cats / "half.png.part").write_bytes(content)
+    (cats / "table.csv").write_bytes(content)
+    (cats / "raw.nef").write_bytes(b"II*\0" + bytes(200))  # begins as TIFF does
+    dataset = load_dataset(photos)
+    assert {"scan.dat", "2024.05.31"} <= {os.path.basename(p) for p in dataset.paths}
+    ignored = sorted(os.path.basename(p) for p in dataset.ignored)
+    assert ignored == ["half.png.part", "raw.nef", "table.csv"]
+
+
+def test_what_may_be_pictures_is_counted_first(photos: Path, tiny_model: Any) -> None:
+    for number in range(3):
+        (photos / f"{number}.txt").write_text("x")
+    (photos / "a.cr2").write_bytes(b"II*\0")
+    assert list(extract(tiny_model, photos).summary.ignored) == [".cr2", ".txt"]
 
 
 def test_no_file_with_a_known_ending_is_opened(

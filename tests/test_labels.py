@@ -211,7 +211,7 @@ def test_one_photo_under_two_labels_is_reported(
     (conflict,) = features.summary.conflicts
     assert conflict["labels"] == ["cat", "dog"]
     assert [Path(p).name for p in conflict["paths"]] == ["00.png", "copy.png"]
-    assert "several labels" in caplog.text
+    assert "1 image occurs under several labels" in caplog.text
     caplog.clear()
     assert len(extract(tiny_model, photos, on_conflict="keep").summary.conflicts) == 1
     assert "several labels" not in caplog.text.replace("under several labels)", "")

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench
 import featcache
+import heads
 
 # As in a kernel: the shell says that it is one, and output does not go by the descriptors.
 KERNEL = """
@@ -56,4 +58,5 @@ def test_help_and_dir_begin_with_the_public_names() -> None:
     opening = text[: text.index("PACKAGE CONTENTS")]
     for name in ("extract", "explain", "load_dataset", "make_bundle", "open_store", "verify"):
         assert name in opening
-    assert set(dir(featcache)) == set(featcache.__all__)
+    for package in (featcache, heads, bench):
+        assert set(dir(package)) == set(package.__all__)
