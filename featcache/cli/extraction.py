@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
@@ -53,7 +54,9 @@ def extract(common: Common, dry_run: bool, on_conflict: str, **options: Any) -> 
         }
         print(json.dumps(record, indent=2))
         return 0
-    print(f"{features!r}\n{summary}")
+    print(repr(features))
+    if common.quiet or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        print(summary)  # else the log has just shown it on the same terminal
     for bad in features.quarantined[:_SHOWN]:
         print(f"  quarantined: {bad.path!r} {bad.reason}")
     if len(features.quarantined) > _SHOWN:
