@@ -32,11 +32,11 @@ test-faults: $(READY)  ## kills, power losses, flipped bits and failing calls by
 	FEATCACHE_FAULTS=full $(BIN)/python -m pytest tests/faults -rP
 
 # What a row, its name and its label depend on.
-CORE := featcache/store.py,featcache/shard*.py,featcache/row*.py,featcache/manifest.py,$\
-  featcache/salvage.py,featcache/maintenance.py,featcache/lease.py,featcache/quarantine.py,$\
-  featcache/atomic.py,featcache/pack*.py,featcache/hdf5/*,featcache/specs.py,featcache/dataset.py,$\
-  featcache/loading.py,featcache/boxes.py,featcache/fileindex.py,featcache/bundle*.py,$\
-  featcache/classifier.py,featcache/storedzip.py
+CORE := featcache/store/store.py,featcache/shard*.py,featcache/row*.py,featcache/store/manifest.py,$\
+  featcache/store/salvage.py,featcache/store/maintenance.py,featcache/store/lease.py,featcache/store/quarantine.py,$\
+  featcache/_io/atomic.py,featcache/pack*.py,featcache/hdf5/*,featcache/backbones/spec.py,featcache/data/dataset.py,$\
+  featcache/data/load.py,featcache/data/boxes.py,featcache/data/file_index.py,featcache/bundle*.py,$\
+  featcache/bundle/classifier.py,featcache/_io/stored_zip.py
 test-coverage: $(READY)  ## every branch of the store, key, data sets and bundles; 95 % of all
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100
@@ -68,7 +68,7 @@ bench-dogs-size: $(READY)  ## 20,520 drawn photos of 120 breeds through every st
 	$(BIN)/python -m bench.perf.dogs_size
 
 train-pocket: $(READY)  ## train the weights of pocket anew (half an hour on 2 cores)
-	$(BIN)/python -m bench.train_pocket --out results/pocket.npz
+	$(BIN)/python -m bench.tools.train_pocket --out results/pocket.npz
 
 clean:  ## remove the virtual environment and caches of tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info build

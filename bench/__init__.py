@@ -1,13 +1,13 @@
 """The comparison: contenders on one split, through one evaluation."""
 
-from .contenders import CachedHead, Contender, Facts
-from .evaluate import evaluate
-from .finetune import PRESETS, FineTuned
-from .network import NO_AUGMENTATION, Augmentation
-from .report import write_report
-from .results import Cost, Result, Results
+from .analysis.summary import Summary, summarise
+from .contenders.base import CachedHead, Contender, Facts
+from .evaluation.evaluate import evaluate
+from .evaluation.results import Cost, Result, Results
+from .finetune.fine_tuned import PRESETS, FineTuned
+from .finetune.network import NO_AUGMENTATION, Augmentation
+from .report.report import write_report
 from .splits import Images, Split, load_split, make_split
-from .summary import Summary, summarise
 
 __all__ = [
     "NO_AUGMENTATION",

@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from featcache import Dataset
-from featcache.atomic import make_folder
-from featcache.boxes import CROPS
-from featcache.cachedir import cache_folder
-from featcache.console import run_command
+from featcache._io.atomic import make_folder
+from featcache._io.cache_dirs import cache_folder
+from featcache._io.console import run_command
+from featcache.backbones.spec import find_recipe
+from featcache.data.boxes import CROPS
 from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
-from featcache.preparation import Source, uses_sample
-from featcache.specs import find_recipe
+from featcache.extraction.prepare import Source, uses_sample
 from heads import HEADS, make_head
 
-from .baselines import ColourHistogram
-from .contenders import CachedHead, Contender
-from .estimate import describe, estimates
-from .evaluate import evaluate
-from .fewshot import COUNTS
-from .finetune import PRESETS, FineTuned
+from .analysis.summary import summarise
+from .contenders.base import CachedHead, Contender
+from .contenders.colour_histogram import ColourHistogram
+from .contenders.estimate import describe, estimates
+from .evaluation.evaluate import evaluate
+from .evaluation.few_shot import COUNTS
+from .evaluation.results import Results
+from .finetune.fine_tuned import PRESETS, FineTuned
 from .presets import BY_NAME, Preset, find_preset
-from .report import save_summary, write_report
-from .results import Results
+from .report.report import save_summary, write_report
 from .splits import Split, load_split, make_split
-from .summary import summarise
 
 _HIT = "No embedding was computed: all were stored"
 _EXAMPLES = """\

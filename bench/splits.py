@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import Dataset
+from featcache.data.file_index import content_ids
+from featcache.data.labels import describe_conflicts, label_codes, label_conflicts
+from featcache.data.split import split_rows
 from featcache.errors import DatasetError, InvalidRequest
-from featcache.fileindex import content_ids
-from featcache.imagefile import Box, example_ids
-from featcache.images import load_pixels
-from featcache.labels import describe_conflicts, label_codes, label_conflicts
-from featcache.splits import split_rows
+from featcache.images.decode import load_pixels
+from featcache.images.image_file import Box, example_ids
 
 log = logging.getLogger("featcache")
 

@@ -30,7 +30,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .console import PrintableLog
+from ._io.console import PrintableLog
 
 __version__ = "0.1.0"
 
@@ -38,49 +38,49 @@ logging.getLogger("featcache").addFilter(PrintableLog())
 
 if TYPE_CHECKING:
     from . import datasets as datasets
-    from .bundle import Bundle as Bundle
-    from .bundle import load_bundle as load_bundle
-    from .bundle import make_bundle as make_bundle
-    from .classifier import Classifier as Classifier
-    from .classifier import ClassifierStep as ClassifierStep
-    from .dataset import Dataset as Dataset
+    from .backbones.keras_backend import import_keras as import_keras
+    from .backbones.model_file import load_model as load_model
+    from .backbones.request import load_backbone as load_backbone
+    from .backbones.spec import BackboneSpec as BackboneSpec
+    from .bundle.bundle import Bundle as Bundle
+    from .bundle.bundle import load_bundle as load_bundle
+    from .bundle.bundle import make_bundle as make_bundle
+    from .bundle.classifier import Classifier as Classifier
+    from .bundle.classifier import ClassifierStep as ClassifierStep
+    from .data.dataset import Dataset as Dataset
+    from .data.load import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
-    from .extraction import extract as extract
-    from .features import Features as Features
-    from .keras_door import import_keras as import_keras
-    from .loading import load_dataset as load_dataset
-    from .maintenance import repair as repair
-    from .maintenance import verify as verify
-    from .modelfile import load_model as load_model
-    from .planning import Explanation as Explanation
-    from .preparation import explain as explain
-    from .request import load_backbone as load_backbone
-    from .specs import BackboneSpec as BackboneSpec
-    from .store import Store as Store
+    from .extraction.extract import extract as extract
+    from .extraction.features import Features as Features
+    from .extraction.plan import Explanation as Explanation
+    from .extraction.prepare import explain as explain
+    from .store.maintenance import repair as repair
+    from .store.maintenance import verify as verify
+    from .store.store import Store as Store
 
 # Where each public name lives; loaded on first use, so that importing costs next to nothing.
 _HOMES = {
-    "BackboneSpec": "specs",
-    "Bundle": "bundle",
-    "Classifier": "classifier",
-    "ClassifierStep": "classifier",
-    "Dataset": "dataset",
-    "Explanation": "planning",
+    "BackboneSpec": "backbones.spec",
+    "Bundle": "bundle.bundle",
+    "Classifier": "bundle.classifier",
+    "ClassifierStep": "bundle.classifier",
+    "Dataset": "data.dataset",
+    "Explanation": "extraction.plan",
     "FeatcacheError": "errors",
-    "Features": "features",
+    "Features": "extraction.features",
     "RandomWeightsWarning": "errors",
-    "Store": "store",
-    "explain": "preparation",
-    "import_keras": "keras_door",
-    "extract": "extraction",
-    "load_bundle": "bundle",
-    "make_bundle": "bundle",
-    "load_backbone": "request",
-    "load_dataset": "loading",
-    "load_model": "modelfile",
-    "repair": "maintenance",
-    "verify": "maintenance",
+    "Store": "store.store",
+    "explain": "extraction.prepare",
+    "import_keras": "backbones.keras_backend",
+    "extract": "extraction.extract",
+    "load_bundle": "bundle.bundle",
+    "make_bundle": "bundle.bundle",
+    "load_backbone": "backbones.request",
+    "load_dataset": "data.load",
+    "load_model": "backbones.model_file",
+    "repair": "store.maintenance",
+    "verify": "store.maintenance",
 }
 
 __all__ = [
@@ -112,7 +112,7 @@ __all__ = [
 
 def open_store(folder: Any) -> Store:
     """Open a store by its folder; `featcache ls` lists them."""
-    from .store import Store
+    from .store.store import Store
 
     return Store(folder)
 

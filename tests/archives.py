@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from featcache.datasets.breeds import make_breeds, make_scene
-from featcache.datasets.drawing import draw
+from featcache.datasets.drawn.breeds import make_breeds, make_scene
+from featcache.datasets.drawn.drawing import draw
 
 BREEDS = ("n02085620-Chihuahua", "n02088094-Afghan_hound", "n02113799-standard_poodle")
 SIZE = (60, 44)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 from bench import Contender, Images
-from bench.metrics import calibration_error
+from bench.evaluation.metrics import calibration_error
 from featcache.errors import InvalidRequest
 from heads import Head
 
@@ -176,7 +176,7 @@ class ContenderContract:
         images, _ = easy_images
         bad = tmp_path / "bad.png"
         bad.write_bytes(b"no image")
-        from featcache.imagefile import content_id
+        from featcache.images.image_file import content_id
 
         more = Images((*images.paths, str(bad)), (*images.ids, content_id(b"no image")))
         unusable = self.make().prepare(more, progress=False)
@@ -196,7 +196,7 @@ class ContenderContract:
         # Each photo is dark on the left and bright on the right: only the box tells which.
         from PIL import Image
 
-        from featcache.imagefile import content_id
+        from featcache.images.image_file import content_id
 
         pixels, ids = [], []
         for i in range(20):

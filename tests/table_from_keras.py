@@ -78,7 +78,7 @@ def without_top(constructor: str, layer: str) -> dict[str, Any]:
     """The file without the top, the layers that the top's weights lead to, and a layer without."""
     import keras
 
-    from featcache.architecture import layer_names
+    from featcache.backbones.architecture import layer_names
 
     build = getattr(keras.applications, constructor)
     whole = build(weights=None)
@@ -114,7 +114,7 @@ def preprocessing_mode(constructor: str) -> str:
     """Which of the four known rules the family's own `preprocess_input` follows."""
     import keras
 
-    from featcache import preprocessing
+    from featcache.backbones import preprocessing
 
     own = getattr(keras.applications, module_of(constructor)).preprocess_input
     pixels = preprocessing.synthetic_images().astype("float32")
@@ -128,7 +128,7 @@ def preprocessing_mode(constructor: str) -> str:
 def row(constructor: str) -> dict[str, Any]:
     import keras
 
-    from featcache.backbone import layer_names
+    from featcache.backbones.model import layer_names
 
     model = getattr(keras.applications, constructor)(weights=None)
     names = layer_names(model)
@@ -162,7 +162,7 @@ def pocket_row() -> dict[str, Any]:
     """The row of the package's own backbone."""
     import keras
 
-    from featcache import pocket
+    from featcache.backbones import pocket
 
     model = pocket.build(keras, (96, 96))
     return {

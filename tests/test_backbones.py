@@ -11,10 +11,11 @@ import pytest
 
 import table_from_keras as keras_says
 from conftest import photo
-from featcache import extract, pocket, preprocessing
-from featcache.architecture import architecture_hash, layer_names
-from featcache.images import decode, resize
-from featcache.specs import Recipe, recipes
+from featcache import extract
+from featcache.backbones import pocket, preprocessing
+from featcache.backbones.architecture import architecture_hash, layer_names
+from featcache.backbones.spec import Recipe, recipes
+from featcache.images.decode import decode, resize
 
 # In the quick run the backbones that people ask for most, of several families;
 # all of them in `make test-slow`, about 20 seconds each on two slow cores.
@@ -137,9 +138,9 @@ def test_efficientnets_imagenet_file_gets_the_scaling_that_keras_gives_it(
     pixels = np.stack([resize(decode(f.read_bytes()), (224, 224)) for f in files])
     expected = cut.predict(pixels.astype("float32"), verbose=0)
 
-    from featcache.backbone import Backbone
-    from featcache.request import make_request
-    from featcache.weights import Weights
+    from featcache.backbones.model import Backbone
+    from featcache.backbones.request import make_request
+    from featcache.backbones.weights import Weights
 
     request = make_request("efficientnet_b0", weights="random")
     for kind, same in (("imagenet", True), ("file", False)):

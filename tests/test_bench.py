@@ -13,9 +13,10 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import CachedHead, Contender, Facts, Images, evaluate, load_split, make_split, metrics
+from bench import CachedHead, Contender, Facts, Images, load_split, make_split
 from bench.__main__ import main
-from bench.baselines import ColourHistogram, colour_histogram
+from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
+from bench.evaluation import evaluate, metrics
 from conftest import make_tiny_model, photo
 from contracts import ContenderContract
 from featcache import Dataset, load_dataset
@@ -68,7 +69,7 @@ def easy_images(tmp_path: Path) -> tuple[Images, Any]:
     """Forty dark and bright photos under names that tell nothing."""
     from PIL import Image
 
-    from featcache.imagefile import content_id
+    from featcache.images.image_file import content_id
 
     codes = np.arange(40) // 2 % 2
     paths = []

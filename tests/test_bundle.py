@@ -20,7 +20,7 @@ import featcache
 from bench.__main__ import main as bench_main
 from conftest import make_tiny_model, photo
 from featcache import Classifier, ClassifierStep, extract, load_bundle, make_bundle
-from featcache.bundlefile import _packed
+from featcache.bundle.bundle_file import _packed
 from featcache.cli import main
 from featcache.errors import BundleError, BundleMismatch, InvalidRequest
 from heads import HEADS, make_head
@@ -282,7 +282,7 @@ def test_a_member_that_claims_more_than_the_file_has_is_refused(made: Any, tmp_p
 def test_endless_bundles_and_heads_are_not_read(
     made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featcache.bundlefile._MOST_HEAD_BYTES", 10)
+    monkeypatch.setattr("featcache.bundle.bundle_file._MOST_HEAD_BYTES", 10)
     with pytest.raises(BundleError, match=r"bundle.json is too long"):
         load_bundle(made[1])
     (tmp_path / "endless").touch()

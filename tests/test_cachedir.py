@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from featcache import cachedir, extract
-from featcache.atomic import make_folder, remember
+from featcache import extract
+from featcache._io import cache_dirs as cachedir
+from featcache._io.atomic import make_folder, remember
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.fewshot import draw_rows
-from bench.metrics import calibration_error
+from bench.evaluation.few_shot import draw_rows
+from bench.evaluation.metrics import calibration_error
 from contracts import blobs
 from featcache import extract
 from heads import HEADS, DenseHead, LightGBMHead, make_head

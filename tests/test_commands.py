@@ -15,7 +15,7 @@ from conftest import photo
 from featcache import extract, make_bundle
 from featcache.cli import main
 from featcache.errors import StoreError
-from featcache.storenames import find_store
+from featcache.store.store_names import find_store
 from heads import LogisticHead
 
 SMALL = ["--weights", "random", "--image-size", "32"]

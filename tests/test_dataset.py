@@ -11,8 +11,8 @@ import pytest
 
 from conftest import photo
 from featcache import Dataset, load_dataset
+from featcache.data.file_index import content_ids
 from featcache.errors import DatasetError, DatasetNotFound, InvalidRequest
-from featcache.fileindex import content_ids
 
 
 def table(path: Path, rows: list[list[str]]) -> Path:

@@ -13,12 +13,12 @@ import pytest
 
 from conftest import photo
 from featcache import explain, extract
-from featcache.bundle import make_bundle
-from featcache.cachedir import cache_folder
+from featcache._io.cache_dirs import cache_folder
+from featcache.backbones.graph import default_layer
+from featcache.bundle.bundle import make_bundle
 from featcache.errors import FeatcacheError, InvalidRequest, UnknownLayer
-from featcache.graph import default_layer
-from featcache.images import decode, resize
-from featcache.sampling import verify_sample
+from featcache.extraction.recheck import verify_sample
+from featcache.images.decode import decode, resize
 from heads import make_head
 
 

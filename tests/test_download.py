@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import archives
+from featcache._io.download import retrieve
 from featcache.datasets import fetch
-from featcache.download import retrieve
 from featcache.errors import DownloadFailed
 
 DATA = np.random.default_rng(0).bytes(3 * 2**20)

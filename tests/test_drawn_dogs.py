@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from featcache.datasets import drawn_dogs
-from featcache.datasets.breeds import make_breeds
+from featcache.datasets.drawn.breeds import make_breeds
 from featcache.errors import InvalidRequest
 
 
@@ -66,7 +66,7 @@ def test_an_interrupted_drawing_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("featcache.datasets.dogs._draw_one", interrupt)
+    monkeypatch.setattr("featcache.datasets.drawn.dogs._draw_one", interrupt)
     with pytest.raises(KeyboardInterrupt):
         drawn_dogs(1, 2, image_size=32, folder=tmp_path / "d")
     assert not (tmp_path / "d").exists()

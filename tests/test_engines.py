@@ -18,22 +18,25 @@ import pytest
 
 import featcache
 from conftest import make_tiny_model, photo
-from featcache import Features, engines, extract, preprocessing
-from featcache.atomic import recall
-from featcache.collection import collect
-from featcache.engines import Engine, openvino_runner
-from featcache.engines.keras_runner import KerasRunner
-from featcache.engines.openvino_graph import without_dense_end
-from featcache.engines.openvino_runner import NotConvertible, OpenVINORunner
-from featcache.engines.sizes import (
+from featcache import Features, extract
+from featcache._io.atomic import recall
+from featcache.backbones import preprocessing
+from featcache.engines import openvino as openvino_runner
+from featcache.engines import select as engines
+from featcache.engines.keras import KerasRunner
+from featcache.engines.micro_batch import (
     ForwardSize,
     is_out_of_memory,
     quickest,
     remember_size,
     remembered_size,
 )
+from featcache.engines.openvino import NotConvertible, OpenVINORunner
+from featcache.engines.openvino_graph import without_dense_end
+from featcache.engines.select import Engine
 from featcache.errors import EngineUnavailable, InvalidRequest, OutOfMemory
-from featcache.sampling import verify_sample
+from featcache.extraction.recheck import verify_sample
+from featcache.store.gc import collect
 
 pytest.importorskip("openvino", reason="the extra featcache[openvino] is not installed")
 

@@ -26,8 +26,8 @@ from sklearn.svm import LinearSVC
 
 from contracts import blobs
 from featcache import extract, load_bundle, make_bundle
+from featcache.bundle.estimators import to_classifier
 from featcache.errors import InvalidRequest
-from featcache.estimators import to_classifier
 from heads import LogisticHead
 
 SOFTMAX = LogisticRegression(C=0.1, max_iter=300)

@@ -18,7 +18,7 @@ from PIL import Image
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import Dataset, Features, explain, extract
-from featcache.backbone import Backbone
+from featcache.backbones.model import Backbone
 from featcache.errors import (
     DatasetError,
     InvalidRequest,
@@ -135,7 +135,7 @@ def test_a_bad_image_is_quarantined_and_the_others_stay_aligned(
 def test_quarantine_is_remembered_until_a_retry_is_asked_for(
     photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache import images
+    from featcache.images import decode as images
 
     monkeypatch.setattr(images.limits, "MAX_PIXELS", 100)
     photo(photos / "cat" / "tiny.png", 50, (9, 9))
@@ -288,8 +288,8 @@ def test_quick_batches_share_a_commit(
 ) -> None:
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
-    monkeypatch.setattr("featcache.computing._SECONDS_A_COMMIT", seconds)
-    monkeypatch.setattr("featcache.engines._MOST_BYTES", 0)  # batches do not grow
+    monkeypatch.setattr("featcache.extraction.runner._SECONDS_A_COMMIT", seconds)
+    monkeypatch.setattr("featcache.engines.select._MOST_BYTES", 0)  # batches do not grow
     features = extract(tiny_model, photos)
     assert len(list(features.summary.folder.glob("*.h5"))) == shards
     assert features.summary.computed == len(features) == 112
@@ -302,8 +302,8 @@ def test_what_waits_for_a_commit_is_committed_when_an_extraction_is_stopped(
 ) -> None:
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
-    monkeypatch.setattr("featcache.computing._SECONDS_A_COMMIT", 1e9)
-    monkeypatch.setattr("featcache.engines._MOST_BYTES", 0)
+    monkeypatch.setattr("featcache.extraction.runner._SECONDS_A_COMMIT", 1e9)
+    monkeypatch.setattr("featcache.engines.select._MOST_BYTES", 0)
     embed, passes = Backbone.embed, []
 
     def stopped(self: Backbone, pixels: Any) -> Any:
@@ -324,7 +324,7 @@ def test_what_waits_for_a_commit_is_committed_when_an_extraction_is_stopped(
 def test_a_write_that_fails_is_told_and_loses_nothing(
     photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.store import Store
+    from featcache.store.store import Store
 
     append, calls = Store.append, []
 
@@ -411,7 +411,7 @@ def test_missing_weights_fail_at_once_and_say_where_to_put_which_file(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "featcache.download._unreachable", lambda host, port: f"{host} cannot be reached"
+        "featcache._io.download._unreachable", lambda host, port: f"{host} cannot be reached"
     )
     with pytest.raises(
         WeightsUnavailable, match=r"vgg19_weights.*cbe5617147190e668d6c5d5026f83318.*models"
@@ -471,7 +471,7 @@ def test_the_one_liner_works_on_a_fresh_machine_and_says_that_weights_are_random
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "featcache.download._unreachable", lambda host, port: f"{host} cannot be reached"
+        "featcache._io.download._unreachable", lambda host, port: f"{host} cannot be reached"
     )
     with pytest.warns(featcache.RandomWeightsWarning, match="seeded random weights"):
         features = extract("mobilenet", image_size=32)

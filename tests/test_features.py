@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache import Features, extract
+from featcache.data.split import official_split, stratified_group_split
 from featcache.errors import InvalidRequest
-from featcache.splits import official_split, stratified_group_split
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_indexes_out_of_range_are_errors(features: Features, index: Any) -> None
 def test_a_few_rows_are_read_without_the_others(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.rowfiles import RowFiles
+    from featcache.store.shard_reader import RowFiles
 
     counts: list[int] = []
     fill = RowFiles._fill

@@ -15,7 +15,7 @@ import pytest
 
 import archives
 from featcache import extract, load_dataset
-from featcache.cachedir import cache_folder, stores_folder
+from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
 from featcache.datasets import fetch, fetched
 from featcache.datasets.archives import unpack
@@ -26,7 +26,7 @@ from featcache.errors import (
     StoreWriteError,
     UnsafeArchive,
 )
-from featcache.images import load_image, resize
+from featcache.images.decode import load_image, resize
 
 
 @pytest.fixture

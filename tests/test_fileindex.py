@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from featcache import fileindex
-from featcache.fileindex import identify
-from featcache.imagefile import content_id
+from featcache.data import file_index as fileindex
+from featcache.data.file_index import identify
+from featcache.images.image_file import content_id
 
 
 @pytest.fixture

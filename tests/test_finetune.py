@@ -14,7 +14,7 @@ import pytest
 
 import featcache
 from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Images
-from bench.network import (
+from bench.finetune.network import (
     _preprocessing_layers,
     build_network,
     first_free_layer,
@@ -22,8 +22,8 @@ from bench.network import (
 )
 from conftest import make_tiny_model
 from contracts import ContenderContract
+from featcache.backbones.preprocessing import apply
 from featcache.errors import InvalidRequest
-from featcache.preprocessing import apply
 from heads.schedule import Progress, Schedule, after_epoch
 from test_bench import easy_images
 
@@ -184,7 +184,7 @@ def test_weights_of_the_best_epoch_serve_not_those_of_the_last(easy_images: Any)
     contender = FineTuned(make_tiny_model(), 1.0, **settings)
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, seed=0, progress=False)
-    from bench.finetune import _parts
+    from bench.finetune.fine_tuned import _parts
 
     _, held_out = _parts(images, codes, 0.4, 0)
     # The temperature only divides the scores; undone, the validation loss is the trained one's.
@@ -201,7 +201,9 @@ def test_what_was_trained_is_not_trained_again(
     first = FineTuned(make_tiny_model(), 1.0, **QUICK)
     first.prepare(images, progress=False)
     first.fit(images, codes, 2, progress=False)
-    monkeypatch.setattr("bench.training.Run._epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "bench.finetune.training.Run._epoch", lambda *_: pytest.fail("trained again")
+    )
     again = FineTuned(make_tiny_model(), 1.0, **QUICK)
     again.prepare(images, progress=False)
     again.fit(images, codes, 2, progress=False)
@@ -234,7 +236,7 @@ def test_few_images_are_cross_fitted_once_and_the_folds_are_removed(
 
 
 def test_enough_validation_images_give_the_temperature_themselves(tmp_path: Path) -> None:
-    from bench.calibration import calibrate
+    from bench.finetune.calibration import calibrate
     from heads.calibration import fit_temperature
 
     codes = np.arange(120) % 3
@@ -308,7 +310,7 @@ def test_your_own_model_is_left_as_it_was(easy_images: Any) -> None:
 
 
 def test_balanced_classes_weigh_rare_ones_more() -> None:
-    from bench.finetune import _balanced
+    from bench.finetune.fine_tuned import _balanced
 
     assert _balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([2 / 3, 2, 2 * 1.0])
     with pytest.raises(InvalidRequest, match="class_weight"):
@@ -354,7 +356,7 @@ def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
         )
 
     slow = (
-        "import bench.training as t, time\n"
+        "import bench.finetune.training as t, time\n"
         "epoch = t.Run._epoch\n"
         "def slowly(self, *a):\n"
         "    if self.progress.epoch == 2: print('third', flush=True); time.sleep(60)\n"
@@ -378,7 +380,7 @@ def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
 def test_images_are_decoded_once_and_mapped_from_disk(
     easy_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import pixels
+    from bench.finetune import pixels
 
     images: Images = easy_images[0]
     first = pixels.decoded(images, (10, 12))

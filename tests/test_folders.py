@@ -15,8 +15,8 @@ from bench.splits import make_split
 from conftest import photo
 from featcache import extract, load_dataset
 from featcache.cli.main import main
+from featcache.data.folder import split_of
 from featcache.errors import DatasetError
-from featcache.folders import split_of
 
 
 def layout(root: Path, *names: str) -> Path:

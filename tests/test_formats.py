@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from conftest import photo
-from featcache import extract, formats, load_dataset
-from featcache.imagefile import BadImage
-from featcache.images import decode
-from featcache.request import DECODE_VERSION
+from featcache import extract, load_dataset
+from featcache.backbones.request import DECODE_VERSION
+from featcache.images import formats
+from featcache.images.decode import decode
+from featcache.images.image_file import BadImage
 
 
 def noise(mode: str = "RGB", width: int = 40, height: int = 30) -> Image.Image:

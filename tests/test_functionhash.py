@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from featcache import explain
+from featcache.backbones.function_hash import function_hash
+from featcache.backbones.preprocessing import RULES, fingerprint
 from featcache.errors import InvalidRequest
-from featcache.functionhash import function_hash
-from featcache.preprocessing import RULES, fingerprint
 
 _DIVISOR = 255.0
 _LOCK = threading.Lock()
@@ -142,8 +142,8 @@ def _hashes(folder: Path, *, seed: int = 0, shift: int = 1) -> str:
     (folder / "mine.py").write_text(_MODULE)
     (folder / "helpers.py").write_text(_HELPERS.format(shift=shift))
     code = (
-        "import mine; from featcache.preprocessing import fingerprint as f;"
-        "from featcache.functionhash import function_hash as h;"
+        "import mine; from featcache.backbones.preprocessing import fingerprint as f;"
+        "from featcache.backbones.function_hash import function_hash as h;"
         "print([f(r) for r in mine.rules], h(mine.cached))"
     )
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])

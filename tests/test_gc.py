@@ -16,11 +16,11 @@ import pytest
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import extract, verify
-from featcache.cachedir import cache_folder, stores_folder
+from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
-from featcache.collection import collect
 from featcache.errors import InvalidRequest, StoreError
-from featcache.store import Store
+from featcache.store.gc import collect
+from featcache.store.store import Store
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def under_way(photos: Path) -> Iterator[tuple[Waiting, threading.Thread, list[An
     def run() -> None:
         done.append(extract("mobilenet", photos, weights="random", image_size=32))
 
-    import featcache.computing as computing
+    import featcache.extraction.runner as computing
 
     real = computing.Computation._forward
 
@@ -141,7 +141,7 @@ def test_a_failed_extraction_leaves_no_empty_store(
     def fails(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("featcache.computing.Computation._forward", fails)
+    monkeypatch.setattr("featcache.extraction.runner.Computation._forward", fails)
     with pytest.raises(MemoryError):
         extract("mobilenet", photos, weights="random", image_size=32)
     assert list(stores_folder(cache_folder()).iterdir()) == []

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-import featcache.extraction as extraction
-import featcache.maintenance as maintenance
-import featcache.rowremoval as rowremoval
+import featcache.extraction.extract as extraction
+import featcache.store.maintenance as maintenance
+import featcache.store.row_removal as rowremoval
 from conftest import photo
 from featcache import extract, load_dataset, verify
-from featcache.cachedir import cache_folder, engines_folder, stores_folder
+from featcache._io.cache_dirs import cache_folder, engines_folder, stores_folder
 from featcache.cli import main
-from featcache.collection import collect
 from featcache.errors import DatasetNotFound, StoreWriteError
-from featcache.imagefile import content_id
-from featcache.lease import NAME as LEASE
-from featcache.lease import in_use, is_in_use
-from featcache.manifest import Manifest
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.images.image_file import content_id
+from featcache.store.gc import collect
+from featcache.store.lease import NAME as LEASE
+from featcache.store.lease import in_use, is_in_use
+from featcache.store.manifest import Manifest
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 

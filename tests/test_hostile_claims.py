@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from featcache import lease as leases
-from featcache.cachedir import stores_folder
+from featcache._io.cache_dirs import stores_folder
 from featcache.cli import main
-from featcache.collection import collect
-from featcache.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
-from featcache.removal import bury
-from featcache.store import Store
+from featcache.store import lease as leases
+from featcache.store.gc import collect
+from featcache.store.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
+from featcache.store.removal import bury
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 
@@ -53,7 +53,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
 CHILD = """
 import sys
 from pathlib import Path
-from featcache.lease import is_in_use, lease
+from featcache.store.lease import is_in_use, lease
 with lease(Path(sys.argv[1])) as held:
     print(bool(held), is_in_use(Path(sys.argv[1])))
 """

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featcache import images
-from featcache.imagefile import BadImage, content_id, read_file
-from featcache.images import decode, load_pixels, resize
+from featcache.images import decode as images
+from featcache.images.decode import decode, load_pixels, resize
+from featcache.images.image_file import BadImage, content_id, read_file
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:

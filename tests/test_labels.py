@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 
 import heads
-from bench.evaluate import evaluate
-from bench.report import write_report
+from bench.analysis.summary import summarise
+from bench.evaluation.evaluate import evaluate
+from bench.report.report import write_report
 from bench.splits import load_split, make_split
-from bench.summary import summarise
 from featcache import Dataset, Features, extract, load_bundle, load_dataset, make_bundle
 from featcache.cli.main import main
-from featcache.columns import column_array, label_values, text_column, text_of
+from featcache.data.columns import column_array, label_values, text_column, text_of
 from featcache.errors import BundleError, DatasetError, InvalidRequest
 
 
@@ -368,7 +368,7 @@ def test_a_bundle_file_keeps_the_type_of_its_classes(
 
 
 def test_results_hold_integer_classes(files: list[str], tmp_path: Path) -> None:
-    from bench.baselines import ColourHistogram
+    from bench.contenders.colour_histogram import ColourHistogram
 
     split = make_split(load_dataset(files, labels=[10, 9] * 6), 0.5)
     results = evaluate({"colours": ColourHistogram()}, split)

@@ -17,16 +17,16 @@ ALLOWED = {
 }
 PUBLIC_TO_HEADS = {"featcache", "featcache.errors"}
 DOORS = {
-    "keras": {"featcache/keras_door.py"},
+    "keras": {"featcache/backbones/keras_backend.py"},
     "tensorflow": set(),
     "h5py": {f"featcache/hdf5/{p.name}" for p in (ROOT / "featcache" / "hdf5").glob("*.py")},
     "openvino": {f"featcache/engines/openvino_{name}.py" for name in ("runner", "graph")},
     "lightgbm": {"heads/boosting.py"},
-    "tqdm": {"featcache/progress.py"},
-    "pooch": {"featcache/download.py"},
-    "requests": {"featcache/download.py"},
-    "pillow_heif": {"featcache/heif.py"},
-    "pydicom": {"featcache/dicom.py"},
+    "tqdm": {"featcache/_io/progress.py"},
+    "pooch": {"featcache/_io/download.py"},
+    "requests": {"featcache/_io/download.py"},
+    "pillow_heif": {"featcache/images/heif.py"},
+    "pydicom": {"featcache/images/dicom.py"},
     "pickle": set(),
 }
 # These decide and describe; they know neither how models run nor how rows are kept.
@@ -81,8 +81,8 @@ def test_pure_modules_import_no_heavy_one(module: str) -> None:
 
 
 def test_backbone_and_store_never_meet() -> None:
-    assert "featcache.store" not in imports(ROOT / "featcache" / "backbone.py")
-    assert "featcache.backbone" not in imports(ROOT / "featcache" / "store.py")
+    assert "featcache.store.store" not in imports(ROOT / "featcache" / "backbone.py")
+    assert "featcache.backbones.model" not in imports(ROOT / "featcache" / "store.py")
 
 
 def run(code: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from featcache import lease as leases
 from featcache.errors import LeaseLost
-from featcache.lease import in_use, is_in_use, lease
+from featcache.store import lease as leases
+from featcache.store.lease import in_use, is_in_use, lease
 
 HOLD = """
 import sys, time

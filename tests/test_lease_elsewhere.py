@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from featcache import lease as leases
-from featcache.lease import NAME, in_use, is_in_use, lease
+from featcache.store import lease as leases
+from featcache.store.lease import NAME, in_use, is_in_use, lease
 
 
 def test_a_clock_that_is_off_makes_no_claim_old(
@@ -41,7 +41,7 @@ def test_a_clock_that_is_off_makes_no_claim_old(
 HIDDEN = """
 import os, sys
 from pathlib import Path
-from featcache.lease import _machine, is_in_use, lease
+from featcache.store.lease import _machine, is_in_use, lease
 _machine()  # what comes later cannot read the standard library
 os.setgroups([])
 os.setegid(65534)
@@ -77,7 +77,7 @@ def test_a_process_that_is_hidden_is_not_taken_for_a_dead_one(tmp_path: Path) ->
 WITHOUT_LINKS = """
 import sys
 from pathlib import Path
-from featcache.lease import lease
+from featcache.store.lease import lease
 folder = Path(sys.argv[1])
 with lease(folder) as first:
     with lease(folder) as second:

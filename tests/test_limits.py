@@ -20,17 +20,18 @@ import pytest
 from PIL import Image
 
 from conftest import make_tiny_model, photo
-from featcache import Store, extract, fileindex
-from featcache.imagefile import BadImage, content_id
-from featcache.images import decode, load_pixels
-from featcache.limits import Room, working_bytes
+from featcache import Store, extract
+from featcache.data import file_index as fileindex
+from featcache.images.decode import decode, load_pixels
+from featcache.images.image_file import BadImage, content_id
+from featcache.images.limits import Room, working_bytes
 
 _CHILD = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from featcache.imagefile import BadImage, content_id
+from featcache.images.image_file import BadImage, content_id
 from featcache import images
-from featcache.limits import Room
+from featcache.images.limits import Room
 
 if sys.argv[1] != "0":
     images._ROOM = Room(int(sys.argv[1]))
@@ -197,8 +198,10 @@ def test_an_image_edited_between_the_look_and_the_decoding_gets_no_row(
         edit_through_a_map(first, other)
         return found
 
-    monkeypatch.setattr("featcache.preparation.identify", edited_after_it)
-    monkeypatch.setattr("featcache.imagefile.file_state", lambda _: state._replace(size=len(other)))
+    monkeypatch.setattr("featcache.extraction.prepare.identify", edited_after_it)
+    monkeypatch.setattr(
+        "featcache.images.image_file.file_state", lambda _: state._replace(size=len(other))
+    )
     monkeypatch.setattr(fileindex, "_RACY_NS", 0)
     time.sleep(0.02)
     features = extract(model, tmp_path / "photos", cache_dir=tmp_path / "cache")

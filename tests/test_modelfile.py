@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import featcache
+from featcache.backbones.model_file import is_model_file, look_at_model
 from featcache.cli import main
 from featcache.errors import BundleMismatch, InvalidRequest, ModelRefused
-from featcache.modelfile import is_model_file, look_at_model
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,9 @@ class TestPoison:
     ) -> None:
         changes, named = HOSTILE[kind]
         path = rebuilt(saved, tmp_path / "hostile.keras", **changes)
-        monkeypatch.setattr("featcache.modelfile.import_keras", lambda: pytest.fail("too late"))
+        monkeypatch.setattr(
+            "featcache.backbones.model_file.import_keras", lambda: pytest.fail("too late")
+        )
         with pytest.raises(ModelRefused, match="is not loaded") as caught:
             featcache.load_model(path)
         assert named in str(caught.value)

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from featcache.datasets.pets import _listed
-from featcache.datasets.stanford import _parts
+from featcache._io.names import is_name
+from featcache.backbones.spec import BackboneSpec, recipes
+from featcache.datasets.oxford_pets import _listed
+from featcache.datasets.stanford_dogs import _parts
 from featcache.errors import DatasetError, InvalidRequest, StoreCorrupt, StoreMismatch
-from featcache.maintenance import repair, verify
-from featcache.manifest import read_manifest
-from featcache.names import is_name
-from featcache.packing import pack, unpack
-from featcache.specs import BackboneSpec, recipes
-from featcache.store import Store
+from featcache.store.maintenance import repair, verify
+from featcache.store.manifest import read_manifest
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, filled, signed
 
 WRONG: list[Any] = [
@@ -91,7 +91,7 @@ def test_lists_of_data_sets_name_no_file_outside(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", ["../x", "a\0b", "n" * 300, "\U00020000" * 90, "\udc80" * 300])
 def test_results_are_written_under_a_name_of_any_contender(tmp_path: Path, name: str) -> None:
-    from bench.results import _file_name
+    from bench.evaluation.results import _file_name
 
     file = tmp_path / f"per_class_{_file_name(name)}.csv"
     file.write_text("x")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders import Facts
-from bench.results import Cost, Result, Results
+from bench.contenders.base import Facts
+from bench.evaluation.results import Cost, Result, Results
 from featcache import extract
 from heads import search
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from conftest import make_tiny_model, photo
 from featcache import Dataset, extract
-from featcache.imagefile import BadImage
-from featcache.images import decode
-from featcache.limits import MAX_PIXELS
+from featcache.images.decode import decode
+from featcache.images.image_file import BadImage
+from featcache.images.limits import MAX_PIXELS
 
 
 def save(image: Image.Image, format_: str, **options: Any) -> bytes:
@@ -167,7 +167,7 @@ def test_every_odd_file_is_a_row_or_a_reason(tmp_path: Path) -> None:
 def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import featcache.extraction
+    import featcache.extraction.extract
 
     paths = [photo(tmp_path / "p" / f"{i}.png", i) for i in range(6)]
     prepare = featcache.extraction.prepare
@@ -178,7 +178,7 @@ def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
         paths[3].write_bytes(paths[3].read_bytes()[:100])
         return job
 
-    monkeypatch.setattr(featcache.extraction, "prepare", then_things_change)
+    monkeypatch.setattr(featcache.extraction.extract, "prepare", then_things_change)
     features = extract(make_tiny_model(), tmp_path / "p")
     assert len(features) == 4
     told = {Path(bad.path).name: bad.reason for bad in features.quarantined}
@@ -204,7 +204,7 @@ def test_a_jpeg_of_endless_scans_is_refused_by_count() -> None:
 def test_a_tall_image_converted_in_strips_is_what_it_is_in_one(
     monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    from featcache import images
+    from featcache.images import decode as images
 
     source = noise(40, 33, "RGBA")
     if mode == "I;16":
@@ -221,8 +221,8 @@ def test_a_tall_image_converted_in_strips_is_what_it_is_in_one(
 _PEAK = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from featcache.imagefile import BadImage
-from featcache.images import pixels_of
+from featcache.images.image_file import BadImage
+from featcache.images.decode import pixels_of
 def load(path):
     try:
         return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch').shape

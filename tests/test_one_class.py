@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.contenders import Contender
-from bench.evaluate import evaluate
+from bench.contenders.base import Contender
+from bench.evaluation.evaluate import evaluate
 from bench.splits import Split, make_split
 from conftest import photo
 from featcache import Dataset

@@ -16,9 +16,8 @@ import h5py
 import numpy as np
 import pytest
 
-from featcache import packformat
-from featcache.atomic import TEMPORARY_PREFIX
-from featcache.dataset import Dataset
+from featcache._io.atomic import TEMPORARY_PREFIX
+from featcache.data.dataset import Dataset
 from featcache.errors import (
     FeatcacheError,
     StoreCorrupt,
@@ -26,10 +25,11 @@ from featcache.errors import (
     StoreFormatError,
     StoreMismatch,
 )
-from featcache.hdf5 import Column, PackLayout
-from featcache.packformat import LINE_BYTES, PackReader, first_line
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.hdf5.pack_file import Column, PackLayout
+from featcache.store import pack_format as packformat
+from featcache.store.pack import pack, unpack
+from featcache.store.pack_format import LINE_BYTES, PackReader, first_line
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 8))
@@ -97,7 +97,7 @@ def test_a_long_description_takes_a_larger_user_block(tmp_path: Path) -> None:
 def test_rows_in_many_pieces_come_back(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featcache.packing._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("featcache.store.pack._ROWS_AT_ONCE", 3)
     pack(store, tmp_path / "p.h5")
     other = unpack(tmp_path / "p.h5", tmp_path / "c")
     assert len(other.shard_names) == 3
@@ -333,7 +333,7 @@ def test_what_a_killed_pack_left_goes_and_what_is_the_users_stays(
 
 
 def test_a_folder_in_which_somebody_still_works_is_not_stale(tmp_path: Path) -> None:
-    from featcache.atomic import remove_stale
+    from featcache._io.atomic import remove_stale
 
     target = tmp_path / "target"
     target.mkdir()
@@ -357,11 +357,11 @@ def test_a_folder_in_which_somebody_still_works_is_not_stale(tmp_path: Path) -> 
 
 
 def test_what_a_killed_process_left_among_pixels_and_samples_goes(tmp_path: Path) -> None:
-    from bench import pixels
+    from bench.finetune import pixels
     from bench.splits import Images
     from conftest import photo
-    from featcache.datasets.dogs import drawn_dogs
-    from featcache.imagefile import content_id
+    from featcache.datasets.drawn.dogs import drawn_dogs
+    from featcache.images.image_file import content_id
 
     path = photo(tmp_path / "a.png", 1)
     images = Images((str(path),), (content_id(path.read_bytes()),))
@@ -380,11 +380,11 @@ def test_what_a_killed_process_left_among_pixels_and_samples_goes(tmp_path: Path
 def test_decoded_pixels_are_those_of_each_image_and_zero_where_there_is_none(
     tmp_path: Path,
 ) -> None:
-    from bench import pixels
+    from bench.finetune import pixels
     from bench.splits import Images
     from conftest import photo
-    from featcache.imagefile import content_id
-    from featcache.images import load_pixels
+    from featcache.images.decode import load_pixels
+    from featcache.images.image_file import content_id
 
     paths = [photo(tmp_path / f"{number}.png", number) for number in range(70)]
     paths[3].write_bytes(b"no image")
@@ -403,7 +403,7 @@ def test_decoded_pixels_are_those_of_each_image_and_zero_where_there_is_none(
 
 
 def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
-    from featcache.hdf5.packfile import _SparseFile
+    from featcache.hdf5.pack_file import _SparseFile
 
     file = _SparseFile()
     file.seek(10**12 + 4090)
@@ -418,7 +418,7 @@ def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
 
 
 def test_an_error_of_ours_while_a_file_is_written_stays_what_it_is(tmp_path: Path) -> None:
-    from featcache.atomic import replacing
+    from featcache._io.atomic import replacing
     from featcache.errors import StoreWriteError
 
     with pytest.raises(StoreWriteError, match="another"), replacing(tmp_path / "x"):

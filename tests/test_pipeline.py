@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache.imagefile import BadImage
-from featcache.pipeline import batches
+from featcache.extraction.pipeline import batches
+from featcache.images.image_file import BadImage
 
 
 def pixels(number: int) -> Any:
@@ -60,7 +60,7 @@ def test_one_that_never_comes_back_costs_itself_alone() -> None:
 def test_one_that_never_comes_back_does_not_keep_the_process(tmp_path: Any) -> None:
     code = (
         "import threading, numpy\n"
-        "from featcache.pipeline import batches\n"
+        "from featcache.extraction.pipeline import batches\n"
         "def load(n):\n"
         "    threading.Event().wait() if n == 1 else None\n"
         "    return numpy.zeros((1, 1, 3), 'u1')\n"

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import CachedHead, evaluate, make_split, train_pocket, traits
-from bench.baselines import ColourHistogram
-from bench.training import Run
-from featcache import extract, import_keras, pocket
+from bench import CachedHead, make_split
+from bench.contenders.colour_histogram import ColourHistogram
+from bench.evaluation import evaluate
+from bench.finetune.training import Run
+from bench.tools import train_pocket, traits
+from featcache import extract, import_keras
+from featcache.backbones import pocket
+from featcache.backbones.spec import find_recipe
 from featcache.datasets import drawn_dogs
-from featcache.datasets.breeds import make_breeds
+from featcache.datasets.drawn.breeds import make_breeds
 from featcache.errors import InvalidRequest, WeightsMismatch
-from featcache.specs import find_recipe
 from heads.schedule import Schedule
 
 
@@ -88,7 +91,7 @@ def test_a_file_in_its_place_that_is_not_the_packages_is_refused(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pocket.npz").write_bytes(b"replaced")
-    monkeypatch.setattr("featcache.weights.POCKET_FILE", tmp_path / "pocket.npz")
+    monkeypatch.setattr("featcache.backbones.weights.POCKET_FILE", tmp_path / "pocket.npz")
     with pytest.raises(WeightsMismatch, match="Install featcache anew"):
         extract("pocket", photos)
 

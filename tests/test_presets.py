@@ -8,12 +8,12 @@ import pytest
 
 import archives
 from bench.__main__ import main
-from bench.estimate import Estimate, describe
+from bench.contenders.estimate import Estimate, describe
+from bench.evaluation.results import OVERLAP
 from bench.presets import BY_NAME, find_preset
-from bench.results import OVERLAP
+from featcache.backbones.spec import find_recipe
 from featcache.datasets import fetch
 from featcache.errors import InvalidRequest
-from featcache.specs import find_recipe
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.tables import cell, write_csv, write_frame
+from bench.evaluation.tables import cell, write_csv, write_frame
 from conftest import photo
-from featcache.console import run_command
+from featcache._io.console import run_command
 from featcache.errors import InvalidRequest
 from featcache.printable import printable
 
@@ -53,7 +53,7 @@ def test_errors_and_logs_are_escaped_and_keep_the_raw_value(
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
 def test_a_strict_standard_output_ends_no_command(tmp_path: Path, encoding: str) -> None:
     code = (
-        "import sys; from featcache.console import run_command\n"
+        "import sys; from featcache._io.console import run_command\n"
         "sys.exit(run_command('x', lambda: print(*map(chr, "
         "[0x1b, 0xdce9, 0x72d7, 0xe9, 10])) or 3, quiet=True))"
     )

@@ -12,7 +12,7 @@ import pytest
 import bench.__main__
 import featcache.cli
 from conftest import photo
-from featcache.weights import Weights
+from featcache.backbones.weights import Weights
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
@@ -36,7 +36,7 @@ def test_python_examples_run(
         photo(tmp_path / "photos" / ("beagle" if i % 2 else "poodle") / f"{i}.jpg", i)
     monkeypatch.chdir(tmp_path)
     random = Weights("random")
-    monkeypatch.setattr("featcache.request.choose_weights", lambda *_: random)
+    monkeypatch.setattr("featcache.backbones.request.choose_weights", lambda *_: random)
     for long, short in SHORTER.items():
         example = example.replace(long, short)
     exec(compile(example, "README.md", "exec"), {})

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import featcache
-from bench import CachedHead, evaluate, make_split
+from bench import CachedHead, make_split
+from bench.evaluation import evaluate
 from featcache import load_dataset
-from featcache.backbone import Backbone
+from featcache.backbones.model import Backbone
 
 WEIGHTS = "weights/mobilenet_v2_imagenet.weights.h5"
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.pixels import decoded
+from bench.finetune.pixels import decoded
 from bench.splits import Images
 from featcache import Store, extract
-from featcache.atomic import recall, remember
-from featcache.cachedir import engines_folder, pixels_folder, weights_folder
-from featcache.engines.sizes import remember_size, remembered_size
-from featcache.imagefile import content_id
-from featcache.maintenance import verify
+from featcache._io.atomic import recall, remember
+from featcache._io.cache_dirs import engines_folder, pixels_folder, weights_folder
+from featcache.engines.micro_batch import remember_size, remembered_size
+from featcache.images.image_file import content_id
+from featcache.store.maintenance import verify
 
 
 def flips(data: bytes) -> list[bytes]:

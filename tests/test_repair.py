@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache import Features, explain, extract, maintenance
+from featcache import Features, explain, extract
 from featcache.errors import FeatcacheError, StoreCorrupt, StoreError, StoreWriteError
-from featcache.lease import lease
-from featcache.maintenance import compact, repair, verify
-from featcache.setaside import move_orphans, set_aside
-from featcache.shardhead import beside, read_head
-from featcache.store import Store
+from featcache.hdf5.shard_metadata import beside, read_head
+from featcache.store import maintenance
+from featcache.store.lease import lease
+from featcache.store.maintenance import compact, repair, verify
+from featcache.store.set_aside import move_orphans, set_aside
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, filled, ids_of, rows_of, shards
 
 NUMBERS = tuple(range(10))
@@ -84,7 +85,7 @@ def test_on_a_full_disk_nothing_is_set_aside(store: Store, monkeypatch: pytest.M
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("featcache.atomic._write_new", full)
+    monkeypatch.setattr("featcache._io.atomic._write_new", full)
     with pytest.raises(StoreWriteError, match="the disk is full"):
         repair(store.folder)
     monkeypatch.undo()
@@ -224,7 +225,7 @@ def test_rows_that_are_committed_during_a_repair_stay(
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> None:
     """Make the disk fail to read a file, so often."""
-    import featcache.hashes
+    import featcache._io.hashes
 
     original, left = open, [times]
 
@@ -234,7 +235,7 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, name: str, times: int) -> Non
             raise OSError(errno.EIO, "Input/output error", str(path))
         return original(path, *arguments, **options)
 
-    monkeypatch.setattr(featcache.hashes, "open", refused, raising=False)
+    monkeypatch.setattr(featcache._io.hashes, "open", refused, raising=False)
 
 
 def test_a_shard_that_could_not_be_read_once_is_not_set_aside(
@@ -262,7 +263,7 @@ def test_a_disk_that_does_not_answer_has_nothing_set_aside(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk of the network, say, that comes back."""
-    from featcache import salvage
+    from featcache.store import salvage
 
     spoil(shards(store)[0], 2)
     before = {path.name: path.read_bytes() for path in store.folder.iterdir()}

@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 
 from featcache.errors import FeatcacheError, InspectionError, StoreCorrupt, StoreFormatError
-from featcache.hdf5 import ShardReader, foreign_reason, inspect_shard, inspection, sandbox
+from featcache.hdf5 import child as inspection
+from featcache.hdf5 import sandbox
 from featcache.hdf5.protocol import DONE, IDLE_STATUS, MEMORY_STATUS, NUMBERS, READ
-from featcache.shardhead import beside
-from featcache.store import Store
+from featcache.hdf5.sandbox import foreign_reason, inspect_shard
+from featcache.hdf5.shard_file import ShardReader
+from featcache.hdf5.shard_metadata import beside
+from featcache.store.store import Store
 from test_store import HOSTILE, SPEC, WIDTH, ids_of, planted, rows_of
 
 
@@ -42,7 +45,7 @@ def inspector(monkeypatch: pytest.MonkeyPatch) -> Iterator[sandbox.Inspector]:
 
 def child_is(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the child run some other code once it has read the question."""
-    start = sandbox._START.replace("from featcache.hdf5.inspection import main; main()", "")
+    start = sandbox._START.replace("from featcache.hdf5.child import main; main()", "")
     imports = "import os, signal, time; sys.stdin.buffer.readline()\n"
     monkeypatch.setattr(sandbox, "_START", start + imports + code)
 
@@ -354,7 +357,7 @@ def test_a_newer_shard_is_said_to_be_one(shard: Path) -> None:
 
 LIMITED = """
 import resource, sys, time
-from featcache.hdf5.inspection import Limits, warm_up
+from featcache.hdf5.child import Limits, warm_up
 warm_up()
 import subprocess, errno
 import numpy as np

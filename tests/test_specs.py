@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featcache import preprocessing
+from featcache.backbones import preprocessing
+from featcache.backbones.spec import BackboneSpec, content_key, differing, find_recipe, recipes
 from featcache.errors import InvalidRequest, UnknownBackbone
-from featcache.specs import BackboneSpec, content_key, differing, find_recipe, recipes
 
 SPEC = BackboneSpec(
     "resnet50", "avg_pool", "ab" * 32, "none", (224, 224), "stretch-bilinear", 1, "0f" * 8

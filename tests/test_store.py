@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from featcache import maintenance
+from featcache.backbones.spec import BackboneSpec
 from featcache.errors import (
     InvalidRequest,
     LeaseLost,
@@ -26,13 +26,13 @@ from featcache.errors import (
     StoreMismatch,
     StoreWriteError,
 )
-from featcache.hdf5 import ShardReader
-from featcache.imagefile import content_id
-from featcache.lease import lease
-from featcache.manifest import find_stores, read_manifest
-from featcache.rowindex import RowIndex, pack_ids
-from featcache.specs import BackboneSpec
-from featcache.store import Store
+from featcache.hdf5.shard_file import ShardReader
+from featcache.images.image_file import content_id
+from featcache.store import maintenance
+from featcache.store.lease import lease
+from featcache.store.manifest import find_stores, read_manifest
+from featcache.store.row_index import RowIndex, pack_ids
+from featcache.store.store import Store
 
 WIDTH = 6
 SPEC = BackboneSpec("tiny", "pool", "ab" * 32, "none", (8, 8), "stretch-bilinear", 1, "0f" * 8)
@@ -487,7 +487,7 @@ def test_rows_merged_away_again_and_again_are_looked_for_only_so_often(
         raise FileNotFoundError
 
     monkeypatch.setattr(store._files, "check", gone)
-    monkeypatch.setattr("featcache.store._LOOKS", 3)
+    monkeypatch.setattr("featcache.store.store._LOOKS", 3)
     with pytest.raises(MissingRows):
         store.read(ids_of(1))
 
@@ -557,7 +557,7 @@ def test_a_shard_that_goes_while_its_size_is_asked_is_not_merged(store: Store) -
 def test_a_manifest_that_is_being_written_by_another_is_left_to_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featcache.store._LEASE_WAIT", 0.05)
+    monkeypatch.setattr("featcache.store.store._LEASE_WAIT", 0.05)
     before = read_manifest(store.folder)
     with lease(store.folder):
         filled(store, (1,))
@@ -566,7 +566,7 @@ def test_a_manifest_that_is_being_written_by_another_is_left_to_it(
 
 def signed(folder: Path, **changes: Any) -> None:
     """Write a manifest anew with other fields, and the checksum that fits them."""
-    from featcache.manifest import _checksum
+    from featcache.store.manifest import _checksum
 
     body = json.loads((folder / "MANIFEST.json").read_text())
     del body["checksum"]

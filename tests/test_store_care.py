@@ -14,20 +14,14 @@ import pytest
 
 from conftest import make_tiny_model, photo
 from featcache import Features, extract, load_dataset, verify
-from featcache.cachedir import cache_folder, stores_folder
+from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
-from featcache.collection import collect
-from featcache.errors import (
-    InvalidRequest,
-    MissingRows,
-    StoreError,
-    StoreMismatch,
-    StoreWriteError,
-)
-from featcache.lease import in_use, lease
-from featcache.packing import pack, unpack
-from featcache.sampling import verify_sample
-from featcache.store import Store
+from featcache.errors import InvalidRequest, MissingRows, StoreError, StoreMismatch, StoreWriteError
+from featcache.extraction.recheck import verify_sample
+from featcache.store.gc import collect
+from featcache.store.lease import in_use, lease
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 
 
 def aged(folder: Path, days: float) -> None:
@@ -221,7 +215,7 @@ def test_a_disk_that_refuses_a_pack_leaves_the_old_one(
     def full(*names: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featcache.atomic.os.replace", full)
+    monkeypatch.setattr("featcache._io.atomic.os.replace", full)
     with pytest.raises(StoreWriteError, match="the disk is full"):
         pack(store, tmp_path / "p.h5")
     assert [path.name for path in tmp_path.glob("*p.h5")] == ["p.h5"]

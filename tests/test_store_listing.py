@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache import store as store_module
-from featcache import survey as survey_module
 from featcache.errors import StoreCorrupt, StoreError, StoreMismatch
-from featcache.maintenance import compact, repair, verify
-from featcache.manifest import find_stores, read_manifest
-from featcache.packing import pack
-from featcache.shardhead import beside
-from featcache.store import Store
+from featcache.hdf5.shard_metadata import beside
+from featcache.store import store as store_module
+from featcache.store import survey as survey_module
+from featcache.store.maintenance import compact, repair, verify
+from featcache.store.manifest import find_stores, read_manifest
+from featcache.store.pack import pack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, filled, ids_of, rows_of, shards, signed
 
 NUMBERS = tuple(range(12))
@@ -160,9 +160,9 @@ def test_a_pipe_among_the_shards_is_damage_and_not_read_for_ever(store: Store) -
 
 def test_a_sidecar_that_was_made_to_fit_is_found_and_made_again(store: Store) -> None:
     """Its own digest is right, but its rows are said to be other photos'."""
-    from featcache.hdf5 import ShardReader
-    from featcache.rowfiles import RowFiles
-    from featcache.shardhead import write_head
+    from featcache.hdf5.shard_file import ShardReader
+    from featcache.hdf5.shard_metadata import write_head
+    from featcache.store.shard_reader import RowFiles
 
     compact(store, many=2)
     (shard,) = shards(store)

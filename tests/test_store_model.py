@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from featcache import repair, verify
-from featcache.collection import collect
-from featcache.maintenance import compact
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.store.gc import collect
+from featcache.store.maintenance import compact
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 numbers = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)

@@ -16,15 +16,11 @@ import pytest
 
 import table_from_keras as keras_says
 from featcache import explain, extract
-from featcache.backbone import Backbone
-from featcache.errors import (
-    DownloadFailed,
-    WeightsMismatch,
-    WeightsUnavailable,
-)
-from featcache.request import make_request
-from featcache.specs import Recipe, recipes
-from featcache.weights import Weights, keras_models_folder
+from featcache.backbones.model import Backbone
+from featcache.backbones.request import make_request
+from featcache.backbones.spec import Recipe, recipes
+from featcache.backbones.weights import Weights, keras_models_folder
+from featcache.errors import DownloadFailed, WeightsMismatch, WeightsUnavailable
 from test_backbones import reference_model
 
 # Of others the quick run has tests of their own below; all of them in `make test-slow`.
@@ -150,7 +146,7 @@ def test_vgg_without_its_top_gives_its_last_pooling_layer_and_says_so(
         weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3)
     )
     own.load_weights(vgg16 / "body.weights.h5")
-    from featcache.images import decode, resize
+    from featcache.images.decode import decode, resize
 
     pixels = np.stack(
         [resize(decode(Path(p).read_bytes()), (32, 32)) for p in features.paths]
@@ -230,7 +226,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(name)
         raise DownloadFailed("no network", url=url, reason="no network")
 
-    monkeypatch.setattr("featcache.weights.retrieve", fail)
+    monkeypatch.setattr("featcache.backbones.weights.retrieve", fail)
     return asked
 
 
@@ -259,7 +255,7 @@ def test_vgg_prefers_its_top_and_falls_back_to_what_is_in_kerass_cache(
     file = vgg16 / str(recipe.notop_file)
     known = hashlib.md5(file.read_bytes()).hexdigest()
     table = {**recipes(), "vgg16": replace(recipe, notop_hash=known)}
-    monkeypatch.setattr("featcache.specs.recipes", lambda: table)
+    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: table)
     keras_models_folder().mkdir(parents=True)
     (keras_models_folder() / file.name).symlink_to(file)
     features = extract("vgg16", photos, image_size=32)
@@ -272,7 +268,7 @@ def test_vgg_prefers_its_top_and_falls_back_to_what_is_in_kerass_cache(
     with pytest.raises(WeightsMismatch, match="layer 'fc1' of vgg16 depends on it"):
         extract("vgg16", photos, image_size=32, layer="fc1")
     damaged = replace(recipe, notop_hash="0" * 32)
-    monkeypatch.setattr("featcache.specs.recipes", lambda: {**table, "vgg16": damaged})
+    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: {**table, "vgg16": damaged})
     with pytest.raises(WeightsMismatch, match="not the file that Keras publishes"):
         extract("vgg16", photos, image_size=32, layer="block5_pool")
 
@@ -306,7 +302,7 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     # A published file is known by its hash, whatever it is called.
     known = hashlib.md5(published.read_bytes()).hexdigest()
     table = {**recipes(), recipe.name: replace(recipe, notop_hash=known)}
-    monkeypatch.setattr("featcache.specs.recipes", lambda: table)
+    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: table)
     request = make_request("efficientnet_b0", weights=published, image_size=32)
     assert request.weights == Weights("imagenet", published, top=False)
     assert Backbone(request).weights_hash == scaled

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from featcache.cachedir import cache_folder
+from featcache._io.cache_dirs import cache_folder
 
 from . import busy, extraction, heads, hits, memory, pipeline, rows
 from .timing import machine

@@ -13,15 +13,7 @@ import numpy as np
 from heads import make_head
 
 from .embeddings import made_up
-from .timing import (
-    forget_the_peak,
-    in_a_process,
-    in_turns,
-    median,
-    resident,
-    spread,
-    table,
-)
+from .timing import forget_the_peak, in_a_process, in_turns, median, resident, spread, table
 
 SIZES = {"5,784 x 1,280, 101 classes": (5784, 1280, 101, 2893),
          "18,522 x 2,048, 120 classes": (18522, 2048, 120, 2058)}  # fmt: skip

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featcache.extraction import extract
-from featcache.imagefile import content_id
-from featcache.store import Store
+from featcache.extraction.extract import extract
+from featcache.images.image_file import content_id
+from featcache.store.store import Store
 
 from .extraction import draw
 from .timing import in_a_process, median, spread, table

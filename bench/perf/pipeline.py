@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 import featcache
-from featcache.computing import Computation, Work
-from featcache.engines import Wanted, stored_engine
-from featcache.engines.openvino_runner import supports
-from featcache.images import load_pixels
-from featcache.pipeline import batches, default_workers
-from featcache.preparation import Source, prepare
-from featcache.progress import progress_bar
-from featcache.request import make_request
-from featcache.specs import PRECISIONS
-from featcache.store import Store
+from featcache._io.progress import progress_bar
+from featcache.backbones.request import make_request
+from featcache.backbones.spec import PRECISIONS
+from featcache.engines.openvino import supports
+from featcache.engines.select import Wanted, stored_engine
+from featcache.extraction.pipeline import batches, default_workers
+from featcache.extraction.prepare import Source, prepare
+from featcache.extraction.runner import Computation, Work
+from featcache.images.decode import load_pixels
+from featcache.store.store import Store
 
 from .extraction import draw
 from .timing import in_turns, median, seconds_of, spread, table

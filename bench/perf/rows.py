@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featcache.maintenance import compact
-from featcache.rowindex import pack_ids
-from featcache.specs import BackboneSpec
-from featcache.store import Store
+from featcache.backbones.spec import BackboneSpec
+from featcache.store.maintenance import compact
+from featcache.store.row_index import pack_ids
+from featcache.store.store import Store
 
 from .timing import in_turns, median, seconds_of, spread, table
 

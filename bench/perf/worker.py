@@ -48,7 +48,7 @@ def keras_job(backbone: str, photos: Path, work: Path) -> Job:
     import keras
 
     import featcache
-    from featcache.specs import find_recipe
+    from featcache.backbones.spec import find_recipe
 
     recipe = find_recipe(backbone)
     module = getattr(keras.applications, recipe.module)

@@ -23,8 +23,8 @@ fish:  featcache completion fish | source       in ~/.config/fish/config.fish
 @command("backbones")
 def backbones(common: Common) -> int:
     """List the backbones with image size, layer and width."""
-    from ..specs import recipes
-    from ..weights import imagenet_path
+    from ..backbones.spec import recipes
+    from ..backbones.weights import imagenet_path
 
     if common.json:
         print(json.dumps([vars(recipe) for recipe in recipes().values()], indent=2))

@@ -38,7 +38,7 @@ def gc(
 
     STORE limits it to some stores: folders, names, unique beginnings of names, or backbones.
     """
-    from ..collection import collect
+    from ..store.gc import collect
 
     found = collect(
         common.cache,
@@ -66,7 +66,7 @@ def gc(
 def _name_of(text: str, stores: Path) -> str:
     """Return the name of a store of the cache folder; one elsewhere may have the same name."""
     from ..errors import InvalidRequest
-    from ..storenames import find_store
+    from ..store.store_names import find_store
 
     folder = find_store(text, stores)
     if not (stores / folder.name).exists() or not folder.samefile(stores / folder.name):

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..labels import ON_CONFLICT
+from ..data.labels import ON_CONFLICT
 from .options import Common, command, extraction
 
 _SHOWN = 10
@@ -34,7 +34,7 @@ def extract(common: Common, dry_run: bool, on_conflict: str, **options: Any) -> 
     DATA is a folder of class folders, a folder of images, a CSV file with a column 'path', or
     the name of a fetched data set. Without it: FEATCACHE_DATA, or a small sample of drawn dogs.
     """
-    from ..extraction import extract as run
+    from ..extraction.extract import extract as run
 
     if dry_run:
         return _explain(common, options)
@@ -76,7 +76,7 @@ def explain(common: Common, **options: Any) -> int:
 
 
 def _explain(common: Common, options: dict[str, Any]) -> int:
-    from ..preparation import explain as run
+    from ..extraction.prepare import explain as run
 
     for name in ("batch_size", "engine"):  # these change no feature
         options.pop(name)
@@ -97,7 +97,7 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
 
 def _backbone(options: dict[str, Any]) -> Any:
     """Return a name or path as it is; only a model in the old format is loaded at once."""
-    from ..modelfile import OLD_ENDINGS, load_model
+    from ..backbones.model_file import OLD_ENDINGS, load_model
 
     name, allow_h5 = options.pop("backbone"), options.pop("allow_h5")
     if not (allow_h5 and name.lower().endswith(OLD_ENDINGS)):

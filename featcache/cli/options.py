@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ..boxes import CROPS
-from ..cachedir import cache_folder, stores_folder
-from ..console import run_command
-from ..images import RESIZES
-from ..specs import ENGINES, POOLINGS, PRECISIONS, recipes
+from .._io.cache_dirs import cache_folder, stores_folder
+from .._io.console import run_command
+from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, recipes
+from ..data.boxes import CROPS
+from ..images.decode import RESIZES
 
 if TYPE_CHECKING:
-    from ..dataset import Dataset
+    from ..data.dataset import Dataset
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -196,6 +196,6 @@ extraction = options(
 
 def load(data: str, crop: str | None, margin: float, common: Common) -> Dataset:
     """Return the data set that an option names."""
-    from ..loading import load_dataset
+    from ..data.load import load_dataset
 
     return load_dataset(data, crop=crop, margin=margin, cache_dir=common.cache_dir)

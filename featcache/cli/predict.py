@@ -15,7 +15,7 @@ from ..printable import printable
 from .options import Common, command, no_progress
 
 if TYPE_CHECKING:
-    from ..bundle import Prediction
+    from ..bundle.bundle import Prediction
 
 
 @command("predict")
@@ -45,7 +45,7 @@ def predict(
     PHOTOS are files, folders, CSV files with a column 'path', or - for a list of paths on
     standard input. A photo that cannot be used is listed with the reason, in its place.
     """
-    from ..bundle import load_bundle
+    from ..bundle.bundle import load_bundle
 
     chosen = {"backbone": backbone, "weights": weights}
     found = load_bundle(bundle).predict(
@@ -64,8 +64,8 @@ def predict(
 
 
 def _paths(names: Iterable[str]) -> list[str]:
+    from ..data.load import load_dataset
     from ..errors import DatasetError
-    from ..loading import load_dataset
 
     paths: list[str] = []
     for name in names:

@@ -15,7 +15,7 @@ from ..printable import printable
 from .options import Common, command, complete_store, crop, margin, one_store
 
 if TYPE_CHECKING:
-    from ..store import Store
+    from ..store.store import Store
 
 _ROWS_SHOWN = 5
 
@@ -26,8 +26,8 @@ def ls(common: Common) -> int:
 
     Each with rows, width, size on disk, layer, image size, precision, weights and last use.
     """
-    from ..manifest import find_stores
-    from ..store import Store
+    from ..store.manifest import find_stores
+    from ..store.store import Store
 
     records = [_record(Store(path)) for path, _ in find_stores(common.stores)]
     if common.json:
@@ -47,7 +47,7 @@ def ls(common: Common) -> int:
 
 
 def _record(store: Store) -> dict[str, Any]:
-    from ..manifest import NAME
+    from ..store.manifest import NAME
 
     return {
         "name": store.folder.name,
@@ -79,8 +79,8 @@ def info(common: Common, store: str) -> int:
 
     STORE is a folder, a name, a unique beginning of one, or a backbone.
     """
-    from ..store import Store
-    from ..storenames import find_store
+    from ..store.store import Store
+    from ..store.store_names import find_store
 
     opened = Store(find_store(store, common.stores))
     record = {
@@ -131,8 +131,8 @@ def verify(
     STORE is a folder, a name, a unique beginning of one, or a backbone.
     """
     from ..errors import InvalidRequest
-    from ..maintenance import verify as run
-    from ..storenames import find_store
+    from ..store.maintenance import verify as run
+    from ..store.store_names import find_store
 
     if sample is not None and (store is None or data is None):
         raise InvalidRequest(
@@ -145,7 +145,7 @@ def verify(
     damages = run(folder)
     if sample is None:
         return _print_damages(common, folder, damages, "damaged", status=1)
-    from ..sampling import verify_sample
+    from ..extraction.recheck import verify_sample
 
     check = verify_sample(
         folder, data, sample, crop=crop, margin=margin, weights=weights, cache_dir=common.cache_dir
@@ -161,8 +161,8 @@ def verify(
 
 
 def _verify_all(common: Common) -> int:
-    from ..manifest import NAME
-    from ..systemerrors import system_errors
+    from .._io.system_errors import system_errors
+    from ..store.manifest import NAME
 
     with system_errors(common.stores):
         folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
@@ -184,8 +184,8 @@ def _verify_all(common: Common) -> int:
 def _checked(folder: Path) -> list[Any]:
     """Check one store of several: one that cannot be read does not hide the others' damage."""
     from ..errors import StoreError
-    from ..maintenance import verify as run
-    from ..shards import Damage
+    from ..hdf5.shard_name import Damage
+    from ..store.maintenance import verify as run
 
     try:
         return run(folder)
@@ -202,15 +202,15 @@ def repair(common: Common, store: str) -> int:
 
     STORE is a folder, a name, a unique beginning of one, or a backbone.
     """
-    from ..maintenance import repair as run
-    from ..storenames import find_store
+    from ..store.maintenance import repair as run
+    from ..store.store_names import find_store
 
     folder = find_store(store, common.stores)
     return _print_damages(common, folder, run(folder), "set aside or rewritten", status=0)
 
 
 def _print_damages(common: Common, folder: Path, found: list[Any], word: str, status: int) -> int:
-    from ..shards import rows_of
+    from ..hdf5.shard_name import rows_of
 
     if common.json:
         print(json.dumps([vars(damage) for damage in found], indent=2))
@@ -236,10 +236,10 @@ def rm(common: Common, store: str, yes: bool) -> int:
 
     STORE is a folder, a name, a unique beginning of one, or a backbone.
     """
-    from ..collection import remove_store
     from ..errors import InvalidRequest
-    from ..store import Store
-    from ..storenames import find_store
+    from ..store.gc import remove_store
+    from ..store.store import Store
+    from ..store.store_names import find_store
 
     folder = find_store(store, common.stores)
     opened = Store(folder)

@@ -21,9 +21,9 @@ def pack(
     STORE is a folder, a name, a unique beginning of one, or a backbone. FILE is replaced
     once the new one is complete.
     """
-    from ..packing import pack as run
-    from ..store import Store
-    from ..storenames import find_store
+    from ..store.pack import pack as run
+    from ..store.store import Store
+    from ..store.store_names import find_store
 
     dataset = None if data is None else load(data, crop, margin, common)
     opened = Store(find_store(store, common.stores))
@@ -36,7 +36,7 @@ def pack(
 @click.argument("file", type=click.Path())
 def unpack(common: Common, file: str) -> int:
     """Take the rows of a packed file into the cache."""
-    from ..packing import unpack as run
+    from ..store.pack import unpack as run
 
     store = run(file, common.cache)
     print(f"{len(store):,} rows x {store.width} are in {store.folder}")

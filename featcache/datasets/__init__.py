@@ -1,6 +1,6 @@
 """Drawn dogs, made from a seed; and data sets of others, fetched once."""
 
-from .dogs import drawn_dogs, sample
+from .drawn.dogs import drawn_dogs, sample
 from .fetched import fetch
 from .fetched import load as load_fetched
 

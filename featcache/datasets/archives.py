@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from ..atomic import write_error
+from .._io.atomic import write_error
+from .._io.progress import progress_bar
 from ..errors import DatasetError, UnsafeArchive
-from ..progress import progress_bar
 
 _BLOCK = 1 << 20
 _MOST_BYTES_A_FILE = 64 * 2**20

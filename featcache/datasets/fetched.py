@@ -12,19 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..atomic import make_folder, remove_stale, temporary_path, write_error
-from ..boxes import COLUMNS, cropped
-from ..cachedir import archives_folder, cache_folder, datasets_folder
-from ..dataset import Dataset
-from ..download import retrieve
+from .._io.atomic import make_folder, remove_stale, temporary_path, write_error
+from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
+from .._io.download import retrieve
+from .._io.hashes import file_hash
+from ..data.boxes import COLUMNS, cropped
+from ..data.dataset import Dataset
+from ..data.load import from_csv
+from ..data.split import stratified_group_split
 from ..errors import DatasetError, DatasetNotFound, InvalidRequest, StoreWriteError
-from ..hashes import file_hash
-from ..loading import from_csv
-from ..splits import stratified_group_split
 from .archives import unpack
-from .pets import OXFORD_PETS
+from .oxford_pets import OXFORD_PETS
 from .published import Archive, Example, Published
-from .stanford import STANFORD_DOGS
+from .stanford_dogs import STANFORD_DOGS
 
 log = logging.getLogger("featcache")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..imagefile import Box
+from ..images.image_file import Box
 
 
 @dataclass(frozen=True)

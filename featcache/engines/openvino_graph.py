@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import preprocessing
+from ..backbones import preprocessing
 
 # Weights that no cache holds are read from memory anew by every pass.
 _LARGE_WEIGHTS = 32 * 2**20

@@ -2,7 +2,7 @@
 
 HDF5 may crash the process over a single wrong bit, or never come to an end. What was not
 written by this library under a digest that was checked is therefore parsed by a child process
-with limits, `featcache.hdf5.inspection`. It has no file in its hands: it asks for bytes, and
+with limits, `featcache.hdf5.child`. It has no file in its hands: it asks for bytes, and
 this side reads them. If it dies, the file is refused and nothing else happens.
 
 One child serves many files, one after the other, and ends when it has been idle for a while.
@@ -27,8 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InspectionError, StoreFormatError
-from ..shardhead import ID_BYTES, Layout, ShardHead, check_layout
-from ..shards import corrupt
 from .protocol import (
     DONE,
     IDLE_STATUS,
@@ -37,14 +35,16 @@ from .protocol import (
     MOST_REPLY_BYTES,
     NUMBERS,
     READ,
-)  # fmt: skip
+)
+from .shard_metadata import ID_BYTES, Layout, ShardHead, check_layout
+from .shard_name import corrupt
 
 _SILENCE_SECONDS = 60.0
 _KILLED = -9  # by SIGKILL, as where memory is short
 _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from featcache.hdf5.inspection import main; main()"
+    "from featcache.hdf5.child import main; main()"
 )
 
 

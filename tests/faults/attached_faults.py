@@ -28,15 +28,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from featcache import maintenance, repair, verify
-from featcache.collection import collect
+from featcache import repair, verify
 from featcache.errors import FeatcacheError
-from featcache.lease import NAME as LEASE
-from featcache.lease import _abandoned
-from featcache.maintenance import compact
-from featcache.packing import pack, unpack
-from featcache.shardhead import beside
-from featcache.store import Store
+from featcache.hdf5.shard_metadata import beside
+from featcache.store import maintenance
+from featcache.store.gc import collect
+from featcache.store.lease import NAME as LEASE
+from featcache.store.lease import _abandoned
+from featcache.store.maintenance import compact
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 ROWS = 40
@@ -104,7 +105,7 @@ def spoil_all(cache: Path) -> None:
 
 
 def row_place(shard: Path, row: int) -> int:
-    from featcache.shardhead import read_head
+    from featcache.hdf5.shard_metadata import read_head
 
     known = read_head(shard)
     assert known is not None

@@ -24,15 +24,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import featcache.extraction
-import featcache.request
+import featcache.backbones.request
+import featcache.extraction.extract
 from conftest import photo
 from featcache import extract, verify
-from featcache.cachedir import stores_folder
-from featcache.collection import collect
-from featcache.maintenance import compact
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache._io.cache_dirs import stores_folder
+from featcache.store.gc import collect
+from featcache.store.maintenance import compact
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 ROUNDS_A_STORE = 50
@@ -175,8 +175,8 @@ def run(photos: Path, cache: Path) -> Any:
 
 
 def kill_extractions(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    featcache.request.Backbone = FakeBackbone  # type: ignore[misc, assignment]
-    featcache.maintenance.MANY_SMALL_SHARDS = 5
+    featcache.backbones.request.Backbone = FakeBackbone  # type: ignore[misc, assignment]
+    featcache.store.maintenance.MANY_SMALL_SHARDS = 5
     photos = folder / "photos"
     for i in range(120):
         photo(photos / f"{i % 3}" / f"{i:03d}.png", i)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import featcache.atomic
-import featcache.lease
-import featcache.maintenance
+import featcache._io.atomic
+import featcache.store.lease
+import featcache.store.maintenance
 
 SECTOR = 512
 
@@ -48,8 +48,8 @@ class Recorder:
     def recording(self) -> Iterator[None]:
         """Record what `featcache` asks of the system inside the folder."""
         write_new, sync, replace = (
-            featcache.atomic._write_new,
-            featcache.atomic.sync_folder,
+            featcache._io.atomic._write_new,
+            featcache._io.atomic.sync_folder,
             os.replace,
         )
         unlink = Path.unlink
@@ -72,15 +72,15 @@ class Recorder:
             unlink(path, missing_ok)
             self.events.append(Event("unlink", path.name))
 
-        featcache.atomic._write_new = recorded_write
-        featcache.atomic.sync_folder = recorded_sync
+        featcache._io.atomic._write_new = recorded_write
+        featcache._io.atomic.sync_folder = recorded_sync
         os.replace = recorded_replace  # type: ignore[assignment]
         Path.unlink = recorded_unlink  # type: ignore[method-assign]
         try:
             yield
         finally:
-            featcache.atomic._write_new = write_new
-            featcache.atomic.sync_folder = sync
+            featcache._io.atomic._write_new = write_new
+            featcache._io.atomic.sync_folder = sync
             os.replace = replace
             Path.unlink = unlink  # type: ignore[method-assign]
 

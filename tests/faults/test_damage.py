@@ -18,12 +18,12 @@ import pytest
 from scale import times
 
 from featcache import repair, verify
+from featcache.data.file_index import identify
 from featcache.errors import FeatcacheError
-from featcache.fileindex import identify
 from featcache.hdf5.sandbox import Inspector
-from featcache.imagefile import content_id
-from featcache.shardhead import beside
-from featcache.store import Store
+from featcache.hdf5.shard_metadata import beside
+from featcache.images.image_file import content_id
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 SHARDS = 8

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scale import FULL
 
-from featcache.store import Store
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 ROWS = 3000
@@ -32,12 +32,12 @@ except FeatcacheError as error:
 os._exit(0)
 """
 PACK = """
-    from featcache.packing import pack
-    from featcache.store import Store
+    from featcache.store.pack import pack
+    from featcache.store.store import Store
     pack(Store(home / "store"), disk / "p.h5")
 """
 UNPACK = """
-    from featcache.packing import unpack
+    from featcache.store.pack import unpack
     unpack(home / "p.h5", disk)
 """
 PIXELS = """
@@ -69,7 +69,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from featcache.packing import pack
+    from featcache.store.pack import pack
 
     home = tmp_path_factory.mktemp("home")
     numbers = range(ROWS)

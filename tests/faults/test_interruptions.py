@@ -17,11 +17,11 @@ from scale import FULL
 
 import featcache
 from featcache import verify
-from featcache.collection import collect
 from featcache.errors import FeatcacheError, StoreWriteError
-from featcache.maintenance import compact
-from featcache.packing import pack
-from featcache.store import Store
+from featcache.store.gc import collect
+from featcache.store.maintenance import compact
+from featcache.store.pack import pack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 PACKAGE = str(Path(featcache.__file__).parent)

@@ -15,7 +15,7 @@ import pytest
 
 import featcache
 from conftest import make_tiny_model, photo
-from featcache.store import Store
+from featcache.store.store import Store
 
 BATCH = 4
 IMAGES = 120
@@ -24,7 +24,7 @@ import os, sys, time
 sys.path.insert(0, {tests!r})
 from conftest import make_tiny_model
 import featcache
-from featcache.backbone import Backbone
+from featcache.backbones.model import Backbone
 
 embed = Backbone.embed
 log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_a_clear_error_and_committed_rows_stay(
     setup = (
         "import resource, signal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from featcache.store import Store\n"
+        "from featcache.store.store import Store\n"
         "append, calls = Store.append, []\n"
         "def limited(self, *a):\n"
         "    calls.append(1)\n"
@@ -194,7 +194,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_store import SPEC, WIDTH, ids_of, rows_of
 from featcache import maintenance
-from featcache.store import Store
+from featcache.store.store import Store
 
 store = Store.create(Path({folder!r}), SPEC, WIDTH)
 first = {first}

@@ -153,7 +153,7 @@ def test_layers_in_the_wrong_order_do_not_keep_keras_busy(
 ) -> None:
     path = write(tmp_path / "backwards.keras", chain(), backwards)
     featcache.load_model(path)  # a few may be
-    monkeypatch.setattr("featcache.modelconfig.MAX_REQUEUED", 1000)
+    monkeypatch.setattr("featcache.backbones.model_config.MAX_REQUEUED", 1000)
     with pytest.raises(ModelRefused, match="order"):
         featcache.load_model(path)
 
@@ -198,7 +198,7 @@ def test_honest_models_are_taken(tmp_path: Path) -> None:
 def test_loads_side_by_side_leave_keras_as_it_was(tiny_model: Any, tmp_path: Path) -> None:
     import keras
 
-    from featcache.modelfile import _limited_weights
+    from featcache.backbones.model_file import _limited_weights
 
     before = keras.layers.Layer.add_weight
     first = _limited_weights(keras, 10)

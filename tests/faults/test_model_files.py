@@ -17,8 +17,8 @@ import pytest
 
 import featcache
 from faults.scale import times
+from featcache._io.stored_zip import StoredMember
 from featcache.errors import ModelRefused
-from featcache.storedzip import StoredMember
 
 KERAS_LAYERS = "keras.layers"
 
@@ -120,7 +120,9 @@ def test_it_is_refused_before_keras_is_asked(
     kind: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = changed(saved, tmp_path / "hostile.keras", HOSTILE[kind])
-    monkeypatch.setattr("featcache.modelfile.import_keras", lambda: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "featcache.backbones.model_file.import_keras", lambda: pytest.fail("too late")
+    )
     with pytest.raises(ModelRefused, match="is not loaded") as caught:
         featcache.load_model(path)
     assert "\x1b" not in str(caught.value)
@@ -153,7 +155,7 @@ def test_a_layer_with_huge_outputs_is_refused(tmp_path: Path) -> None:
 def test_the_file_that_was_checked_is_the_one_that_is_loaded(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache import modelfile
+    from featcache.backbones import model_file as modelfile
 
     hostile = changed(saved, tmp_path / "hostile.keras", switched).read_bytes()
     path = tmp_path / "swapped.keras"
@@ -194,8 +196,8 @@ warnings.simplefilter("ignore")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, keras.src.saving.object_registration
 from keras.src.saving import serialization_lib
-from featcache.modelconfig import check_network
-from featcache.modelfile import _limited_weights
+from featcache.backbones.model_config import check_network
+from featcache.backbones.model_file import _limited_weights
 
 bases, count, seed = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 bases = [json.load(open(path)) for path in bases]

@@ -13,8 +13,8 @@ import pytest
 from scale import FULL, times
 
 from featcache import verify
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 6))
@@ -25,8 +25,8 @@ CHILD = """
 import os, sys
 from pathlib import Path
 from featcache.errors import FeatcacheError
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 cache = Path({cache!r})
 try:
     pack(Store(cache / "store"), cache / "p.h5")

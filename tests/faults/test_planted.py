@@ -17,12 +17,13 @@ import pytest
 from scale import times
 
 from featcache.errors import FeatcacheError
-from featcache.hdf5 import encode_shard, foreign_reason
-from featcache.maintenance import verify
-from featcache.packing import pack, unpack
-from featcache.rowindex import pack_ids
-from featcache.shardhead import beside
-from featcache.store import Store
+from featcache.hdf5.sandbox import foreign_reason
+from featcache.hdf5.shard_file import encode_shard
+from featcache.hdf5.shard_metadata import beside
+from featcache.store.maintenance import verify
+from featcache.store.pack import pack, unpack
+from featcache.store.row_index import pack_ids
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 6))

@@ -13,20 +13,20 @@ import h5py
 import numpy as np
 import pytest
 
+from featcache.backbones.request import load_backbone
 from featcache.errors import WeightsMismatch
-from featcache.hdf5 import foreign_reason
-from featcache.hdf5.weightsfile import weights_reason
-from featcache.request import load_backbone
-from featcache.store import Store
+from featcache.hdf5.sandbox import foreign_reason
+from featcache.hdf5.weights_file import weights_reason
+from featcache.store.store import Store
 from test_store import HOSTILE, SPEC, WIDTH, filled, planted
 
 LOOKS = """
 import sys
 from pathlib import Path
 from featcache.errors import FeatcacheError
-from featcache.maintenance import repair, verify
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.store.maintenance import repair, verify
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 folder = Path(sys.argv[1])
 store = Store(folder)
 store.read(store.ids())

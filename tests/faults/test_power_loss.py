@@ -12,9 +12,9 @@ from scale import times
 from simulated_disk import Event, Recorder, after_power_loss
 
 from featcache import verify
-from featcache.collection import collect
-from featcache.maintenance import compact
-from featcache.store import Store
+from featcache.store.gc import collect
+from featcache.store.maintenance import compact
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 

@@ -14,7 +14,7 @@ import pytest
 from scale import FULL, times
 
 from featcache import verify
-from featcache.store import Store
+from featcache.store.store import Store
 from test_store import SPEC, ids_of, rows_of
 
 CHILD = """
@@ -22,11 +22,11 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_store import SPEC, WIDTH, ids_of, rows_of
-from featcache.collection import collect
+from featcache.store.gc import collect
 from featcache.errors import FeatcacheError
-from featcache.maintenance import compact
-from featcache.packing import pack, unpack
-from featcache.store import Store
+from featcache.store.maintenance import compact
+from featcache.store.pack import pack, unpack
+from featcache.store.store import Store
 
 cache = Path({cache!r})
 

@@ -12,7 +12,7 @@ import pytest
 from scale import times
 
 from featcache import verify
-from featcache.store import Store
+from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of
 
 HEAD = """
@@ -21,8 +21,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import numpy as np
 from test_store import SPEC, WIDTH, ids_of, rows_of
-from featcache.maintenance import compact
-from featcache.store import Store
+from featcache.store.maintenance import compact
+from featcache.store.store import Store
 folder, me, stop = Path({folder!r}), {me}, time.monotonic() + {seconds}
 """
 # Each batch is five rows that belong together; a reader that sees one must see all.

@@ -1,0 +1,153 @@
+"""Accuracy on parts of the test set: by the data's own attributes and by computed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.data.columns import text_of
+from featcache.images.decode import load_image
+from featcache.images.image_file import BadImage
+
+from ..evaluation.results import Result
+from ..splits import Split
+from .statistics import wilson
+
+MOST_VALUES = 12
+PARTS = 4
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A contender's accuracy on the test images that share a value.
+
+    Attributes
+    ----------
+    contender, attribute, value : str
+    images, hits : int
+    accuracy, low, high : float
+        Top-1 and Wilson's 95 % interval.
+    gap : float
+        Accuracy less the contender's accuracy on all other test images.
+    """
+
+    contender: str
+    attribute: str
+    value: str
+    images: int
+    hits: int
+    accuracy: float
+    low: float
+    high: float
+    gap: float
+
+
+def computed_attributes(split: Split) -> dict[str, list[str]]:
+    """Measure aspect ratio, brightness and resolution of each test image.
+
+    Returns
+    -------
+    dict of str to list of str
+        ``aspect ratio`` (width / height), ``brightness`` (mean grey, 0..255) and
+        ``megapixels``, in the order of ``split.test``; empty for an unreadable image.
+    """
+    columns: dict[str, list[str]] = {"aspect ratio": [], "brightness": [], "megapixels": []}
+    for position in split.test:
+        try:
+            image = load_image(split.dataset.paths[position], split.dataset.box(int(position)))
+            width, height = image.size
+            small = np.asarray(image.convert("L").resize((32, 32)), float)
+            values = (width / height, float(small.mean()), width * height / 1e6)
+        except BadImage:
+            values = None
+        for column, value in zip(columns.values(), values or ("", "", ""), strict=True):
+            column.append(f"{value:.6g}" if isinstance(value, float) else "")
+    return columns
+
+
+def attributes_of_test(split: Split, *, computed: bool = True) -> dict[str, list[str]]:
+    """Return the data set's columns, as text, and computed ones, of the test images."""
+    own = {name: text_of(values[split.test]) for name, values in split.dataset.attributes.items()}
+    return {**own, **(computed_attributes(split) if computed else {})}
+
+
+def group(values: Sequence[str]) -> list[str] | None:
+    """Give each value the name of its part: itself for few values, a range for numbers.
+
+    Returns
+    -------
+    list of str or None
+        None if the values are many and not numbers, or all the same. Missing ones are "".
+    """
+    present = sorted({value for value in values if value})
+    if len(present) < 2:
+        return None
+    numbers = _numbers(values)
+    if numbers is None or len(present) <= PARTS:
+        return list(values) if len(present) <= MOST_VALUES else None
+    known = numbers[np.isfinite(numbers)]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1)))
+    if len(edges) < 3:
+        return None
+    part = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
+    names = [f"{edges[i]:.3g} to {edges[i + 1]:.3g}" for i in range(len(edges) - 1)]
+    return [names[p] if np.isfinite(n) else "" for p, n in zip(part.tolist(), numbers, strict=True)]
+
+
+def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
+    try:
+        return np.array([float(value) if value else np.nan for value in values])
+    except ValueError:
+        return None
+
+
+def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -> list[Slice]:
+    """Score each contender on each part of each attribute.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    attributes : mapping of str to sequence of str
+        One value a test image, in the order of the results' rows.
+    """
+    found = []
+    for attribute, values in attributes.items():
+        parts = group(values)
+        if parts is None:
+            continue
+        names = np.array(parts)
+        for value in _in_order(parts):
+            inside = names == value
+            found += [_score(result, attribute, value, inside) for result in results]
+    return found
+
+
+def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]) -> Slice:
+    right = result.guess == result.truth
+    hits, images = int(right[inside].sum()), int(inside.sum())
+    rest = right[~inside]
+    accuracy = hits / images
+    gap = accuracy - float(rest.mean()) if len(rest) else 0.0
+    return Slice(result.name, attribute, value, images, hits, accuracy, *wilson(hits, images), gap)
+
+
+def _in_order(parts: Sequence[str]) -> list[str]:
+    def place(name: str) -> tuple[float, str]:
+        try:
+            return float(name.split(" to ")[0]), name
+        except ValueError:
+            return float("inf"), name
+
+    return sorted({part for part in parts if part}, key=place)
+
+
+def worst(found: Sequence[Slice], count: int = 5, smallest: int = 10) -> list[Slice]:
+    """Return the slices whose upper bound lies lowest against the rest of the images.
+
+    Slices of fewer than `smallest` images say too little to be named.
+    """
+    large = [part for part in found if part.images >= smallest and part.gap < 0]
+    return sorted(large, key=lambda part: part.high - part.accuracy + part.gap)[:count]

@@ -1,0 +1,155 @@
+"""All numbers of a comparison in one place: what the report shows and `results.json` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluation.metrics import METRICS
+from ..evaluation.results import Result, Results
+from .slices import Slice, attributes_of_test, slices, worst
+from .statistics import Comparison, bootstrap, compare, interval, wilson
+
+ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The results of one or several seeds, with how sure they are.
+
+    Attributes
+    ----------
+    runs : list of Results
+        One a seed, of the same contenders. Details come from the first.
+    intervals : mapping of str to mapping of str to (float, float)
+        Contender -> metric -> 95 % bootstrap interval, first seed.
+    comparisons : list of Comparison
+        Every pair by every metric, first seed.
+    slices, worst : list of Slice
+        Accuracy by attribute, first seed.
+    attributes : mapping of str to list of str
+        Attributes of the test images, first seed.
+    """
+
+    runs: list[Results]
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+    comparisons: list[Comparison]
+    slices: list[Slice]
+    worst: list[Slice]
+    attributes: Mapping[str, list[str]]
+
+    @property
+    def first(self) -> Results:
+        """The results of the first seed."""
+        return self.runs[0]
+
+    @property
+    def best(self) -> Result:
+        """The contender with the highest top-1 accuracy of the first seed."""
+        return max(self.first, key=lambda result: result.metrics["top1"])
+
+    @property
+    def best_with_mistakes(self) -> Result:
+        """The best contender that made a mistake; the best one if none did."""
+        wrong = [result for result in self.first if result.metrics["top1"] < 1]
+        return max(wrong, key=lambda result: result.metrics["top1"], default=self.best)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One record a contender: metrics with intervals, mean over seeds, cost."""
+        pairs = zip(self.first.records(), self.first, strict=True)
+        return [self._row(record, result) for record, result in pairs]
+
+    def _row(self, record: dict[str, Any], result: Result) -> dict[str, Any]:
+        row = dict(record)
+        for metric, (low, high) in self.intervals[result.name].items():
+            row[f"{metric}_low"], row[f"{metric}_high"] = low, high
+        if len(self.runs) > 1:
+            for metric in METRICS:
+                values = [run[result.name].metrics[metric] for run in self.runs]
+                row[f"{metric}_mean"] = float(np.mean(values))
+                row[f"{metric}_deviation"] = float(np.std(values, ddof=1))
+        cost = result.cost
+        # What one more image costs: its extraction or decoding, and its prediction.
+        seconds = cost.extract_seconds / cost.images + cost.predict_seconds / cost.test_images
+        row["images_per_second"] = 1 / seconds if seconds else 0.0
+        return row
+
+    def time_to_accuracy(self) -> list[dict[str, Any]]:
+        """Seconds until each contender first reached an accuracy; None where it never did.
+
+        Contenders that train in epochs are timed to the epoch whose validation accuracy
+        reached it, others to the end of training if their test accuracy did; extraction is
+        counted in both.
+        """
+        return [
+            {"contender": r.name, **{f"{a:g}": _seconds_to(r, a) for a in ACCURACIES}}
+            for r in self.first
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `results.json` adds to the plain results."""
+        return {
+            "seeds": [run.seed for run in self.runs],
+            "table": self.table(),
+            "comparisons": [asdict(c) for c in self.comparisons],
+            "slices": [asdict(s) for s in self.slices],
+            "worst_slices": [asdict(s) for s in self.worst],
+            "time_to_accuracy": self.time_to_accuracy(),
+        }
+
+
+def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> Summary:
+    """Work out intervals, paired comparisons and slices.
+
+    Parameters
+    ----------
+    runs : sequence of Results
+        One a seed, of the same contenders.
+    computed_attributes : bool
+        Also slice by aspect ratio, brightness and resolution, which reads the test images.
+    """
+    first = runs[0]
+    samples = {r.name: bootstrap(r.truth, r.proba) for r in first}
+    intervals = {
+        name: {metric: _interval(metric, values, first[name]) for metric, values in columns.items()}
+        for name, columns in samples.items()
+    }
+    attributes = attributes_of_test(first.split, computed=computed_attributes)
+    found = slices(first.results, attributes)
+    best = max(first, key=lambda result: result.metrics["top1"])
+    return Summary(
+        runs=list(runs),
+        intervals=intervals,
+        comparisons=compare(first.results, samples),
+        slices=found,
+        worst=worst([part for part in found if part.contender == best.name]),
+        attributes=attributes,
+    )
+
+
+def _interval(metric: str, values: NDArray[Any], result: Result) -> tuple[float, float]:
+    """The bootstrap's interval; Wilson's for a share of hits that no resample changes.
+
+    All of 40 right is no proof of never wrong, though every resample says 1.
+    """
+    low, high = interval(values)
+    if low == high and metric.startswith("top"):
+        count = len(result.truth)
+        return wilson(round(result.metrics[metric] * count), count)
+    return low, high
+
+
+def _seconds_to(result: Result, accuracy: float) -> float | None:
+    cost, history = result.cost, result.facts.history
+    if not history:
+        return (
+            cost.extract_seconds + cost.fit_seconds if result.metrics["top1"] >= accuracy else None
+        )
+    for value, seconds in zip(history["val_accuracy"], history["seconds"], strict=True):
+        if value >= accuracy:
+            return cost.extract_seconds + seconds
+    return None

@@ -1,0 +1,67 @@
+"""A neural network in a few numbers: layers by kind, weights, depth, where it is frozen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from featcache.backbones.architecture import layer_names
+
+
+def describe_network(name: str, model: Any, first_free: int | None) -> dict[str, Any]:
+    """Count what a Keras model is made of.
+
+    Parameters
+    ----------
+    name : str
+        For people.
+    model : keras.Model
+        A functional model.
+    first_free : int or None
+        Index of the first layer that is trained; None if all is frozen.
+
+    Returns
+    -------
+    dict
+        ``network``, ``layers``, ``depth`` (layers with weights on the longest way through),
+        ``parameters``, ``trained_share``, ``free_from`` (a layer's name or ``"none"``) and
+        ``kinds`` (class name -> count).
+    """
+    names = list(layer_names(model))
+    counts = [int(sum(np.prod(w.shape) for w in layer.weights)) for layer in model.layers]
+    total = sum(counts)
+    frozen = first_free is None or first_free >= len(names)
+    free = 0 if frozen else sum(counts[first_free:])
+    return {
+        "network": name,
+        "layers": len(model.layers),
+        "depth": depth(model),
+        "parameters": total,
+        "trained_share": free / total if total else 0.0,
+        "free_from": "none" if frozen else names[first_free or 0],
+        "kinds": dict(Counter(type(layer).__name__ for layer in model.layers).most_common()),
+    }
+
+
+def depth(model: Any) -> int:
+    """Return the number of layers with weights on the longest way from input to output."""
+    inputs = {c["name"]: _sources(c.get("inbound_nodes", [])) for c in model.get_config()["layers"]}
+    weighty = {layer.name: int(bool(layer.weights)) for layer in model.layers}
+    longest: dict[str, int] = {}
+    for layer in inputs:  # a functional model lists a layer after those that feed it
+        before = max((longest.get(source, 0) for source in inputs[layer]), default=0)
+        longest[layer] = before + weighty.get(layer, 0)
+    return max(longest.values(), default=0)
+
+
+def _sources(node: Any) -> set[str]:
+    """Names of the layers whose output a node's description refers to."""
+    if isinstance(node, dict):
+        history = node.get("keras_history")
+        found = {history[0]} if history else set()
+        return found.union(*(_sources(value) for value in node.values()))
+    if isinstance(node, (list, tuple)):
+        return set().union(*(_sources(value) for value in node))
+    return set()

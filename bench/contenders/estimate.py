@@ -1,0 +1,121 @@
+"""What a comparison will take, told before it starts: time from a measured batch, and disk."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featcache.extraction.pipeline import batches, default_workers
+
+from ..splits import Images, Split, images_of
+
+log = logging.getLogger("featcache")
+
+if TYPE_CHECKING:
+    from .base import Contender
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one piece of work will take.
+
+    Attributes
+    ----------
+    what : str
+        For people.
+    seconds : float
+    disk_bytes : int
+    at_most : bool
+        Whether it may well take less, since training stops when it no longer pays.
+    """
+
+    what: str
+    seconds: float
+    disk_bytes: int
+    at_most: bool = False
+
+
+def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimate]:
+    """Measure a batch of each kind of work and multiply.
+
+    Returns
+    -------
+    list of Estimate
+        Each piece of work once. Heads are not among them: they take seconds to minutes.
+    """
+    everything = np.concatenate([split.train, split.test])
+    images = images_of(split, dict(enumerate(split.dataset.paths)), everything)
+    found: dict[str, Estimate | None] = {}
+    for name, contender in contenders.items():
+        work = contender.shared_work() or name
+        if work not in found:
+            log.info("%s: measuring a batch, to tell what all of it will take", name)
+            found[work] = contender.estimate(images, len(split.train), len(split.classes))
+    return [estimate for estimate in found.values() if estimate is not None]
+
+
+def describe(found: Sequence[Estimate], folder: Path, runs: int = 1) -> str:
+    """Put estimates into a table for people, with the room on the disk of `folder`.
+
+    What is trained is trained once for each of `runs` splits and seeds; features and
+    decoded pixels are shared.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    seconds = sum(e.seconds * (runs if e.at_most else 1) for e in found)
+    room = sum(e.disk_bytes for e in found)
+    lines = ["Before it starts, from a measured batch of each:"]
+    for e in found:
+        about = "at most" if e.at_most else "about"
+        times = f", {runs} times" if e.at_most and runs > 1 else ""
+        lines.append(
+            f"  {e.what}: {about} {duration(e.seconds)}{times}, {e.disk_bytes / 1e9:.2f} GB"
+        )
+    lines.append(
+        f"In all about {duration(seconds)} less what is done already, and {room / 1e9:.1f} GB of "
+        f"{free / 1e9:.1f} GB free in {folder}. Training heads comes on top. Ctrl-C loses nothing: "
+        "the same command goes on."
+    )
+    if room > free:
+        lines.append("There is NOT ROOM ENOUGH: name another folder with --cache-dir.")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people.
+
+    Examples
+    --------
+    >>> duration(42), duration(600), duration(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def seconds_to_decode(images: Images, size: tuple[int, int], resize: str) -> float:
+    """Measure what decoding an image takes, on all cores, from at most 64 of them."""
+    few = images.take(range(min(64, len(images))))
+
+    started = time.perf_counter()
+    rows = range(len(few))
+    for _ in batches(rows, lambda row: few.pixels(row, size, resize), 32, default_workers()):
+        pass
+    return (time.perf_counter() - started) / len(few)
+
+
+def seconds_of(step: Callable[[], object], times: int = 2) -> float:
+    """Measure a step after one that does not count, in which things are compiled."""
+    step()
+    started = time.perf_counter()
+    for _ in range(times):
+        step()
+    return (time.perf_counter() - started) / times

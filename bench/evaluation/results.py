@@ -1,0 +1,260 @@
+"""What an evaluation found, as data: metrics, tables, costs; written as JSON and CSV."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.printable import printable
+
+from ..contenders.base import Facts
+from ..splits import Split
+from .few_shot import FewShot
+from .metrics import METRICS, confusion, per_class
+from .tables import write_csv
+
+OVERLAP = (
+    "The photos of Stanford Dogs come from ImageNet, so a backbone with ImageNet weights may have "
+    "seen the test images in its own training. Read these figures with a second data set beside "
+    "them."
+)
+# Weights that no photo was needed for.
+_NOT_FROM_PHOTOS = ("random", "none", "the package's own")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a contender cost; seconds are wall time.
+
+    Attributes
+    ----------
+    extract_seconds : float
+        Computing all features once, whenever that was; 0 for a contender without any.
+    prepare_seconds : float
+        What preparation took in this run; next to nothing on a full cache hit.
+    fit_seconds, predict_seconds : float
+        Training, and predicting the test part, features at hand.
+    images, test_images : int
+    trainable_parameters, total_parameters : int
+    disk_bytes : int
+    peak_memory_bytes : int
+        Largest resident size while it was prepared, trained and asked; 0 if not measured.
+    """
+
+    extract_seconds: float
+    prepare_seconds: float
+    fit_seconds: float
+    predict_seconds: float
+    images: int
+    test_images: int
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+    disk_bytes: int = 0
+    peak_memory_bytes: int = 0
+
+    @property
+    def total_seconds(self) -> float:
+        """Extraction once, training and predicting."""
+        return self.extract_seconds + self.fit_seconds + self.predict_seconds
+
+    @property
+    def head_seconds(self) -> float:
+        """Training and predicting alone, as when the features are stored already."""
+        return self.fit_seconds + self.predict_seconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender's predictions on the test part, and what follows from them.
+
+    Attributes
+    ----------
+    name : str
+    truth : ndarray (n,) of int64
+    proba : ndarray (n, k) of float64
+    positions : ndarray (n,) of int64
+        Position of each test image in the data set, ascending.
+    cost : Cost
+    facts : Facts
+    """
+
+    name: str
+    truth: NDArray[np.int64]
+    proba: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    cost: Cost
+    facts: Facts
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every metric of `bench.evaluation.metrics.METRICS` by name."""
+        return {name: m.function(self.truth, self.proba) for name, m in METRICS.items()}
+
+    @property
+    def guess(self) -> NDArray[np.int64]:
+        """The most probable class of each test image."""
+        return np.asarray(self.proba.argmax(axis=1))
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts by true class (rows) and most probable class (columns)."""
+        return confusion(self.truth, self.proba)
+
+    def per_class(self, classes: Sequence[Any]) -> list[dict[str, Any]]:
+        """Precision, recall, F1 and support, a record a class."""
+        table = per_class(self.truth, self.proba)
+        return [
+            {"class": name, **{column: float(values[i]) for column, values in table.items()}}
+            for i, name in enumerate(classes)
+        ]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of several contenders on one split.
+
+    Attributes
+    ----------
+    results : list of Result
+    split : Split
+        Less the images that could not be used.
+    seed : int
+    unusable : dict of str to str
+        Id of an example -> reason.
+    few_shot : list of FewShot
+        Accuracy by training images a class, where it was asked for.
+    """
+
+    results: list[Result]
+    split: Split
+    seed: int
+    unusable: dict[str, str]
+    few_shot: list[FewShot] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.results)
+
+    def __getitem__(self, name: str) -> Result:
+        for result in self.results:
+            if result.name == name:
+                return result
+        raise KeyError(name)
+
+    @property
+    def overlaps_imagenet(self) -> bool:
+        """Whether the test photos may have been part of a backbone's own training."""
+        return "stanford dogs" in self.split.dataset.name.lower() and any(
+            not result.facts.weights.startswith(_NOT_FROM_PHOTOS) for result in self.results
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record a contender: name, metrics, costs."""
+        return [
+            {
+                "contender": r.name,
+                **r.metrics,
+                **asdict(r.cost),
+                "total_seconds": r.cost.total_seconds,
+                "head_seconds": r.cost.head_seconds,
+            }
+            for r in self.results
+        ]
+
+    def __str__(self) -> str:
+        names = ["top1", "top3", "top5", "macro_f1", "log_loss", "calibration_error"]
+        shown = ["top-1", "top-3", "top-5", "macro-F1", "log loss", "calib. err."]
+        header = [*shown, "extract s", "fit s", "predict s"]
+        wide = max([len(r.name) for r in self.results] + [len("contender")])
+        lines = [f"{'contender':<{wide}}" + "".join(f"{h:>12}" for h in header)]
+        for r in self.results:
+            cells = [f"{r.metrics[name]:.4f}" for name in names]
+            cost = (r.cost.extract_seconds, r.cost.fit_seconds, r.cost.predict_seconds)
+            cells += [f"{seconds:.2f}" for seconds in cost]
+            lines.append(f"{r.name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
+        s = self.split
+        lines.append(
+            f"\n{printable(s.dataset.name)}: {len(s.train)} train, {len(s.test)} test, "
+            f"{len(s.classes)} classes, split {s.name}; {len(self.unusable)} images unusable."
+        )
+        if self.overlaps_imagenet:
+            lines.append(f"Caution: {OVERLAP}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the table of metrics and costs, for a notebook."""
+        names = ["top1", "top5", "macro_f1", "log_loss", "calibration_error"]
+        titles = ["contender", *names, "fit_seconds", "predict_seconds"]
+        head = "".join(f"<th>{title}</th>" for title in titles)
+        rows = []
+        for r in self.results:
+            cells = [escape(r.name), *(f"{r.metrics[name]:.4f}" for name in names)]
+            cells += [f"{r.cost.fit_seconds:.2f}", f"{r.cost.predict_seconds:.2f}"]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        s = self.split
+        notes = (
+            f"{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
+            f"classes, split {s.name}; {len(self.unusable)} images unusable."
+            + (f" Caution: {OVERLAP}" if self.overlaps_imagenet else "")
+        )
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p>{escape(notes)}</p>"
+        )
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``results.json``, ``results.csv``, the split, predictions and class tables.
+
+        Returns
+        -------
+        list of Path
+            The files, the JSON first.
+        """
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        classes = self.split.classes
+        record = {
+            "dataset": self.split.dataset.name,
+            "split": self.split.name,
+            "seed": self.seed,
+            "train_images": len(self.split.train),
+            "test_images": len(self.split.test),
+            "classes": classes,
+            "unusable": self.unusable,
+            "few_shot": [asdict(point) for point in self.few_shot],
+            "contenders": [
+                {
+                    **flat,
+                    "facts": asdict(result.facts),
+                    "per_class": result.per_class(classes),
+                    "confusion": result.confusion().tolist(),
+                }
+                for flat, result in zip(self.records(), self.results, strict=True)
+            ],
+        }
+        files = [out / "results.json", out / "results.csv", out / "split.json"]
+        files[0].write_text(json.dumps(record, indent=1), "utf-8")
+        write_csv(files[1], self.records())
+        self.split.save(files[2])
+        for result in self.results:
+            file = out / f"per_class_{_file_name(result.name)}.csv"
+            write_csv(file, result.per_class(classes))
+            files.append(file)
+        return files
+
+
+def _file_name(name: str) -> str:
+    text = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    data = name.encode("utf-8", "surrogatepass")
+    if len(data) <= 200:
+        return text
+    # File systems refuse names of more than 255 bytes, after hours of training.
+    return f"{text[:40]}-{hashlib.sha256(data).hexdigest()[:16]}"

@@ -1,0 +1,361 @@
+"""The fine-tuned contender: the last part of a backbone retrained, with augmentation."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import featcache
+from featcache import import_keras
+from featcache._io.cache_dirs import cache_folder, training_folder
+from featcache.backbones.request import Resolved, make_request
+from featcache.backbones.spec import content_key
+from featcache.data.split import stratified_group_split
+from featcache.errors import InvalidRequest
+from heads.schedule import Schedule
+
+from ..contenders.base import Contender, Facts
+from ..contenders.describe import describe_network
+from ..contenders.estimate import Estimate, seconds_of, seconds_to_decode
+from ..splits import Images
+from .calibration import FOLD_PREFIX, calibrate, divide_scores
+from .network import Augmentation, build_network, first_free_layer, weight_counts
+from .pixels import Pixels, decoded
+from .training import Run, predict
+
+log = logging.getLogger("featcache")
+
+_VERSION = 2
+_REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)
+
+# The set-ups of the reference runs on Stanford Dogs.
+PRESETS: dict[str, dict[str, Any]] = {
+    "vgg19-frozen": {
+        "backbone": "vgg19", "layer": "block5_pool", "pooling": "max", "unfreeze": 0.0,
+        "units": (1024,), "epochs": 78, "patience": 10,
+    },
+    "resnet50-40": {
+        "backbone": "resnet50", "unfreeze": "conv5_block2", "units": (1024, 1024), "epochs": 31,
+    },
+    "inception_resnet_v2-80": {
+        "backbone": "inception_resnet_v2", "unfreeze": 447, "units": (1024, 1024), "epochs": 21,
+    },
+}  # fmt: skip
+
+
+class FineTuned(Contender):
+    """A backbone whose last part is trained on, under a new classification top.
+
+    Trained from the images through the same decoding as extraction, with a checkpoint after
+    each epoch; a run that was cut off, or done before, is taken up where it stands. The
+    probabilities are calibrated by a temperature, folded into the last layer: fitted on the
+    validation images or, below 50 of these, on images that models trained on the rest of the
+    few have not seen, which takes up to two times longer still.
+
+    Parameters
+    ----------
+    backbone : str or keras.Model
+    unfreeze : float, int or str
+        The last share of the backbone's weights, so many of its last layers, or the name of
+        the layer from which on all are trained.
+    units : sequence of int
+        Widths of the dense layers between backbone and classes.
+    dropout : float
+        After each of them.
+    augmentation : Augmentation
+    epochs, batch_size, learning_rate : int, int, float
+        At most; of Adam, to begin with.
+    patience : int
+        Epochs without a better validation loss until training stops; the best weights stay.
+    plateau, cut : int, float
+        Epochs without one until the learning rate is multiplied by `cut`.
+    validation_size : float
+        Share of the training images held out for both, by class, copies together.
+    class_weight : {None, "balanced"}
+        Weigh classes by how rare they are.
+    cache_dir : path, optional
+    **options
+        ``weights``, ``image_size``, ``resize``, ``layer``, ``pooling`` as in
+        `featcache.extract`.
+    """
+
+    quick = False
+
+    def __init__(
+        self,
+        backbone: Any,
+        unfreeze: float | int | str = 0.4,
+        *,
+        units: Sequence[int] = (1024,),
+        dropout: float = 0.5,
+        augmentation: Augmentation | None = None,
+        epochs: int = 30,
+        batch_size: int = 32,
+        learning_rate: float = 1e-4,
+        patience: int = 8,
+        plateau: int = 3,
+        cut: float = 0.3,
+        validation_size: float = 0.1,
+        class_weight: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        if class_weight not in (None, "balanced"):
+            raise InvalidRequest(
+                f"class_weight={class_weight!r} is not known; it can be None or 'balanced'.",
+                received=class_weight,
+            )
+        first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
+        self.backbone, self.unfreeze = backbone, unfreeze
+        self.units, self.dropout = tuple(units), dropout
+        self.augmentation = Augmentation() if augmentation is None else augmentation
+        self.schedule = Schedule(epochs, batch_size, learning_rate, patience, plateau, cut)
+        self.validation_size, self.class_weight = validation_size, class_weight
+        self._cache_dir, self._options = cache_dir, options
+        self._pixels: Pixels | None = None
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> FineTuned:
+        """Make one of the reference set-ups, with changes.
+
+        Raises
+        ------
+        InvalidRequest
+            With the known names.
+        """
+        if name not in PRESETS:
+            raise InvalidRequest(
+                f"There is no preset {name!r}; known: {', '.join(PRESETS)}.", received=name
+            )
+        return cls(**{"augmentation": _REFERENCE, **PRESETS[name], **changes})
+
+    def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
+        """Decode all images to the backbone's size, on disk; check weights and layer first."""
+        request = make_request(self.backbone, **self._options)
+        # Now, not after others have been trained for hours.
+        first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)  # type: ignore[union-attr]
+        self._pixels = decoded(
+            images, request.image_size, request.resize, cache_dir=self._cache_dir, progress=progress
+        )
+        return dict(self._pixels.unusable)
+
+    def fit(
+        self,
+        images: Images,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        *,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        """Train, or take up what was trained; the best epoch's weights serve."""
+        self._decoded()  # or the error that says to prepare first
+        self.model, self._resolved, self._first_free = self._build(n_classes, seed)
+        self.folder = self._run_folder(images, codes, n_classes, seed)
+        train, validation = _parts(images, codes, self.validation_size, seed)
+        self._run = Run(self.model, self.folder, self.schedule, seed)
+        if self._run.resumed_at:
+            log.info("%s: taken up after epoch %d", self.folder.name, self._run.resumed_at)
+        weights = _balanced(codes, n_classes) if self.class_weight == "balanced" else None
+        self._run.train(self._reader(images), codes, train, validation, weights, progress)
+        unseen = np.setdiff1d(validation, train)
+        self.temperature_, self._fold_seconds = self._calibration(
+            images, codes, n_classes, seed, unseen, progress
+        )
+        divide_scores(self.model, self.temperature_)
+        self._save_model()
+
+    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
+        """Measure a step of training; all epochs are counted, and all pixels."""
+        model, resolved, _ = self._build(n_classes, 0)
+        height, width = resolved.spec.image_size
+        size = self.schedule.batch_size
+        pixels, codes = np.zeros((size, height, width, 3), np.float32), np.zeros(size, np.int64)
+        step = seconds_of(lambda: model.train_on_batch(pixels, codes), times=1)
+        steps = self.schedule.epochs * -(-n_train // size)
+        decode = seconds_to_decode(images, (height, width), resolved.request.resize)
+        trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        # A checkpoint holds the trained weights, the best ones and Adam's two moments.
+        room = len(images) * height * width * 3 + 16 * trained + 4 * int(model.count_params())
+        what = f"{self.schedule.epochs} epochs of {self.backbone} from {self.unfreeze}"
+        return Estimate(what, steps * step + decode * len(images), room, at_most=True)
+
+    def predict_proba(self, images: Images) -> NDArray[np.float64]:
+        """Return the trained model's probabilities, without augmentation."""
+        rows = np.arange(len(images))
+        return predict(self.model, self._reader(images), rows, self.schedule.batch_size)
+
+    def facts(self) -> Facts:
+        """Describe the trained network and what training took."""
+        history = self._run.progress.history
+        about = self._resolved.request.about()
+        model = self.model
+        trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        layers = weight_counts(self._resolved.backbone.model)  # type: ignore[union-attr]
+        start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
+        return Facts(
+            extract_seconds=self._decoded().seconds,
+            backbone=about["backbone"],
+            weights=about["weights"],
+            trainable_parameters=trainable,
+            total_parameters=int(model.count_params()),
+            disk_bytes=sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
+            + int(self._decoded().array.nbytes),
+            fit_seconds=history["seconds"][-1] + self._fold_seconds,
+            history=history,
+            notes={
+                "free from layer": start,
+                "epochs": str(len(history["loss"])),
+                "augmentation": str(self.augmentation),
+                "schedule": str(self.schedule),
+                "temperature": f"{self.temperature_:.4f}",
+                "model": str(self.model_file),
+                "key": self._resolved.spec.key,
+            },
+        )
+
+    def network(self) -> dict[str, Any] | None:
+        """Describe the backbone and where its trained part begins."""
+        body = self._resolved.backbone.model  # type: ignore[union-attr]
+        name = f"{self._resolved.request.name} fine-tuned"
+        return describe_network(name, body, self._first_free)
+
+    @property
+    def model_file(self) -> Path:
+        """The trained model; ``keras.saving.load_model(..., safe_mode=True)`` reads it."""
+        return self.folder / "model.keras"
+
+    def _calibration(
+        self,
+        images: Images,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        seed: int,
+        unseen: NDArray[np.int64],
+        progress: bool | None,
+    ) -> tuple[float, float]:
+        """Return the temperature, and the seconds that fitting it took."""
+
+        def proba_of(model: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+            read = self._reader(images.take(rows))
+            return predict(model, read, np.arange(len(rows)), self.schedule.batch_size)
+
+        def train_on(rows: NDArray[np.int64]) -> Any:
+            return self._fold(images, codes, n_classes, seed, rows, progress)
+
+        return calibrate(self.folder, self.model, codes, unseen, proba_of, train_on, seed)
+
+    def _fold(
+        self,
+        images: Images,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        seed: int,
+        rows: NDArray[np.int64],
+        progress: bool | None,
+    ) -> Any:
+        """Return a model trained as the contender is, but on some of its images alone."""
+        model, _, _ = self._build(n_classes, seed)
+        name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        run = Run(model, self.folder / f"{FOLD_PREFIX}{name}", self.schedule, seed)
+        part, truth = images.take(rows), codes[rows]
+        train, validation = _parts(part, truth, self.validation_size, seed)
+        weights = _balanced(truth, n_classes) if self.class_weight == "balanced" else None
+        run.train(self._reader(part), truth, train, validation, weights, progress)
+        return model
+
+    def _reader(self, images: Images) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return the function from positions among the images to float32 pixels."""
+        pixels, ids = self._decoded(), images.ids
+
+        def read(rows: NDArray[Any]) -> NDArray[Any]:
+            return pixels.take([ids[i] for i in rows]).astype(np.float32)
+
+        return read
+
+    def _load(self) -> Resolved:
+        return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
+
+    def _build(self, n_classes: int, seed: int) -> tuple[Any, Resolved, int]:
+        """Return the compiled network, the backbone in it, and its first free layer."""
+        keras = import_keras()
+        resolved = self._load()
+        assert resolved.backbone is not None
+        if resolved.request.recipe is None:
+            # The caller's own model must not change under their hands.
+            own = resolved.backbone.model
+            resolved.backbone.model = keras.models.clone_model(own)
+            resolved.backbone.model.set_weights(own.get_weights())
+        model = build_network(
+            resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
+            self.augmentation, seed,
+        )  # fmt: skip
+        model.compile(
+            optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(),
+            weighted_metrics=["accuracy"],
+        )
+        first = first_free_layer(weight_counts(resolved.backbone.model), self.unfreeze)
+        return model, resolved, first
+
+    def _decoded(self) -> Pixels:
+        if self._pixels is None:
+            raise InvalidRequest("Call prepare() with all images before fit() or predict_proba().")
+        return self._pixels
+
+    def _save_model(self) -> None:
+        if not self.model_file.exists():
+            temporary = self.folder / ".tmp-model.keras"
+            self.model.save(temporary)
+            os.replace(temporary, self.model_file)
+
+    def _run_folder(
+        self, images: Images, codes: NDArray[np.int64], n_classes: int, seed: int
+    ) -> Path:
+        """Name the run by all that decides its outcome, as the store's key does."""
+        order = np.argsort(np.array(images.ids))
+        examples = "".join(f"{images.ids[i]}{codes[i]}," for i in order)
+        key = content_key(
+            {
+                "version": _VERSION,
+                "spec": self._resolved.spec.key,
+                "examples": hashlib.sha256(examples.encode()).hexdigest(),
+                "order": hashlib.sha256("".join(images.ids).encode()).hexdigest(),
+                "classes": n_classes,
+                "seed": seed,
+                "unfreeze": self._first_free,
+                "top": [*self.units, repr(float(self.dropout))],
+                "augmentation": [repr(value) for value in astuple(self.augmentation)],
+                "schedule": [repr(value) for value in astuple(self.schedule)],
+                "validation": repr(float(self.validation_size)),
+                "class_weight": self.class_weight,
+            }
+        )
+        name = f"{self._resolved.spec.backbone}-{key[:16]}"
+        return training_folder(cache_folder(self._cache_dir)) / name
+
+
+def _parts(
+    images: Images, codes: NDArray[np.int64], size: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hold validation images out of the training part, copies of a photo together."""
+    try:
+        return stratified_group_split(images.photos, codes.tolist(), size, seed)
+    except InvalidRequest:
+        rows = np.arange(len(codes))  # too few to hold any out: watch the training images
+        return rows, rows
+
+
+def _balanced(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    counts = np.bincount(codes, minlength=n_classes)
+    present = np.maximum(counts, 1)
+    weights = len(codes) / (np.count_nonzero(counts) * present)
+    return np.asarray(weights, np.float32)

@@ -1,0 +1,195 @@
+"""Keras models for fine-tuning: augmentation, preprocessing, backbone and a new top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from featcache import import_keras
+from featcache.backbones.architecture import layer_names
+from featcache.backbones.model import Backbone
+from featcache.errors import InvalidRequest
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images; every one can be turned off with False or 0.
+
+    Attributes
+    ----------
+    horizontal_flip, vertical_flip : bool
+    rotation : float
+        Largest turn, as a share of a full one.
+    shift : float
+        Largest shift, as a share of each side.
+    zoom : float
+        Largest change of scale, as a share.
+    brightness, contrast, saturation : float
+        Largest change, as a share of the range.
+    """
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = 0.03
+    shift: float = 0.1
+    zoom: float = 0.15
+    brightness: float = 0.1
+    contrast: float = 0.1
+    saturation: float = 0.1
+
+    def layers(self) -> list[Any]:
+        """Return the Keras layers, for pixels in 0..255."""
+        keras = import_keras()
+        make = keras.layers
+        flips = {(True, True): "horizontal_and_vertical", (True, False): "horizontal"}
+        flip = flips.get((self.horizontal_flip, self.vertical_flip), "vertical")
+        # Keras' saturation factor is 0.5 for "no change".
+        saturation = (0.5 - self.saturation / 2, 0.5 + self.saturation / 2)
+        wanted: list[tuple[Any, Callable[[], Any]]] = [
+            (self.horizontal_flip or self.vertical_flip, lambda: make.RandomFlip(flip)),
+            (self.rotation, lambda: make.RandomRotation(self.rotation)),
+            (self.shift, lambda: make.RandomTranslation(self.shift, self.shift)),
+            (self.zoom, lambda: make.RandomZoom(self.zoom)),
+            (self.brightness, lambda: make.RandomBrightness(self.brightness)),
+            (self.contrast, lambda: make.RandomContrast(self.contrast)),
+        ]
+        chosen = [build() for on, build in wanted if on]
+        if self.saturation:
+            # Over 0..255 Keras clips the saturation itself to 255 instead of 1, which throws
+            # colours far out of range; over 0..1 it is right.
+            inner = make.RandomSaturation(saturation, value_range=(0, 1))
+            chosen += [make.Rescaling(1 / 255), inner, make.Rescaling(255.0)]
+        return chosen
+
+
+NO_AUGMENTATION = Augmentation(False, False, 0, 0, 0, 0, 0, 0)
+
+
+def build_network(
+    backbone: Backbone,
+    n_classes: int,
+    unfreeze: float | int | str,
+    units: Sequence[int],
+    dropout: float,
+    augmentation: Augmentation,
+    seed: int,
+) -> Any:
+    """Put a new top on a backbone and free its last part.
+
+    Batch normalisation of the backbone stays in inference mode everywhere: with the small
+    batches of fine-tuning its own statistics would ruin what was learned.
+
+    Returns
+    -------
+    keras.Model
+        RGB pixels in 0..255, float32, to class probabilities.
+    """
+    keras = import_keras()
+    body = backbone.model
+    first = first_free_layer(weight_counts(body), unfreeze)
+    for number, layer in enumerate(body.layers):
+        layer.trainable = number >= first and type(layer).__name__ != "BatchNormalization"
+    inputs = keras.Input(body.input_shape[1:])
+    x = inputs
+    for layer in augmentation.layers():
+        x = layer(x)
+    for layer in _preprocessing_layers(keras, backbone.rule):
+        x = layer(x)
+    x = body(x, training=False)
+    for number, width in enumerate(units):
+        start = keras.initializers.GlorotUniform(seed=seed * 100 + number)
+        x = keras.layers.Dense(width, activation="relu", kernel_initializer=start)(x)
+        x = keras.layers.Dropout(dropout)(x)
+    start = keras.initializers.GlorotUniform(seed=seed * 100 + 99)
+    outputs = keras.layers.Dense(n_classes, activation="softmax", kernel_initializer=start)(x)
+    return keras.Model(inputs, outputs, name=f"{body.name}_finetuned")
+
+
+def weight_counts(model: Any) -> list[tuple[str, int]]:
+    """Return each layer's name, as in a fresh session, and its number of weights."""
+    return [
+        (name, int(sum(np.prod(w.shape) for w in layer.weights)))
+        for name, layer in layer_names(model).items()
+    ]
+
+
+def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | str) -> int:
+    """Find where the free part of a backbone begins.
+
+    Parameters
+    ----------
+    layers : sequence of (str, int)
+        Name and number of weights, from the input to the output.
+    unfreeze : float, int or str
+        The last share of the weights (0.0 to 1.0), the last so many layers, or the layer
+        from which on all are free; a name stands for the first that begins with it.
+
+    Returns
+    -------
+    int
+        Index of the first free layer; ``len(layers)`` if none is.
+
+    Raises
+    ------
+    InvalidRequest
+
+    Examples
+    --------
+    >>> layers = [("a", 10), ("b", 0), ("c", 30), ("d", 60)]
+    >>> [first_free_layer(layers, u) for u in (0.0, 0.5, 0.7, 2, "b")]
+    [4, 3, 2, 2, 1]
+    """
+    if isinstance(unfreeze, str):
+        for index, (name, _) in enumerate(layers):
+            if name.startswith(unfreeze):
+                return index
+        named = [name for name, count in layers if count][-6:]
+        raise InvalidRequest(
+            f"unfreeze={unfreeze!r} is no layer of the backbone; its last ones with weights are "
+            f"{', '.join(named)}.",
+            received=unfreeze,
+        )
+    if isinstance(unfreeze, bool) or unfreeze < 0 or (isinstance(unfreeze, float) and unfreeze > 1):
+        raise InvalidRequest(
+            f"unfreeze={unfreeze!r} must be a share from 0.0 to 1.0, a number of layers, or the "
+            "name of a layer.",
+            received=unfreeze,
+        )
+    if isinstance(unfreeze, int):
+        return max(0, len(layers) - unfreeze)
+    total = sum(count for _, count in layers)
+    taken, index = 0, len(layers)
+    while index > 0 and taken < unfreeze * total - 1e-9:
+        index -= 1
+        taken += layers[index][1]
+    return index
+
+
+def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
+    """Return a rule of `featcache.backbones.preprocessing` as plain Keras layers, which save anywhere."""
+    deviation = np.array([0.229, 0.224, 0.225])
+    mean = np.array([0.485, 0.456, 0.406])
+    scaling = {
+        "none": None,
+        "unit": (1 / 255, 0.0),
+        "tf": (1 / 127.5, -1.0),
+        "torch": ((1 / 255 / deviation).tolist(), (-mean / deviation).tolist()),
+    }
+    if rule == "caffe":
+        # Reversing the channels as a fixed 1 x 1 convolution needs no code of our own to load.
+        swap = keras.layers.Conv2D(3, 1, trainable=False, name="rgb_to_bgr_less_mean")
+        swap.build((None, None, None, 3))
+        kernel = np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3)
+        swap.set_weights([kernel, -np.array([103.939, 116.779, 123.68], np.float32)])
+        return [swap]
+    if not isinstance(rule, str) or rule not in scaling:
+        raise InvalidRequest(
+            "A fine-tuned model needs preprocessing by one of the named rules, since it is saved "
+            "with the model; a function of your own is not.",
+            received=rule,
+        )
+    chosen = scaling[rule]
+    return [] if chosen is None else [keras.layers.Rescaling(*chosen)]

@@ -1,0 +1,148 @@
+"""Decoded pixels on disk, for models that train from images: decoded once, mapped ever after."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache._io.atomic import make_folder, recall, remember, remove_stale, replacing, write_all
+from featcache._io.cache_dirs import cache_folder, pixels_folder
+from featcache._io.progress import progress_bar
+from featcache.backbones.spec import content_key
+from featcache.extraction.pipeline import batches, default_workers
+from featcache.images.decode import DECODE_VERSION
+
+from ..splits import Images
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded images of one size.
+
+    Attributes
+    ----------
+    array : ndarray (n, h, w, 3), uint8
+        Mapped from its file; never in memory as a whole.
+    rows : mapping of str to int
+        Id of an example -> row.
+    unusable : mapping of str to str
+        Id of an example -> reason.
+    seconds : float
+        What decoding took, whenever it was done.
+    """
+
+    array: NDArray[np.uint8]
+    rows: Mapping[str, int]
+    unusable: Mapping[str, str]
+    seconds: float
+
+    def take(self, ids: tuple[str, ...] | list[str]) -> NDArray[np.uint8]:
+        """Read the pixels of some images, in the order given."""
+        return self.array[[self.rows[i] for i in ids]]
+
+
+def decoded(
+    images: Images,
+    size: tuple[int, int],
+    resize: str = "stretch",
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Pixels:
+    """Decode images by the same path as extraction does, or find them decoded.
+
+    Parameters
+    ----------
+    images : Images
+    size : (int, int)
+        Height and width.
+    resize : {"stretch", "crop", "pad"}
+
+    Returns
+    -------
+    Pixels
+
+    Raises
+    ------
+    StoreWriteError
+        If the disk refuses.
+    """
+    folder = pixels_folder(cache_folder(cache_dir))
+    row_of = {image_id: row for row, image_id in enumerate(images.ids)}
+    ids = sorted(row_of)
+    question = {"ids": ids, "size": list(size), "resize": resize, "decode": DECODE_VERSION}
+    name = content_key(question)[:32]
+    found = _load(folder, name, (len(ids), *size, 3))
+    if found is None:
+        make_folder(folder)
+        remove_stale(folder)
+        chosen = images.take([row_of[image_id] for image_id in ids])
+        found = _decode(folder, name, chosen, size, resize, progress)
+    array, bad, seconds = found
+    rows = {image_id: row for row, image_id in enumerate(ids) if image_id not in bad}
+    return Pixels(array, rows, bad, seconds)
+
+
+def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
+    try:
+        record: Any = recall(folder / f"{name}.json")
+        array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        if array.shape != shape or array.dtype != np.uint8:
+            return None
+        return array, dict(record["unusable"]), float(record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None  # not there or not sound: decoded again
+
+
+def _decode(
+    folder: Path,
+    name: str,
+    images: Images,
+    size: tuple[int, int],
+    resize: str,
+    progress: bool | None,
+) -> Any:
+    started = time.perf_counter()
+    ids = images.ids
+    path = folder / f"{name}.npy"
+    bad: dict[str, str] = {}
+
+    def load(row: int) -> NDArray[np.uint8]:
+        return images.pixels(row, size, resize)
+
+    # Plain writes: a full disk is an error there, and the end of the process in a mapped file.
+    with replacing(path, what="decoded pixels") as file:
+        shape = (len(ids), *size, 3)
+        first = _start(file, shape)
+        with progress_bar(len(ids), "Decoding", "images", progress) as bar:
+            for batch in batches(range(len(ids)), load, 64, default_workers()):
+                for row, pixels in zip(batch.items, batch.pixels, strict=True):
+                    file.seek(first + row * pixels.nbytes)
+                    write_all(file, np.ascontiguousarray(pixels).data.cast("B"))
+                bad.update({ids[row]: failure.reason for row, failure in batch.failures})
+                bar.update(len(batch.items) + len(batch.failures))
+    seconds = time.perf_counter() - started
+    record = {"unusable": bad, "seconds": seconds}
+    remember(folder / f"{name}.json", record, "the list of decoded images")
+    return np.load(path, mmap_mode="r", allow_pickle=False), bad, seconds
+
+
+def _start(file: FileIO, shape: tuple[int, ...]) -> int:
+    """Write the head of an array of zeros; return the offset of its values."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    write_all(file, head.getvalue())
+    file.truncate(head.tell() + math.prod(shape))
+    return head.tell()

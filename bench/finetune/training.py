@@ -1,0 +1,192 @@
+"""A training run that can be cut off after any epoch and goes on as if it had not been."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache._io.atomic import make_folder, write_atomic
+from featcache._io.progress import progress_bar
+from featcache.backbones.architecture import all_layers
+from heads.schedule import Progress, Schedule
+
+log = logging.getLogger("featcache")
+
+Arrays = list[NDArray[Any]]
+
+
+class Run:
+    """One training run in a folder of its own.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled.
+    folder : Path
+        For the checkpoint.
+    schedule : Schedule
+    seed : int
+        Shuffling and every random layer follow from it and the number of the epoch alone, so
+        that a resumed run sees what an uninterrupted one would have.
+    """
+
+    def __init__(self, model: Any, folder: Path, schedule: Schedule, seed: int) -> None:
+        self.model, self.folder, self.schedule, self.seed = model, folder, schedule, seed
+        self.progress = Progress(schedule.learning_rate)
+        self._state = [*model.trainable_variables, *_moving_statistics(model)]
+        self._best: Arrays = self._values()
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.resumed_at = self._restore()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's file."""
+        return self.folder / "checkpoint.npz"
+
+    def train(
+        self,
+        read: Callable[[NDArray[Any]], NDArray[Any]],
+        codes: NDArray[Any],
+        train: NDArray[np.int64],
+        validation: NDArray[np.int64],
+        class_weights: NDArray[np.float32] | None = None,
+        show: bool | None = None,
+    ) -> None:
+        """Train until the schedule ends, with a checkpoint after each epoch.
+
+        Parameters
+        ----------
+        read : callable
+            From positions to pixels (b, h, w, 3) float32.
+        codes : ndarray
+            Class of each position, or whatever the model's loss takes.
+        train, validation : ndarray
+            Positions.
+        class_weights : ndarray (k,), optional
+        """
+        make_folder(self.folder, private=True)
+        steps = -(-len(train) // self.schedule.batch_size)
+        while not self.progress.done:
+            number = self.progress.epoch + 1
+            title = f"Epoch {number}/{self.schedule.epochs}"
+            started = time.perf_counter()
+            with progress_bar(steps, title, "batches", show) as bar:
+                loss, accuracy = self._epoch(read, codes, train, class_weights, bar)
+                val_loss, val_accuracy = self._validate(read, codes, validation)
+                bar.set_postfix_str(
+                    f"loss {loss:.4f} acc {accuracy:.4f} "
+                    f"val_loss {val_loss:.4f} val_acc {val_accuracy:.4f}"
+                )
+            seconds = time.perf_counter() - started
+            result = ((loss, accuracy), (val_loss, val_accuracy), seconds)
+            if self.progress.record(self.schedule, *result):
+                self._best = self._values()
+            self._save()
+            log.info(
+                "%s: loss %.4f, accuracy %.4f; validation %.4f, %.4f",
+                title, loss, accuracy, val_loss, val_accuracy,
+            )  # fmt: skip
+        for variable, best in zip(self._state, self._best, strict=True):
+            variable.assign(best)
+
+    def _epoch(
+        self, read: Any, codes: Any, train: Any, weights: Any, bar: Any
+    ) -> tuple[float, float]:
+        epoch = self.progress.epoch
+        self._reseed(epoch)
+        self.model.optimizer.learning_rate.assign(self.progress.learning_rate)
+        order = np.random.default_rng([self.seed, epoch]).permutation(train)
+        size = min(self.schedule.batch_size, len(order))
+        count = -(-len(order) // size)
+        totals = np.zeros(2)
+        # Rows of the first batch fill the last one up: one shape, compiled once.
+        for done, rows in enumerate(np.resize(order, count * size).reshape(count, size), start=1):
+            each = None if weights is None else weights[codes[rows]]
+            # Keras gives the loss and accuracy of this batch alone; the epoch's is their mean.
+            values = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)
+            totals += [float(values[0]), float(values[1])]
+            mean = totals / done
+            bar.set_postfix_str(f"loss {mean[0]:.4f} acc {mean[1]:.4f}", refresh=False)
+            bar.update()
+        return float(totals[0] / count), float(totals[1] / count)
+
+    def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
+        proba = predict(self.model, read, rows, self.schedule.batch_size)
+        own = np.clip(proba[np.arange(len(rows)), codes[rows]], 1e-7, 1)
+        return float(-np.log(own).mean()), float(np.mean(proba.argmax(axis=1) == codes[rows]))
+
+    def _reseed(self, epoch: int) -> None:
+        states = [v for v in self.model.variables if "seed_generator_state" in v.path]
+        for number, state in enumerate(states):
+            start = [self.seed * 1009 + number, epoch + 1]
+            state.assign(np.array(start, dtype=np.asarray(state).dtype))
+
+    def _values(self) -> Arrays:
+        return [np.asarray(v).copy() for v in self._state]
+
+    def _save(self) -> None:
+        arrays = {f"weight{i}": value for i, value in enumerate(self._values())}
+        arrays |= {f"best{i}": value for i, value in enumerate(self._best)}
+        arrays |= {
+            f"optimizer{i}": np.asarray(v) for i, v in enumerate(self.model.optimizer.variables)
+        }
+        text = json.dumps(asdict(self.progress)).encode()
+        out = io.BytesIO()
+        np.savez(out, progress=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+        write_atomic(self.checkpoint, out.getvalue(), what="a checkpoint")
+
+    def _restore(self) -> int:
+        """Take up the last checkpoint; return its epoch, 0 if there is none to trust."""
+        if not self.checkpoint.is_file():
+            return 0
+        weights, optimizer = self._state, self.model.optimizer.variables
+        try:
+            # Opened here, since np.load leaves a damaged file open.
+            with open(self.checkpoint, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+                progress = Progress(**json.loads(bytes(file["progress"])))
+                values = [file[f"weight{i}"] for i in range(len(weights))]
+                best = [file[f"best{i}"] for i in range(len(weights))]
+                states = [file[f"optimizer{i}"] for i in range(len(optimizer))]
+            targets = [*weights, *optimizer]
+            for variable, value in zip(targets, [*values, *states], strict=True):
+                if tuple(variable.shape) != value.shape:
+                    raise ValueError("a shape differs")
+            for variable, value in zip(targets, [*values, *states], strict=True):
+                variable.assign(value)
+        except Exception as error:  # a damaged archive raises many kinds
+            log.warning("%s is not sound (%s); training starts anew.", self.checkpoint, error)
+            return 0
+        self.progress, self._best = progress, best
+        return progress.epoch
+
+
+def _moving_statistics(model: Any) -> list[Any]:
+    """Variables that training moves without a gradient: a resumed run needs them as well."""
+    return [
+        variable
+        for layer in all_layers(model)
+        if type(layer).__name__ == "BatchNormalization" and layer.trainable
+        for variable in layer.non_trainable_variables
+    ]
+
+
+def predict(
+    model: Any, read: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any], size: int
+) -> NDArray[np.float64]:
+    """Return the model's probabilities for rows, in batches of one shape."""
+    parts = []
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        padded = np.resize(chosen, size) if len(chosen) < size else chosen
+        out = np.asarray(model.predict_on_batch(read(padded)), np.float64)
+        parts.append(out[: len(chosen)])
+    return np.concatenate(parts)

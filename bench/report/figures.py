@@ -1,0 +1,346 @@
+"""The report's figures: data first (`frame`), drawn second (`plot`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from featcache.printable import printable
+
+from ..evaluation.few_shot import FewShot
+from ..evaluation.metrics import reliability
+from ..evaluation.results import Result
+from ..splits import Split
+from .figure_style import COLOURS, MARKS, Figure, axes_of
+
+LABELLED_CLASSES = 40
+
+
+@dataclass(frozen=True)
+class LabelCounts(Figure):
+    """How many training and test images each class has."""
+
+    split: Split
+    name = "label_counts"
+    title = "Images a class"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        counts = self.frame()[["train", "test"]].sum(axis=1)
+        low, high = counts.min(), counts.max()
+        if low == high:
+            return f"{len(counts)} classes with {low} images each"
+        middle = f"{counts.median():.0f} in the middle"
+        return f"{len(counts)} classes with {low} to {high} images each, {middle}"
+
+    def frame(self) -> pd.DataFrame:
+        """Return class, train, test; the largest class first."""
+        k = len(self.split.classes)
+        parts = {"train": self.split.train, "test": self.split.test}
+        counts = {n: np.bincount(self.split.codes(p), minlength=k) for n, p in parts.items()}
+        frame = pd.DataFrame({"class": list(map(printable, self.split.classes)), **counts})
+        order = (frame["train"] + frame["test"]).sort_values(ascending=False, kind="stable").index
+        return frame.loc[order].reset_index(drop=True)
+
+    def plot(self) -> Canvas:
+        """Draw stacked bars; names only where they can be read."""
+        frame = self.frame()
+        train, test = frame["train"], frame["test"]
+        readable = len(frame) <= LABELLED_CLASSES
+        canvas, axes = axes_of(7, 1 + 0.22 * len(frame) if readable else 4)
+        if readable:
+            axes.barh(frame["class"], train, color=COLOURS[0], label="train")
+            axes.barh(frame["class"], test, left=train, color=COLOURS[1], label="test")
+            axes.invert_yaxis()
+            axes.set_xlabel("images")
+            axes.grid(axis="y", visible=False)
+        else:
+            x = np.arange(len(frame))
+            axes.bar(x, train, 1.0, color=COLOURS[0], label="train")
+            axes.bar(x, test, 1.0, bottom=train, color=COLOURS[1], label="test")
+            axes.set_xlabel(f"{len(frame)} classes, the largest first")
+            axes.set_ylabel("images")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        return canvas
+
+
+@dataclass(frozen=True)
+class AccuracyCost(Figure):
+    """Accuracy of each contender against the seconds that it took."""
+
+    table: Sequence[dict[str, Any]]
+    name = "accuracy_cost"
+    title = "Accuracy against cost"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        rows = self.frame().itertuples()
+        return "; ".join(f"{r.contender}: {r.top1:.3f} in {r.total_seconds:.1f} s" for r in rows)
+
+    def frame(self) -> pd.DataFrame:
+        """Return contender, top-1 with interval, seconds with and without extraction."""
+        columns = ["contender", "top1", "top1_low", "top1_high", "total_seconds", "head_seconds"]
+        return pd.DataFrame(self.table)[columns]
+
+    def plot(self) -> Canvas:
+        """Draw a filled mark with extraction, and a hollow one without."""
+        canvas, axes = axes_of(7, 4.5)
+        for i, row in enumerate(self.frame().itertuples()):
+            colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+            error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
+            axes.errorbar(
+                row.total_seconds, row.top1, error, color=colour, marker=mark, markersize=8,
+                capsize=3, linestyle="none", label=row.contender,
+            )  # fmt: skip
+            axes.plot(row.head_seconds, row.top1, mark, color=colour, mfc="none", markersize=8)
+            axes.plot([row.head_seconds, row.total_seconds], [row.top1] * 2, ":", color=colour)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("seconds: filled with extraction or decoding, hollow without")
+        axes.set_ylabel("top-1 accuracy, 95 % interval")
+        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        return canvas
+
+
+@dataclass(frozen=True)
+class Curves(Figure):
+    """Loss and accuracy of training and validation, epoch by epoch."""
+
+    result: Result
+    number: int
+    title = "Learning curves"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Of the files that are written."""
+        return f"curves_{self.number}"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        frame = self.frame()
+        best = frame["val_loss"].idxmin()
+        return (
+            f"{self.result.name}: {len(frame)} epochs; lowest validation loss "
+            f"{frame['val_loss'][best]:.3f} with accuracy {frame['val_accuracy'][best]:.3f} in "
+            f"epoch {best + 1}"
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row an epoch."""
+        frame = pd.DataFrame(dict(self.result.facts.history))
+        frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
+        return frame
+
+    def plot(self) -> Canvas:
+        """Draw loss on the left, accuracy on the right, the best epoch marked."""
+        frame = self.frame()
+        best = int(frame["val_loss"].idxmin()) + 1
+        canvas = Canvas(figsize=(7, 3))
+        for i, what in enumerate(("loss", "accuracy")):
+            axes = canvas.add_subplot(1, 2, i + 1)
+            axes.plot(frame["epoch"], frame[what], color=COLOURS[0], label="train")
+            axes.plot(
+                frame["epoch"], frame[f"val_{what}"], "--", color=COLOURS[1], label="validation"
+            )
+            axes.axvline(best, color=COLOURS[6], linewidth=0.8)
+            axes.set_xlabel("epoch")
+            axes.set_title(what, fontsize=11)
+        axes.legend(fontsize=9)
+        canvas.tight_layout()
+        return canvas
+
+
+@dataclass(frozen=True)
+class FewShotCurves(Figure):
+    """Accuracy by the number of training images a class."""
+
+    points: Sequence[FewShot]
+    name = "few_shot"
+    title = "Few images a class"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        frame = self.frame()
+        least, most = frame["per_class"].min(), frame["per_class"].max()
+        first = frame[frame["per_class"] == least].set_index("contender")["top1"]
+        last = frame[frame["per_class"] == most].set_index("contender")["top1"]
+        return f"Top-1 accuracy with {least} and {most} training images a class: " + "; ".join(
+            f"{name} {first[name]:.3f} and {last[name]:.3f}" for name in first.index
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return mean, lowest and highest accuracy of each contender and count."""
+        table = pd.DataFrame([vars(point) for point in self.points])
+        groups = table.groupby(["contender", "per_class"], sort=False)["top1"]
+        frame = groups.agg(["mean", "min", "max"]).reset_index()
+        frame = frame.rename(columns={"mean": "top1", "min": "lowest", "max": "highest"})
+        # A mean of equal numbers may be off by the last bit, and beyond all of them.
+        frame["top1"] = frame["top1"].clip(frame["lowest"], frame["highest"])
+        return frame
+
+    def plot(self) -> Canvas:
+        """Draw a line a contender, with the range of the draws."""
+        canvas, axes = axes_of(7, 4.2)
+        for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
+            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
+            error = [part["top1"] - part["lowest"], part["highest"] - part["top1"]]
+            axes.errorbar(part["per_class"], part["top1"], error, capsize=3, label=name, **look)
+        axes.set_xscale("log")
+        axes.set_xticks(sorted({point.per_class for point in self.points}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("training images a class")
+        axes.set_ylabel("top-1 accuracy, mean and range of the draws")
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        return canvas
+
+
+@dataclass(frozen=True)
+class Reliability(Figure):
+    """How often a contender is right when it is so sure."""
+
+    results: Sequence[Result]
+    name = "reliability"
+    title = "Reliability"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        errors = [f"{r.name}: {r.metrics['calibration_error']:.3f}" for r in self.results]
+        return "Expected calibration error: " + "; ".join(errors)
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a contender and bin that holds images."""
+        parts = []
+        for result in self.results:
+            part = pd.DataFrame(reliability(result.truth, result.proba, bins=10))
+            part.insert(0, "contender", result.name)
+            parts.append(part[part["count"] > 0])
+        return pd.concat(parts, ignore_index=True)
+
+    def plot(self) -> Canvas:
+        """Draw accuracy over confidence; the diagonal is perfect calibration."""
+        canvas, axes = axes_of(5.5, 5)
+        axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
+        for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
+            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
+            axes.plot(part["confidence"], part["accuracy"], linewidth=0.8, alpha=0.5, **look, ms=0)
+            # A mark as large as the bin is full: a lone image in a bin says little.
+            share = part["count"] / part["count"].sum()
+            axes.scatter(part["confidence"], part["accuracy"], 12 + 400 * share, label=name, **look)
+        axes.set_xlabel("confidence; the larger the mark, the more images")
+        axes.set_ylabel("accuracy")
+        axes.set_aspect("equal")
+        legend = axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        for mark in legend.legend_handles:
+            mark.set_sizes([36])
+        return canvas
+
+
+@dataclass(frozen=True)
+class Confusion(Figure):
+    """Share of each class's test images by the class that was guessed."""
+
+    result: Result
+    classes: Sequence[Any]
+    name = "confusion"
+    title = "Confusion matrix"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        table = self.result.confusion()
+        return (
+            f"{self.result.name}: {np.trace(table)} of {table.sum()} test images on the diagonal "
+            f"of {len(self.classes)} classes{self._numbered}"
+        )
+
+    @property
+    def _numbered(self) -> str:
+        if len(self.classes) <= LABELLED_CLASSES:
+            return ""
+        return ", numbered in alphabetical order; figures/confusion.csv names them"
+
+    @property
+    def _names(self) -> list[str]:
+        return [str(name) for name in self.classes]
+
+    def frame(self) -> pd.DataFrame:
+        """Return counts, true classes as rows."""
+        return pd.DataFrame(self.result.confusion(), self._names, self._names)
+
+    def plot(self) -> Canvas:
+        """Draw shares of each row; names up to 40 classes, beyond them numbers."""
+        counts = self.result.confusion().astype(float)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        k = len(self.classes)
+        side = float(np.clip(0.26 * k + 2, 4, 10))
+        canvas, axes = axes_of(side, side)
+        # The square root lifts single mistakes out of the background.
+        image = axes.imshow(
+            np.sqrt(shares), cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
+        )
+        axes.grid(visible=False)
+        if k <= LABELLED_CLASSES:
+            axes.set_xticks(range(k), self._names, rotation=90, fontsize=8)
+            axes.set_yticks(range(k), self._names, fontsize=8)
+        else:
+            steps = range(0, k, 10)
+            axes.set_xticks(steps, [str(i + 1) for i in steps])
+            axes.set_yticks(steps, [str(i + 1) for i in steps])
+        axes.set_xlabel("guessed")
+        axes.set_ylabel("true")
+        bar = canvas.colorbar(image, ax=axes, shrink=0.6, ticks=np.sqrt([0, 0.05, 0.25, 0.5, 1]))
+        bar.ax.set_yticklabels(["0", "5 %", "25 %", "50 %", "100 %"])
+        return canvas
+
+
+@dataclass(frozen=True)
+class Networks(Figure):
+    """The backbones side by side: weights by kind of layer, and where the free part begins."""
+
+    networks: Sequence[dict[str, Any]]
+    name = "networks"
+    title = "The networks"
+
+    @property
+    def alt(self) -> str:
+        """What the figure shows, in words."""
+        return "; ".join(
+            f"{n['network']}: {n['layers']} layers, {n['parameters'] / 1e6:.1f} million weights, "
+            f"{n['trained_share']:.0%} of them trained"
+            for n in self.networks
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Return one row a network."""
+        return pd.DataFrame([{k: v for k, v in n.items() if k != "kinds"} for n in self.networks])
+
+    def plot(self) -> Canvas:
+        """Draw each network as a bar of its weights, the trained part hatched."""
+        frame = self.frame()
+        canvas, axes = axes_of(7, 1.2 + 0.5 * len(frame))
+        frozen = frame["parameters"] * (1 - frame["trained_share"]) / 1e6
+        trained = frame["parameters"] * frame["trained_share"] / 1e6
+        axes.barh(frame["network"], frozen, color=COLOURS[5], label="frozen")
+        axes.barh(
+            frame["network"], trained, left=frozen, color=COLOURS[1], hatch="//", label="trained"
+        )
+        axes.invert_yaxis()
+        axes.set_xlabel("million weights")
+        axes.grid(axis="y", visible=False)
+        axes.legend(fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        return canvas

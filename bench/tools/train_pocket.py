@@ -1,0 +1,159 @@
+"""Train the weights of `pocket`: `python -m bench.tools.train_pocket --help`.
+
+The network learns to tell what a drawn breed is made of (`bench.tools.traits`) from pictures of
+many breeds. They come from a seed of their own, so none of them is in the sample of drawn
+dogs or in any set that `featcache.datasets.drawn_dogs` draws from another seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache import import_keras
+from featcache._io.atomic import write_atomic
+from featcache._io.cache_dirs import cache_folder, training_folder
+from featcache._io.console import run_command
+from featcache.backbones import pocket
+from featcache.backbones.spec import content_key
+from featcache.data.file_index import content_ids
+from featcache.datasets import drawn_dogs
+from featcache.datasets.drawn.breeds import make_breeds
+from featcache.errors import InvalidRequest
+from heads.schedule import Schedule
+
+from ..finetune.network import Augmentation
+from ..finetune.pixels import decoded
+from ..finetune.training import Run, predict
+from ..splits import Images
+from . import traits
+
+log = logging.getLogger("featcache")
+
+SEED = 7001
+SIDE = 96
+DRAWN_SIDE = 160
+AUGMENTATION = Augmentation(
+    rotation=0.0, shift=0.08, zoom=0.12, brightness=0.08, contrast=0.1, saturation=0.0
+)
+_VERSION = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    options = _parser().parse_args(arguments)
+    return run_command("train_pocket", lambda: _run(options), quiet=options.quiet)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tools.train_pocket",
+        description="Train the backbone that comes with the package, on drawn breeds of dogs. "
+        "A run that was cut off goes on from its last epoch.",
+    )
+    add = parser.add_argument
+    add("--breeds", type=int, default=1500, help="drawn breeds to learn from (default 1500)")
+    add("--images", type=int, default=14, help="pictures of each (default 14)")
+    add("--epochs", type=int, default=16, help="at most (default 16)")
+    add("--batch-size", type=int, default=64, help="images a step (default 64)")
+    add("--seed", type=int, default=SEED, help=f"of breeds and training (default {SEED})")
+    add("--out", default=str(pocket.FILE), help="file of the weights (default: the package's)")
+    add("--cache-dir", help="default: FEATCACHE_CACHE or your cache folder")
+    add("-q", "--quiet", action="store_true", help="only warnings and errors")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.seed == 0:
+        raise InvalidRequest("Seed 0 draws the sample's own breeds; train on others.", received=0)
+    show = False if options.quiet else None
+    dataset = drawn_dogs(options.breeds, options.images, options.seed, DRAWN_SIDE, progress=show)
+    ids = content_ids(dataset, options.cache_dir)
+    images = Images(tuple(dataset.paths), tuple(ids))
+    pixels = decoded(images, (SIDE, SIDE), cache_dir=options.cache_dir, progress=show)
+    targets = traits.targets(dataset.labels or [], make_breeds(options.breeds, options.seed))
+    # Whole breeds are held out: what counts is what is told of a breed never seen.
+    breeds = {label: str(number % 16) for number, label in enumerate(dataset.classes or [])}
+    held_out = np.array([breeds[label] == "0" for label in dataset.labels or []])
+    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    schedule = Schedule(
+        epochs=options.epochs, batch_size=options.batch_size, learning_rate=1e-3,
+        patience=6, plateau=2, cut=0.3,
+    )  # fmt: skip
+    body, model = _network(options.seed, schedule)
+    run = _TraitsRun(model, _folder(options, ids), schedule, options.seed)
+    run.train(
+        lambda rows: pixels.take([ids[i] for i in rows]).astype(np.float32),
+        targets, train, validation, show=show,
+    )  # fmt: skip
+    history = run.progress.history
+    best = int(np.argmin(history["val_loss"]))
+    out = Path(options.out)
+    digest = _save(body, out)
+    print(
+        f"{out}: {out.stat().st_size:,} bytes, SHA-256 {digest}\n"
+        f"{run.progress.epoch} epochs in {history['seconds'][-1]:.0f} s; the best one tells "
+        f"{100 * history['val_accuracy'][best]:.1f} % of the traits of {len(validation)} pictures "
+        "of held-out breeds right."
+    )
+    return 0
+
+
+class _TraitsRun(Run):
+    """A run whose targets are traits instead of classes."""
+
+    def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
+        guesses = predict(self.model, read, rows, self.schedule.batch_size)
+        return traits.loss_and_accuracy(codes[rows], guesses)
+
+
+def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:
+    """Return the backbone, and it inside the network that trains it."""
+    keras = import_keras()
+    keras.utils.set_random_seed(seed)
+    body = pocket.build(keras, (SIDE, SIDE))
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = inputs
+    for layer in AUGMENTATION.layers():
+        x = layer(x)
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(x)
+    model = keras.Model(inputs, keras.layers.Dense(traits.WIDTH)(body(x)))
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule.learning_rate),
+        loss=traits.keras_loss(keras),
+        weighted_metrics=[traits.keras_accuracy(keras)],
+    )
+    return body, model
+
+
+def _folder(options: argparse.Namespace, ids: Sequence[str]) -> Path:
+    """Name the run by what decides its outcome, so that another one is not taken up."""
+    key = content_key(
+        {
+            "version": _VERSION,
+            "images": hashlib.sha256("".join(ids).encode()).hexdigest(),
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "seed": options.seed,
+        }
+    )
+    return training_folder(cache_folder(options.cache_dir)) / f"pocket-{key[:16]}"
+
+
+def _save(body: Any, out: Path) -> str:
+    packed = io.BytesIO()
+    np.savez(packed, **pocket.pack_weights(body))  # type: ignore[arg-type]
+    write_atomic(out, packed.getvalue(), what="the weights of pocket")
+    return hashlib.sha256(packed.getvalue()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

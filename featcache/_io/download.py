@@ -1,0 +1,148 @@
+"""Files from the internet: resumed where they were cut off, kept only if their hash is right.
+
+The only door to pooch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+from ..errors import DownloadFailed
+from .progress import progress_bar
+
+log = logging.getLogger("featcache")
+
+_REACH_SECONDS = 6.0
+_ATTEMPTS = 5
+_BLOCK = 1 << 16  # of a broken connection at most so much is fetched twice
+_PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+
+
+def retrieve(
+    url: str, known_hash: str | None, name: str, folder: Path, progress: bool | None = None
+) -> Path:
+    """Return a file of a folder; download it first if it is not there or not the right one.
+
+    What a broken connection left behind is kept in ``<name>.part``, and the next call goes
+    on from there.
+
+    Parameters
+    ----------
+    url : str
+        ``http`` or ``https``.
+    known_hash : str or None
+        ``"md5:..."`` or ``"sha256:..."``.
+    name, folder : str, Path
+        Where it goes.
+    progress : bool, optional
+        Show a progress bar. Default: if standard error is a terminal.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DownloadFailed
+        Within about 10 seconds if the host cannot be reached; or if the server or the disk
+        refuses, or the content is not the one that the hash names. Carries `reason`.
+    """
+    import pooch
+
+    target = folder / name
+    if target.is_file() and known_hash and pooch.hashes.hash_matches(target, known_hash):
+        return target
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or {"http": 80}.get(parts.scheme, 443)
+    reason = _unreachable(parts.hostname or "", port)
+    if reason is None:
+        download = _Resuming(folder / f"{name}.part", progress)
+        try:
+            return Path(
+                pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=download)
+            )
+        except Exception as error:  # requests and pooch raise a wide range
+            reason = str(error).split("\n")[0]
+    raise DownloadFailed(f"{url} cannot be downloaded ({reason}).", url=url, reason=reason)
+
+
+class _Resuming:
+    """A downloader for `pooch.retrieve` that goes on where the last one stopped."""
+
+    def __init__(self, part: Path, progress: bool | None) -> None:
+        self.part, self.progress = part, progress
+
+    def __call__(self, url: str, output_file: str, _: Any, check_only: bool = False) -> None:
+        import requests
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                if self._get(url):
+                    os.replace(self.part, output_file)
+                    return
+                reason = "the connection was closed early"
+            except requests.HTTPError:
+                raise  # the server has spoken: asking again will not help
+            except requests.RequestException as error:
+                reason = str(error)
+            if attempt < _ATTEMPTS:
+                log.info("%s: %s; going on from there", self.part.stem, reason)
+                time.sleep(min(2**attempt, 10) / 4)
+        raise OSError(f"gave up after {_ATTEMPTS} attempts: {reason}; run again to go on")
+
+    def _get(self, url: str) -> bool:
+        """Fetch what is missing; True if the file is complete."""
+        import requests
+
+        have = self.part.stat().st_size if self.part.exists() else 0
+        # Without this, a server may send the file compressed, and lengths mean nothing.
+        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+        with requests.get(url, stream=True, timeout=(5, 60), headers=headers) as answer:
+            if answer.status_code == 416:  # nothing is left to send, or the file has changed
+                whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+                if whole == str(have):
+                    return True
+                self.part.unlink()
+                return False
+            answer.raise_for_status()
+            have = have if answer.status_code == 206 else 0
+            length = answer.headers.get("Content-Length")
+            total = have + int(length) if length else 0
+            with (
+                open(self.part, "ab" if have else "wb") as file,
+                progress_bar(total, self.part.stem, "B", self.progress) as bar,
+            ):
+                bar.update(have)
+                for block in answer.iter_content(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+        return not length or self.part.stat().st_size >= total
+
+
+def _unreachable(host: str, port: int) -> str | None:
+    """Tell within seconds whether a host can be reached; a resolver alone may take minutes."""
+    outcome: list[str | None] = []
+
+    def connect() -> None:
+        try:
+            if not any(os.environ.get(name) for name in _PROXIES):
+                with contextlib.closing(
+                    socket.create_connection((host, port), timeout=_REACH_SECONDS)
+                ):
+                    pass
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(f"{host} cannot be reached: {error.strerror or error}")
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_REACH_SECONDS + 1)
+    return outcome[0] if outcome else f"{host} did not answer within {_REACH_SECONDS:.0f} s"

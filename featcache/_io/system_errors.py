@@ -1,0 +1,40 @@
+"""Errors of the system while a store is listed or read, as errors of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import FeatcacheError, StoreError
+
+
+@contextlib.contextmanager
+def system_errors(folder: Path) -> Iterator[None]:
+    """Raise `StoreError` for an `OSError` in the block that is not one of ours already.
+
+    Parameters
+    ----------
+    folder : Path
+        The store that the message names.
+    """
+    try:
+        yield
+    except FeatcacheError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"The store {folder} could not be read or changed: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+            + f". Nothing that was committed is lost. What to do: {_advice(error)}run the same "
+            "command again.",
+            path=folder,
+            system_errno=error.errno,
+        ) from error
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EIO:
+        return "check the disk; move a file that stays unreadable out of the folder; then "
+    return "see the reason, then "

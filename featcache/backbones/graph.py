@@ -1,0 +1,335 @@
+"""The graph of a Keras model: its input, its layers, and what feeds its classification layer.
+
+Works on Keras' model objects; `output_of` alone needs the module, to cut a model that is
+itself a layer of another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import InvalidRequest, UnknownLayer
+from .architecture import layer_names
+
+OUTPUT = "output"
+_CLASSIFIERS = {"Dense", "Conv2D"}
+_SQUASHING = {"softmax", "sigmoid", "log_softmax", "hard_sigmoid"}
+_SQUASHING_LAYERS = {"Softmax", "Sigmoid", "LogSoftmax", "HardSigmoid"}
+# What may stand between the layer that computes class scores and the model's output.
+_AFTER_SCORES = _SQUASHING_LAYERS | {
+    "Activation", "AveragePooling2D", "BatchNormalization", "Dropout", "Flatten",
+    "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Identity", "ReLU", "Reshape", "Squeeze",
+}  # fmt: skip
+_SCORE_NAME = re.compile(r"(?:^|_)(?:predictions?|logits?|classifier|classification)(?:_|$)")
+# These change no value of a forward pass.
+_IDENTITIES = {
+    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise",
+    "Identity", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+}  # fmt: skip
+_RESHAPING = {"Flatten", "Reshape", "Squeeze"}
+
+
+def check_input(model: Any) -> None:
+    """Raise `InvalidRequest` unless a model is a built graph that takes RGB images alone."""
+    kind = type(model).__name__
+    inputs = getattr(model, "inputs", None)
+    if not inputs and getattr(model, "built", False):
+        raise InvalidRequest(
+            f"{kind} is a subclassed model, which has no graph of layers to cut; pass "
+            "keras.Model(inputs, model(inputs)) with inputs = keras.Input((height, width, 3)).",
+            received=kind,
+        )
+    if not inputs:
+        raise InvalidRequest(
+            f"{kind} is not built, so its layers have no shapes yet; build it with "
+            "model.build((None, height, width, 3)) or begin it with keras.Input.",
+            received=kind,
+        )
+    if len(inputs) != 1:
+        raise InvalidRequest(
+            f"The model takes {len(inputs)} inputs ({_shapes(inputs)}); a backbone takes one, a "
+            "batch of images (b, h, w, 3).",
+            received=[tuple(tensor.shape) for tensor in inputs],
+        )
+    shape = tuple(inputs[0].shape)
+    if len(shape) != 4 or shape[3] != 3:
+        channels = f" of {shape[3]} channel{'s' * (shape[3] != 1)}" if len(shape) == 4 else ""
+        raise InvalidRequest(
+            f"The model takes arrays {shape}{channels}; a backbone takes RGB images (b, h, w, 3).",
+            received=shape,
+        )
+
+
+def check_layer(layer: Any) -> None:
+    """Raise `InvalidRequest` unless `layer` is None, a name or an index."""
+    if layer is None or isinstance(layer, str) or type(layer) is int:
+        return
+    if isinstance(layer, (list, tuple, set, dict)):
+        raise InvalidRequest(
+            f"layer={layer!r} names {len(layer)} layers, but only one layer is supported per "
+            "extraction; call extract once per layer.",
+            received=layer,
+        )
+    raise InvalidRequest(
+        f"layer={layer!r} is a {type(layer).__name__}; give a layer's name, or its index as an "
+        "int (-2 is the last but one).",
+        received=layer,
+    )
+
+
+def resolve_layer(model: Any, layer: str | int, called: str) -> str:
+    """Return the name of a layer that was asked for by name or index.
+
+    Parameters
+    ----------
+    model : keras.Model
+    layer : str or int
+        A name, ``"model/layer"`` for a layer of a model that is itself a layer,
+        ``"output"`` for the model's output, or an index into ``model.layers``. Digits in a
+        string are an index unless a layer has that name.
+    called : str
+        What to call the model in messages.
+
+    Raises
+    ------
+    UnknownLayer
+        With the nearest names.
+    InvalidRequest
+        If ``"output"`` is also the name of a layer before the end.
+    """
+    names = layer_names(model)
+    if isinstance(layer, str) and layer not in names and re.fullmatch(r"-?\d+", layer):
+        layer = int(layer)
+    if isinstance(layer, int):
+        if not -len(names) <= layer < len(names):
+            raise UnknownLayer(
+                f"{called} has {len(names)} layers, so layer={layer} is out of range; indexes go "
+                f"from {-len(names)} to {len(names) - 1}.",
+                received=layer,
+                layers=list(names),
+            )
+        layer = list(names)[layer]
+    if layer == OUTPUT:
+        _check_output_name(model, names)
+    elif not _has_layer(names, layer):
+        raise _unknown_layer(names, layer, called)
+    return layer
+
+
+def default_layer(model: Any) -> str:
+    """Return the layer whose output a model's features are by default.
+
+    That is the layer which feeds the classification layer, or ``"output"``, the model's
+    own output, if it does not end in one. A model ends in a classification layer if, going
+    back from its single output of one vector per image, past layers that only pool,
+    reshape, normalize, drop or activate, the first other layer is a Dense or Conv2D layer, and
+
+    - softmax or sigmoid is that layer's activation or is applied after it, or
+    - its name holds the word predictions, logits, classifier or classification;
+
+    and if a layer with weights precedes it. The layer that feeds it is the nearest one
+    before it that changes values: dropout is passed over, and so is a Flatten or Reshape of
+    one vector per image.
+
+    Raises
+    ------
+    InvalidRequest
+        If the model has several outputs: one has to be named.
+    """
+    if len(model.outputs) > 1:
+        outputs = [_name_of(model, tensor) for tensor in model.outputs]
+        raise InvalidRequest(
+            f"The model has {len(outputs)} outputs; name one with layer=: {', '.join(outputs)}.",
+            received=None,
+            outputs=outputs,
+        )
+    found = _feeding_layer(model)
+    if not found:
+        _check_output_name(model, layer_names(model))
+        return OUTPUT
+    return found
+
+
+def before_possible_scores(model: Any) -> str | None:
+    """Return the layer that feeds a last Dense or Conv2D layer without an activation.
+
+    Such a layer may compute class scores (logits) or project to an embedding: nothing in the
+    model tells which, so that `default_layer` keeps its output. None for other models.
+    """
+    operation, _ = _origin(model.outputs[0])
+    while _is_model(operation):
+        operation, _ = _origin(operation.outputs[0])
+    linear = getattr(getattr(operation, "activation", None), "__name__", None) == "linear"
+    if type(operation).__name__ not in _CLASSIFIERS or not linear:
+        return None
+    return _feeding_layer(model, squashed=True) or None
+
+
+def output_of(keras: Any, model: Any, layer: str) -> Any:
+    """Return the symbolic output of a layer that `resolve_layer` or `default_layer` named.
+
+    Raises
+    ------
+    InvalidRequest
+        If that is not one array.
+    """
+    names = layer_names(model)
+    if layer == OUTPUT and layer not in names:
+        if len(model.outputs) > 1:
+            default_layer(model)  # raises
+        return model.outputs[0]
+    if layer in names:
+        outputs = _node_of(model, names[layer]).output_tensors
+        if len(outputs) != 1:
+            raise InvalidRequest(
+                f"Layer {layer!r} gives {len(outputs)} arrays; name one that gives a single one.",
+                received=layer,
+            )
+        return outputs[0]
+    head, _, rest = layer.partition("/")
+    inner = names[head]
+    node = _node_of(model, inner)
+    return keras.Model(inner.inputs, output_of(keras, inner, rest))(node.input_tensors[0])
+
+
+def _check_output_name(model: Any, names: dict[str, Any]) -> None:
+    """Refuse ``"output"`` where it could mean two things, whose rows would share a key."""
+    named = names.get(OUTPUT)
+    if named is not None and all(_origin(tensor)[0] is not named for tensor in model.outputs):
+        raise InvalidRequest(
+            "layer='output' means the model's output, but a layer before its end is called "
+            "'output' too; rename that layer, or name another one.",
+            received=OUTPUT,
+        )
+
+
+def _has_layer(names: dict[str, Any], layer: str) -> bool:
+    if layer in names:
+        return True
+    head, _, rest = layer.partition("/")
+    inner = names.get(head)
+    return bool(rest) and _is_model(inner) and _has_layer(layer_names(inner), rest)
+
+
+def _unknown_layer(names: dict[str, Any], layer: str, called: str) -> UnknownLayer:
+    near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4)
+    last = [name for name in list(names)[-8:] if name not in near]
+    return UnknownLayer(
+        f"{called} has no layer {layer!r}. "
+        + (f"Near it: {', '.join(near)}. " if near else "")
+        + f"Its last layers are {', '.join(last)}.",
+        received=layer,
+        layers=list(names),
+    )
+
+
+def _feeding_layer(model: Any, squashed: bool = False, fed: bool = False) -> str | None:
+    """Return the layer that feeds the classification layer.
+
+    `squashed` tells whether softmax or sigmoid follows the model, `fed` whether layers with
+    weights precede it. None if there is no such layer, ``""`` if it precedes the model.
+    """
+    tensor = model.outputs[0]
+    if not _is_vector(tensor):
+        return None
+    operation, node = _origin(tensor)
+    while type(operation).__name__ in _AFTER_SCORES and len(node.input_tensors) == 1:
+        squashed = squashed or _squashes(operation)
+        operation, node = _origin(node.input_tensors[0])
+    if len(node.input_tensors) != 1:
+        return None
+    (given,) = node.input_tensors
+    if _is_model(operation) and len(operation.outputs) == len(operation.inputs) == 1:
+        inner = _feeding_layer(operation, squashed, fed or _has_weights(given))
+        if inner == "":
+            return _named_before(model, given, fed)
+        return inner and f"{_name_in(model, operation)}/{inner}"
+    if type(operation).__name__ not in _CLASSIFIERS:
+        return None
+    if not (squashed or _squashes(operation) or _SCORE_NAME.search(operation.name.lower())):
+        return None
+    return _named_before(model, given, fed)
+
+
+def _named_before(model: Any, tensor: Any, fed: bool) -> str | None:
+    """Return the nearest layer at or before a tensor that changes values and has a name."""
+    while True:
+        operation, node = _origin(tensor)
+        if type(operation).__name__ == "InputLayer":
+            return "" if fed else None
+        name = _name_in(model, operation)
+        if name is not None and not _passes_on(operation, node):
+            return name if fed or _has_weights(tensor) else None
+        if len(node.input_tensors) != 1:
+            return None
+        tensor = node.input_tensors[0]
+
+
+def _passes_on(operation: Any, node: Any) -> bool:
+    kind = type(operation).__name__
+    if kind in _IDENTITIES:
+        return True
+    return kind in _RESHAPING and len(node.input_tensors) == 1 and _is_vector(node.input_tensors[0])
+
+
+def _is_vector(tensor: Any) -> bool:
+    """Tell whether a tensor holds one vector per image, (b, n) or (b, 1, 1, n)."""
+    shape = tuple(tensor.shape)
+    return len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))
+
+
+def _squashes(operation: Any) -> bool:
+    activation = getattr(getattr(operation, "activation", None), "__name__", None)
+    return activation in _SQUASHING or type(operation).__name__ in _SQUASHING_LAYERS
+
+
+def _has_weights(tensor: Any) -> bool:
+    """Tell whether a layer with weights, other than of the input's scaling, leads here."""
+    return any(
+        getattr(node.operation, "weights", None)
+        and type(node.operation).__name__ != "Normalization"
+        for node in _nodes_before([tensor])
+    )
+
+
+def _nodes_before(tensors: list[Any]) -> Iterator[Any]:
+    """Yield the nodes of a graph that lead to tensors, each once."""
+    waiting, seen = list(tensors), set()
+    while waiting:
+        _, node = _origin(waiting.pop())
+        if id(node) not in seen:
+            seen.add(id(node))
+            waiting.extend(node.input_tensors)
+            yield node
+
+
+def _node_of(model: Any, layer: Any) -> Any:
+    """Return the first call of a layer within a model; the layer may be part of others."""
+    within = {id(node) for node in _nodes_before(model.outputs)}
+    return next(node for node in layer._inbound_nodes if id(node) in within)
+
+
+def _origin(tensor: Any) -> tuple[Any, Any]:
+    """Return the layer or operation that gave a symbolic tensor, and the call of it."""
+    history = tensor._keras_history
+    return history.operation, history.operation._inbound_nodes[history.node_index]
+
+
+def _is_model(operation: Any) -> bool:
+    return hasattr(operation, "layers") and bool(getattr(operation, "inputs", None))
+
+
+def _name_in(model: Any, operation: Any) -> str | None:
+    return next((n for n, layer in layer_names(model).items() if layer is operation), None)
+
+
+def _name_of(model: Any, tensor: Any) -> str:
+    operation = _origin(tensor)[0]
+    return _name_in(model, operation) or str(operation.name)
+
+
+def _shapes(tensors: list[Any]) -> str:
+    return ", ".join(f"{tensor.name} {tuple(tensor.shape)}" for tensor in tensors)

@@ -1,0 +1,247 @@
+"""Request -> frozen model; pixels -> embeddings. Neutral as to Keras' backend."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidRequest, WeightsMismatch
+from . import preprocessing
+from .architecture import architecture_hash
+from .graph import (
+    OUTPUT,
+    before_possible_scores,
+    check_input,
+    default_layer,
+    output_of,
+    resolve_layer,
+)
+from .keras_backend import has_accelerator, import_keras, quiet_stderr
+from .model_file import ModelFile, load_model
+from .pretrained import Network, build_network, first_sentence
+from .spec import POOLINGS
+
+if TYPE_CHECKING:
+    from .request import Request
+
+log = logging.getLogger("featcache")
+
+
+class Backbone:
+    """A frozen model, cut at a layer, that turns pixels into embeddings.
+
+    Parameters
+    ----------
+    request : Request
+        What to build.
+
+    Attributes
+    ----------
+    name : str
+        Name in the table, or ``custom-`` and a hash of the own model's architecture.
+    layer : str
+        The layer whose output is kept.
+    pooling : str
+        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
+    width : int
+        Length of an embedding.
+    weights_hash : str
+        SHA-256 over the values of all weights up to the layer.
+    backend : str
+        Keras' own.
+    on_accelerator : bool
+        Whether that computes on a GPU or TPU.
+    model : keras.Model
+        Prepared pixels ``(b, h, w, 3)`` to embeddings ``(b, width)``.
+    rule : str or callable
+        How pixels are prepared; see `featcache.backbones.preprocessing.apply`.
+
+    Raises
+    ------
+    UnknownLayer, InvalidRequest, WeightsMismatch
+        If the layer, the size or the weights do not fit the model.
+    """
+
+    def __init__(self, request: Request) -> None:
+        keras = import_keras()
+        self.rule = request.preprocessing
+        network = _own(request.model) if request.recipe is None else build_network(keras, request)
+        check_input(network.model)
+        self.name = request.recipe.name if request.recipe else _name_of(network.model)
+        self.layer, output = _output_of(keras, network, request)
+        self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
+        cut = keras.Model(network.model.inputs, pooled)
+        _check_size(cut, request.image_size)
+        self.weights_hash = _hash_weights(cut)
+        self.model = cut
+        width = cut.output_shape[-1]
+        if width is None:
+            raise InvalidRequest(
+                f"The width of layer {self.layer!r} is not fixed; use pooling='avg' or 'max'.",
+                received=request.pooling,
+            )
+        self.width = int(width)
+        self.backend = str(keras.backend.backend())
+        self.on_accelerator = has_accelerator(keras)
+        self._precision = request.precision
+        self._pad = self.backend == "jax"  # each new shape would be compiled anew
+        self._largest = 0
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings.
+
+        Parameters
+        ----------
+        pixels : ndarray (b, h, w, 3), uint8
+            RGB at the request's size. Not overwritten.
+
+        Returns
+        -------
+        ndarray (b, width), float32
+        """
+        return self.embed_in(self._precision, pixels)
+
+    def embed_in(self, precision: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings as `embed`, in a precision of `featcache.backbones.spec.PRECISIONS`."""
+        count = len(pixels)
+        self._largest = max(self._largest, count)
+        if self._pad:
+            pixels = preprocessing.padded(pixels, self._largest)
+        prepared = preprocessing.apply(self.rule, pixels)
+        model = self.model if precision == "float32" else self._in_bfloat16
+        out = np.asarray(model.predict_on_batch(prepared), np.float32)
+        return out[:count]
+
+    def export(self, folder: Path) -> None:
+        """Write the model as a TensorFlow SavedModel, for engines that read such."""
+        with quiet_stderr():
+            self.model.export(str(folder), format="tf_saved_model", verbose=False)
+
+    def provenance(self) -> dict[str, str]:
+        """Return versions and backend, recorded beside the rows; no part of the key."""
+        packages = ["keras", self.backend, "numpy", "Pillow", "h5py"]
+        return {"backend": self.backend, **{name: metadata.version(name) for name in packages}}
+
+    @functools.cached_property
+    def _in_bfloat16(self) -> Any:
+        """The same network with bfloat16 between its layers; its weights stay float32."""
+        keras = import_keras()
+
+        def in_bfloat16(layer: Any) -> Any:
+            config = layer.get_config()
+            if not isinstance(layer, keras.layers.InputLayer):
+                config["dtype"] = "mixed_bfloat16"
+            return type(layer).from_config(config)
+
+        clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
+        clone.set_weights([np.asarray(weight) for weight in self.model.weights])
+        return clone
+
+
+def _check_size(model: Any, size: tuple[int, int]) -> None:
+    """Raise `InvalidRequest` unless a model, whose input size may be open, can take a size."""
+    try:
+        model.compute_output_shape((1, *size, 3))
+    except Exception as error:  # layers raise many kinds
+        raise InvalidRequest(
+            f"The model cannot take images of {size[0]} x {size[1]} pixels "
+            f"({first_sentence(error)}); give a larger image_size.",
+            received=size,
+        ) from error
+
+
+def _own(model: Any) -> Network:
+    return Network(load_model(model.path) if isinstance(model, ModelFile) else model)
+
+
+def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any]:
+    """Return the layer to cut at, and its symbolic output."""
+    model, recipe = network.model, request.recipe
+    if request.layer is not None:
+        layer = resolve_layer(model, request.layer, request.name)
+    else:
+        layer = default_layer(model) if recipe is None else recipe.layer
+        if recipe is None and layer == OUTPUT:
+            _log_possible_scores(model, request.name)
+    output = output_of(keras, model, layer)
+    if recipe is None or not network.needs_top(keras.Model(model.inputs, output)):
+        return layer, output
+    if request.layer is None:
+        return recipe.notop_layer, output_of(keras, model, recipe.notop_layer)
+    raise WeightsMismatch(
+        f"The weights in {network.file} have no classification top, and layer {layer!r} of "
+        f"{recipe.name} depends on it; leave layer= out for layer {recipe.notop_layer!r}, or give "
+        "weights with the top.",
+        file=network.file,
+        received=request.layer,
+    )
+
+
+def _log_possible_scores(model: Any, name: str) -> None:
+    """Say which layer to name if the output, kept as an embedding, is one of class scores."""
+    before = before_possible_scores(model)
+    if before is not None:
+        log.warning(
+            "%s ends in a layer of %d values without an activation; its features are these values. "
+            "If they are class scores (logits), layer=%r, which feeds that layer, gives better "
+            "features; layer='output' keeps the output without this warning.",
+            name, model.outputs[0].shape[-1], before,
+        )  # fmt: skip
+
+
+def _name_of(model: Any) -> str:
+    try:
+        return f"custom-{architecture_hash(model)[:16]}"
+    except ValueError as error:
+        raise InvalidRequest(
+            f"The model cannot be told apart from others ({error}), so its features cannot be "
+            "cached safely. Build it as a functional model of layers that describe themselves "
+            "with get_config().",
+            received=type(model).__name__,
+        ) from error
+
+
+def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str, Any]:
+    rank = len(output.shape)
+    if rank == 2:
+        if pooling in ("avg", "max"):
+            raise InvalidRequest(
+                f"pooling={pooling!r} needs a spatial layer, but {layer!r} gives one vector an "
+                "image. Leave pooling out, or name a layer before the global pooling.",
+                received=pooling,
+            )
+        return "none", output
+    pooling = pooling or "avg"
+    if pooling == "flat":
+        return pooling, keras.layers.Flatten()(output)
+    dimension = {3: "1D", 4: "2D", 5: "3D"}.get(rank)
+    if dimension is None:
+        raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
+    kind = "Average" if pooling == "avg" else "Max"
+    return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Raise `InvalidRequest` unless `pooling` is None or a known word."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise InvalidRequest(
+            f"pooling={pooling!r} is not known; choose one of {', '.join(POOLINGS)}, or leave it "
+            "out (avg for spatial layers).",
+            received=pooling,
+        )
+
+
+def _hash_weights(model: Any) -> str:
+    sum_ = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(np.asarray(weight))
+        sum_.update(f"{value.dtype.str}{value.shape}".encode())
+        sum_.update(value.tobytes())
+    return sum_.hexdigest()

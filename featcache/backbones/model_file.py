@@ -1,0 +1,335 @@
+"""Saved Keras models from elsewhere: checked without Keras, loaded only if nothing in them runs.
+
+A ``.keras`` file is a zip archive with the network as JSON and its weights as HDF5. Keras'
+safe mode refuses code in it; which classes and functions the JSON may name is left open by
+that, and has let files run code, or read others, more than once (CVE-2025-1550,
+CVE-2025-8747, CVE-2025-12058). So only the pure layers of `featcache.backbones.model_config` are let in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from .._io.stored_zip import StoredMember, check_plain, check_stored
+from ..errors import ModelRefused
+from ..hdf5.sandbox import foreign_reason
+from .keras_backend import import_keras, quiet_stderr
+from .model_config import check_network
+
+ENDING = ".keras"
+OLD_ENDINGS = (".h5", ".hdf5")
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_MEMBERS = {_CONFIG, _WEIGHTS, "metadata.json"}
+_MOST_CONFIG_BYTES = 32 * 2**20
+_COPY_BYTES = 2**20
+# A network may have weights that its file leaves out, such as zeros of a counter: not many.
+_SPARE_WEIGHTS = 1_000_000
+# Values that one layer may give for one image: 4 GiB in float32.
+_MOST_OUTPUTS = 2**30
+_SIDE_IF_OPEN = 512
+# Keras repeats what it applies to each time step in the graph: minutes for some thousands.
+_MOST_LOOPS = 4096
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
+    NotImplementedError, RuntimeError, MemoryError, OverflowError, IndexError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_PATCHING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A ``.keras`` file in which nothing odd was found.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute.
+    kinds : tuple of str
+        Classes of the network's first layers.
+    input_size : (int, int) or None
+        Height and width of its input, if they are fixed.
+    weights_bytes : int
+        Size of the weights in the file, which bounds what the network may allocate.
+    """
+
+    path: Path
+    kinds: tuple[str, ...]
+    input_size: tuple[int, int] | None
+    weights_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+
+def is_model_file(backbone: Any) -> bool:
+    """Tell whether what stands for a backbone is the path of a saved model."""
+    if not isinstance(backbone, (str, os.PathLike)):
+        return False
+    return os.fspath(backbone).lower().endswith((ENDING, *OLD_ENDINGS))
+
+
+def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
+    """Check a ``.keras`` file, without Keras.
+
+    Raises
+    ------
+    ModelRefused
+        If it is not there, is not such a file, or could do more than compute.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    if path.name.lower().endswith(OLD_ENDINGS):
+        raise ModelRefused(
+            f"{path} is a model in Keras' old format, which can carry code that runs as it is "
+            "loaded. If you trust whoever made it: featcache.load_model(path, allow_h5=True), or "
+            "--allow-h5. Saved anew with model.save('name.keras') it needs no such trust.",
+            path=path,
+        )
+    try:
+        check_plain(path)
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            check_stored(archive, path, {_CONFIG, _WEIGHTS})
+            odd = sorted(set(archive.namelist()) - _MEMBERS)
+            if odd:
+                raise ValueError(f"it holds {odd[0]!r}, which a network has no use for")
+            if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG_BYTES:
+                raise ValueError(f"{_CONFIG} is too long")
+            config = _uncompiled(json.loads(archive.read(_CONFIG)))
+            check_network(config)
+            reason = foreign_reason(cast(IO[bytes], StoredMember(file, archive.getinfo(_WEIGHTS))))
+            if reason is not None:
+                raise ValueError(f"of its weights, {reason}")
+            size = archive.getinfo(_WEIGHTS).file_size
+            return ModelFile(path, _kinds(config), _input_size(config), size)
+    except FileNotFoundError as error:
+        raise ModelRefused(f"There is no model file {path}.", path=path) from error
+    except _UNREADABLE as error:
+        raise _refusal(path, error) from error
+
+
+def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
+    """Load a saved model as a backbone, without running anything that came with it.
+
+    Parameters
+    ----------
+    path : path
+        A ``.keras`` file. It may hold Keras' own layers only; a model with layers of your
+        own is loaded by ``keras.saving.load_model`` and passed as it is.
+    allow_h5 : bool
+        Take a whole model in the old format, ``.h5``, as well: for files that you trust.
+
+    Returns
+    -------
+    keras.Model
+        Not compiled.
+
+    Raises
+    ------
+    ModelRefused
+        With the reason.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    if allow_h5 and path.name.lower().endswith(OLD_ENDINGS):
+        if not path.is_file():
+            raise ModelRefused(f"There is no model file {path}.", path=path)
+        reason = foreign_reason(path)
+        if reason is not None:
+            raise _refusal(path, ValueError(reason))
+        return _load(path, path, None)
+    found = look_at_model(path)
+    with tempfile.TemporaryDirectory(prefix="featcache-model-") as folder:
+        # Keras opens the file by its name: another one could have taken its place by then.
+        copy = Path(folder) / f"model{ENDING}"
+        _copy(found.path, copy)
+        return _load(copy, path, look_at_model(copy).weights_bytes)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy an archive without what compiling left in it, which Keras would read in a part."""
+    try:
+        with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "x") as new:
+            for member in old.infolist():
+                with old.open(member) as read, new.open(member.filename, "w") as written:
+                    if member.filename == _CONFIG:
+                        config = _uncompiled(json.load(read))
+                        written.write(json.dumps(config).encode())
+                    else:
+                        shutil.copyfileobj(read, written, _COPY_BYTES)
+    except _UNREADABLE as error:
+        raise _refusal(source, error) from error
+
+
+def _uncompiled(config: Any) -> Any:
+    """Drop the optimizers and losses of networks; features need none of them."""
+    if isinstance(config, dict):
+        return {key: _uncompiled(one) for key, one in config.items() if key != "compile_config"}
+    return [_uncompiled(one) for one in config] if isinstance(config, list) else config
+
+
+def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
+    """Let Keras load a checked file; `path` is what an error calls it."""
+    keras = import_keras()
+    limited = (
+        contextlib.nullcontext()
+        if weights_bytes is None
+        else _limited_weights(keras, weights_bytes // 2 + _SPARE_WEIGHTS)
+    )
+    try:
+        with quiet_stderr(), limited:
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        _check_outputs(model)
+    except Exception as error:  # Keras raises many kinds
+        raise _refusal(path, error) from error
+    return model
+
+
+@contextlib.contextmanager
+def _limited_weights(keras: Any, most: int) -> Iterator[None]:
+    """Refuse a layer's weights before they are allocated, once this thread made `most` values.
+
+    A configuration of some bytes can ask for a layer of terabytes: Keras makes all weights
+    before it reads any, and only then notices that the file has others. Other threads build
+    their own models as before.
+    """
+    thread, count = threading.get_ident(), 0
+
+    def counted(layer: Any, shape: Any = None, *args: Any, **options: Any) -> Any:
+        nonlocal count
+        if threading.get_ident() == thread:
+            count += math.prod(int(side) for side in shape or ())
+            if count > most:
+                raise ValueError(
+                    f"its layers have more than {most:,} weights, but the file does not"
+                )
+        return add_weight(layer, shape, *args, **options)
+
+    with _PATCHING:
+        # Read inside the lock: outside it may be another thread's count.
+        add_weight = keras.layers.Layer.add_weight
+        keras.layers.Layer.add_weight = counted
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = add_weight
+
+
+def _check_outputs(model: Any) -> None:
+    """Raise ValueError if a layer would take more for one image than any memory holds."""
+    loops = 0
+    for layer in _operations(model):
+        loops += _loops(layer)
+        if loops > _MOST_LOOPS:
+            raise ValueError(f"its layer {layer.name!r} loops {loops:,} times")
+        for node in getattr(layer, "_inbound_nodes", ()):
+            for tensor in node.output_tensors:
+                if _values(tensor) > _MOST_OUTPUTS:
+                    raise ValueError(
+                        f"its layer {layer.name!r} gives {tensor.shape} values for an image; the "
+                        f"limit is {_MOST_OUTPUTS:,}"
+                    )
+            if "Attention" in type(layer).__name__ and _scores(layer, node) > _MOST_OUTPUTS:
+                raise ValueError(f"its layer {layer.name!r} compares too many values for an image")
+
+
+def _operations(model: Any) -> list[Any]:
+    """Return the layers, those in layers, and operations, which `model.layers` leaves out."""
+    found: dict[int, Any] = {}
+    waiting = [model]
+    while waiting:
+        outer = waiting.pop()
+        inner = outer._flatten_layers(False, False) if hasattr(outer, "_flatten_layers") else ()
+        for one in (*inner, *getattr(outer, "operations", ())):
+            if id(one) not in found:
+                found[id(one)] = one
+                waiting.append(one)
+    return list(found.values())
+
+
+def _sides(tensor: Any) -> list[int]:
+    return [_SIDE_IF_OPEN if side is None else side for side in tensor.shape[1:]]
+
+
+def _values(tensor: Any) -> int:
+    # A constant can give an output several rows for an image.
+    rows = tensor.shape[0] if len(tensor.shape) else 1
+    return math.prod(_sides(tensor)) * (rows or 1)
+
+
+def _scores(layer: Any, node: Any) -> int:
+    """Count what attention compares, which no output shows: each place with each other."""
+    sizes = [_sides(tensor) for tensor in node.input_tensors]
+    if type(layer).__name__ == "AdditiveAttention":  # keeps the channels meanwhile
+        return max(map(math.prod, sizes)) * max(side[0] for side in sizes)
+    heads = [getattr(layer, name, 1) for name in ("num_heads", "_num_heads", "num_query_heads")]
+    places = [math.prod(side[:-1]) for side in sizes]
+    return places[0] * max(places) * max(int(head or 1) for head in heads)
+
+
+def _loops(layer: Any) -> int:
+    """Count the copies of a layer that Keras writes into its graph, one for each time step.
+
+    Only the calls tell of the steps: the shapes that a layer was built for are the file's word.
+    """
+    inner = layer._flatten_layers(False) if hasattr(layer, "_flatten_layers") else ()
+    repeats = type(layer).__name__ == "TimeDistributed"
+    if repeats and any(map(_is_loop, inner)):
+        raise ValueError(f"its layer {layer.name!r} loops over a layer that loops")
+    if not _is_loop(layer) and not getattr(layer, "forward_layer", None):
+        return 0
+    if not any(map(_is_loop, (layer, *inner))):
+        return 0
+    shapes = [node.input_tensors[0].shape for node in layer._inbound_nodes]
+    return sum(shape[1] or 0 for shape in shapes)
+
+
+def _is_loop(layer: Any) -> bool:
+    return type(layer).__name__ == "TimeDistributed" or bool(getattr(layer, "unroll", False))
+
+
+def _records(value: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, dict):
+        if "class_name" in value:
+            yield value
+        for member in value.values():
+            yield from _records(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _records(member)
+
+
+def _kinds(config: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(layer["class_name"]) for layer in config["config"].get("layers", ())[:6])
+
+
+def _input_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    for record in _records(config):
+        if record["class_name"] == "InputLayer":
+            shape: Any = record["config"].get("batch_shape") or ()
+            sides = [side for side in shape[1:3] if type(side) is int]
+            return (sides[0], sides[1]) if len(shape) == 4 and len(sides) == 2 else None
+    return None
+
+
+def _refusal(path: Path, error: BaseException) -> ModelRefused:
+    reason = str(error).split("\n")[0].rstrip(". ")[:300] or type(error).__name__
+    return ModelRefused(
+        f"The model {path} is not loaded: {reason}. Of a file only a network of Keras' own layers "
+        "and its weights are taken; load any other yourself, with keras.saving.load_model, and "
+        "pass the model.",
+        path=path,
+        reason=reason,
+    )

@@ -1,0 +1,231 @@
+"""Pixels -> what a backbone was trained on: the rules of keras.applications, in NumPy.
+
+Every family of backbones expects its own scaling, and the wrong one gives plausible,
+useless features. A rule is named in the table of backbones; the cache key holds a
+fingerprint of what the rule does, not its name, and of a function's own code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidRequest
+from .function_hash import function_hash
+
+FloatImages = NDArray[np.float32]
+Rule = str | Callable[[FloatImages], Any]
+
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+_CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
+
+_RULES: dict[str, Callable[[FloatImages], FloatImages]] = {
+    "none": lambda x: x,
+    "unit": lambda x: x / np.float32(255),
+    "tf": lambda x: x / np.float32(127.5) - np.float32(1),
+    "torch": lambda x: (x / np.float32(255) - _IMAGENET_MEAN) / _IMAGENET_DEVIATION,
+    "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN_BGR,
+}
+RULES = tuple(_RULES)
+_OTHER_SHAPES = ((24, 40), (33, 7))
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A named rule as engines know it: reverse the channels, take a mean off, divide."""
+
+    reverse: bool
+    mean: tuple[float, float, float]
+    scale: tuple[float, float, float]
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether the three channels are treated alike."""
+        return not self.reverse and len({*self.mean}) == len({*self.scale}) == 1
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+AFFINE = {
+    "none": Affine(False, (0, 0, 0), (1, 1, 1)),
+    "unit": Affine(False, (0, 0, 0), (255, 255, 255)),
+    "tf": Affine(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "torch": Affine(False, _three(_IMAGENET_MEAN * 255), _three(_IMAGENET_DEVIATION * 255)),
+    "caffe": Affine(True, _three(_CAFFE_MEAN_BGR), (1, 1, 1)),
+}
+
+
+def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
+    """Prepare a batch of images as a rule says.
+
+    Parameters
+    ----------
+    rule : str or callable
+        ``"none"`` (0..255 as it is), ``"unit"`` (0..1), ``"tf"`` (-1..1), ``"torch"``
+        (0..1, then ImageNet's mean and deviation), ``"caffe"`` (BGR less ImageNet's mean),
+        or a function from float32 ``(b, h, w, 3)`` RGB in 0..255 to an array of that shape.
+        The named rules are those of `keras.applications.imagenet_utils`.
+    images : ndarray (b, h, w, 3)
+        RGB, 0..255, uint8 or float32. Never overwritten.
+
+    Returns
+    -------
+    ndarray (b, h, w, 3), float32
+
+    Raises
+    ------
+    InvalidRequest
+        If the name is unknown, or a function returns another shape or non-finite values.
+
+    Examples
+    --------
+    >>> apply("tf", np.full((1, 1, 1, 3), 255, np.uint8)).ravel().tolist()
+    [1.0, 1.0, 1.0]
+    """
+    pixels = images.astype(np.float32)  # a copy, so a careless function cannot harm the batch
+    if not callable(rule):
+        if rule not in _RULES:
+            raise InvalidRequest(
+                f"preprocessing={rule!r} is not known; choose one of {', '.join(RULES)}, or "
+                "pass a function that takes a float32 RGB batch in 0..255.",
+                received=rule,
+            )
+        return _RULES[rule](pixels)
+    try:
+        prepared = np.asarray(rule(pixels), dtype=np.float32)
+    except (TypeError, ValueError, IndexError) as error:
+        raise InvalidRequest(
+            f"The preprocessing function failed on a batch of shape {images.shape} and type "
+            f"float32: {error}. It must take RGB images of any size in 0..255.",
+            received=images.shape,
+        ) from error
+    if prepared.shape != images.shape or not np.isfinite(prepared).all():
+        raise InvalidRequest(
+            f"The preprocessing function turned a batch of shape {images.shape} into one of "
+            f"shape {prepared.shape}"
+            + ("" if np.isfinite(prepared).all() else " with values that are not finite")
+            + "; it must return finite numbers of the same shape.",
+            received=prepared.shape,
+        )
+    return prepared
+
+
+def padded(pixels: NDArray[Any], count: int) -> NDArray[Any]:
+    """Add black images to a batch until it has `count`; one that has is returned as it is."""
+    if len(pixels) >= count:
+        return pixels
+    filler = np.zeros((count - len(pixels), *pixels.shape[1:]), pixels.dtype)
+    return np.concatenate([pixels, filler])
+
+
+def synthetic_images() -> NDArray[np.uint8]:
+    """Two fixed images (2, 16, 16, 3) on which a rule shows what it does."""
+    y, x = np.mgrid[0:16, 0:16]
+    ramp = np.stack([x * 17, y * 17, (x * y) % 256], axis=-1)
+    return np.stack([ramp, 255 - ramp[::-1]]).astype(np.uint8)
+
+
+def fingerprint(rule: Rule) -> str:
+    """Hash what a rule does to fixed images and, for a function, what it consists of.
+
+    Parameters
+    ----------
+    rule : str or callable
+        As in `apply`.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits. A named rule's depend on what it does alone; those of a function
+        on its source and all values that it refers to as well (`functionhash.function_hash`).
+
+    Raises
+    ------
+    InvalidRequest
+        As `apply`; and if what a function makes of an image depends on the rest of the batch,
+        on chance or on earlier calls, or if it refers to an object that cannot be hashed.
+    """
+    prepared = _rounded(apply(rule, synthetic_images()))
+    if not callable(rule):
+        return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
+    parts = [prepared, *(_rounded(images) for images in _checked_behaviour(rule))]
+    text = function_hash(rule)
+    _run_on_each(rule, probe_images())
+    if function_hash(rule) != text:
+        raise _unsteady("changes values that it refers to whenever it is called")
+    digest = hashlib.sha256(text.encode())
+    for part in parts:
+        digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _rounded(images: FloatImages) -> NDArray[np.float64]:
+    """Round to 1e-3, so that a division's last bit, as processors differ, makes no other key."""
+    rounded = np.round(images.astype(np.float64), 3) + 0.0
+    return np.ascontiguousarray(rounded, "<f8")
+
+
+def probe_images() -> NDArray[np.uint8]:
+    """Fixed images (9, 16, 16, 3) that a function may tell apart by range, contrast or noise."""
+    first, second = synthetic_images()
+    noise = np.random.default_rng(0).integers(0, 256, first.shape, np.uint8)
+    return np.stack([
+        first, second, noise,
+        noise // 16,  # dark
+        224 + noise // 16,  # bright
+        112 + noise // 32,  # of low contrast
+        noise // 16 * [1, 8, 15],  # channels of different ranges
+        np.broadcast_to(np.array([200, 90, 30]), first.shape),  # one colour
+        np.zeros_like(first),
+    ]).astype(np.uint8)  # fmt: skip
+
+
+def _checked_behaviour(rule: Rule) -> list[FloatImages]:
+    """Run a function on fixed images in several ways; return what it makes of them.
+
+    Raises
+    ------
+    InvalidRequest
+        If an image alone, in other company and once more does not give the same values.
+    """
+    images = probe_images()
+    together = apply(rule, images)
+    nearly = 1e-5 * max(1e-3, float(np.abs(together).max()))
+    order = np.random.default_rng(1).permutation(len(images))
+    for found, reason in (
+        (apply(rule, images), "gives other values for the same images when called again"),
+        (_run_on_each(rule, images), "gives other values for an image alone than in a batch"),
+        (apply(rule, images[order])[np.argsort(order)], "depends on the order of the batch"),
+        (apply(rule, images[:3]), "depends on the number of images in the batch"),
+    ):
+        if np.abs(found - together[: len(found)]).max() > nearly:
+            raise _unsteady(reason)
+    seen = [together]
+    for shape in _OTHER_SHAPES:
+        # A function may be made for images of one size; then this says nothing of it.
+        with contextlib.suppress(Exception):
+            seen.append(apply(rule, np.resize(images[2], (1, *shape, 3))))
+    return seen
+
+
+def _run_on_each(rule: Rule, images: NDArray[np.uint8]) -> FloatImages:
+    return np.concatenate([apply(rule, image[None]) for image in images])
+
+
+def _unsteady(reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The preprocessing function {reason}. An embedding would then depend on more than its "
+        "image, and rows of one key could not be compared: it must treat each image by itself, "
+        "without chance, and keep nothing from call to call.",
+        received=reason,
+    )

@@ -1,0 +1,271 @@
+"""Networks of the table with their weights: trained, with or without a top, or random."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InvalidRequest, WeightsMismatch
+from ..hdf5.sandbox import foreign_reason
+from ..hdf5.saved_layers import SavedLayer, saved_layers
+from . import pocket
+from .architecture import all_layers, automatic_base, layer_names
+from .spec import Recipe
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the table.
+
+    Attributes
+    ----------
+    model : keras.Model
+        With the classification top.
+    random_top : list
+        Weights of the top that were not in the file; empty if it has a top.
+    file : Path or None
+        Where the weights are from.
+    """
+
+    model: Any
+    random_top: Sequence[Any] = ()
+    file: Path | None = None
+
+    def needs_top(self, cut: Any) -> bool:
+        """Tell whether a model cut from this one depends on weights that the file lacks."""
+        lacking = {id(weight) for weight in self.random_top}
+        return any(id(weight) in lacking for weight in cut.weights)
+
+
+def build_network(keras: Any, request: Request) -> Network:
+    """Build a backbone of the table, and load or make its weights.
+
+    Raises
+    ------
+    InvalidRequest
+        If the network cannot take images of the requested size.
+    WeightsMismatch
+        If the weights file does not fit; the message names the layer and both shapes.
+    """
+    if request.weights.kind == "random":
+        model = _construct(keras, request)
+        _randomise(model, request.weights.seed)
+        return Network(model)
+    path = Path(str(request.weights.path))
+    if path.suffix == ".npz":
+        model = _construct(keras, request)
+        pocket.set_weights(model, pocket.read_weights(path))
+        return Network(model, file=path)
+    return _load(keras, request, path)
+
+
+def _construct(keras: Any, request: Request, *, top: bool = True) -> Any:
+    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    height, width = request.image_size
+    try:
+        if recipe.packaged:
+            return pocket.build(keras, (height, width))
+        constructor = getattr(keras.applications, recipe.constructor)
+        return constructor(weights=None, include_top=top, input_shape=(height, width, 3))
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{recipe.name} cannot take images of {height} x {width} pixels "
+            f"({first_sentence(error)}). Its native size is {recipe.image_size}.",
+            received=request.image_size,
+        ) from error
+
+
+def _load(keras: Any, request: Request, path: Path) -> Network:
+    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    reason = foreign_reason(path)
+    if reason is not None:
+        raise WeightsMismatch(
+            f"The weights in {path} are not loaded: {reason}. Fetch the file anew from where it "
+            "is published.",
+            file=path,
+        )
+    try:
+        saved = saved_layers(path)
+    except ValueError as error:
+        raise WeightsMismatch(
+            f"The weights in {path} are not loaded: {error}.", file=path
+        ) from None
+    model = _construct(keras, request)
+    top = recipe.packaged or _count(saved) > len(model.weights) - _count_top(model, recipe)
+    target = model if top else _construct(keras, request, top=False)
+    try:
+        _load_quietly(target, path)
+    except Exception as error:  # Keras and HDF5 raise many kinds
+        raise WeightsMismatch(_mismatch(request, target, saved, top, error), file=path) from error
+    random_top = [] if top else _copy_weights(target, model)
+    published = request.weights.kind == "imagenet"
+    if recipe.second_scaling and (published or _scales_twice(saved)):
+        _divide_by_deviation_again(model)
+    return Network(model, random_top, path)
+
+
+def _load_quietly(model: Any, path: Path) -> None:
+    """Load weights; of a file that does not fit, Keras warns by the page before it raises."""
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        model.load_weights(path)
+    for warning in noted:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _count(saved: Sequence[SavedLayer]) -> int:
+    return sum(len(layer.shapes) for layer in saved)
+
+
+def _count_top(model: Any, recipe: Recipe) -> int:
+    names = layer_names(model)
+    return sum(len(names[name].weights) for name in recipe.top_layers if name in names)
+
+
+def _copy_weights(body: Any, model: Any) -> list[Any]:
+    """Copy all weights of a network without the top into the one with it; return the rest.
+
+    Both list their layers in the order of the network, and the top is a chain at its end.
+    """
+    count = len(body.weights)
+    for ours, theirs in zip(model.weights, body.weights, strict=False):
+        if _kind(ours) != _kind(theirs):
+            raise WeightsMismatch(
+                f"This Keras builds {model.name} with {ours.path} {tuple(ours.shape)} where the "
+                f"network without the top has {theirs.path} {tuple(theirs.shape)}, so weights "
+                "without the top cannot be used; give a file with the top.",
+            )
+        ours.assign(theirs)
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
+            layer.finalize_state()
+    return list(model.weights[count:])
+
+
+def _kind(weight: Any) -> tuple[str, tuple[int, ...]]:
+    """Return name and shape of a weight, less the number that Keras gives to unnamed ones."""
+    return re.sub(r"_\d+$", "", weight.name), tuple(weight.shape)
+
+
+def _mismatch(
+    request: Request, model: Any, saved: Sequence[SavedLayer], top: bool, error: BaseException
+) -> str:
+    """Say in which layer a file differs from a network."""
+    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    height, width = request.image_size
+    fixed = request.image_size == (recipe.image_size, recipe.image_size) or not top
+    return (
+        f"The weights in {request.weights.path} do not fit {recipe.name}, as "
+        f"{recipe.constructor}(include_top={top}) for images of {height} x {width} pixels: "
+        f"{_first_difference(model, saved) or first_sentence(error)}."
+    ) + (
+        "" if fixed else
+        f" If the layer depends on the image size, use the native {recipe.image_size}."
+    )  # fmt: skip
+
+
+def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> str | None:
+    """Return what the first layer that differs expects, and what the file has for it."""
+    wanted = list(_layers_with_weights(model))
+    given = [layer for layer in saved if layer.shapes]
+    by_path = {layer.path: layer for layer in given}
+    in_order = not any(path.startswith("layers/") for path in by_path)  # an older file
+    for index, (path, name, shapes) in enumerate(wanted):
+        layer = (given[index] if index < len(given) else None) if in_order else by_path.get(path)
+        if layer is None:
+            return f"layer {name!r} expects weights of {_listed(shapes)}, and the file has none"
+        if layer.shapes != shapes:
+            known = "" if layer.name == name else f" (of its layer {layer.name!r})"
+            return (
+                f"layer {name!r} expects weights of {_listed(shapes)}, and the file has "
+                f"{_listed(layer.shapes)}{known}"
+            )
+    if len(given) > len(wanted):
+        return f"the file has {len(given)} layers with weights, and {len(wanted)} are expected"
+    return None
+
+
+def _layers_with_weights(
+    model: Any, inside: str = "layers"
+) -> Iterator[tuple[str, str, tuple[tuple[int, ...], ...]]]:
+    """Yield path in a ``.weights.h5`` file, name and weights' shapes of each layer.
+
+    Keras numbers the layers of a class there in the order of the network.
+    """
+    counts: Counter[str] = Counter()
+    for layer in model.layers:
+        base = automatic_base(type(layer).__name__)
+        path = f"{inside}/{base}_{counts[base]}" if counts[base] else f"{inside}/{base}"
+        counts[base] += 1
+        if hasattr(layer, "layers"):
+            yield from _layers_with_weights(layer, f"{path}/layers")
+        elif layer.weights:
+            yield path, layer.name, tuple(tuple(weight.shape) for weight in layer.weights)
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    noun = "shape" if len(shapes) == 1 else "shapes"
+    return f"{noun} " + " and ".join(str(shape).replace(",)", ")") for shape in shapes)
+
+
+def _scales_twice(saved: Sequence[SavedLayer]) -> bool:
+    """Tell whether a file was saved from a network with EfficientNet's second scaling."""
+    return sum(layer.path.split("/")[-1].startswith("rescaling") for layer in saved) > 1
+
+
+def _divide_by_deviation_again(model: Any) -> None:
+    """Give EfficientNet the scaling that its published weights were trained with.
+
+    Keras inserts one more division by sqrt(deviation) only for ``weights="imagenet"``, and
+    not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is
+    (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
+    """
+    layer = next(la for la in model.layers if type(la).__name__ == "Normalization")
+    deviation = np.array([0.229, 0.224, 0.225], np.float32)
+    mean, variance, count = (np.asarray(value) for value in layer.get_weights())
+    layer.set_weights([mean, variance * deviation, count])
+    layer.finalize_state()
+
+
+def _randomise(model: Any, seed: int) -> None:
+    """Set kernels to LeCun-uniform values that are equal on every backend and machine.
+
+    LeCun et al. 1998, "Efficient BackProp": variance 1 / fan-in, under which frozen batch
+    normalisation with its starting statistics neither saturates nor overflows. Uniform,
+    since NumPy's uniform floats are exact multiples of 2**-53 and need no function of the C
+    library. Vectors keep the constants that Keras starts them with.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    # A depthwise kernel (h, w, channels, 1) sums over one channel, whatever its shape says.
+    depthwise_layers = {
+        id(weight)
+        for layer in all_layers(model)
+        if type(layer).__name__.startswith("Depthwise")
+        for weight in layer.weights
+    }
+    values = []
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if len(shape) < 2:
+            values.append(np.asarray(weight))
+            continue
+        depthwise = id(weight) in depthwise_layers or weight.name.startswith("depthwise")
+        fan_in = int(np.prod(shape[:2])) if depthwise else int(np.prod(shape[:-1]))
+        limit = np.sqrt(3.0 / fan_in)
+        values.append(((generator.random(shape) * 2 - 1) * limit).astype(np.float32))
+    model.set_weights(values)
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return what an error says, without its further lines and its full stop."""
+    return str(error).split("\n")[0].rstrip(". ")[:300]

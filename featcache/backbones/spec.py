@@ -1,0 +1,265 @@
+"""What is asked of a backbone, what identifies its features, and the one key function.
+
+`Recipe` is a row of the table of backbones. `BackboneSpec` holds everything that changes
+an embedding and nothing else; its `key` names the store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from .._io.names import check_name
+from ..errors import InvalidRequest, UnknownBackbone
+
+POOLINGS = ("avg", "max", "flat")
+PRECISIONS = ("float32", "bfloat16")
+_KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
+ENGINES = ("auto", "openvino", "keras", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of the table: all that belongs together for one backbone.
+
+    The rows are those of `keras.applications`, and `pocket`, which comes with the package.
+
+    Attributes
+    ----------
+    name, constructor : str
+        Our name (``"resnet50_v2"``) and Keras' (``"ResNet50V2"``).
+    module : str
+        The module of `keras.applications` that holds its ``preprocess_input``.
+    image_size : int
+        Native side in pixels.
+    preprocessing : str
+        A rule of `featcache.backbones.preprocessing`.
+    layer, width : str, int
+        The penultimate layer and the width of its embedding.
+    parameters : int
+        Number of weights, classification top included.
+    second_scaling : bool
+        EfficientNet's ImageNet weights expect a further division by the square root of the
+        channels' deviation, which Keras adds to the graph for ``weights="imagenet"`` alone.
+    file, url, hash : str, str, str or None
+        ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
+        For weights that come with the package the address is empty.
+    notop_file, notop_hash : str or None
+        ImageNet weights without the top, under the same rules.
+    notop_layer : str
+        The default layer with these: `layer`, or the last one before the top if `layer`
+        depends on the top's weights.
+    top_layers : tuple of str
+        The layers that depend on the top's weights.
+    """
+
+    name: str
+    constructor: str
+    module: str
+    image_size: int
+    preprocessing: str
+    layer: str
+    width: int
+    parameters: int
+    second_scaling: bool
+    file: str
+    url: str
+    hash: str | None
+    notop_file: str | None
+    notop_hash: str | None
+    notop_layer: str
+    top_layers: tuple[str, ...]
+
+    def needs_top(self, layer: str | int | None) -> bool:
+        """Return whether a layer depends on the top's weights; an index is taken to."""
+        layer = self.layer if layer is None else layer
+        return isinstance(layer, int) or layer == "output" or layer in self.top_layers
+
+    def published(self, *, top: bool) -> tuple[str | None, str | None]:
+        """Return file name and hash of the ImageNet weights with or without the top."""
+        return (self.file, self.hash) if top else (self.notop_file, self.notop_hash)
+
+    @property
+    def packaged(self) -> bool:
+        """Whether network and weights are our own and come with the package."""
+        return not self.url
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@functools.cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return the table of backbones, by name."""
+    text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
+    rows = [{**row, "top_layers": tuple(row["top_layers"])} for row in json.loads(text)]
+    return {row["name"]: Recipe(**row) for row in rows}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Look a backbone up; case, ``_`` and ``-`` do not matter.
+
+    Raises
+    ------
+    UnknownBackbone
+        With the nearest names.
+
+    Examples
+    --------
+    >>> find_recipe("ResNet50").layer, find_recipe("inception-resnet-v2").width
+    ('avg_pool', 1536)
+    """
+    table = {_plain(known): recipe for known, recipe in recipes().items()}
+    recipe = table.get(_plain(name))
+    if recipe is None:
+        near = difflib.get_close_matches(_plain(name), table, n=4, cutoff=0.5)
+        names = [table[match].name for match in near]
+        hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
+        raise UnknownBackbone(
+            f"There is no backbone {name!r}. {hint}`featcache backbones` lists all "
+            f"{len(table)}; your own keras.Model, or the path of a saved one (.keras), can stand "
+            "in its place.",
+            received=name,
+            near=names,
+        )
+    return recipe
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Everything that changes an embedding, and nothing else.
+
+    Two specs with the same fields give the same features on any machine; where images lie,
+    how they are batched, which engine runs and which versions are installed is no part of it.
+
+    Attributes
+    ----------
+    backbone : str
+        Name in the table, or ``custom-<hash of the architecture>``. It becomes a part of
+        paths, so it has to be a name by `featcache._io.names.check_name`.
+    layer : str
+        The layer whose output is kept, named as in a fresh Keras session.
+    weights : str
+        SHA-256 over the values of all weights up to that layer.
+    pooling : str
+        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as it is in fact applied.
+    image_size : (int, int)
+        Height and width fed to the backbone, in pixels.
+    resize : str
+        How an image is brought to that size, with its filter.
+    decode_version : int
+        Version of the rules from file to pixels in `featcache.images.decode`.
+    preprocessing : str
+        Fingerprint of the preprocessing rule.
+    precision : str
+        Number format of the forward pass, ``"float32"`` or ``"bfloat16"``.
+    views : str
+        ``"plain"``: the image as it is.
+    """
+
+    backbone: str
+    layer: str
+    weights: str
+    pooling: str
+    image_size: tuple[int, int]
+    resize: str
+    decode_version: int
+    preprocessing: str
+    precision: str = "float32"
+    views: str = "plain"
+
+    def __post_init__(self) -> None:
+        # It becomes the name of a folder, and may come from a file that anybody made.
+        check_name(self.backbone, "The backbone of a spec")
+
+    def components(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON knows them."""
+        values = asdict(self)
+        values["image_size"] = list(self.image_size)
+        return values
+
+    @classmethod
+    def from_components(cls, components: Mapping[str, Any]) -> BackboneSpec:
+        """Rebuild a spec from `components`; strict, since files may hold anything.
+
+        Raises
+        ------
+        InvalidRequest
+            On a missing or unknown field, a wrong type, or a backbone's name that could lead
+            out of the cache folder.
+        """
+        expected = {field.name for field in fields(cls)}
+        if set(components) != expected:
+            odd = sorted(expected ^ set(components))
+            raise InvalidRequest(f"A spec has wrong or missing fields: {odd}.", received=odd)
+        values = dict(components)
+        size = values["image_size"]
+        if not (isinstance(size, (list, tuple)) and len(size) == 2):
+            raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
+        values["image_size"] = tuple(size)
+        for name, value in values.items():
+            kinds = {"image_size": tuple, "decode_version": int}.get(name, str)
+            if type(value) is not kinds:
+                raise InvalidRequest(
+                    f"The {name} of a spec must be of type {kinds.__name__}, not "
+                    f"{type(value).__name__}.",
+                    received=value,
+                )
+        if not all(type(side) is int for side in size):
+            raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
+        return cls(**values)
+
+    @property
+    def key(self) -> str:
+        """The cache key, 64 hexadecimal digits."""
+        return content_key(self.components())
+
+    @property
+    def folder(self) -> str:
+        """Name of the store's folder: the backbone for people, the key for certainty."""
+        return f"{self.backbone}-{self.key[:16]}"
+
+
+def can_be_in(spec: BackboneSpec, folder: Path) -> bool:
+    """Tell whether a folder's name allows a spec: it holds the spec's key, or no key at all."""
+    name = os.path.basename(os.path.abspath(folder))
+    return name == spec.folder or _KEYED_FOLDER.fullmatch(name) is None
+
+
+def content_key(components: Mapping[str, Any]) -> str:
+    """Hash named components: SHA-256 over one canonical JSON text.
+
+    Only strings, integers, booleans, None and lists of them are known. Whatever else
+    appears raises `TypeError`, since a guess at its text could make two things one.
+    """
+    canonical = json.dumps(
+        {name: _strict(value) for name, value in components.items()},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+    )
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _strict(value: Any) -> Any:
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if type(value) in (list, tuple):
+        return [_strict(item) for item in value]
+    raise TypeError(f"a cache key cannot hold a {type(value).__name__}: {value!r}")
+
+
+def differing(one: BackboneSpec, other: BackboneSpec) -> list[str]:
+    """Names of the components in which two specs differ, in the order of the fields."""
+    mine, theirs = one.components(), other.components()
+    return [name for name in mine if mine[name] != theirs[name]]

@@ -1,0 +1,252 @@
+"""Which weights a backbone gets, and where their file is. Knows files, not Keras."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._io.download import retrieve
+from .._io.file_state import file_state
+from .._io.hashes import file_hash
+from ..errors import (
+    DownloadFailed,
+    InvalidRequest,
+    RandomWeightsWarning,
+    WeightsMismatch,
+    WeightsUnavailable,
+)
+from .pocket import FILE as POCKET_FILE
+from .spec import Recipe
+
+log = logging.getLogger("featcache")
+
+# Version of the rule by which `featcache.backbones.model` makes random weights from a seed.
+RANDOM_VERSION = 1
+_SUFFIXES = (".weights.h5", ".h5")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are at hand.
+
+    Attributes
+    ----------
+    kind : {"imagenet", "packaged", "file", "random", "model"}
+    path : Path or None
+        The file, for the first three, and for a model that was saved; None also if the
+        ImageNet file is not on disk yet.
+    seed : int
+        For ``"random"``.
+    or_random : bool
+        Whether random weights may stand in for ImageNet's.
+    top : bool
+        Whether an ImageNet file is the one with the classification top.
+    """
+
+    kind: str
+    path: Path | None = None
+    seed: int = 0
+    or_random: bool = False
+    top: bool = True
+
+    @property
+    def origin(self) -> str:
+        """For people: where the values come from."""
+        if self.kind == "random":
+            return f"random (seed {self.seed})"
+        known = {
+            "imagenet": "imagenet",
+            "packaged": "the package's own, trained on drawn dogs",
+            "model": f"the model in {self.path}" if self.path else "the model passed",
+        }
+        return known.get(self.kind, str(self.path))
+
+
+def choose_weights(weights: Any, recipe: Recipe) -> Weights:
+    """Read the argument ``weights=`` of `featcache.extract`.
+
+    Parameters
+    ----------
+    weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"}, path or None
+        None is Keras' word for ``"random"``.
+
+    Raises
+    ------
+    InvalidRequest, WeightsUnavailable
+        For a word that means nothing, and a path where no file is.
+    """
+    if weights is None or weights == "random":
+        return Weights("random")
+    if recipe.packaged and weights in ("auto", "imagenet-or-random"):
+        return Weights("packaged", POCKET_FILE)
+    if recipe.packaged and weights == "imagenet":
+        raise InvalidRequest(
+            f"{recipe.name} was not trained on ImageNet. Its weights come with the package: leave "
+            "weights= out.",
+            received=weights,
+        )
+    if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
+        fall_back = weights == "imagenet-or-random"
+        return Weights("imagenet", imagenet_path(recipe), or_random=fall_back)
+    if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d+)", weights)):
+        return Weights("random", seed=int(match[1]))
+    if not isinstance(weights, (str, os.PathLike)):
+        raise InvalidRequest(
+            f"weights= can be 'auto', 'imagenet', 'random', 'random:SEED' or a path, not "
+            f"{type(weights).__name__}. A whole keras.Model goes where the backbone's name stands.",
+            received=weights,
+        )
+    path = Path(os.path.abspath(os.path.expanduser(os.fspath(weights))))
+    if not path.is_file():
+        raise WeightsUnavailable(
+            f"There is no weights file {path}. weights= can be 'auto', 'imagenet', 'random', "
+            "'random:SEED' or the path of a file made by model.save_weights().",
+            file=path,
+        )
+    if not path.name.endswith((*_SUFFIXES, ".npz") if recipe.packaged else _SUFFIXES):
+        raise InvalidRequest(
+            f"A weights file ends in .weights.h5 (Keras 3) or .h5 (older), not {path.name!r}. "
+            "A whole saved model can be loaded with keras.saving.load_model and passed instead "
+            "of the backbone's name.",
+            received=str(path),
+        )
+    return _published(path, recipe) or Weights("file", path)
+
+
+def _published(path: Path, recipe: Recipe) -> Weights | None:
+    """Return a file as ImageNet weights if it is one that Keras publishes for the backbone."""
+    for top in (True, False):
+        file, known = recipe.published(top=top)
+        # Of EfficientNet under any name: what is published needs its second scaling.
+        asked = path.name == file or recipe.second_scaling
+        if known and asked and _file_hash(path, known) == known:
+            return Weights("imagenet", path, top=top)
+    return None
+
+
+def keras_models_folder() -> Path:
+    """Return the folder in which Keras keeps downloaded weights."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "models"
+
+
+def imagenet_path(recipe: Recipe) -> Path | None:
+    """Return the backbone's ImageNet file in Keras' cache, None if it is not there."""
+    path = keras_models_folder() / recipe.file
+    return path if path.is_file() else None
+
+
+def weights_without_top(recipe: Recipe) -> Weights | None:
+    """Return the ImageNet file without the top in Keras' cache, None if it is not there."""
+    path = keras_models_folder() / str(recipe.notop_file)
+    return Weights("imagenet", path, top=False) if path.is_file() else None
+
+
+def ensure_available(weights: Weights, recipe: Recipe, layer: str | int | None = None) -> Weights:
+    """Make sure that the weights' file is on disk and is the right one.
+
+    Where the file with the top is not in Keras' cache, the one without serves if it is
+    there: at once for a `layer` that does not depend on the top's weights, else only if the
+    file with the top cannot be downloaded.
+
+    With `Weights.or_random`, weights that are not to be had become seeded random ones, with
+    a `RandomWeightsWarning`: for trying things out, never on its own on somebody's data.
+
+    Raises
+    ------
+    WeightsUnavailable
+        Within about 10 seconds if the file is neither here nor within reach.
+    WeightsMismatch
+        If the file in Keras' cache is damaged.
+    """
+    if weights.kind == "packaged":
+        file = POCKET_FILE
+        if not file.is_file() or file_hash(file) != recipe.hash:
+            raise WeightsMismatch(
+                f"{file} is not the file that came with the package. Install featcache anew.",
+                file=file,
+                expected=recipe.hash,
+            )
+        return weights
+    if weights.kind != "imagenet":
+        return weights
+    without = None if weights.path else weights_without_top(recipe)
+    if without is not None and not recipe.needs_top(layer):
+        return _checked(without, recipe)
+    try:
+        path = weights.path or _download(recipe)
+    except WeightsUnavailable as error:
+        if without is not None:
+            return _checked(without, recipe)
+        if not weights.or_random:
+            raise
+        warnings.warn(
+            f"{recipe.name} runs with seeded random weights, since its ImageNet weights could not "
+            f"be had ({error.evidence['reason']}). Its features are good for trying out the "
+            "steps, not for judging a backbone.",
+            RandomWeightsWarning,
+            stacklevel=7,  # the caller of extract()
+        )
+        return Weights("random")
+    return _checked(Weights("imagenet", path, top=weights.top), recipe)
+
+
+def _checked(weights: Weights, recipe: Recipe) -> Weights:
+    """Return ImageNet weights whose file is the published one; raise if it is not."""
+    path, (_, known) = Path(str(weights.path)), recipe.published(top=weights.top)
+    if known and _file_hash(path, known) != known:
+        raise WeightsMismatch(
+            f"{path} is not the file that Keras publishes for {recipe.name}: its hash is not "
+            f"{known}. It may be a download that was cut off: delete it and run again.",
+            file=path,
+            expected=known,
+        )
+    return weights
+
+
+def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
+    """Return what pins the values without reading them, for remembering their hash.
+
+    Published files are pinned by the hash that Keras publishes, other files by their path
+    and state.
+    """
+    if weights.kind == "random":
+        return ["random", RANDOM_VERSION, weights.seed]
+    if weights.kind == "imagenet" and recipe is not None:
+        file, known = recipe.published(top=weights.top)
+        if known:
+            return ["imagenet", file, known]
+    if weights.kind == "packaged" and recipe is not None:
+        return ["packaged", recipe.file, recipe.hash]
+    if weights.path is None:
+        return []
+    return ["file", str(weights.path), *file_state(os.stat(weights.path))]
+
+
+def _file_hash(path: Path, like: str) -> str:
+    """Hash a file by the algorithm that a published hash was made with."""
+    return file_hash(path, "md5" if len(like) == 32 else "sha256")
+
+
+def _download(recipe: Recipe) -> Path:
+    log.info("downloading the ImageNet weights of %s", recipe.name)
+    kind = "md5" if recipe.hash and len(recipe.hash) == 32 else "sha256"  # Keras has both
+    known = f"{kind}:{recipe.hash}" if recipe.hash else None
+    try:
+        return retrieve(recipe.url, known, recipe.file, keras_models_folder())
+    except DownloadFailed as error:
+        raise WeightsUnavailable(
+            f"The ImageNet weights of {recipe.name} are not on this machine and cannot be "
+            f"downloaded ({error.reason}). Get {recipe.file}"
+            + (f" (hash {recipe.hash})" if recipe.hash else "")
+            + f" from {recipe.url} on another machine and put it into {keras_models_folder()}, or "
+            "pass weights=PATH, or weights='random' to try the steps without trained weights.",
+            file=recipe.file,
+            url=recipe.url,
+            reason=error.reason,
+        ) from error

@@ -1,0 +1,205 @@
+"""A bundle as a file: a zip archive of plain JSON, Markdown and NumPy arrays, all of it checked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._io.atomic import make_folder, write_atomic
+from .._io.stored_zip import check_plain, check_stored
+from ..backbones.spec import BackboneSpec
+from ..errors import BundleError, FeatcacheError
+from ..printable import printable
+from .classifier import STEPS, Classifier, ClassifierStep
+
+FORMAT = "featcache-bundle"
+VERSION = 1
+_HEAD = "bundle.json"
+_CARD = "model_card.md"
+_MOST_BYTES = 2 * 2**30
+_MOST_HEAD_BYTES = 16 * 2**20
+_MOST_STEPS = 16
+# Kinds of numbers that a file may hold, by the name that it gives them.
+_KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
+_CLASS_TYPES = {str, int, bool, float}
+_ARGUMENTS = {
+    "backbone", "layer", "pooling", "image_size", "resize", "weights", "preprocessing", "precision",
+}  # fmt: skip
+
+
+def write_bundle(
+    path: str | os.PathLike[str], classifier: Classifier, record: Mapping[str, Any], card: str
+) -> None:
+    """Write a classifier, what goes with it, and the model card to one file."""
+    arrays: dict[str, bytes] = {}
+    steps = []
+    for number, step in enumerate(classifier.steps):
+        described = {}
+        for name, array in step.arrays.items():
+            data = _packed(array)
+            member = f"arrays/{number}-{name}.npy"
+            arrays[member] = data
+            described[name] = {"file": member, "sha256": hashlib.sha256(data).hexdigest()}
+        steps.append({"kind": step.kind, "arrays": described})
+    head = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        **record,
+        "classes": [_plain_class(name) for name in classifier.classes],
+        "width": classifier.width,
+        "temperature": classifier.temperature,
+        "steps": steps,
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        members = {
+            _HEAD: json.dumps(head, indent=1).encode(),
+            _CARD: printable(card, keep="\n").encode(),
+            **arrays,
+        }
+        for name, data in members.items():
+            # A fixed date: the same bundle is the same file.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    make_folder(target.parent)
+    write_atomic(target, out.getvalue(), what="a bundle")
+
+
+def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:
+    """Read what `write_bundle` wrote.
+
+    Raises
+    ------
+    BundleError
+        With what is wrong, for any other file.
+    """
+    path = Path(os.path.expanduser(os.fspath(path)))
+    try:
+        check_plain(path)
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        with zipfile.ZipFile(path) as archive:
+            check_stored(archive, path, {_HEAD, _CARD})
+            if archive.getinfo(_HEAD).file_size > _MOST_HEAD_BYTES:
+                raise ValueError(f"{_HEAD} is too long")
+            head = json.loads(archive.read(_HEAD))
+            _check_version(head, path)
+            return _classifier(archive, head), _record(head)
+    except BundleError:
+        raise
+    except FileNotFoundError as error:
+        raise BundleError(f"There is no bundle {path}.", path=path) from error
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
+        NotImplementedError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+        FeatcacheError,
+    ) as error:  # fmt: skip
+        raise BundleError(
+            f"{path} is not a sound bundle of featcache ({_told(error)}). Nothing of it was used; "
+            "get it anew from where it was made.",
+            path=path,
+        ) from error
+
+
+def _check_version(head: Any, path: Path) -> None:
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise ValueError("it does not say that it is one")
+    if head["format_version"] != VERSION:
+        raise BundleError(
+            f"{path} is a bundle of format {head['format_version']!r}; this version of featcache "
+            f"reads format {VERSION}. Upgrade featcache.",
+            path=path,
+            received=head["format_version"],
+        )
+
+
+def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
+    classes, described = head["classes"], head["steps"]
+    _check_classes(classes)
+    if len(described) > _MOST_STEPS:
+        raise ValueError("it has too many steps")
+    steps, used = [], {_HEAD, _CARD}
+    for one in described:
+        arrays = {}
+        for name in STEPS[one["kind"]]:
+            member = one["arrays"][name]["file"]
+            used.add(member)
+            arrays[name] = _array(archive.read(member), one["arrays"][name]["sha256"])
+        steps.append(ClassifierStep(one["kind"], arrays))
+    extra = set(archive.namelist()) - used
+    if extra:
+        raise ValueError(f"it holds {sorted(extra)[0]!r}, which nothing asks for")
+    width, temperature = head["width"], head["temperature"]
+    if type(width) is not int or type(temperature) not in (int, float):
+        raise ValueError("width or temperature is no number")
+    return Classifier(steps, classes, width, float(temperature))
+
+
+def _plain_class(name: Any) -> Any:
+    """Return a class as JSON keeps it with its type: str, int, bool or float."""
+    name = name.item() if isinstance(name, np.generic) else name
+    if type(name) not in _CLASS_TYPES or name != name:
+        raise BundleError(
+            f"A bundle cannot hold the class {name!r} ({type(name).__name__}); classes are str, "
+            "int, bool or float.",
+            received=name,
+        )
+    return name
+
+
+def _check_classes(classes: Any) -> None:
+    kinds = {type(name) for name in classes}
+    distinct = isinstance(classes, list) and len(set(classes)) == len(classes)
+    if not distinct or len(kinds) > 1 or not kinds <= _CLASS_TYPES:
+        raise ValueError("its classes are not distinct values of one type")
+
+
+def _record(head: dict[str, Any]) -> dict[str, Any]:
+    record = {name: head[name] for name in ("spec", "arguments", "metrics", "about")}
+    if not all(isinstance(value, dict) for value in record.values()):
+        raise ValueError("a part of it is not a table")
+    record["arguments"].setdefault("precision", "float32")  # before there was a choice
+    if set(record["arguments"]) != _ARGUMENTS:
+        raise ValueError("its arguments are not those of an extraction")
+    if not all(type(value) in (int, float) for value in record["metrics"].values()):
+        raise ValueError("a metric is no number")
+    record["spec"] = BackboneSpec.from_components(record["spec"])
+    return record
+
+
+def _packed(array: NDArray[Any]) -> bytes:
+    kind = np.dtype(array.dtype).name
+    if kind not in _KINDS:
+        raise TypeError(f"a bundle cannot hold an array of {array.dtype}")
+    out = io.BytesIO()
+    little = np.ascontiguousarray(array, np.dtype(_KINDS[kind]).newbyteorder("<"))
+    np.lib.format.write_array(out, little, version=(1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+def _array(data: bytes, digest: str) -> NDArray[Any]:
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError("the bytes of an array are not those that were written")
+    source = io.BytesIO(data)
+    if np.lib.format.read_magic(source) != (1, 0):
+        raise ValueError("an array has an unknown header")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(source)
+    count = int(np.prod(shape, dtype=object))
+    left = len(data) - source.tell()
+    if dtype.name not in _KINDS or fortran or count < 0 or count * dtype.itemsize != left:
+        raise ValueError("an array's declared shape does not fit its bytes")
+    return np.frombuffer(data, dtype, count, source.tell()).reshape(shape)
+
+
+def _told(error: BaseException) -> str:
+    return str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__

@@ -1,0 +1,222 @@
+"""A trained head as plain arrays: what it takes to predict, and no way to run code.
+
+Heads of any library turn into the same few steps, so that a file of a classifier needs
+neither pickle nor the library that trained it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InvalidRequest
+
+Arrays = Mapping[str, NDArray[Any]]
+
+# The arrays of each kind of step, with their dimensions.
+STEPS: dict[str, dict[str, int]] = {
+    "standardise": {"mean": 1, "scale": 1},
+    "linear": {"weights": 2, "bias": 1},
+    "normalise": {},
+    "relu": {},
+    "trees": {"root": 1, "column": 1, "threshold": 1, "left": 1, "right": 1, "value": 1},
+}
+_LARGEST = 1e300
+_ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class ClassifierStep:
+    """One step from embeddings to scores.
+
+    Attributes
+    ----------
+    kind : str
+        ``"standardise"``: ``(x - mean) / scale``. ``"linear"``: ``x @ weights + bias`` with
+        weights (d, k). ``"normalise"``: ``x`` over its Euclidean length; 0 stays 0.
+        ``"relu"``: ``max(x, 0)``. ``"trees"``: sums of regression trees;
+        tree t adds to score t modulo k. ``root`` (t,) names the node where each begins;
+        a node with ``left`` -1 is a leaf with `value`, others send a row to the left if
+        its `column` is at most `threshold`.
+    arrays : mapping of str to ndarray
+        As `STEPS` lists them.
+    """
+
+    kind: str
+    arrays: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Embeddings to class probabilities, by NumPy alone.
+
+    Attributes
+    ----------
+    steps : sequence of ClassifierStep
+    classes : sequence of str, int, bool or float
+        Labels, with the type that they had in training.
+    width : int
+        Length of an embedding.
+    temperature : float
+        Divisor of the scores before the softmax.
+
+    Raises
+    ------
+    InvalidRequest
+        If the steps do not fit together.
+    """
+
+    steps: Sequence[ClassifierStep]
+    classes: Sequence[Any]
+    width: int
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        width = self.width
+        for number, step in enumerate(self.steps):
+            try:
+                width = _check(step, width, len(self.classes))
+            except (KeyError, ValueError, IndexError, TypeError) as error:
+                raise InvalidRequest(
+                    f"Step {number + 1} ({step.kind!r}) of the classifier does not fit: {error}.",
+                    received=step.kind,
+                ) from error
+        sound = np.isfinite(self.temperature) and self.temperature > 0
+        if width != len(self.classes) or len(self.classes) < 2 or not sound:
+            raise InvalidRequest(
+                f"The classifier gives {width} scores for {len(self.classes)} classes, with "
+                f"temperature {self.temperature}.",
+                received=width,
+            )
+
+    def scores(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the score of each class.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray (n, k), float64
+
+        Raises
+        ------
+        InvalidRequest
+            If the width is another.
+        """
+        rows = np.asarray(X, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.width:
+            raise InvalidRequest(
+                f"The classifier takes embeddings of shape (n, {self.width}), not {rows.shape}.",
+                received=rows.shape,
+            )
+        parts = [
+            self._scores(rows[i : i + _ROWS_AT_ONCE]) for i in range(0, len(rows), _ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class, (n, k) float64; rows sum to 1."""
+        scores = self.scores(X)
+        with np.errstate(over="ignore"):  # far below the best class a probability is 0
+            powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
+        values: NDArray[Any] = rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in self.steps:
+                values = _apply(step, values, len(self.classes))
+        if not np.isfinite(values).all():
+            raise InvalidRequest(
+                "The classifier gives scores that are not finite, so it or the embeddings are not "
+                "what was trained. Get the bundle again from where it was made.",
+                received=int((~np.isfinite(values)).any(axis=1).sum()),
+            )
+        # Half of the range, so that the difference of two scores is finite as well.
+        return np.clip(np.asarray(values, np.float64), -_LARGEST, _LARGEST)
+
+
+def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[Any]:
+    arrays = step.arrays
+    if step.kind == "standardise":
+        return np.asarray((values - arrays["mean"]) / arrays["scale"])
+    if step.kind == "linear":
+        return np.asarray(values @ arrays["weights"] + arrays["bias"])
+    if step.kind == "normalise":
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        return np.asarray(values / np.where(length == 0, 1, length))
+    if step.kind == "relu":
+        return np.asarray(np.maximum(values, 0))
+    return _trees(arrays, np.asarray(values, np.float64), classes)
+
+
+def _trees(arrays: Arrays, values: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    """Walk all trees at once, a level at a time."""
+    roots = arrays["root"]
+    out = np.zeros((len(values), classes))
+    each_row = np.arange(len(values))[:, None]
+    for start in range(0, len(roots), 32 * classes):  # bounds the table of rows x trees
+        node = np.tile(roots[start : start + 32 * classes], (len(values), 1))
+        while True:
+            left = arrays["left"][node]
+            inner = left >= 0
+            if not inner.any():
+                break
+            low = values[each_row, arrays["column"][node]] <= arrays["threshold"][node]
+            node = np.where(inner, np.where(low, left, arrays["right"][node]), node)
+        leaves = arrays["value"][node]
+        out += leaves.reshape(len(values), -1, classes).sum(axis=1)
+    return out
+
+
+def _check(step: ClassifierStep, width: int, classes: int) -> int:
+    """Return the width after a step; raise if it does not fit."""
+    wanted = STEPS[step.kind]
+    if set(step.arrays) != set(wanted):
+        raise ValueError(f"arrays {sorted(step.arrays)}, expected {sorted(wanted)}")
+    for name, dimensions in wanted.items():
+        array = step.arrays[name]
+        if array.ndim != dimensions or array.dtype.kind not in "fi":
+            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    if step.kind == "standardise":
+        if not step.arrays["mean"].shape == step.arrays["scale"].shape == (width,):
+            raise ValueError(f"it is not for width {width}")
+        if not (step.arrays["scale"] > 0).all():
+            raise ValueError("a scale is not positive")
+    elif step.kind == "linear":
+        rows, columns = step.arrays["weights"].shape
+        if rows != width or step.arrays["bias"].shape != (columns,):
+            raise ValueError(f"it is not for width {width}")
+        return int(columns)
+    elif step.kind == "trees":
+        _check_trees(step.arrays, width, classes)
+        return classes
+    return width
+
+
+def _check_trees(arrays: Arrays, width: int, classes: int) -> None:
+    """Make sure that every walk ends at a leaf, within the arrays."""
+    nodes = len(arrays["left"])
+    if any(len(arrays[name]) != nodes for name in ("column", "threshold", "right", "value")):
+        raise ValueError("the nodes' arrays have different lengths")
+    whole = ("root", "column", "left", "right")
+    if any(arrays[name].dtype.kind != "i" for name in whole) or len(arrays["root"]) % classes:
+        raise ValueError("a number is not whole, or a class lacks a tree")
+    inner = arrays["left"] >= 0
+    own = np.arange(nodes)[inner]
+    column, root = arrays["column"][inner], arrays["root"]
+    for child in (arrays["left"][inner], arrays["right"][inner]):
+        # Children come after their parent: no walk can go round in a circle.
+        if not ((child > own) & (child < nodes)).all():
+            raise ValueError("a node's child is not below it")
+    if not ((column >= 0) & (column < width)).all() or not ((root >= 0) & (root < nodes)).all():
+        raise ValueError("a node asks for a column or tree that is not there")

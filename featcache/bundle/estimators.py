@@ -1,0 +1,186 @@
+"""Fitted scikit-learn estimators and pipelines as plain arrays, without importing scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InvalidRequest
+from .classifier import Classifier, ClassifierStep
+
+
+def to_classifier(model: Any) -> Classifier:
+    """Turn a fitted head, estimator or pipeline into a classifier that needs NumPy alone.
+
+    Parameters
+    ----------
+    model : Classifier, heads.Head, or scikit-learn estimator or Pipeline
+        Steps: `StandardScaler`, `RobustScaler`, `MaxAbsScaler`, `Normalizer` (L2), `PCA`,
+        ``"passthrough"``. Last step: a head, `LogisticRegression`, `LogisticRegressionCV`,
+        `LinearDiscriminantAnalysis` or `MLPClassifier` (ReLU or identity).
+
+    Returns
+    -------
+    Classifier
+        With the probabilities that ``model.predict_proba`` gives, and its `classes_` with
+        the type that they have.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is not fitted, or with the step that cannot be stored.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    >>> to_classifier(LogisticRegression().fit(X, X[:, 0] > 0)).classes
+    [False, True]
+    """
+    if isinstance(model, Classifier):
+        return model
+    *before, last = [step for _, step in getattr(model, "steps", [("", model)])]
+    try:
+        width = _width([*before, last])
+        steps = [made for step in before for made in _transform(step)]
+        if hasattr(last, "to_classifier"):
+            inner: Classifier = last.to_classifier()
+            steps += inner.steps
+            return Classifier(steps, inner.classes, width, inner.temperature)
+        steps += _scores(last)
+        return Classifier(steps, last.classes_.tolist(), width)
+    except AttributeError as error:
+        raise InvalidRequest(
+            f"{type(model).__name__} is not fitted ({error}). Call fit(X, y) first.",
+            received=type(model).__name__,
+        ) from error
+
+
+def _passes(step: Any) -> bool:
+    return isinstance(step, str) and step == "passthrough"
+
+
+def _width(steps: list[Any]) -> int:
+    """Return the number of columns that the first step takes, but for "passthrough"."""
+    return int(next(step for step in steps if not _passes(step)).n_features_in_)
+
+
+def _name(step: Any) -> str:
+    """Return the class' name if scikit-learn defines it; else one that is in no table."""
+    kind = type(step)
+    return kind.__name__ if kind.__module__.split(".")[0] == "sklearn" else f"({kind.__name__})"
+
+
+def _transform(step: Any) -> list[ClassifierStep]:
+    if _passes(step):
+        return []
+    return _made(step, _TRANSFORMS, "a step")
+
+
+def _scores(step: Any) -> list[ClassifierStep]:
+    return _made(step, _CLASSIFIERS, "the classifier")
+
+
+def _made(
+    step: Any, table: dict[str, Callable[[Any], list[ClassifierStep]]], what: str
+) -> list[ClassifierStep]:
+    make = table.get(_name(step))
+    if make is None:
+        raise _refused(step, f"as {what} it must be one of {', '.join(table)}, or a head")
+    return make(step)
+
+
+def _refused(step: Any, why: str) -> InvalidRequest:
+    return InvalidRequest(f"A bundle cannot store {step!r}: {why}.", received=type(step).__name__)
+
+
+def _shift_and_scale(mean: Any, scale: Any, width: int) -> list[ClassifierStep]:
+    mean = np.zeros(width) if mean is None else np.asarray(mean)
+    scale = np.ones(width) if scale is None else np.asarray(scale)
+    return [ClassifierStep("standardise", {"mean": mean, "scale": scale})]
+
+
+def _standard_scaler(step: Any) -> list[ClassifierStep]:
+    return _shift_and_scale(step.mean_ if step.with_mean else None, step.scale_, _width([step]))
+
+
+def _robust_scaler(step: Any) -> list[ClassifierStep]:
+    return _shift_and_scale(step.center_, step.scale_, _width([step]))
+
+
+def _max_abs_scaler(step: Any) -> list[ClassifierStep]:
+    if getattr(step, "clip", False):
+        raise _refused(step, "clip=True is not supported")
+    return _shift_and_scale(None, step.scale_, _width([step]))
+
+
+def _normalizer(step: Any) -> list[ClassifierStep]:
+    if step.norm != "l2":
+        raise _refused(step, "only norm='l2' is supported")
+    return [ClassifierStep("normalise")]
+
+
+def _pca(step: Any) -> list[ClassifierStep]:
+    axes = step.components_
+    if step.whiten:
+        floor = np.finfo(axes.dtype).eps
+        axes = axes / np.sqrt(np.maximum(step.explained_variance_, floor))[:, None]
+    centre = _shift_and_scale(step.mean_, None, _width([step]))
+    return [*centre, _linear(axes.T, np.zeros(len(axes)))]
+
+
+def _linear(weights: NDArray[Any], bias: NDArray[Any]) -> ClassifierStep:
+    return ClassifierStep("linear", {"weights": weights, "bias": bias})
+
+
+def _logits(weights: NDArray[Any], bias: NDArray[Any]) -> ClassifierStep:
+    """Return the last layer; a single score z becomes (0, z), whose softmax is its sigmoid."""
+    if weights.shape[1] == 1:
+        weights = np.hstack([np.zeros_like(weights), weights])
+        bias = np.append(np.zeros_like(bias), bias)
+    return _linear(weights, bias)
+
+
+def _logistic(step: Any) -> list[ClassifierStep]:
+    ovr = step.solver == "liblinear" and len(step.classes_) > 2
+    if ovr or getattr(step, "multi_class", "auto") not in ("auto", "deprecated"):
+        raise _refused(
+            step,
+            "its probabilities are not a softmax of its scores; leave solver and multi_class at "
+            "their defaults",
+        )
+    return _discriminant(step)
+
+
+def _discriminant(step: Any) -> list[ClassifierStep]:
+    intercept = np.broadcast_to(step.intercept_, len(step.coef_)).copy()
+    return [_logits(step.coef_.T, intercept)]
+
+
+def _perceptron(step: Any) -> list[ClassifierStep]:
+    if step.activation not in ("relu", "identity"):
+        raise _refused(step, "only the activations 'relu' and 'identity' are supported")
+    if step.out_activation_ != "softmax" and len(step.classes_) > 2:
+        raise _refused(step, "it was trained on several labels per row")
+    relu = [ClassifierStep("relu")] if step.activation == "relu" else []
+    *inner, last = zip(step.coefs_, step.intercepts_, strict=True)
+    hidden = [made for weights, bias in inner for made in (_linear(weights, bias), *relu)]
+    return [*hidden, _logits(*last)]
+
+
+_TRANSFORMS: dict[str, Callable[[Any], list[ClassifierStep]]] = {
+    "StandardScaler": _standard_scaler,
+    "RobustScaler": _robust_scaler,
+    "MaxAbsScaler": _max_abs_scaler,
+    "Normalizer": _normalizer,
+    "PCA": _pca,
+}
+_CLASSIFIERS: dict[str, Callable[[Any], list[ClassifierStep]]] = {
+    "LogisticRegression": _logistic,
+    "LogisticRegressionCV": _logistic,
+    "LinearDiscriminantAnalysis": _discriminant,
+    "MLPClassifier": _perceptron,
+}

@@ -1,0 +1,107 @@
+"""Boxes around what counts in a photo: read from columns, widened, named for the key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import DatasetError, InvalidRequest
+from ..images.image_file import Box
+from .dataset import Dataset
+
+COLUMNS = ("left", "top", "right", "bottom")
+CROPS = ("whole", "box")
+
+
+def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
+    """Return a data set whose examples are the boxes of its columns, or the whole photos.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        For ``crop="box"``, with the attributes ``left``, ``top``, ``right`` and ``bottom``:
+        numbers, edges in pixels of the upright photo.
+    crop : {"box", "whole"} or None
+        None leaves the data set as it is.
+    margin : float
+        Widens each box on all sides by this fraction of its own width and height, 0 to 1. What
+        then lies beyond the photo is left out.
+
+    Raises
+    ------
+    InvalidRequest
+        For another word or margin.
+    DatasetError
+        If there are no such columns, or no box in them.
+
+    Examples
+    --------
+    >>> table = {"left": [10], "top": [20], "right": [30], "bottom": [60]}
+    >>> dogs = Dataset(["a.jpg"], attributes=table)
+    >>> cropped(dogs, "box").boxes, cropped(dogs, "box", 0.1).boxes
+    ([(10, 20, 30, 60)], [(8, 16, 32, 64)])
+    """
+    if crop not in (None, *CROPS):
+        raise InvalidRequest(
+            f"crop={crop!r} is not known; choose one of {', '.join(CROPS)}.", received=crop
+        )
+    if not 0 <= margin <= 1:
+        raise InvalidRequest(
+            f"margin={margin!r} must be a fraction of the box from 0 to 1.", received=margin
+        )
+    if crop != "box":
+        return dataset
+    if dataset.boxes is not None:
+        raise InvalidRequest("The data set is cropped already; leave crop= out.", received=crop)
+    missing = [name for name in COLUMNS if name not in dataset.attributes]
+    if missing:
+        raise DatasetError(
+            f"crop='box' needs the columns {', '.join(COLUMNS)} (edges in pixels); "
+            f"{dataset.name!r} has no {', '.join(missing)}.",
+            missing=missing,
+        )
+    others = {k: v for k, v in dataset.attributes.items() if k not in COLUMNS}
+    boxes = [widened(box, margin) for box in _read(dataset.attributes, dataset.paths)]
+    return replace(dataset, boxes=boxes, crop=crop_name(margin), attributes=others)
+
+
+def crop_name(margin: float) -> str:
+    """Return the word of the cache key for boxes with a margin.
+
+    Examples
+    --------
+    >>> crop_name(0), crop_name(0.1)
+    ('box', 'box+0.1')
+    """
+    return f"box+{margin:g}" if margin else "box"
+
+
+def widened(box: Box, margin: float) -> Box:
+    """Widen a box by a fraction of its own size, to whole pixels outwards."""
+    left, top, right, bottom = box
+    across, down = round((right - left) * margin), round((bottom - top) * margin)
+    return left - across, top - down, right + across, bottom + down
+
+
+def _read(columns: Mapping[str, Iterable[Any]], paths: Sequence[str]) -> list[Box]:
+    boxes: list[Box] = []
+    for row, edges in enumerate(zip(*(list(columns[name]) for name in COLUMNS), strict=True)):
+        try:
+            left, top, right, bottom = (round(float(edge)) for edge in edges)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _odd(row, edges, paths) from error
+        if left >= right or top >= bottom:
+            raise _odd(row, edges, paths)
+        boxes.append((left, top, right, bottom))
+    return boxes
+
+
+def _odd(row: int, edges: Sequence[Any], paths: Sequence[str]) -> DatasetError:
+    return DatasetError(
+        f"Row {row + 1} ({paths[row]}): left, top, right, bottom = "
+        f"{', '.join(map(str, edges))} is no box; expected four numbers with left < right and "
+        "top < bottom.",
+        row=row + 1,
+        received=edges,
+    )

@@ -1,0 +1,176 @@
+"""`Dataset`: paths, labels and whatever else is known of images, in one fixed order.
+
+Labels stay here: they never enter a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from .._io.html import facts_table, few
+from ..errors import DatasetError
+from ..images.image_file import Box
+from .columns import column_array
+from .labels import categories_of, check_categories, classes_of, normalise_labels
+
+T = TypeVar("T")
+
+
+# Columns are arrays, which have no single truth value: no comparison is made up for them.
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Images and what is known of them, in one fixed order.
+
+    Attributes
+    ----------
+    paths : sequence of str
+        One file per image, absolute.
+    labels : sequence of str, int, bool or float, or None
+        The class of each image, as it was given, all of one type; None among them for an
+        unlabelled image (NaN, ``pandas.NA`` and "" become None). None in their place: no
+        classes are known.
+    split : sequence of str or None
+        ``"train"``, ``"validation"`` or ``"test"`` for each image, if the data set says so.
+    root : str
+        The folder that the paths have in common.
+    name : str
+        For reports.
+    attributes : mapping of str to ndarray
+        Further columns, one value per image, such as those of a CSV file; each of its own
+        dtype. Sequences become arrays, of objects if they are not all numbers or all bools.
+    ids : sequence of str or None
+        Content id of each image where it is known already; checked when a file is read.
+    boxes : sequence of (int, int, int, int) or None
+        The part of each photo that counts: left, top, right and bottom edge in pixels of
+        the upright photo. A photo may stand there several times, once a box. None: whole
+        photos.
+    crop : str
+        ``"whole"``, or ``"box"`` with the margin that `boxes` were given; in the cache key.
+    categories : sequence or None
+        All classes in their order, also those without an image; taken from `labels` if these
+        are a pandas Categorical. None: the labels in their natural order.
+    ignored : sequence of str
+        Files of the folder that were not taken for images; see `featcache.load_dataset`.
+
+    Raises
+    ------
+    DatasetError
+        If the columns differ in length, there is no image, or labels are of several types.
+    """
+
+    paths: Sequence[str]
+    labels: Sequence[Any] | None = None
+    split: Sequence[str] | None = None
+    root: str = ""
+    name: str = "images"
+    attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    ids: Sequence[str] | None = None
+    boxes: Sequence[Box | None] | None = None
+    crop: str = "whole"
+    categories: Sequence[Any] | None = None
+    ignored: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        self._normalise()
+        columns: dict[str, Any] = {
+            "labels": self.labels,
+            "split": self.split,
+            "ids": self.ids,
+            "boxes": self.boxes,
+            **self.attributes,
+        }
+        for column, values in columns.items():
+            if values is not None and len(values) != len(self.paths):
+                raise DatasetError(
+                    f"{len(self.paths)} paths came with {len(values)} values of {column!r}; "
+                    "there must be one for each.",
+                    column=column,
+                )
+        if not self.paths:
+            raise DatasetError(f"The data set {self.name!r} holds no image.", root=self.root)
+        if (self.boxes is None) != (self.crop == "whole"):
+            raise DatasetError(
+                f"crop={self.crop!r} does not go with {'no ' * (self.boxes is None)}boxes: it is "
+                "'whole' without boxes, and says how they were made with them.",
+                crop=self.crop,
+            )
+
+    def _normalise(self) -> None:
+        """Bring labels and columns into the form that the attributes describe."""
+        labels, categories = self.labels, self.categories
+        if labels is not None:
+            categories = categories_of(labels) if categories is None else categories
+            labels = normalise_labels(labels)
+            categories = None if categories is None else check_categories(labels, categories)
+        else:
+            categories = None
+        columns = {name: column_array(values) for name, values in self.attributes.items()}
+        for name, value in (("labels", labels), ("categories", categories)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "attributes", columns)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<Dataset {self.name!r}: {facts}>"
+
+    def _repr_html_(self) -> str:
+        return facts_table(f"Dataset {self.name!r}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"images": f"{len(self):,}"}
+        if self.classes is not None:
+            facts["classes"] = f"{len(self.classes):,} ({few(self.classes)})"
+        if self.unlabelled:
+            facts["unlabelled"] = f"{self.unlabelled:,}"
+        if self.split is not None:
+            parts = {part: list(self.split).count(part) for part in dict.fromkeys(self.split)}
+            facts["split"] = ", ".join(f"{part} {count:,}" for part, count in parts.items())
+        if self.attributes:
+            facts["columns"] = few([f"{k} ({v.dtype})" for k, v in self.attributes.items()], str)
+        if self.boxes is not None:
+            facts["crop"] = self.crop
+        if self.ignored:
+            facts["ignored files"] = f"{len(self.ignored):,}"
+        return facts
+
+    @property
+    def classes(self) -> list[Any] | None:
+        """The distinct labels in their natural order, or `categories`; None without labels."""
+        return None if self.labels is None else classes_of(self.labels, self.categories)
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images have no label, in a data set with labels."""
+        return 0 if self.labels is None else sum(label is None for label in self.labels)
+
+    def box(self, position: int) -> Box | None:
+        """Return the part of a photo that counts; None for all of it."""
+        return None if self.boxes is None else self.boxes[position]
+
+    def take(self, rows: Iterable[int]) -> Dataset:
+        """Return the data set of these rows, in the order given."""
+        index = list(rows)
+
+        def pick(values: Sequence[T]) -> list[T]:
+            return [values[i] for i in index]
+
+        return Dataset(
+            paths=pick(self.paths),
+            labels=None if self.labels is None else pick(self.labels),
+            split=None if self.split is None else pick(self.split),
+            root=self.root,
+            name=self.name,
+            attributes={name: values[index] for name, values in self.attributes.items()},
+            ids=None if self.ids is None else pick(self.ids),
+            boxes=None if self.boxes is None else pick(self.boxes),
+            crop=self.crop,
+            categories=self.categories,
+            ignored=self.ignored,
+        )

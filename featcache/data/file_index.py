@@ -1,0 +1,152 @@
+"""Which file holds which image: content ids, remembered as long as a file is unchanged.
+
+Like git's index: if path, size, times and inode are those of the last look, the content
+is too, and a folder of thousands of photos costs one `stat` a file. The index is a cache
+of a cache: losing it costs reading the files once. A program that changes a file through a
+memory map can leave all of these as they are: the index may then tell the earlier content,
+and no row is computed under that name, since what is decoded is hashed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._io.atomic import recall, remember
+from .._io.cache_dirs import cache_folder, index_folder
+from .._io.file_state import FileState, file_state
+from ..images.decode import reservation
+from ..images.image_file import BadImage, content_id, read_file
+from .dataset import Dataset
+
+VERSION = 2
+# A file changed this shortly before it was read may change again within one tick of the
+# clock, with the same size and times; such a file is read again next time.
+_RACY_NS = 2_000_000_000
+_FILES_A_TASK = 64
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A path's content id, or the reason why it has none.
+
+    Attributes
+    ----------
+    image_id, reason : str or None
+    """
+
+    image_id: str | None
+    reason: str | None = None
+
+
+def identify(
+    paths: Sequence[str],
+    root: str,
+    folder: Path,
+    *,
+    workers: int = 4,
+    on_read: Callable[[int], None] = lambda _: None,
+) -> list[Identified]:
+    """Find the content id of each path, reading only files that are new or changed.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Absolute paths.
+    root : str
+        The data set's folder; names the index file.
+    folder : Path
+        Where index files live.
+    workers : int
+        Threads that read and hash.
+    on_read : callable
+        Called with the number of paths settled since the last call, for a progress bar.
+
+    Returns
+    -------
+    list of Identified
+        In the order of `paths`.
+    """
+    file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
+    known = _load(file)
+    fresh: dict[str, tuple[Any, ...]] = {}
+
+    def settle(path: str) -> Identified:
+        try:
+            try:
+                state = file_state(os.stat(path))
+                entry = known.get(path)
+                if entry is not None and entry[:4] == state:
+                    return Identified(entry[4])
+            except (OSError, ValueError):
+                pass  # reading will give the reason
+            started = time.time_ns()
+            with reservation() as held:
+                data, state = read_file(path, held.for_file)
+                image_id = content_id(data)
+                del data  # before the next large file may be read
+            if _settled(state, started):
+                fresh[path] = (*state, image_id)
+            return Identified(image_id)
+        except BadImage as bad:
+            return Identified(None, bad.reason)
+
+    def settle_some(some: Sequence[str]) -> list[Identified]:
+        return [settle(path) for path in some]
+
+    # A task for each file would cost more than the look at it.
+    parts = [paths[i : i + _FILES_A_TASK] for i in range(0, len(paths), _FILES_A_TASK)]
+    found: list[Identified] = []
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        for part in pool.map(settle_some, parts):
+            found += part
+            on_read(len(part))
+    if fresh:
+        _save(file, {**known, **fresh})
+    return found
+
+
+def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """Return the content id of each image of a data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cache_dir : path, optional
+        Where ids are remembered; see `featcache._io.cache_dirs.cache_folder`.
+
+    Returns
+    -------
+    list of str
+        The empty string where a file cannot be read.
+    """
+    if dataset.ids is not None:
+        return list(dataset.ids)
+    folder = index_folder(cache_folder(cache_dir))
+    return [found.image_id or "" for found in identify(dataset.paths, dataset.root, folder)]
+
+
+def _settled(state: FileState, read_at_ns: int) -> bool:
+    return max(state.mtime_ns, state.ctime_ns) < read_at_ns - _RACY_NS
+
+
+def _load(file: Path) -> dict[str, tuple[Any, ...]]:
+    """Read an index; anything odd about it makes it empty."""
+    kept = recall(file)
+    try:
+        if kept is None or kept["version"] != VERSION:
+            return {}
+        return {path: tuple(entry) for path, entry in kept["entries"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
+    body = {path: list(entry) for path, entry in entries.items()}
+    remember(file, {"version": VERSION, "entries": body}, "the file index")

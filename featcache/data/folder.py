@@ -1,0 +1,274 @@
+"""A folder -> `Dataset`: images, classes and split by its layout, and what was left out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .._io.html import few
+from ..errors import DatasetError
+from ..images.formats import SUFFIXES, is_readable, missing_extra, starts_as_image
+from .dataset import Dataset
+
+log = logging.getLogger("featcache")
+
+_PARTS = {"train": "train", "test": "test", "val": "validation", "dev": "validation"}
+_SPLIT_NAME = re.compile(
+    r"(train|test|val|dev)(?:ing|id|idation)?"
+    r"[ _-]*(?:data ?set|set|data|images|imgs)?[ _-]*[0-9]*",
+    re.IGNORECASE,
+)
+_LAYOUT = (
+    "Expected train/<class>/..., and test/<class>/... or a flat test/ without labels. Sort the "
+    "training images into one folder per class, or list all images in a CSV file with the "
+    "columns path, label and split."
+)
+# Written by operating systems into every folder; not the user's files.
+_SIDECARS = frozenset({
+    ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".py", ".mat",
+    ".npy", ".npz", ".zip", ".tar", ".gz", ".log", ".gitkeep",
+})  # fmt: skip
+# Copies that editors and downloads leave: a second copy of an image, or half of one.
+_UNFINISHED = frozenset({".bak", ".crdownload", ".download", ".orig", ".part", ".swp", ".tmp"})
+_CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
+
+
+def split_of(name: str) -> str | None:
+    """Return the part of a split that a name stands for; None if for none.
+
+    Examples
+    --------
+    >>> [split_of(name) for name in ("Train", "valid", "test_set", "test1", "terrier")]
+    ['train', 'validation', 'test', 'test', None]
+    """
+    match = _SPLIT_NAME.fullmatch(name.strip())
+    return None if match is None else _PARTS[match[1].lower()]
+
+
+@dataclass
+class Listing:
+    """Files below a folder.
+
+    Attributes
+    ----------
+    images : list of str
+        Paths of image files, sorted.
+    ignored : list of str
+        Other files, and hidden folders, which end in a separator.
+    """
+
+    images: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def from_folder(path: str | Path) -> Dataset:
+    """List a folder: split folders, class folders, or the images in it.
+
+    ``train/<class>/`` and ``test/<class>/`` are classes and split. A flat ``test/`` or
+    ``validation/`` beside class folders in ``train/`` is an unlabelled part. Other files are
+    counted in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it
+    begins as one.
+
+    Raises
+    ------
+    DatasetError
+        If no image is found, images lie beside class folders, or split folders are laid out
+        in a way that leaves the classes unknown.
+    """
+    root = Path(os.path.abspath(path))
+    listing = list_images(str(root))
+    files, ignored = listing.images, listing.ignored
+    if not files:
+        raise DatasetError(
+            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
+            f"folders below).{_instead(ignored)} Expected either images, or one folder per class "
+            "with its images.",
+            received=str(root),
+            ignored=ignored,
+        )
+    below = len(os.path.join(str(root), ""))
+    parts = [file[below:].split(os.sep) for file in files]
+    loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
+    if len(loose) == len(files):
+        return Dataset(paths=files, root=str(root), name=root.name, ignored=ignored)
+    if loose:
+        raise DatasetError(
+            f"{root} holds {len(loose)} images beside class folders (the first is "
+            f"{Path(loose[0]).name!r}), so their class is unknown. Move them into a class folder "
+            "or elsewhere, or list the images you mean in a CSV file.",
+            received=str(root),
+            loose=loose,
+        )
+    if _is_split(root, parts):
+        labels = _labels(root, parts)
+        split = [str(split_of(p[0])) for p in parts]
+        return Dataset(files, labels, split, str(root), root.name, ignored=ignored)
+    _say_nested(root, parts)
+    return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
+
+
+def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
+    """Count files by ending: those that may be pictures first, then the most frequent.
+
+    Examples
+    --------
+    >>> ignored_by_ending(["notes.txt", "b.txt", "a.HEIC", "notes", ".git/"])
+    {'.heic': 1, '(no ending)': 1, '.txt': 2, '(hidden folder)': 1}
+    """
+    counts: Counter[str] = Counter()
+    pictures = set()
+    for path in paths:
+        hidden = path.endswith(os.sep)
+        ending = "(hidden folder)" if hidden else _ending(path) or "(no ending)"
+        counts[ending] += 1
+        if _may_be_picture(path):
+            pictures.add(ending)
+    return dict(sorted(counts.items(), key=lambda item: (item[0] not in pictures, -item[1])))
+
+
+def worth_warning(ignored: Iterable[str]) -> bool:
+    """Tell whether files that were left out may be pictures: neither texts nor hidden folders."""
+    return any(map(_may_be_picture, ignored))
+
+
+def _may_be_picture(path: str) -> bool:
+    return not path.endswith(os.sep) and _ending(path) not in _SIDECARS
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _instead(ignored: Sequence[str]) -> str:
+    if not ignored:
+        return ""
+    counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
+    hints = {missing_extra(_ending(path)) for path in ignored} - {None}
+    how = "".join(f" {hint}." for hint in sorted(map(str, hints)))
+    return f" It holds other files: {counts}.{how}"
+
+
+def _is_split(root: Path, parts: Sequence[list[str]]) -> bool:
+    """Tell whether the top folders are parts of a split; refuse what can be read in two ways."""
+    tops = {p[0] for p in parts}
+    named = {top for top in tops if split_of(top)}
+    if named == tops:
+        return True
+    deep = {p[0] for p in parts if len(p) > 2}
+    # "train" alone may be a class of vehicles; "test" and "validation" are none.
+    doubtful = {top for top in named if split_of(top) != "train" or top in deep or len(named) > 1}
+    if doubtful:
+        others = sorted(tops - named)
+        raise DatasetError(
+            f"{root} holds {', '.join(map(repr, sorted(doubtful)))} beside "
+            f"{', '.join(map(repr, others[:3]))}: a part of a split, or a class? {_LAYOUT}",
+            received=sorted(doubtful),
+        )
+    return False
+
+
+def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
+    """Return the class of each image below split folders; None for all if none has one."""
+    deep = {p[0] for p in parts if len(p) > 2}
+    flat = {p[0] for p in parts if len(p) == 2}
+    for top in sorted(flat & deep):
+        raise DatasetError(
+            f"{root / top} holds images beside class folders, so their class is unknown. {_LAYOUT}",
+            received=top,
+        )
+    if any(split_of(top) == "train" for top in flat) or (not deep and len(flat) > 1):
+        raise DatasetError(
+            f"{root} holds the split folders {', '.join(map(repr, sorted(flat)))} without class "
+            f"folders in them, so the classes are unknown. {_LAYOUT}",
+            received=sorted(flat),
+        )
+    nested = sorted({p[1] for p in parts if len(p) > 3 and split_of(p[1])})
+    if nested:
+        raise DatasetError(
+            f"{root} holds split folders within split folders, such as {nested[0]!r}; they would "
+            f"become classes. {_LAYOUT}",
+            received=nested,
+        )
+    if not deep:
+        return None
+    trained = {p[1] for p in parts if len(p) > 2 and split_of(p[0]) == "train"}
+    unseen = sorted({p[1] for p in parts if len(p) > 2} - trained) if trained else []
+    if unseen:
+        log.warning(
+            "%s: no training image of %s (classes without one: %d); they cannot be learnt.",
+            root, few(unseen), len(unseen),
+        )  # fmt: skip
+    return [p[1] if len(p) > 2 else None for p in parts]
+
+
+def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
+    """Say that folders called train or test below class folders are not read as a split."""
+    below = sorted({p[1] for p in parts if len(p) > 2 and split_of(p[1])})
+    tops = {p[0] for p in parts}
+    if below and len(tops) == 1:
+        top = next(iter(tops))
+        raise DatasetError(
+            f"{root} holds one folder, {top!r}, with the split folders {', '.join(below)} in it; "
+            f"it would be the only class. Name {root / top} instead.",
+            received=top,
+        )
+    if below:
+        log.warning(
+            "%s: the folders %s below class folders are not read as a split; their images are "
+            "in no part. A CSV file with the columns path, label and split can say it.",
+            root, ", ".join(below),
+        )  # fmt: skip
+
+
+def list_images(root: str) -> Listing:
+    """List the files below a folder; of those with another ending, the first bytes are read.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be listed.
+    """
+    listing = Listing()
+    _walk(root, set(), listing)
+    listing.images.sort()
+    listing.ignored.sort()
+    return listing
+
+
+def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
+    """Visit each folder once, so that loops of links end."""
+    try:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be listed: {error.strerror}.", path=folder) from error
+    for entry in entries:
+        if entry.name.lower() in _CLUTTER or entry.name.startswith("._"):
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError:  # a loop of links; if it is named as an image, reading will tell
+            is_folder = False
+        if entry.name.startswith("."):
+            listing.ignored.append(os.path.join(entry.path, "") if is_folder else entry.path)
+        elif is_folder:
+            _walk(entry.path, seen, listing)
+        else:
+            (listing.images if _is_image(entry.path) else listing.ignored).append(entry.path)
+
+
+def _is_image(path: str) -> bool:
+    """Tell by a file's ending, and by its content where that says nothing, if it is an image."""
+    ending = _ending(path)
+    if ending in SUFFIXES or ending in _SIDECARS | _UNFINISHED:
+        return is_readable(ending)
+    # Camera raw begins as TIFF does, but the first picture in it is a thumbnail.
+    return starts_as_image(path, tiff=not ending)

@@ -1,0 +1,231 @@
+"""Labels keep their type: which are missing, in what order classes stand, who disagrees.
+
+Pure functions on values; pandas is never imported, its values are recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import DatasetError
+
+ON_CONFLICT = ("warn", "error", "keep")
+
+_KINDS = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
+_EXACT = (str, int, bool)
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value stands for "not known".
+
+    None, NaN, ``pandas.NA``, ``NaT`` and the empty string do.
+
+    Examples
+    --------
+    >>> [is_missing(value) for value in (None, float("nan"), "", "nan", 0, False)]
+    [True, True, True, False, False, False]
+    """
+    if value is None:
+        return True
+    try:
+        return bool(value == "" or value != value)
+    except (TypeError, ValueError):  # pandas.NA is neither equal nor unequal to itself
+        return type(value).__name__ == "NAType"
+
+
+def normalise_labels(labels: Iterable[Any]) -> list[Any]:
+    """Return labels as Python values of one type, None for a missing one.
+
+    Parameters
+    ----------
+    labels : iterable
+        A list, array, pandas Series or Categorical.
+
+    Returns
+    -------
+    list of str, int, bool, float or None
+        Whole floats become ints where labels are missing or ints stand beside them: pandas
+        and NumPy turn ints into floats to make room for a missing one.
+
+    Raises
+    ------
+    DatasetError
+        For labels of several types, of another type, or that are not one value per image.
+
+    Examples
+    --------
+    >>> normalise_labels([2, 10, None]), normalise_labels([2.0, float("nan")])
+    ([2, 10, None], [2, None])
+    """
+    values = list(labels.tolist() if hasattr(labels, "tolist") else labels)
+    types = set(map(type, values))
+    if len(types - {type(None)}) == 1 and types & set(_EXACT) and "" not in values:
+        return values  # the usual case, without a look at each of a million labels
+    values = [None if _missing_label(value, row) else _plain(value, row)
+              for row, value in enumerate(values, start=1)]  # fmt: skip
+    return _of_one_type(values)
+
+
+def _missing_label(value: Any, row: int) -> bool:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        raise DatasetError(
+            f"The label of row {row} is a {type(value).__name__}; expected one label per image "
+            "(str, int, bool or float). For one-hot rows, pass their argmax.",
+            row=row,
+            received=value,
+        )
+    return is_missing(value)
+
+
+def _plain(value: Any, row: int) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    for kind, _ in _KINDS:
+        if isinstance(value, kind):
+            # Subclasses, such as enumerations, would not survive a file.
+            return value if type(value) is kind else getattr(kind, f"__{kind.__name__}__")(value)
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise DatasetError(
+        f"The label of row {row} is {value!r} ({type(value).__name__}); expected str, int, bool "
+        "or float. Convert the labels first, with .astype(str) for example.",
+        row=row,
+        received=value,
+    )
+
+
+def _of_one_type(values: list[Any]) -> list[Any]:
+    types = {type(value) for value in values} - {type(None)}
+    if types <= {int, float} and float in types:
+        whole = all(value is None or float(value).is_integer() for value in values)
+        if whole and (int in types or None in values):
+            return [None if value is None else int(value) for value in values]
+        return [None if value is None else float(value) for value in values]
+    if len(types) > 1:
+        examples = {name: next(v for v in values if type(v) is kind)
+                    for kind, name in _KINDS if kind in types}  # fmt: skip
+        shown = ", ".join(f"{value!r} ({name})" for name, value in examples.items())
+        raise DatasetError(
+            f"The labels are of several types: {shown}. Labels must all be of one, since 1, "
+            "'1' and True would be three classes.",
+            received=examples,
+        )
+    return values
+
+
+def classes_of(labels: Iterable[Any], categories: Sequence[Any] | None = None) -> list[Any]:
+    """Return the distinct labels in their natural order.
+
+    Numbers by value, text by letter, False before True; `categories` in their own order,
+    those without an image included.
+
+    Examples
+    --------
+    >>> classes_of([10, 9, None, 9]), classes_of(["10", "9"]), classes_of(["s"], ["s", "m", "l"])
+    ([9, 10], ['10', '9'], ['s', 'm', 'l'])
+    """
+    if categories is not None:
+        return list(categories)
+    return sorted(set(labels) - {None})
+
+
+def categories_of(values: Any) -> list[Any] | None:
+    """Return the categories of a pandas Categorical or of a Series of them; None for others."""
+    categories = getattr(getattr(values, "dtype", None), "categories", None)
+    return None if categories is None else normalise_labels(categories)
+
+
+def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[Any]:
+    """Return categories as plain values; raise `DatasetError` if they do not hold all labels."""
+    checked = normalise_labels(categories)
+    outside = set(labels) - {None} - set(checked)
+    mixed = {type(label) for label in labels} - {type(None)} - {type(name) for name in checked}
+    if outside or mixed or None in checked or len(set(checked)) != len(checked):
+        raise DatasetError(
+            f"The categories {_few(checked)} must be distinct, none of them missing, and hold "
+            f"every label; the labels also have {_few(sorted(outside))}.",
+            received=checked,
+            outside=sorted(outside),
+        )
+    return checked
+
+
+def label_codes(labels: Iterable[Any], classes: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """Return the position of each label in `classes`.
+
+    Returns
+    -------
+    ndarray (n,)
+        int64; float64 with NaN for unlabelled rows where there are any, which every
+        estimator refuses. A code such as -1 would be trained on as one more class, and
+        would pick the last one out of `classes`.
+
+    Examples
+    --------
+    >>> label_codes(["b", "a"], ["a", "b"]), label_codes(["b", None], ["a", "b"])
+    (array([1, 0]), array([ 1., nan]))
+    """
+    place: dict[Any, float] = {name: code for code, name in enumerate(classes)}
+    place[None] = np.nan
+    codes = np.array([place[label] for label in labels], np.float64)
+    return codes if np.isnan(codes).any() else codes.astype(np.int64)
+
+
+def label_conflicts(
+    ids: Sequence[str], paths: Sequence[str], labels: Sequence[Any] | None
+) -> list[dict[str, Any]]:
+    """Find contents that occur under several labels.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Content id of each image, or of image and box; "" is left out.
+    paths : sequence of str
+    labels : sequence or None
+        None among them means unlabelled, and contradicts nothing.
+
+    Returns
+    -------
+    list of dict
+        ``id``, ``paths`` and ``labels`` of each such content, in order of appearance.
+
+    Examples
+    --------
+    >>> label_conflicts(["i", "i", "k"], ["a.png", "b.png", "c.png"], ["cat", "dog", "cat"])
+    [{'id': 'i', 'paths': ['a.png', 'b.png'], 'labels': ['cat', 'dog']}]
+    """
+    first: dict[str, Any] = {}
+    torn: set[str] = set()
+    for image_id, label in zip(ids, labels or (), strict=labels is not None):
+        if image_id and label is not None and first.setdefault(image_id, label) != label:
+            torn.add(image_id)
+    if not torn:
+        return []
+    rows: dict[str, list[int]] = {}
+    for row, (image_id, label) in enumerate(zip(ids, labels or (), strict=True)):
+        if image_id in torn and label is not None:
+            rows.setdefault(image_id, []).append(row)
+    return [
+        {"id": key, "paths": [paths[i] for i in at], "labels": [(labels or ())[i] for i in at]}
+        for key, at in rows.items()
+    ]
+
+
+def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
+    """Put conflicts into a sentence or two, with the first three of them."""
+    shown = "; ".join(
+        " and ".join(f"{p!r} as {v!r}" for p, v in zip(c["paths"], c["labels"], strict=True))
+        for c in conflicts[:3]
+    )
+    more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
+    count = "1 image occurs" if len(conflicts) == 1 else f"{len(conflicts)} images occur"
+    return (
+        f"{count} under several labels (the same content): {shown}{more}. "
+        "At most one of the labels is right."
+    )
+
+
+def _few(values: Sequence[Any]) -> str:
+    return ", ".join(map(repr, values[:8])) + (", ..." if len(values) > 8 else "") or "none"

@@ -1,0 +1,226 @@
+"""A folder, a table or a list -> `Dataset`. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatasetError, DatasetNotFound
+from ..images.formats import looks_like_image
+from .boxes import cropped
+from .columns import label_values, text_column
+from .dataset import Dataset
+from .folder import from_folder, split_of
+from .labels import categories_of, is_missing
+
+
+def load_dataset(
+    data: Any,
+    labels: Sequence[Any] | None = None,
+    *,
+    crop: str | None = None,
+    margin: float = 0.0,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+    """Make a `Dataset` of whatever describes images.
+
+    Parameters
+    ----------
+    data : Dataset, path, list of paths, or pandas.DataFrame
+        A folder of class folders (also below ``train/``, ``test/`` ...), a folder of
+        images, a CSV file or DataFrame with a ``path`` column and, if there are any,
+        ``label`` and ``split``, the paths themselves, or the name of a data set that
+        ``featcache fetch`` brings, such as ``"stanford-dogs"``. A flat ``test/`` or
+        ``val/`` beside class folders in ``train/`` is an unlabelled part. Labels and further
+        columns of a CSV file are numbers or bools where pandas would read such; names of
+        folders stay text.
+    labels : sequence, optional
+        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
+        NaN and "" mean unlabelled.
+    crop : {"whole", "box"}, optional
+        ``"box"``: the part of each photo that the columns ``left``, ``top``, ``right`` and
+        ``bottom`` give. Default: whole photos.
+    margin : float
+        Widens each box by this fraction of its size, 0 to 1.
+    cache_dir : path, optional
+        Where fetched data sets are.
+
+    Raises
+    ------
+    DatasetNotFound, DatasetError
+        If there is nothing there, no image in it, or its layout has two meanings.
+    """
+    if labels is not None and not _is_path_list(data):
+        raise DatasetError("labels= goes with a list of paths; other data bring their own.")
+    if isinstance(data, str) and not os.path.exists(data):
+        from ..datasets import fetched
+
+        if data in fetched.NAMES:
+            return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
+    return cropped(_load(data, labels), crop, margin)
+
+
+def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        path = Path(os.path.abspath(os.path.expanduser(os.fspath(data))))
+        if path.is_dir():
+            return from_folder(path)
+        if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+            return from_csv(path)
+        if path.is_file() and looks_like_image(path):
+            return from_paths([path])
+        if path.is_file():
+            raise DatasetError(
+                f"{path} is neither a folder, nor a CSV file, nor an image. A table needs the "
+                "ending .csv and a column 'path'.",
+                received=str(path),
+            )
+        raise DatasetNotFound(_not_found(path), received=str(path))
+    if hasattr(data, "columns") and hasattr(data, "to_dict"):
+        names = [str(name) for name in data.columns]
+        _check_names(names, "the DataFrame")
+        columns = {str(name): data[name] for name in data.columns}
+        return _from_columns(columns, Path.cwd(), "table", "the DataFrame")
+    if _is_path_list(data):
+        return from_paths(data, labels)
+    raise DatasetError(
+        f"Images can be a folder, a CSV file, a list of paths, a DataFrame or a Dataset, not "
+        f"{type(data).__name__}.",
+        received=type(data).__name__,
+    )
+
+
+def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dataset:
+    """Make a `Dataset` of image files named one by one."""
+    absolute = _absolute(paths, "", "the list of paths")
+    if not absolute:
+        raise DatasetError("The list of paths is empty; name at least one image.")
+    return Dataset(
+        paths=absolute,
+        labels=labels,
+        root=_common_root(absolute),
+        name=Path(_common_root(absolute)).name or "images",
+    )
+
+
+def from_csv(path: str | Path) -> Dataset:
+    """Read a table of images; relative paths start at the table's own folder.
+
+    Raises
+    ------
+    DatasetError
+        Without a ``path`` column, with two columns of one name, or with rows of another
+        length than the header's.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path} is not a CSV text in UTF-8: {error}.", path=path) from error
+    except OSError as error:
+        raise DatasetNotFound(f"{path} cannot be read: {error.strerror}.", path=path) from error
+    rows = [row for row in rows if row]
+    if len(rows) < 2:
+        raise DatasetError(f"{path} has no rows below its header.", path=path)
+    header = [name.strip() for name in rows[0]]
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise DatasetError(
+                f"{path}, row {number}: {len(row)} values, but the header names {len(header)} "
+                "columns. Quote values that hold a comma.",
+                path=path,
+                row=number,
+            )
+    _check_names(header, str(path))
+    columns: dict[str, Any] = {n: [row[i] for row in rows[1:]] for i, n in enumerate(header)}
+    for name, cells in columns.items():
+        if name == "label":
+            columns[name] = label_values(cells)
+        elif name not in ("path", "split"):
+            columns[name] = text_column(cells)
+    return _from_columns(columns, path.parent.resolve(), path.parent.name or path.stem, str(path))
+
+
+def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -> Dataset:
+    if "path" not in columns:
+        raise DatasetError(
+            f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "
+            "optional: label, split, and any others, which are kept as attributes.",
+            columns=list(columns),
+        )
+    paths = _absolute(columns["path"], base, source)
+    split = columns.get("split")
+    if split is not None:
+        split = [_split_name(value, source, row) for row, value in enumerate(split, start=1)]
+    labels = columns.get("label")
+    categories = categories_of(labels)
+    if labels is not None and all(map(is_missing, labels)):
+        labels = None  # an empty column names no class
+    others = {k: v for k, v in columns.items() if k not in ("path", "label", "split")}
+    return Dataset(paths, labels, split, str(base), name, others, categories=categories)
+
+
+def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -> list[str]:
+    """Return absolute paths; a missing one is an error that names its row."""
+    found = []
+    for row, path in enumerate(paths, start=1):
+        if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or not str(path):
+            what = "empty" if is_missing(path) else f"{path!r}, which is no path"
+            raise DatasetError(
+                f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
+                "or leave the row out.",
+                row=row,
+                received=path,
+            )
+        found.append(os.path.abspath(os.path.join(base, os.path.expanduser(os.fspath(path)))))
+    return found
+
+
+def _check_names(names: Sequence[str], source: str) -> None:
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise DatasetError(
+            f"{source} has several columns called {', '.join(map(repr, twice))}; one of them "
+            "would be lost. Rename or remove them.",
+            columns=twice,
+        )
+
+
+def _split_name(value: Any, source: str, row: int) -> str:
+    found = split_of(value) if isinstance(value, str) else None
+    if found is None:
+        raise DatasetError(
+            f"{source}: row {row} has split {value!r}; expected train, validation or test.",
+            received=value,
+            row=row,
+        )
+    return found
+
+
+def _is_path_list(data: Any) -> bool:
+    if isinstance(data, (str, bytes, os.PathLike, Mapping, Dataset)) or hasattr(data, "columns"):
+        return False
+    return isinstance(data, Iterable)
+
+
+def _common_root(paths: Sequence[str]) -> str:
+    folders = {os.path.dirname(path) for path in paths}
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # different drives
+        return ""
+
+
+def _not_found(path: Path) -> str:
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    names = sorted(p.name for p in parent.iterdir() if p.is_dir())[:8]
+    there = f" It has the folders {', '.join(names)}." if names else ""
+    return f"{path} does not exist. The nearest folder that does is {parent}.{there}"

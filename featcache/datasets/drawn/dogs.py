@@ -1,0 +1,176 @@
+"""A data set of drawn dogs: any number of breeds and pictures, from a seed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import shutil
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from ..._io.atomic import make_folder, remove_stale, temporary_path, write_error
+from ..._io.cache_dirs import cache_folder, samples_folder
+from ..._io.progress import progress_bar
+from ...data.dataset import Dataset
+from ...data.load import from_csv
+from ...errors import InvalidRequest
+from .breeds import Breed, Scene, make_breeds, make_scene
+from .drawing import draw
+
+VERSION = 1
+TABLE = "images.csv"
+FACTORS = ("size", "light", "warmth", "fur_length", "facing", "background")
+_QUALITY = 92
+
+
+def drawn_dogs(
+    n_breeds: int = 20,
+    per_breed: int = 40,
+    seed: int = 0,
+    image_size: int | tuple[int, int] = 256,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> Dataset:
+    """Draw dogs, or find those drawn before with the same arguments.
+
+    Breeds differ in build, ears, muzzle, tail, coat, pattern and length of fur; pictures of
+    a breed in pose, size, light and background.
+
+    Parameters
+    ----------
+    n_breeds, per_breed : int
+        Number of classes, and of images in each.
+    seed : int
+        The same seed draws the same dogs; the first breeds and pictures stay the same when
+        more are asked for.
+    image_size : int or (int, int)
+        Side, or height and width, in pixels; 32 to 2048.
+    folder : path, optional
+        Where to write. Default: a folder of its own in the cache.
+    workers : int, optional
+        Processes that draw. Default: 1 for fewer than 2,000 images, else one a core.
+
+    Returns
+    -------
+    Dataset
+        JPEG files, labelled by breed, with `size` (share of the width), `light`
+        (brightness), `warmth`, `fur_length`, `facing` and `background` as attributes.
+
+    Raises
+    ------
+    InvalidRequest
+        If a number is out of range.
+    StoreWriteError
+        If the disk refuses.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not (1 <= n_breeds <= 1500 and per_breed >= 1 and seed >= 0):
+        raise InvalidRequest(
+            f"drawn_dogs needs 1 to 1500 breeds, at least 1 image a breed and a seed from 0, not "
+            f"n_breeds={n_breeds}, per_breed={per_breed}, seed={seed}."
+        )
+    if not (32 <= height <= 2048 and 32 <= width <= 2048):
+        raise InvalidRequest(f"image_size={image_size!r}: each side must be 32 to 2048 pixels.")
+    name = f"drawn-dogs-v{VERSION}-{n_breeds}x{per_breed}-{height}x{width}-seed{seed}"
+    target = Path(folder) if folder is not None else samples_folder(cache_folder()) / name
+    if not (target / TABLE).is_file():
+        _write(target, n_breeds, per_breed, seed, (height, width), workers, progress)
+    dataset = from_csv(target / TABLE)
+    return Dataset(
+        dataset.paths, dataset.labels, dataset.split, dataset.root, "drawn dogs", dataset.attributes
+    )
+
+
+def sample(cache: Path, *, progress: bool | None = None) -> Dataset:
+    """Return the small sample that `featcache.extract` uses when it is given no data.
+
+    10 breeds with 20 pictures each, 256 pixels a side.
+    """
+    folder = samples_folder(cache) / f"sample-v{VERSION}"
+    return drawn_dogs(10, 20, seed=0, folder=folder, progress=progress)
+
+
+def _write(
+    target: Path,
+    n_breeds: int,
+    per_breed: int,
+    seed: int,
+    size: tuple[int, int],
+    workers: int | None,
+    progress: bool | None,
+) -> None:
+    """Draw everything beside the target, then rename: a cut-off run leaves no half set."""
+    make_folder(target.parent)
+    remove_stale(target.parent)
+    temporary = temporary_path(target.parent)
+    breeds = make_breeds(n_breeds, seed)
+    jobs = [
+        (breed, make_scene(breed, seed, b, p), temporary / breed.name / f"{p:04d}.jpg", size)
+        for b, breed in enumerate(breeds)
+        for p in range(per_breed)
+    ]
+    try:
+        for breed in breeds:
+            (temporary / breed.name).mkdir(parents=True)
+        _draw_all(jobs, workers, progress)
+        (temporary / TABLE).write_text(_table(jobs, temporary), "utf-8")
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not (target / TABLE).is_file():  # unless another process was faster
+                raise
+    except OSError as error:
+        raise write_error(error, target, "the drawn dogs") from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+_Job = tuple[Breed, Scene, Path, tuple[int, int]]
+
+
+def _draw_all(jobs: list[_Job], workers: int | None, progress: bool | None) -> None:
+    if workers is None:
+        workers = 1 if len(jobs) < 2000 else (os.cpu_count() or 1)
+    with progress_bar(len(jobs), "Drawing dogs", "images", progress) as bar:
+        if workers == 1:
+            for job in jobs:
+                _draw_one(job)
+                bar.update()
+            return
+        # joblib's workers need no `if __name__ == "__main__"` in the caller's script.
+        pool = Parallel(workers, batch_size=32, return_as="generator_unordered")
+        for _ in pool(delayed(_draw_one)(job) for job in jobs):
+            bar.update()
+
+
+def _draw_one(job: _Job) -> None:
+    breed, scene, path, (height, width) = job
+    draw(breed, scene, width, height).save(path, "JPEG", quality=_QUALITY)
+
+
+def _table(jobs: list[_Job], root: Path) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "fur", "coat", "pattern", *FACTORS])
+    for breed, scene, path, _ in jobs:
+        factors = [getattr(scene, name) for name in FACTORS]
+        shown = [f"{value:.4f}" if isinstance(value, float) else value for value in factors]
+        writer.writerow(
+            [
+                path.relative_to(root).as_posix(),
+                breed.name,
+                breed.fur,
+                breed.coat,
+                breed.pattern,
+                *shown,
+            ]
+        )
+    return text.getvalue()

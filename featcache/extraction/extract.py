@@ -1,0 +1,387 @@
+"""The conductor: plan, then batches -> backbone -> store, then join labels to rows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .._io import cache_dirs as cachedir
+from .._io.atomic import make_folder
+from .._io.console import show_log_in_notebook
+from .._io.progress import progress_bar
+from ..backbones.preprocessing import Rule
+from ..backbones.request import build, make_request
+from ..data.folder import ignored_by_ending, worth_warning
+from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
+from ..engines.select import Engine, Wanted, check_engine, make_engine, stored_engine
+from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
+from ..store import maintenance
+from ..store.gc import mark_used
+from ..store.lazy_rows import StoredRows
+from ..store.lease import NAME as LEASE_NAME
+from ..store.lease import in_use, lease
+from ..store.manifest import NAME as MANIFEST_NAME
+from ..store.row_index import pack_ids
+from ..store.store import Store
+from .features import ExtractionSummary, Features, Quarantined
+from .pipeline import default_workers
+from .prepare import Preparation, Source, explanation_of, planned, prepare, uses_sample
+from .runner import Computation, Work
+
+log = logging.getLogger("featcache")
+
+_ATTEMPTS = 3
+_LEASE_WAIT = 10.0
+
+
+def extract(
+    backbone: Any,
+    data: Any = None,
+    *,
+    layer: str | int | None = None,
+    pooling: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: str = "stretch",
+    weights: Any = "auto",
+    preprocessing: Rule | None = None,
+    precision: str = "float32",
+    engine: str = "auto",
+    labels: Sequence[Any] | None = None,
+    crop: str | None = None,
+    margin: float = 0.0,
+    on_conflict: Literal["error", "warn", "keep"] = "warn",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+) -> Features:
+    """Turn images into embeddings by a frozen backbone; compute only what is not stored.
+
+    Parameters
+    ----------
+    backbone : str, path or keras.Model
+        A name from the table (``featcache backbones``), or a built model that takes
+        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`.
+    data : optional
+        A folder of class folders, a folder of images, a CSV file or DataFrame with a
+        ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
+        the name of one that ``featcache fetch`` brought.
+        Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
+    layer : str or int, optional
+        The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
+        last but one), or ``"output"`` for the model's output. Default: the layer that feeds
+        the classification layer, or the output of your own model if it ends in none; see
+        `featcache.backbones.graph.default_layer`. With weights that lack the classification top, VGG
+        and MobileNetV3 default to their last layer before it.
+    pooling : {"avg", "max", "flat"}, optional
+        For layers with a spatial extent. Default: ``"avg"``.
+    image_size : int or (int, int), optional
+        Side, or height and width, in pixels. Default: the backbone's native size.
+    resize : {"stretch", "crop", "pad"}
+        Ignore the aspect ratio (as Keras does), cut the middle out, or add black bars.
+    weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
+        ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
+        dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
+        a `RandomWeightsWarning`. Files without the classification top serve as well, as long
+        as the layer does not depend on it.
+    preprocessing : str or callable, optional
+        Default: the backbone's own. Needed for your own model unless it rescales inside;
+        see `featcache.backbones.preprocessing.apply`.
+    precision : {"float32", "bfloat16"}
+        Number format of the forward pass. ``"bfloat16"`` is up to several times as fast
+        where the processor or GPU knows it. Its rows, stored apart, differ from those in
+        float32 by some per cent of a row's largest value. Part of the key.
+    engine : {"auto", "openvino", "keras", "tensorflow"}
+        What runs the backbone. ``"auto"``: OpenVINO where it is installed (``pip install
+        'featcache[openvino]'``), can run the model and no GPU is there; else Keras.
+        ``"tensorflow"`` is Keras on no other backend than that. Changes no feature.
+    labels : sequence, optional
+        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
+        NaN and "" mean unlabelled: such images are kept for prediction, and are no class.
+    crop : {"whole", "box"}, optional
+        ``"box"``: what the columns ``left``, ``top``, ``right`` and ``bottom`` of the data
+        enclose, in pixels of the upright photo. Default: whole photos. Part of the key.
+    margin : float
+        Widens each box by this fraction of its size, 0 to 1.
+    on_conflict : {"warn", "error", "keep"}
+        What to do with one content under several labels, of which at most one is right: log
+        a warning, raise before anything is computed, or keep the rows without a word.
+        ``summary.conflicts`` lists them in any case. Two boxes of one photo are no conflict.
+    batch_size : int, optional
+        Images a commit, and at most as many a forward pass. Default: a commit a second, or
+        of 32 images on a processor and 256 on a GPU if these take longer; a pass takes
+        what a measurement at the start of a long extraction finds best, less where the
+        memory does not suffice. Changes no feature.
+    workers : int, optional
+        Decoding threads. Default: one a core, at most 8.
+    cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
+    retry_failed : bool
+        Try quarantined images once more.
+    progress : bool, optional
+        Show progress bars. Default: on a terminal and in a notebook.
+
+    Returns
+    -------
+    Features
+        One row for each usable image, in the data set's order.
+
+    Raises
+    ------
+    UnknownBackbone, UnknownLayer, InvalidRequest
+        If an argument makes no sense.
+    ModelRefused
+        If a saved model holds anything but Keras' own layers and their weights.
+    DatasetError, DatasetNotFound, NoUsableImages
+        If there is no image to use, or labels contradict each other and `on_conflict` is
+        ``"error"``; then the error carries `conflicts`.
+    WeightsUnavailable, WeightsMismatch
+        If the weights are not to be had.
+    EngineUnavailable, OutOfMemory
+        If the engine asked for cannot run the backbone, or the memory is too small for it.
+    StoreWriteError
+        If the disk refuses; what was committed before stays.
+    KeyboardInterrupt
+        On Ctrl-C. Committed batches stay; the same call goes on from there.
+    """
+    started = time.perf_counter()
+    show_log_in_notebook()
+    _check_counts(batch_size, workers)
+    if on_conflict not in ON_CONFLICT:
+        raise InvalidRequest(
+            f"on_conflict={on_conflict!r} is not known; choose one of {', '.join(ON_CONFLICT)}.",
+            received=on_conflict,
+        )
+    check_engine(engine)
+    if weights == "auto" and uses_sample(data):
+        weights = "imagenet-or-random"
+    request = make_request(
+        backbone,
+        layer=layer,
+        pooling=pooling,
+        image_size=image_size,
+        resize=resize,
+        weights=weights,
+        preprocessing_rule=preprocessing,
+        precision=precision,
+    )
+    images = Source(data, labels, crop, margin)
+    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
+    log.info("%s: %s", request.name, explanation_of(job))
+    conflicts = _conflicts(job, on_conflict)
+    done: Computation | None = None
+    with ExitStack() as marks:
+        job = _mark(job, marks, retry_failed)
+        if job.plan.compute:
+            marked = job.folder
+            job, runs = _engine(job, engine, batch_size, retry_failed)
+            if job.folder != marked:
+                job = _mark(job, marks, retry_failed)
+            done = _compute(job, runs, workers, progress)
+        features = _join(job, done, conflicts, time.perf_counter() - started)
+        mark_used(job.folder)
+    lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
+    log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
+    return features
+
+
+def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
+    """Mark the store as used, so that nobody removes it; plan again if rows were just removed."""
+    if job.plan.compute:
+        marks.callback(_remove_empty, job.folder)
+    for _ in range(_ATTEMPTS):
+        if job.plan.compute:
+            make_folder(job.folder)
+        mark = marks.enter_context(in_use(job.folder))
+        if mark or not isinstance(mark.refused, FileNotFoundError):
+            break  # else it was removed in between
+    if os.path.lexists(job.folder / LEASE_NAME):
+        _wait_for_lease(job.folder)  # who removes rows may not have seen the mark
+    if job.store is None or _as_planned(job, job.store):
+        return job
+    again = planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+    return _mark(again, marks, retry_failed) if again.store is None else again
+
+
+def _wait_for_lease(folder: Path) -> None:
+    while True:
+        with lease(folder, wait=_LEASE_WAIT) as held:
+            if held or held.refused is not None:
+                return
+        log.info("%s: waiting for a process that merges or removes its shards", folder.name)
+
+
+def _as_planned(job: Preparation, store: Store) -> bool:
+    """Return whether a store still holds what the plan counts on."""
+    ids = [file.image_id for file in job.files if file.image_id is not None]
+    names, before = store.shard_names, store.contains(ids)
+    try:
+        store.refresh()
+    except StoreError:
+        return False
+    # A shard never changes: the same shards hold the same rows.
+    return names == store.shard_names or not (before & ~store.contains(ids)).any()
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
+    with contextlib.suppress(OSError):
+        # Under the lease: whoever marks the store from here on waits for it, and looks again.
+        with lease(folder) as held:
+            if not held or not set(os.listdir(folder)) <= {MANIFEST_NAME, LEASE_NAME}:
+                return
+            (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _conflicts(job: Preparation, on_conflict: str) -> list[dict[str, Any]]:
+    """Find examples under several labels; raise or warn as the caller chose."""
+    ids = [file.image_id or "" for file in job.files]
+    conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
+    if conflicts and on_conflict == "error":
+        raise DatasetError(
+            f"{describe_conflicts(conflicts)} Correct the labels or remove the files; "
+            "on_conflict='warn' goes on with a warning.",
+            conflicts=conflicts,
+        )
+    if conflicts and on_conflict == "warn":
+        log.warning("%s summary.conflicts lists them.", describe_conflicts(conflicts))
+    return conflicts
+
+
+def _check_counts(batch_size: int | None, workers: int | None) -> None:
+    for name, value in {"batch_size": batch_size, "workers": workers}.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InvalidRequest(f"{name}={value!r} must be a whole number from 1.", received=value)
+
+
+def _engine(
+    job: Preparation, name: str, batch_size: int | None, retry_failed: bool
+) -> tuple[Preparation, Engine]:
+    """Choose what runs the backbone; build the backbone only if that needs it."""
+    resolved = job.resolved
+    count = len(job.plan.compute)
+    wanted = Wanted(name, resolved.request, resolved.spec, job.cache, count, batch_size)
+    engine = stored_engine(wanted)
+    if engine is not None:
+        return job, engine
+    if resolved.backbone is None:
+        job = _built(job, retry_failed)
+        resolved = job.resolved
+    assert resolved.backbone is not None
+    return job, make_engine(replace(wanted, spec=resolved.spec), resolved.backbone)
+
+
+def _built(job: Preparation, retry_failed: bool) -> Preparation:
+    """Build the backbone, and make sure that it is the one that the plan was made for."""
+    resolved = build(job.resolved.request, cachedir.weights_folder(job.cache))
+    if resolved.spec == job.resolved.spec:
+        return replace(job, resolved=resolved)
+    # The remembered hash was wrong (a weights file replaced within a tick of the clock,
+    # say): rows must go where their real key says, so plan again.
+    return planned(job.dataset, job.contents, resolved, job.cache, retry_failed)
+
+
+def _compute(
+    job: Preparation, engine: Engine, workers: int | None, progress: bool | None
+) -> Computation:
+    """Compute and commit what the plan lists."""
+    spec, request = job.resolved.spec, job.resolved.request
+    # The width that was remembered is for estimates: a store is made for what comes out.
+    store = Store.create(job.folder, spec, engine.width, request.about())
+    work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
+    with progress_bar(len(work.items), request.name, "images", progress) as bar:
+        computation = Computation(work, engine, store, bar)
+        try:
+            computation.run(workers or default_workers())
+        except KeyboardInterrupt:
+            log.warning("Interrupted. What was committed stays; run the same again to go on.")
+            raise
+        finally:
+            lasting = {i: b.reason for i, b in computation.bad.items() if b.lasting}
+            store.add_to_quarantine(lasting)
+    store.write_manifest()
+    maintenance.compact(store)
+    store.close()
+    return computation
+
+
+def _join(
+    job: Preparation,
+    done: Computation | None,
+    conflicts: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> Features:
+    """Give each stored image its row and each other one its reason, in the set's order."""
+    dataset = job.dataset
+    failures = {i: bad.reason for i, bad in done.bad.items()} if done is not None else {}
+    reasons = dict(job.plan.quarantined)
+    for position, file in enumerate(job.files):
+        if position not in reasons and file.image_id in failures:
+            reasons[position] = failures[file.image_id]
+    kept = np.array([i for i in range(len(dataset)) if i not in reasons], np.int64)
+    labels = dataset.labels
+    quarantined = [
+        Quarantined(dataset.paths[i], reason, i, labels[i] if labels is not None else None)
+        for i, reason in sorted(reasons.items())
+    ]
+    if not len(kept):
+        raise NoUsableImages(_nothing_usable(quarantined), quarantined=quarantined)
+    # Opened again only if rows have come since it was opened for the plan.
+    store = Store(job.folder) if job.store is None or job.plan.compute else job.store
+    ids = [str(job.contents[i].image_id) for i in kept]
+    rows = pack_ids([str(job.files[i].image_id) for i in kept])
+    kept_set = dataset.take(kept.tolist())
+    classes = dataset.classes
+    y = None if kept_set.labels is None else label_codes(kept_set.labels, classes or [])
+    request = job.resolved.request
+    return Features(
+        X=StoredRows(store, rows),
+        y=y,
+        classes=classes,
+        paths=list(kept_set.paths),
+        ids=ids,
+        positions=kept,
+        spec=job.resolved.spec,
+        summary=ExtractionSummary(
+            stored=job.plan.stored,
+            computed=len(job.plan.compute) - len(failures),
+            quarantined=len(quarantined),
+            seconds=seconds,
+            folder=job.folder,
+            backbone=request.name,
+            weights=request.weights.origin,
+            seconds_per_image=store.seconds_per_image(),
+            reasons=Counter(bad.reason for bad in quarantined),
+            engine=done.engine.name if done is not None else None,
+            stages=done.seconds if done is not None else None,
+            unlabelled=kept_set.unlabelled,
+            ignored=ignored_by_ending(dataset.ignored),
+            ignored_files=list(dataset.ignored),
+            conflicts=conflicts,
+        ),
+        quarantined=quarantined,
+        parts=None if kept_set.split is None else list(kept_set.split),
+        attributes=dict(kept_set.attributes),
+        boxes=None if kept_set.boxes is None else list(kept_set.boxes),
+        arguments=job.resolved.arguments(),
+    )
+
+
+def _nothing_usable(quarantined: list[Quarantined]) -> str:
+    shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
+    return (
+        f"None of the {len(quarantined)} images can be used. The first are {shown}. Mend or "
+        "replace them; retry_failed=True (--retry-failed) tries the same files once more."
+    )

@@ -1,0 +1,211 @@
+"""What an extraction has to do: images, ids, spec and plan, before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .._io import cache_dirs as cachedir
+from .._io.progress import progress_bar
+from ..backbones.preprocessing import Rule
+from ..backbones.request import Request, Resolved, make_request, resolve
+from ..data.boxes import cropped
+from ..data.dataset import Dataset
+from ..data.file_index import Identified, identify
+from ..data.load import load_dataset
+from ..images.image_file import example_id
+from ..store.manifest import NAME as MANIFEST_NAME
+from ..store.manifest import find_stores
+from ..store.recovery import find_shards
+from ..store.store import Store
+from .pipeline import default_workers
+from .plan import Explanation, Plan, make_plan, nearest_store
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All that is known before anything is computed.
+
+    `contents` names each file, `files` each example: the same, but for cropped photos.
+    """
+
+    dataset: Dataset
+    contents: list[Identified]
+    files: list[Identified]
+    resolved: Resolved
+    cache: Path
+    store: Store | None
+    plan: Plan
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder, whether it exists or not."""
+        return cachedir.stores_folder(self.cache) / self.resolved.spec.folder
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which images are meant, as the caller said it; see `featcache.extract`."""
+
+    data: Any
+    labels: Sequence[Any] | None
+    crop: str | None
+    margin: float
+
+    def load(self, cache: Path, progress: bool | None) -> Dataset:
+        """Return the data set; without data that of the environment, else the sample."""
+        if self.data is None:
+            return cropped(default_data(cache, progress), self.crop, self.margin)
+        return load_dataset(
+            self.data, self.labels, crop=self.crop, margin=self.margin, cache_dir=cache
+        )
+
+
+def explain(
+    backbone: Any,
+    data: Any = None,
+    *,
+    labels: Sequence[Any] | None = None,
+    crop: str | None = None,
+    margin: float = 0.0,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+    preprocessing: Rule | None = None,
+    **backbone_options: Any,
+) -> Explanation:
+    """Say what `extract` would do with the same arguments, and do nothing.
+
+    Parameters
+    ----------
+    backbone, data, ...
+        As for `extract`.
+
+    Returns
+    -------
+    Explanation
+        Counts, the store's folder and, where it does not exist, the nearest store and the
+        components of the key in which that differs. `str` of it is one line for people.
+    """
+    if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
+        backbone_options["weights"] = "imagenet-or-random"
+    request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
+    images = Source(data, labels, crop, margin)
+    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
+    return explanation_of(job)
+
+
+def uses_sample(data: Any) -> bool:
+    """Tell whether `data` means the sample of drawn dogs."""
+    return data is None and not os.environ.get(cachedir.DATA_VARIABLE)
+
+
+def prepare(
+    request: Request,
+    source: Source,
+    cache_dir: str | os.PathLike[str] | None,
+    workers: int | None,
+    retry_failed: bool,
+    progress: bool | None,
+) -> Preparation:
+    """List the images, find their content ids and the spec, and compare with the store."""
+    cache = cachedir.cache_folder(cache_dir)
+    cachedir.warn_if_shared(cache)
+    dataset = source.load(cache, progress)
+    # First: a model that cannot serve is refused before all images are read.
+    request = replace(request, crop=dataset.crop)
+    resolved = resolve(request, cachedir.weights_folder(cache))
+    if dataset.ids is not None:
+        contents = [Identified(image_id) for image_id in dataset.ids]
+    else:
+        with progress_bar(len(dataset), "Looking", "images", progress) as bar:
+            contents = identify(
+                dataset.paths,
+                dataset.root,
+                cachedir.index_folder(cache),
+                workers=workers or default_workers(),
+                on_read=bar.update,
+            )
+    return planned(dataset, contents, resolved, cache, retry_failed)
+
+
+def planned(
+    dataset: Dataset,
+    contents: list[Identified],
+    resolved: Resolved,
+    cache: Path,
+    retry_failed: bool,
+) -> Preparation:
+    """Compare what a spec's store holds with what a data set needs."""
+    files = _examples(dataset, contents)
+    folder = cachedir.stores_folder(cache) / resolved.spec.folder
+    store = _stored(folder, resolved)
+    ids = [file.image_id for file in files if file.image_id is not None]
+    stored: set[str] = set()
+    if store is not None and ids:
+        present = store.contains(ids)
+        stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
+    known_bad = store.quarantined if store is not None else {}
+    plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
+    return Preparation(dataset, contents, files, resolved, cache, store, plan)
+
+
+def _stored(folder: Path, resolved: Resolved) -> Store | None:
+    """Open the store of a spec; None if there is none. A lost manifest is written again."""
+    if (folder / MANIFEST_NAME).is_file():
+        return Store(folder)
+    if not find_shards(folder):
+        return None
+    return Store.create(folder, resolved.spec, resolved.width, resolved.request.about())
+
+
+def _examples(dataset: Dataset, contents: list[Identified]) -> list[Identified]:
+    if dataset.boxes is None:
+        return contents
+    return [
+        file if file.image_id is None else Identified(example_id(file.image_id, box))
+        for file, box in zip(contents, dataset.boxes, strict=True)
+    ]
+
+
+def default_data(cache: Path, progress: bool | None = None) -> Dataset:
+    """Return the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
+    folder = os.environ.get(cachedir.DATA_VARIABLE)
+    if folder:
+        return load_dataset(folder)
+    from ..datasets import sample
+
+    return sample(cache, progress=progress)
+
+
+def explanation_of(job: Preparation) -> Explanation:
+    """Put a plan into words; on a miss, find the nearest store and how it differs."""
+    spec = job.resolved.spec
+    nearest: Path | None = None
+    names: list[str] = []
+    values: dict[str, tuple[str, str]] = {}
+    if job.store is None:
+        stores = list(find_stores(cachedir.stores_folder(job.cache)))
+        manifests = dict(stores)
+        found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
+        if found is not None:
+            nearest, _, names = found
+            here = {**spec.components(), **job.resolved.request.about()}
+            there = {**manifests[nearest].spec.components(), **manifests[nearest].about}
+            values = {name: (str(there[name]), str(here[name])) for name in names}
+    return Explanation(
+        images=len(job.dataset),
+        stored=job.plan.stored,
+        to_compute=len(job.plan.compute),
+        quarantined=len(job.plan.quarantined),
+        folder=job.folder,
+        exists=job.store is not None,
+        spec=spec,
+        nearest=nearest,
+        differs_in=names,
+        values=values,
+    )

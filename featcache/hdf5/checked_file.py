@@ -1,0 +1,114 @@
+"""A file of ours, open for reading, and the checks that all kinds of them share."""
+
+from __future__ import annotations
+
+import errno
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import h5py
+
+from ..errors import StoreCorrupt, StoreFormatError
+from .shard_name import corrupt
+
+FORMAT_VERSION = 1
+CHUNK_BYTES = 1024 * 1024  # the cache that HDF5 gives a data set by default holds one
+_FLETCHER32 = 3
+_KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
+
+Opened = TypeVar("Opened", bound="CheckedFile")
+
+
+class CheckedFile:
+    """An HDF5 file of ours, open for reading; a context manager.
+
+    Parameters
+    ----------
+    path : Path
+    file : binary file, optional
+        Where the bytes come from. Default: the file at `path`.
+    """
+
+    def __init__(self, path: Path, file: Any = None) -> None:
+        self.path = path
+        try:
+            # No lock: a sealed file never changes, and locks fail on network disks.
+            options = {"locking": False} if file is None else {}
+            self._file = h5py.File(path if file is None else file, "r", **options)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # HDF5 looks at the name twice: merged away in between, it is gone, not damaged.
+            if file is None and not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "it is gone", str(path)) from error
+            raise corrupt(path, f"HDF5 cannot open it ({first_line(error)})") from error
+        try:
+            self._check()
+        except (StoreCorrupt, StoreFormatError, MemoryError):
+            self.close()  # want of memory says nothing of the file
+            raise
+        except Exception as error:  # h5py raises many kinds on damaged structures
+            self.close()
+            raise corrupt(path, f"its structure is damaged ({first_line(error)})") from error
+
+    def __enter__(self: Opened) -> Opened:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; calling it twice does no harm."""
+        self._file.close()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Look at everything before anything is used; raise whatever is found."""
+
+    def _check_kind(self, kind: str) -> None:
+        """Make sure that it is a file of ours, of this kind and of this version."""
+        attributes = self._file.attrs
+        if attributes.get("format") != kind:
+            raise corrupt(self.path, f"it is not a {kind}")
+        version = int(attributes["format_version"])
+        if version != FORMAT_VERSION:
+            raise StoreFormatError(
+                f"{self.path} has format version {version}; this featcache reads version "
+                f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
+                path=self.path,
+                version=version,
+            )
+
+    def _check_datasets(self, names: Sequence[str]) -> None:
+        """Look at the data sets' links, types, filters and sizes before their values."""
+        # Asked of the open file: its name may be gone, merged away by another process.
+        size = self._file.id.get_filesize()
+        for name in names:
+            dtype, rank = _KINDS[name]
+            # The link's class is asked first: touching an external link opens its target.
+            if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+                raise corrupt(self.path, f"{name!r} is a link to somewhere else")
+            data = self._file[name]
+            if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
+                raise corrupt(self.path, f"{name!r} keeps its data outside the file")
+            if data.dtype.str != dtype or len(data.shape) != rank:
+                raise corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
+            settings = data.id.get_create_plist()
+            filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+            if filters != [_FLETCHER32] or data.chunks is None:
+                raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
+            if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
+                raise corrupt(self.path, f"{name!r} declares more data than the file holds")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of HDF5 says, without its further lines."""
+    return str(error).split("\n")[0] or type(error).__name__

@@ -1,0 +1,89 @@
+"""The layers of a weights file, by name and shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from .checked_file import first_line
+
+
+@dataclass(frozen=True)
+class SavedLayer:
+    """A layer of a weights file.
+
+    Attributes
+    ----------
+    path : str
+        Its group in a ``.weights.h5`` file, ``layers/conv2d_3``; its name in an older one,
+        whose layers are in the order of the network.
+    name : str
+        The layer's name as it was saved.
+    shapes : tuple of tuple of int
+        Of its weights; none for a layer without weights.
+    """
+
+    path: str
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def saved_layers(path: Path) -> list[SavedLayer]:
+    """List the layers of a weights file in which `foreign_reason` found nothing odd.
+
+    The state of random generators, which dropout keeps, and of optimizers is left out.
+
+    Raises
+    ------
+    ValueError
+        If the file has neither of the two structures that Keras writes.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            old = file
+            if "layer_names" not in file.attrs and "model_weights" in file:
+                old = file["model_weights"]
+            if "layer_names" in old.attrs or "layer_names0" in old.attrs:
+                return list(_old_layers(old))
+            return list(_layers_below(file, "", set()))
+    except (OSError, KeyError, TypeError, AttributeError, UnicodeError, RuntimeError) as error:
+        raise ValueError(f"it is not a weights file of Keras ({first_line(error)})") from error
+
+
+def _old_layers(group: h5py.Group) -> Iterator[SavedLayer]:
+    for name in _names(group, "layer_names"):
+        weights = _names(group[name], "weight_names")
+        shapes = tuple(tuple(group[name][weight].shape) for weight in weights)
+        yield SavedLayer(name, name, shapes)
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """Return a list of names, which Keras cuts into several attributes if it is long."""
+    parts = [attribute] if attribute in group.attrs else []
+    if not parts:
+        counted = (f"{attribute}{number}" for number in itertools.count())
+        parts = list(itertools.takewhile(lambda part: part in group.attrs, counted))
+    found = [name for part in parts for name in group.attrs[part]]
+    return [n.decode() if isinstance(n, bytes) else str(n) for n in found]
+
+
+def _layers_below(group: h5py.Group, path: str, seen: set[int]) -> Iterator[SavedLayer]:
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:  # a group that holds itself would be walked for ever
+        return
+    seen.add(address)
+    for name in group:
+        below = f"{path}/{name}" if path else name
+        if name in ("optimizer", "seed_generator") or not isinstance(group[name], h5py.Group):
+            continue
+        if name != "vars":
+            yield from _layers_below(group[name], below, seen)
+        elif path:
+            saved = group[name]
+            order = sorted(saved, key=lambda key: (len(key), key))
+            shapes = tuple(tuple(saved[key].shape) for key in order)
+            yield SavedLayer(path, str(saved.attrs.get("name", path)), shapes)

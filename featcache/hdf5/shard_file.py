@@ -1,0 +1,125 @@
+"""Shards as HDF5 bytes.
+
+A shard is built in memory and written by the caller as plain bytes, so that a full disk is
+an ordinary `OSError` there and never leaves HDF5 with a half-closed file.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .checked_file import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
+from .shard_metadata import ID_BYTES, Layout, ShardHead
+from .shard_name import corrupt
+
+_DATASETS = ("embeddings", "image_id", "view")
+_FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
+
+
+def encode_shard(
+    embeddings: NDArray[np.float32],
+    image_ids: NDArray[np.uint8],
+    views: NDArray[np.int32],
+    components: Mapping[str, Any],
+    provenance: Mapping[str, str],
+) -> tuple[bytes, ShardHead]:
+    """Build a shard; return the bytes of its file, and what a reader would say of it.
+
+    Parameters
+    ----------
+    embeddings : ndarray (n, d), float32
+    image_ids : ndarray (n, 32), uint8
+    views : ndarray (n,), int32
+    components : mapping
+        Those of the `BackboneSpec`, stored as JSON in the attribute ``spec``.
+    provenance : mapping of str to str
+        Versions, engine and seconds; no part of the key.
+    """
+    rows, width = embeddings.shape
+    per_chunk = int(np.clip(CHUNK_BYTES // (4 * width), 1, rows))
+    # HDF5 takes two files of one name for one, even in memory: threads need names of their own.
+    name = f"shard-{uuid.uuid4().hex}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
+        file.attrs["format"] = "featcache-shard"
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["spec"] = json.dumps(components, sort_keys=True)
+        file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+        data = file.create_dataset(
+            "embeddings", data=embeddings, chunks=(per_chunk, width), fletcher32=True, dtype="<f4"
+        )
+        file.create_dataset(
+            "image_id", data=image_ids, chunks=(rows, ID_BYTES), fletcher32=True, dtype="u1"
+        )
+        file.create_dataset("view", data=views, chunks=(rows,), fletcher32=True, dtype="<i4")
+        file.flush()
+        chunks = sorted(_chunks(data), key=lambda chunk: chunk.chunk_offset[0])
+        offsets = np.array([chunk.byte_offset for chunk in chunks], np.int64)
+        layout = Layout(offsets, per_chunk, width)
+        head = ShardHead(image_ids, views, layout, dict(components), _seconds(provenance))
+        return bytes(file.id.get_file_image()), head
+
+
+class ShardReader(CheckedFile):
+    """An open, checked shard; a context manager.
+
+    Raises
+    ------
+    StoreFormatError
+        If a newer version of this library wrote it.
+    StoreCorrupt
+        If it is anything but a sound shard.
+    """
+
+    def _check(self) -> None:
+        self.head = self._checked_head()
+
+    def _checked_head(self) -> ShardHead:
+        self._check_kind("featcache-shard")
+        if set(self._file) != set(_DATASETS):
+            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+        self._check_datasets(_DATASETS)
+        data, ids, views = (self._file[name] for name in _DATASETS)
+        rows = data.shape[0]
+        if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
+            raise corrupt(self.path, "its data sets have different numbers of rows")
+        attributes = self._file.attrs
+        components = json.loads(attributes["spec"])
+        if not isinstance(components, dict):
+            raise corrupt(self.path, "its spec is not a record")
+        seconds = _seconds(json.loads(attributes["provenance"]))
+        layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
+        return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
+
+    def _offsets(self, data: Any) -> NDArray[np.int64]:
+        """Find each chunk of rows, and make sure that it lies whole in the file."""
+        rows, per_chunk = data.shape[0], data.chunks[0]
+        if data.chunks[1:] != data.shape[1:]:
+            raise corrupt(self.path, "its rows are cut into columns")
+        size = data.dtype.itemsize * int(np.prod(data.chunks)) + _FILTER_BYTES
+        end = self._file.id.get_filesize() - size
+        offsets = np.full(-(-rows // per_chunk), -1, np.int64)
+        for chunk in _chunks(data):
+            if chunk.size != size or chunk.filter_mask or not 0 <= chunk.byte_offset <= end:
+                raise corrupt(self.path, "a part of its rows lies outside the file")
+            offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
+        if (offsets < 0).any():
+            raise corrupt(self.path, "a part of its rows was never written")
+        return offsets
+
+
+def _chunks(data: Any) -> list[Any]:
+    """Return what HDF5 knows of each chunk of a data set, in no order."""
+    found: list[Any] = []
+    data.id.chunk_iter(found.append)
+    return found
+
+
+def _seconds(provenance: Mapping[str, Any]) -> float:
+    return float(provenance.get("seconds", 0))

@@ -1,0 +1,137 @@
+"""The images that stay, named as each store names its rows: whole photos, or boxes of them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..backbones.spec import BackboneSpec
+from ..data.boxes import COLUMNS, crop_name, cropped, widened
+from ..data.dataset import Dataset
+from ..data.file_index import content_ids
+from ..data.load import load_dataset
+from ..errors import InvalidRequest
+from ..images.image_file import Box, example_id, example_ids
+
+_CROP = re.compile(r"(?P<crop>.+)-[a-z]+-[a-z]+")
+_BOX = re.compile(r"box(?:\+(?P<margin>[0-9.e+-]+))?")
+_DIGITS = 6  # of the margin, in the name of a crop
+
+
+class KeptImages:
+    """Data sets of which each store keeps all rows.
+
+    Parameters
+    ----------
+    data : sequence
+        Whatever `featcache.load_dataset` takes.
+    cache : Path
+        The cache folder, where content ids are remembered.
+
+    Raises
+    ------
+    DatasetError
+        If a data set is not there or cannot be used.
+    InvalidRequest
+        If a file cannot be read: its row could not be told from others.
+    """
+
+    def __init__(self, data: Sequence[Any], cache: Path) -> None:
+        self._cache = cache
+        self._data = [load_dataset(some, cache_dir=cache) for some in data]
+        self._contents = [self._read(dataset) for dataset in self._data]
+        self._known: dict[str, set[str] | None] = {}
+
+    def ids_for(self, spec: BackboneSpec) -> set[str] | None:
+        """Return the example ids of all images under a store's crop.
+
+        Returns
+        -------
+        set of str or None
+            None if a data set does not say which boxes these are.
+
+        Raises
+        ------
+        DatasetError
+            If a box makes no sense.
+        """
+        match = _CROP.fullmatch(spec.resize)
+        crop = match["crop"] if match else "whole"
+        if crop not in self._known:
+            self._known[crop] = self._ids(crop)
+        return self._known[crop]
+
+    def _ids(self, crop: str) -> set[str] | None:
+        found: set[str] = set()
+        for dataset, contents in zip(self._data, self._contents, strict=True):
+            if crop == "whole":
+                found |= set(contents) | self._ignored(dataset)
+            elif dataset.crop == crop:
+                found |= set(example_ids(contents, dataset.boxes))
+            else:
+                boxes = _plain_boxes(dataset)
+                match = _BOX.fullmatch(crop)
+                if boxes is None or match is None:
+                    return None
+                margin = float(match["margin"] or 0)
+                found |= {
+                    example_id(content, box)
+                    for content, plain in zip(contents, boxes, strict=True)
+                    for box in _widened(plain, margin)
+                }
+        return found
+
+    def _read(self, dataset: Dataset) -> list[str]:
+        contents = content_ids(dataset, self._cache)
+        unreadable = [p for p, c in zip(dataset.paths, contents, strict=True) if not c]
+        if unreadable:
+            raise InvalidRequest(
+                f"{len(unreadable)} files of {dataset.name} cannot be read (the first is "
+                f"{unreadable[0]}), so their rows could not be told from others. Nothing was "
+                "removed.",
+                received=unreadable,
+            )
+        return contents
+
+    def _ignored(self, dataset: Dataset) -> set[str]:
+        """Return the ids of files that are no images to this installation.
+
+        Where other decoders are installed they may be, and have rows.
+        """
+        paths = [path for path in dataset.ignored if not path.endswith(os.sep)]
+        if not paths:
+            return set()
+        files = Dataset(paths, root=dataset.root, name=dataset.name)
+        return set(content_ids(files, self._cache)) - {""}
+
+
+def _plain_boxes(dataset: Dataset) -> Sequence[Box | None] | None:
+    """Return the boxes of a data set without a margin; None if it does not give them."""
+    if dataset.crop == crop_name(0):
+        return dataset.boxes
+    if dataset.boxes is not None or not set(COLUMNS) <= set(dataset.attributes):
+        return None
+    return cropped(replace(dataset, boxes=None), "box").boxes
+
+
+def _widened(box: Box | None, margin: float) -> Iterator[Box | None]:
+    """Yield a box with every margin that has this name in the key.
+
+    The name holds six digits, and a box of 15 pixels gets one pixel more with the margin
+    0.166667 than with a sixth.
+    """
+    if box is None or not margin:
+        yield box
+        return
+    half = 0.5 * 10.0 ** (math.floor(math.log10(margin)) + 1 - _DIGITS)
+    wider = [widened(box, margin + step) for step in (-half, 0.0, half)]
+    sides = {(box[0], box[2]) for box in wider}
+    ends = {(box[1], box[3]) for box in wider}
+    for left, right in sides:
+        for top, bottom in ends:
+            yield left, top, right, bottom

@@ -1,0 +1,257 @@
+"""Care for a store: verify every byte, save what is sound, merge small shards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .._io.system_errors import system_errors
+from ..errors import LeaseLost, StoreError
+from ..hdf5.shard_metadata import beside
+from ..hdf5.shard_name import Damage, rows_of
+from .lease import NAME as LEASE_NAME
+from .lease import Lease, lease
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import Manifest
+from .salvage import row_keys, salvage
+from .set_aside import move_orphans, set_aside
+from .store import Store
+from .survey import Survey, survey
+
+log = logging.getLogger("featcache")
+
+# Merged shards are several times as large as any of which they are made, so that a row is
+# written anew once or twice in a store's life, and what is large enough is left alone.
+SMALL_SHARD_BYTES = 2 * 2**20
+MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
+MANY_SMALL_SHARDS = 24
+
+_LEASE_WAIT = 30.0  # a merge takes seconds
+
+
+def verify(folder: str | Path) -> list[Damage]:
+    """Check every shard with its sidecar, the manifest and the quarantine lists of a store.
+
+    Other processes may write to the store and merge its shards at the same time.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    list of Damage
+        Empty if every byte is the one that was committed. Rows of a damaged shard that can
+        be proven to be intact, and those that other shards hold as well, do not count as
+        lost: `repair` saves them.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be read.
+    """
+    with system_errors(Path(folder)):
+        return survey(Path(folder), {}).damages
+
+
+def repair(folder: str | Path) -> list[Damage]:
+    """Save the intact rows of damaged shards, set damaged files aside, rewrite the manifest.
+
+    The rows of a damaged shard whose own sums are right are committed again first; then it is
+    renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. A repair that was
+    interrupted is finished by the next. The next extraction computes only the lost rows.
+
+    Returns
+    -------
+    list of Damage
+        What was found and repaired, with the rows that are lost.
+
+    Raises
+    ------
+    StoreError
+        If another process is merging or repairing the store and does not end soon.
+    StoreFormatError
+        If a newer version wrote the store. Nothing is changed.
+    StoreWriteError
+        If the system refuses a write. Nothing was set aside then.
+    """
+    folder = Path(folder)
+    with system_errors(folder):
+        found = survey(folder)
+        if not found.damages:
+            move_orphans(folder)  # of a repair that was interrupted between two renames
+            return []
+        if found.newer is not None:
+            raise found.newer
+        with lease(folder, wait=_LEASE_WAIT) as held:
+            if not held:
+                raise StoreError(
+                    f"{folder} cannot be repaired now: another process is merging or repairing it, "
+                    f"or {LEASE_NAME} cannot be written there. Nothing was changed; run the same "
+                    "again later.",
+                    path=folder,
+                )
+            found = survey(folder, found.looks)  # another repair may have been quicker
+            _repair(folder, found, held)
+    return found.damages
+
+
+def _repair(folder: Path, found: Survey, held: Lease) -> None:
+    """Commit what can be saved, list it in the manifest, and only then set anything aside."""
+    damaged = {damage.name for damage in found.damages}
+    if found.manifest is not None and damaged:
+        _commit_saved_rows(folder, found, found.manifest)
+    elif MANIFEST_NAME in damaged:
+        held.check()
+        # Without a shard that tells its spec there is nothing to describe: a fresh start.
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+    held.check()
+    for name in sorted(damaged - {MANIFEST_NAME}):
+        set_aside(folder / name)
+    if damaged:
+        move_orphans(folder)
+
+
+def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
+    valid = found.valid_shards()
+    damaged = {damage.name for damage in found.damages}
+    if MANIFEST_NAME in damaged:
+        shards = {name: len(head.views) for name, head in valid.items()}
+        replace(manifest, shards=shards).write(folder)
+    for name in damaged & {beside(folder / name).name for name in valid}:
+        set_aside(folder / name)  # it is made again from its shard
+    store = Store(folder)
+    stored = {key for head in valid.values() for key in row_keys(head.image_ids, head.views)}
+    for name in sorted(name for name in damaged if rows_of(name) and (folder / name).exists()):
+        saved = salvage(folder / name, store.spec.components(), store.width)
+        if saved is not None and (new := saved.new(stored)).any():
+            ids, views = saved.ids[new], saved.views[new]
+            store.append_packed(saved.rows[new], ids, views, {"salvaged": "1"})
+            stored |= set(row_keys(ids, views))
+    store.write_manifest_under_lease(without=damaged)
+    store.close()
+
+
+def compact(
+    store: Store,
+    *,
+    small: int = SMALL_SHARD_BYTES,
+    merged: int = MERGED_SHARD_BYTES,
+    many: int = MANY_SMALL_SHARDS,
+) -> int:
+    """Merge small shards into larger ones, once there are many.
+
+    The merged shard is durable before a small one is removed; readers that still point to a
+    removed one look again. Only one process does this at a time; extraction by others can
+    go on meanwhile.
+
+    Parameters
+    ----------
+    small : int
+        Bytes below which a shard is small, and merged with others.
+    merged : int
+        Bytes of a merged shard, at most.
+    many : int
+        Number of small shards from which merging is worth it.
+
+    Returns
+    -------
+    int
+        Number of shards that were merged.
+    """
+    with system_errors(store.folder):
+        if len(_small_shards(store, small)) < many:
+            return 0
+        with lease(store.folder) as held:
+            if not held:
+                return 0
+            try:
+                return _compact_under_lease(store, small, merged, held)
+            except LeaseLost as error:
+                log.warning("%s", error)  # rows may be there twice now, which does no harm
+                store.write_manifest()  # what was listed may be out of date
+                return 0
+
+
+def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> int:
+    store.refresh()  # another process may have merged some before we had the lease
+    names = _small_shards(store, small)
+    per_group = max(2, merged // (4 * store.width + 64))
+    replaced: list[str] = []
+    for group in _groups(store, names, per_group):
+        replaced += _merge(store, group)
+    # First the manifest, then the removal: a kill in between leaves rows twice, which
+    # does no harm, and never a manifest that misses a shard.
+    held.check()
+    store.write_manifest_under_lease(without=replaced)
+    held.check()
+    remove_shards(store.folder, replaced)
+    move_orphans(store.folder)
+    store.refresh()
+    log.info("%s: merged %d small shards", store.folder.name, len(replaced))
+    return len(replaced)
+
+
+def remove_shards(folder: Path, names: Iterable[str]) -> None:
+    """Remove shards whose rows are in others, or are not wanted any more.
+
+    One that the system will not let go is left: its rows are there twice, which does no
+    harm, and the next merge tries again.
+    """
+    for name in names:
+        for path in (folder / name, beside(folder / name)):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                log.warning("%s could not be removed: %s.", path, error.strerror or error)
+
+
+def _small_shards(store: Store, small: int) -> list[str]:
+    found = []
+    for name in store.shard_names:
+        with contextlib.suppress(FileNotFoundError):
+            if (store.folder / name).stat().st_size < small:
+                found.append(name)
+    return found
+
+
+def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    count = 0
+    for name in names:
+        size = int(name.split("-")[2])
+        if groups[-1] and count + size > rows:
+            groups.append([])
+            count = 0
+        groups[-1].append(name)
+        count += size
+    return [group for group in groups if len(group) > 1]
+
+
+def _merge(store: Store, names: list[str]) -> list[str]:
+    parts = []
+    seconds = 0.0
+    for name in names:
+        found = store.read_shard(name)
+        if found is not None:
+            rows, head = found
+            parts.append((name, rows, head.image_ids, head.views))
+            seconds += head.seconds
+    if len(parts) < 2:
+        return []
+    ids = np.concatenate([part[2] for part in parts])
+    views = np.concatenate([part[3] for part in parts])
+    keys = np.column_stack([ids, views.view("u1").reshape(-1, 4)])
+    _, first = np.unique(keys, axis=0, return_index=True)
+    first.sort()
+    rows = np.concatenate([part[1] for part in parts])[first]
+    about = {"merged": str(len(parts)), "seconds": f"{seconds:.6f}"}
+    store.append_packed(rows, ids[first], views[first], about)
+    return [part[0] for part in parts]

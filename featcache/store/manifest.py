@@ -1,0 +1,169 @@
+"""The MANIFEST of a store: its spec, its shards, its own checksum.
+
+The folder's shards are the truth; the manifest makes a lost shard noticed, and lets a
+store be described and compared without opening a shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._io.atomic import write_atomic
+from ..backbones.spec import BackboneSpec, can_be_in
+from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
+from ..hdf5.checked_file import FORMAT_VERSION
+from ..hdf5.shard_name import rows_of
+
+log = logging.getLogger("featcache")
+
+NAME = "MANIFEST.json"
+_MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a MANIFEST holds.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+        Under which every row was computed.
+    width : int
+        Length of an embedding.
+    generation : int
+        One more at each replacement.
+    shards : mapping of str to int
+        Rows of each shard known when it was written; later shards may lie beside them.
+    about : mapping of str to str
+        What people called it: weights' origin, preprocessing rule.
+    """
+
+    spec: BackboneSpec
+    width: int
+    generation: int = 0
+    shards: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest in a store's folder, durably."""
+        body = {
+            "format_version": FORMAT_VERSION,
+            "generation": self.generation,
+            "key": self.spec.key,
+            "spec": self.spec.components(),
+            "width": self.width,
+            "shards": dict(self.shards),
+            "about": dict(self.about),
+        }
+        text = json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True)
+        write_atomic(folder / NAME, text.encode(), what="the manifest")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a store.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has none.
+    StoreFormatError
+        If a newer version wrote it.
+    StoreCorrupt
+        If its bytes are not what was written.
+    """
+    return parse_manifest(folder / NAME, manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """Return the bytes of a store's manifest; raises as `read_manifest` does."""
+    path = folder / NAME
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be read for ever
+        raise _corrupt(path, "it is not a regular file")
+    if status.st_size > _MAX_BYTES:
+        raise _corrupt(path, "it is far too large")
+    return path.read_bytes()
+
+
+def parse_manifest(path: Path, data: bytes) -> Manifest:
+    """Check the bytes of a manifest; see `read_manifest`."""
+    try:
+        body = json.loads(data)
+        version = body["format_version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _corrupt(path, "it is not the JSON text that was written") from error
+    if version != FORMAT_VERSION:
+        raise StoreFormatError(
+            f"{path} has format version {version!r}; this featcache reads version "
+            f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
+            path=path,
+            version=version,
+        )
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum(body):
+        raise _corrupt(path, "its checksum does not fit its content")
+    try:
+        spec = BackboneSpec.from_components(body["spec"])
+        if spec.key != body["key"]:
+            raise _corrupt(path, "its key does not belong to its spec")
+        if not can_be_in(spec, path.parent):
+            raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
+        shards = {str(name): int(rows) for name, rows in body["shards"].items()}
+        # These become paths: one such as "../../other" would have another store's file moved.
+        if any(rows_of(name) != rows for name, rows in shards.items()):
+            raise _corrupt(path, "it lists a file whose name is not that of a shard")
+        return Manifest(
+            spec=spec,
+            width=int(body["width"]),
+            generation=int(body["generation"]),
+            shards=shards,
+            about={str(name): str(text) for name, text in body["about"].items()},
+        )
+    except StoreCorrupt:
+        raise
+    except (FeatcacheError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _corrupt(path, f"a field is wrong ({error})") from error
+
+
+def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Yield each store of a cache folder with its manifest; damaged and lost ones are logged.
+
+    A hidden folder is no store: one that is being removed is hidden first.
+    """
+    if not cache_dir.is_dir():
+        return
+    for folder in sorted(cache_dir.iterdir()):
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        try:
+            yield folder, read_manifest(folder)
+        except FileNotFoundError:
+            if count := sum(1 for path in folder.glob("*.h5") if rows_of(path.name) is not None):
+                log.warning(
+                    "%s has %d shards, but no %s. `featcache repair %s` writes it again from the "
+                    "shards.", folder, count, NAME, folder,
+                )  # fmt: skip
+        except OSError as error:
+            log.warning("%s cannot be read: %s.", folder / NAME, error.strerror or error)
+        except (StoreCorrupt, StoreFormatError) as error:
+            log.warning("%s", error)
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _corrupt(path: Path, reason: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"The manifest {path} cannot be trusted: {reason}. The rows are not touched by this: "
+        f"`featcache repair {path.parent}` writes it anew from the shards.",
+        path=path,
+        reason=reason,
+    )

@@ -1,0 +1,203 @@
+"""A store, and the labels of a data set if wanted, as one plain HDF5 file; and back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from .._io.atomic import make_folder, remove_stale, replacing, write_all
+from .._io.cache_dirs import stores_folder
+from .._io.system_errors import system_errors
+from ..backbones.spec import BackboneSpec
+from ..data.dataset import Dataset
+from ..data.file_index import content_ids
+from ..errors import InvalidRequest, StoreError, StoreMismatch
+from ..hdf5.pack_file import Column, PackLayout
+from ..hdf5.shard_metadata import ID_BYTES
+from ..images.image_file import example_ids
+from .lease import in_use
+from .pack_format import LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
+from .row_index import IdArray, pack_ids, unpack_ids
+from .store import Store
+
+_ROWS_AT_ONCE = 4096
+_BYTES_AT_ONCE = 32 << 20
+
+
+def _rows_at_once(width: int) -> int:
+    """Return how many rows are in memory at a time."""
+    return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // (4 * width)))
+
+
+def pack(
+    store: Store,
+    path: str | os.PathLike[str],
+    dataset: Dataset | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> int:
+    """Write a store to one HDF5 file that plain `h5py` reads.
+
+    Parameters
+    ----------
+    store : Store
+    path : path
+        Replaced if it is there, once the new file is whole.
+    dataset : Dataset, optional
+        Write the rows of its images alone, in its order, with ``path`` and, if it has them,
+        ``label`` beside them. Default: all rows.
+    cache_dir : path, optional
+        Where content ids are remembered.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    MissingRows
+        If an image of the data set is not stored.
+    StoreError
+        If there is no row to write.
+    StoreWriteError
+        If the disk refuses.
+    """
+    texts: dict[str, list[str]] = {}
+    if dataset is None:
+        ids = store.ids()
+    else:
+        examples = example_ids(content_ids(dataset, cache_dir), dataset.boxes)
+        bad = store.quarantined
+        pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
+        pairs = [(i, image_id) for i, image_id in pairs if image_id not in bad]
+        ids = [image_id for _, image_id in pairs]
+        texts["path"] = [dataset.paths[i] for i, _ in pairs]
+        if dataset.labels is not None:
+            texts["label"] = [dataset.labels[i] for i, _ in pairs]
+    target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    if not ids:
+        raise StoreError(
+            f"There is nothing to pack: {store.folder} holds no rows{_of(dataset)}. Extract some "
+            "first.",
+            path=store.folder,
+        )
+    make_folder(target.parent)
+    remove_stale(target.parent)
+    _write(target, store, pack_ids(ids), _encoded(texts))
+    return len(ids)
+
+
+def _of(dataset: Dataset | None) -> str:
+    return "" if dataset is None else " of usable images of this data set"
+
+
+def _encoded(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
+    """Return columns of text as UTF-8; names of files that are none keep their bytes."""
+    return {
+        name: [value.encode("utf-8", "surrogateescape") for value in values]
+        for name, values in texts.items()
+    }
+
+
+def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[bytes]]) -> None:
+    """Write a pack from its first byte to its last, and then the line that holds its digest."""
+    widths = {name: max(1, *map(len, values)) for name, values in texts.items()}
+    columns = [
+        Column("embeddings", "<f4", (len(ids), store.width)),
+        Column("image_id", "u1", (len(ids), ID_BYTES)),
+        *(Column(name, f"S{width}", (len(ids),)) for name, width in widths.items()),
+    ]
+    head = PackHead(store.spec.components(), dict(store.about), len(ids), store.width)
+    user_block = head.user_block()
+    layout = PackLayout(columns, _attributes(head), user_block)
+    head = replace(
+        head, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
+    )
+    values: dict[str, Iterator[memoryview | bytes]] = {
+        "embeddings": _rows(store, ids),
+        "image_id": iter([ids.data]),
+        **{name: _padded(texts[name], widths[name]) for name in texts},
+    }
+    start: list[bytes | memoryview] = [head.encode(user_block)]
+    digest = hashlib.sha256()
+    with replacing(target, what="the packed store") as file:
+        write_all(file, bytes(LINE_BYTES))
+        for block in chain(start, layout.blocks(values)):
+            digest.update(block)
+            write_all(file, block)
+        file.seek(0)
+        write_all(file, first_line(digest.hexdigest(), layout.size))
+
+
+def _attributes(head: PackHead) -> dict[str, str | int]:
+    """Return what readers of plain HDF5 find at the root of a pack."""
+    return {
+        "format": "featcache-pack",
+        "format_version": PACK_VERSION,
+        "spec": json.dumps(head.spec, sort_keys=True),
+        "about": json.dumps(head.about, sort_keys=True),
+    }
+
+
+def _rows(store: Store, ids: IdArray) -> Iterator[memoryview]:
+    count = _rows_at_once(store.width)
+    for start in range(0, len(ids), count):
+        yield np.ascontiguousarray(store.read(ids[start : start + count]), "<f4").data
+
+
+def _padded(values: Sequence[bytes], width: int) -> Iterator[bytes]:
+    for start in range(0, len(values), _ROWS_AT_ONCE):
+        yield b"".join(value.ljust(width, b"\0") for value in values[start : start + _ROWS_AT_ONCE])
+
+
+def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
+    """Take the rows of a packed file into the store of their key; what is there stays.
+
+    Raises
+    ------
+    StoreError
+        If there is no such file, or it cannot be read.
+    StoreCorrupt, StoreFormatError
+        If it is no intact packed store of this format version. Nothing was taken from it.
+    StoreMismatch
+        If its spec makes no sense, or a value is not finite.
+    StoreWriteError
+        If the disk refuses. The rows that were committed before stay.
+    """
+    with system_errors(Path(path)):
+        return _unpack(path, cache)
+
+
+def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
+    with contextlib.closing(PackReader(Path(path))) as reader:
+        head = reader.head
+        try:
+            spec = BackboneSpec.from_components(head.spec)
+            folder = stores_folder(cache) / spec.folder
+        except (InvalidRequest, TypeError) as error:
+            raise StoreMismatch(
+                f"The spec in {path} makes no sense: {error} Nothing was taken from the file.",
+                path=path,
+                stored=head.spec,
+            ) from error
+        make_folder(folder)
+        with in_use(folder):
+            store = Store.create(folder, spec, head.width, head.about)
+            for rows, ids in reader.blocks(_rows_at_once(head.width)):
+                if not np.isfinite(rows).all():
+                    raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
+                new = ~store.contains(unpack_ids(ids))
+                if new.any():
+                    views = np.zeros(int(new.sum()), np.int32)
+                    store.append_packed(rows[new], ids[new], views, {"unpacked": "1"})
+            store.write_manifest()
+    return store

@@ -1,0 +1,43 @@
+"""Lists of images that cannot be decoded: small sealed JSON files beside a store's shards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from .._io.atomic import write_atomic
+from .._io.hashes import file_hash
+
+_NAME = re.compile(r"[0-9a-f]{8}-\d{6,}-(?P<sha>[0-9a-f]{64})\.quarantine\.json")
+
+
+def write(folder: Path, prefix: str, reasons: Mapping[str, str]) -> None:
+    """Commit a list of content id -> reason under a name that holds its SHA-256."""
+    data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
+    name = f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
+    write_atomic(folder / name, data, what="the quarantine list")
+
+
+def is_sound(path: Path) -> bool:
+    """Tell whether a list's bytes are those that were committed."""
+    match = _NAME.fullmatch(path.name)
+    return match is not None and file_hash(path) == match["sha"]
+
+
+def read(folder: Path, names: Collection[str]) -> dict[str, str]:
+    """Join the sound lists among the files of a folder; content id -> reason."""
+    reasons: dict[str, str] = {}
+    for name in sorted(names):
+        match = _NAME.fullmatch(name)
+        if match is None:
+            continue
+        # A damaged list costs one more try at each of its images, nothing else.
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() == match["sha"]:
+                reasons.update({str(k): str(v) for k, v in json.loads(data)["quarantine"].items()})
+    return reasons

@@ -1,0 +1,170 @@
+"""Rows read straight from shards whose every byte was found to be the committed one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._io.file_state import FileState, file_state
+from ..hdf5.shard_metadata import Layout, ShardHead
+from ..hdf5.shard_name import check_bytes, corrupt
+
+_THREADS = 4
+_ROW_TYPE = np.dtype("<f4")
+
+
+class RowFiles:
+    """The shards of a folder, for reading.
+
+    The SHA-256 of a shard is compared with the one in its name before its first row is
+    read, and again whenever the file's size, times or inode have changed since. From then on
+    a row is so many bytes at a known place: no library has to be asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sound: dict[str, FileState] = {}
+
+    def check(self, names: Sequence[str]) -> None:
+        """Make sure of some shards, several at a time.
+
+        Raises
+        ------
+        StoreCorrupt
+            If the bytes of one are not those that were committed.
+        FileNotFoundError
+            If one is gone: merged into a larger one, perhaps.
+        """
+        unsure = [name for name in names if self._sound.get(name) != self._state(name)]
+        if len(unsure) < 2:
+            for name in unsure:
+                self._check_one(name)
+            return
+        with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
+            list(pool.map(self._check_one, unsure))
+
+    def gather(
+        self,
+        names: Sequence[str],
+        heads: Mapping[str, ShardHead],
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        width: int,
+    ) -> NDArray[np.float32]:
+        """Read rows of several shards, each of which is checked first.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The shards by number.
+        heads : mapping of str to ShardHead
+            By the shards' names.
+        shard, row : ndarray (n,), int64
+            Number of the shard, and the row in it, of each row that is wanted.
+
+        Returns
+        -------
+        ndarray (n, width), float32
+        """
+        result = np.empty((len(shard), width), np.float32)
+        if not len(shard):
+            return result
+        order = np.argsort(shard, kind="stable")
+        shard, row = shard[order], row[order]
+        starts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
+        wanted = [names[number] for number in shard[starts]]
+        self.check(wanted)
+        for name, first, last in zip(wanted, starts, [*starts[1:], len(order)], strict=True):
+            layout, part = heads[name].layout, slice(first, last)
+            self.read(name, layout, row[part], result, order[part])
+        return result
+
+    def read(
+        self,
+        name: str,
+        layout: Layout,
+        wanted: NDArray[np.int64],
+        result: NDArray[np.float32],
+        here: NDArray[np.int64],
+    ) -> None:
+        """Fill ``result[here]`` with rows of a shard that `check` was called for.
+
+        Parameters
+        ----------
+        wanted : ndarray (n,), int64
+            Rows of the shard, n > 0; in any order, repeats allowed.
+        result : ndarray (m, width), float32
+        here : ndarray (n,), int64
+            Ascending.
+        """
+        steps = np.diff(wanted)
+        together = here[-1] - here[0] + 1 == len(here) and result.dtype == _ROW_TYPE
+        if together and (steps > 0).all():  # no copy in between
+            self._read(name, layout, wanted, steps, result[here[0] : here[-1] + 1])
+            return
+        rows, back = np.unique(wanted, return_inverse=True)
+        found = np.empty((len(rows), layout.width), _ROW_TYPE)
+        self._read(name, layout, rows, np.diff(rows), found)
+        result[here] = found[back]
+
+    def _read(
+        self,
+        name: str,
+        layout: Layout,
+        rows: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        found: NDArray[np.float32],
+    ) -> None:
+        ends = np.flatnonzero(steps != 1) + 1
+        path = os.path.join(self._folder, name)
+        with open(path, "rb", buffering=0) as file:
+            for first, last in pairwise([0, *ends.tolist(), len(rows)]):
+                row = int(rows[first])
+                while first < last:  # rows that follow each other, a chunk at a time
+                    chunk, within = divmod(row, layout.rows_per_chunk)
+                    count = min(last - first, layout.rows_per_chunk - within)
+                    file.seek(int(layout.offsets[chunk]) + within * found.strides[0])
+                    self._fill(file, found[first : first + count], path)
+                    first, row = first + count, row + count
+
+    def read_all(self, name: str, layout: Layout, count: int) -> NDArray[np.float32]:
+        """Return the rows of a whole shard, (count, width); see `read`."""
+        found = np.empty((count, layout.width), _ROW_TYPE)
+        rows = np.arange(count)
+        self._read(name, layout, rows, np.diff(rows), found)
+        return found
+
+    def forget(self, names: Mapping[str, object]) -> None:
+        """Keep only what is known of these shards."""
+        self._sound = {name: state for name, state in self._sound.items() if name in names}
+
+    def _check_one(self, name: str) -> None:
+        before = self._state(name)
+        damage = check_bytes(self._folder / name)
+        if damage is not None:
+            raise corrupt(self._folder / name, damage.reason)
+        self._sound[name] = before
+
+    def _state(self, name: str) -> FileState:
+        return file_state((self._folder / name).stat())
+
+    @staticmethod
+    def _fill(file: FileIO, rows: NDArray[np.float32], path: str) -> None:
+        view = rows.data.cast("B")
+        while view:  # a raw read may be short
+            try:
+                count = file.readinto(view)
+            except OSError as error:
+                raise corrupt(
+                    Path(path), f"the disk cannot read it ({error.strerror or error})"
+                ) from error
+            if not count:
+                raise corrupt(Path(path), "it is shorter than it was")
+            view = view[count:]

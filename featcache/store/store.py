@@ -1,0 +1,404 @@
+"""A folder of immutable, sealed shards that holds the embeddings of one spec.
+
+A row is committed by the rename of the shard that holds it; no committed byte is ever
+rewritten. Any number of processes may append to one store and read it at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import hdf5
+from .._io.atomic import make_folder, remove_stale, write_atomic
+from .._io.system_errors import system_errors
+from ..backbones.spec import BackboneSpec
+from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
+from ..hdf5 import shard_name as shards
+from ..hdf5.shard_metadata import ShardHead, check_head, read_head, write_head
+from ..hdf5.shard_name import Damage
+from . import quarantine, recovery
+from .lease import lease
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import parse_manifest
+from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
+from .shard_reader import RowFiles
+
+log = logging.getLogger("featcache")
+
+_LEASE_WAIT = 10.0
+_LOOKS = 50  # a busy store may merge a shard away in each of several looks
+
+
+class Store:
+    """The embeddings of one spec, on disk.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing store.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    width : int
+        Length of an embedding.
+    damaged : list of Damage
+        Shards that were passed over, since they cannot be read or are missing; their rows
+        count as not stored.
+    quarantined : dict of str to str
+        Content id -> reason, for images that cannot be decoded.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._worker = uuid.uuid4().hex[:8]
+        self._sequence = 0
+        self._heads: dict[str, ShardHead] = {}
+        self._files = RowFiles(self.folder)
+        self._lock = threading.RLock()
+        self.refresh()
+
+    @classmethod
+    def create(
+        cls, folder: Path, spec: BackboneSpec, width: int, about: Mapping[str, str] | None = None
+    ) -> Store:
+        """Open the store of a spec for appending; make it if it is not there.
+
+        Raises
+        ------
+        StoreMismatch
+            If the folder holds rows of another spec or width.
+        StoreWriteError
+            If it cannot be made.
+        """
+        with system_errors(folder):
+            make_folder(folder)
+            remove_stale(folder)
+            recovery.write_first_manifest(folder, spec, width, about or {})
+        store = cls(folder)
+        if store.spec != spec or store.width != width:
+            raise StoreMismatch(
+                f"{folder} holds embeddings of another specification (width {store.width}, key "
+                f"{store.spec.key[:16]}) than the requested one (width {width}, key "
+                f"{spec.key[:16]}). Name another cache folder.",
+                path=folder,
+                stored=store.spec,
+                requested=spec,
+            )
+        return store
+
+    # Looking
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The specification of all rows."""
+        return self._manifest.spec
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self._manifest.width
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What people call it: the weights' origin and the preprocessing rule."""
+        return self._manifest.about
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The names of the sound shards, sorted."""
+        return list(self._names)
+
+    def __len__(self) -> int:
+        """Return the number of different rows."""
+        return self._index.distinct()
+
+    def __repr__(self) -> str:
+        return f"<Store {self.folder} {len(self)} rows x {self.width}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}  # open files and locks do not travel to a worker
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def size_on_disk(self) -> int:
+        """Return the bytes of all files of the store."""
+        total = 0
+        for file in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # merged away by another process
+                total += file.stat().st_size if file.is_file() else 0
+        return total
+
+    def seconds_per_image(self) -> float:
+        """Return the wall time that computing a row took, on average, when it was computed."""
+        heads = self._heads.values()
+        rows = sum(len(head.views) for head in heads)
+        return sum(head.seconds for head in heads) / rows if rows else 0.0
+
+    def refresh(self) -> None:
+        """Take in what others have committed since this store was opened.
+
+        Raises
+        ------
+        StoreCorrupt, StoreFormatError
+            If the manifest cannot be used.
+        StoreError
+            If the folder cannot be listed, or shards were merged during every look at it.
+        """
+        with self._lock:
+            for _ in range(_LOOKS):
+                if self._look():
+                    return
+        raise StoreError(
+            f"{self.folder} could not be listed: other processes merged its shards during each of "
+            f"{_LOOKS} looks. Run the same again.",
+            path=self.folder,
+        )
+
+    def _look(self) -> bool:
+        """List the shards; False if some were removed meanwhile, so that rows may be missing.
+
+        A shard that was merged away is missing in the listing, and its successor may have
+        appeared too late to be in it. Since the manifest is replaced before any shard is
+        removed, a manifest that is the same before and after says that none was.
+        """
+        with system_errors(self.folder):
+            before = recovery.manifest_of_store(self.folder)
+            self._manifest = parse_manifest(self.folder / MANIFEST_NAME, before)
+            present = set(os.listdir(self.folder))
+            names = sorted(name for name in present if shards.rows_of(name) is not None)
+            self.damaged: list[Damage] = [
+                Damage(name, rows, "it is missing")
+                for name, rows in self._manifest.shards.items()
+                if name not in present
+            ]
+            heads = {name: head for name in names if (head := self._head(name)) is not None}
+            self._files.forget(heads)
+            self._heads = heads
+            self._names = list(heads)
+            self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
+            self.quarantined = quarantine.read(self.folder, present)
+            known = {*heads, *(damage.name for damage in self.damaged)}
+            after = recovery.manifest_of_store(self.folder)
+            return known.issuperset(names) and before == after
+
+    def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell for each content id whether its row is stored."""
+        return self._index.find_positions(pack_ids(ids))[1]
+
+    def ids(self) -> list[str]:
+        """Return the content ids of all rows, shard by shard, each once."""
+        everything = [h.image_ids for h in self._heads.values()]
+        return list(dict.fromkeys(unpack_ids(np.concatenate(everything)))) if everything else []
+
+    def read(self, ids: Sequence[str] | IdArray) -> NDArray[np.float32]:
+        """Read the embeddings of some images.
+
+        Parameters
+        ----------
+        ids : sequence of str, or ndarray (n, 32) of uint8
+            Content ids; repeats are allowed.
+
+        Returns
+        -------
+        ndarray (n, width), float32
+            In the order of `ids`.
+
+        Raises
+        ------
+        MissingRows
+            If an id is not stored.
+        StoreCorrupt
+            If a shard's bytes are not those that were committed. No row of it is returned.
+        """
+        packed = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
+        with self._lock:
+            for look in range(_LOOKS):
+                shard, row = self._index.find(packed)
+                if look and (shard < 0).any():
+                    break
+                # A shard that is gone was merged into a larger one by another process.
+                with system_errors(self.folder), contextlib.suppress(FileNotFoundError):
+                    if (shard >= 0).all():
+                        return self._files.gather(self._names, self._heads, shard, row, self.width)
+                self.refresh()
+            missing = unpack_ids(packed[shard < 0])
+        raise MissingRows(
+            f"{len(missing)} of {len(packed)} images are not stored in {self.folder} (the first "
+            f"is {missing[0][:16] if missing else '?'}...). Extract them first.",
+            path=self.folder,
+            ids=missing,
+        )
+
+    def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardHead] | None:
+        """Read a whole shard; None if it is gone, or damaged: it stays there, for repair.
+
+        Parameters
+        ----------
+        name : str
+            One of `shard_names`.
+
+        Returns
+        -------
+        (ndarray (n, width) float32, ShardHead) or None
+        """
+        head = self._heads[name]
+        with contextlib.suppress(StoreCorrupt, FileNotFoundError):
+            self._files.check([name])
+            return self._files.read_all(name, head.layout, len(head.views)), head
+        return None
+
+    def _head(self, name: str) -> ShardHead | None:
+        if name in self._heads:
+            return self._heads[name]
+        rows = shards.rows_of(name) or 0
+        try:
+            head = self._known_head(name) or self._opened_head(name)
+        except FileNotFoundError:
+            if os.path.lexists(self.folder / name):
+                self.damaged.append(Damage(name, rows, "it is a link to nothing"))
+            return None
+        except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
+            reason = error.evidence.get("reason", str(error))
+            self.damaged.append(Damage(name, rows, reason))
+            log.warning(
+                "%s: passed over %d rows: %s. `featcache repair %s` saves what is sound.",
+                name, rows, reason, self.folder,
+            )  # fmt: skip
+            return None
+        return head
+
+    def _known_head(self, name: str) -> ShardHead | None:
+        """Return what lies beside the shard, if it is for a file of this size."""
+        known = read_head(self.folder / name)
+        if known is None or known[2] != (self.folder / name).stat().st_size:
+            return None
+        with contextlib.suppress(StoreMismatch, StoreCorrupt):
+            check_head(known[0], name, self.spec, self.width)
+            return known[0]
+        return None
+
+    def _opened_head(self, name: str) -> ShardHead:
+        """Look into a shard, once its bytes are known to be right, and keep what is found."""
+        path = self.folder / name
+        self._files.check([name])
+        head = hdf5.inspect_shard(path)
+        check_head(head, name, self.spec, self.width)
+        rows = self._files.read_all(name, head.layout, len(head.views))
+        write_head(path, path.stat().st_size, head, rows)
+        return head
+
+    # Writing
+
+    def append(
+        self,
+        embeddings: NDArray[np.float32],
+        ids: Sequence[str],
+        provenance: Mapping[str, str] | None = None,
+    ) -> str:
+        """Commit rows as one sealed shard.
+
+        Parameters
+        ----------
+        embeddings : ndarray (n, width)
+            Finite; stored as float32.
+        ids : sequence of str
+            Content id of each row.
+        provenance : mapping of str to str, optional
+            Versions and engine, stored beside the rows.
+
+        Returns
+        -------
+        str
+            The shard's name. Once this returns, the rows outlive a crash.
+
+        Raises
+        ------
+        StoreMismatch
+            If the shape does not fit.
+        StoreWriteError
+            If the system refuses the write. Nothing committed before is touched.
+        """
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
+            raise StoreMismatch(
+                f"Rows of shape {embeddings.shape} came with {len(ids)} ids for a store of width "
+                f"{self.width}.",
+                stored=self.width,
+                requested=embeddings.shape,
+            )
+        return self.append_packed(
+            rows, pack_ids(ids), np.zeros(len(ids), np.int32), provenance or {}
+        )
+
+    def append_packed(
+        self,
+        rows: NDArray[np.float32],
+        ids: IdArray,
+        views: NDArray[np.int32],
+        provenance: Mapping[str, str],
+    ) -> str:
+        """Commit rows whose ids are already (n, 32) bytes; see `append`."""
+        data, head = hdf5.encode_shard(rows, ids, views, self.spec.components(), provenance)
+        self._sequence += 1
+        sha = hashlib.sha256(data).hexdigest()
+        name = shards.name_of(self._worker, self._sequence, len(rows), sha)
+        write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
+        write_head(self.folder / name, len(data), head, rows)
+        return name
+
+    def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Remember images that cannot be decoded, by content id, with the reason."""
+        if reasons:
+            self._sequence += 1
+            quarantine.write(self.folder, f"{self._worker}-{self._sequence:06d}", reasons)
+            self.quarantined.update(reasons)
+
+    def write_manifest(self) -> None:
+        """List the present shards in the manifest, so that a lost one is noticed.
+
+        Under the lease: a list made while another process removes merged shards would name
+        some that are gone, and cry wolf for ever after. If the lease is not to be had the
+        list is left to its holder, who writes one too. If it was lost while the list was
+        written, since this process did not run for some time, the list is made again.
+        """
+        for _ in range(_LOOKS):
+            with lease(self.folder, wait=_LEASE_WAIT) as held:
+                if held:
+                    self.write_manifest_under_lease()
+                if not held or held.still_held():
+                    return
+
+    def write_manifest_under_lease(self, without: Collection[str] = ()) -> None:
+        """Do what `write_manifest` does, for one who holds the lease.
+
+        Parameters
+        ----------
+        without : collection of str
+            Shards that are about to be removed, since their rows are in another one.
+        """
+        self.refresh()
+        names = set(self._names) - set(without)
+        listed = {name: len(self._heads[name].views) for name in sorted(names)}
+        if listed != dict(self._manifest.shards):
+            generation = self._manifest.generation + 1
+            self._manifest = replace(self._manifest, shards=listed, generation=generation)
+            self._manifest.write(self.folder)
+
+    def close(self) -> None:
+        """Forget what was checked; the store can go on being used."""
+        with self._lock:
+            self._files.forget({})

@@ -1,0 +1,77 @@
+"""The store that a person means by a name, the beginning of one, or a backbone."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ..errors import StoreError
+from .manifest import NAME as MANIFEST_NAME
+from .manifest import Manifest, find_stores
+
+_SHOWN = 8
+
+
+def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
+    """Return the folder of the one store that is meant.
+
+    Parameters
+    ----------
+    name : str or path
+        A store's folder; else, among the stores of the cache folder: a name, the unique
+        beginning of a name or of a key, a backbone of the table, or the name of an own model.
+    stores : Path
+        The folder of the stores.
+
+    Raises
+    ------
+    StoreError
+        If no store fits, or several do; carries `path` and `candidates`.
+    """
+    text = os.fspath(name)
+    for path in (text, os.path.join(stores, text)):
+        if _holds_a_store(path):
+            return Path(path)
+    known = list(find_stores(stores))
+    found = [path for path, manifest in known if _fits(text, path, manifest)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise StoreError(
+            f"{len(found)} stores fit {text!r}: {_listed(found)}. Give more of the name.",
+            path=text,
+            candidates=[path.name for path in found],
+        )
+    there = _listed([path for path, _ in known])
+    raise StoreError(
+        f"There is no store {text!r}, neither as a folder nor in {stores}"
+        + (f", which holds {there}." if known else ", which holds none.")
+        + " `featcache ls` describes the stores.",
+        path=text,
+        candidates=[],
+    )
+
+
+def _holds_a_store(folder: str) -> bool:
+    """Whether a folder has a manifest or shards: a store without its manifest can be repaired."""
+    if not os.path.isdir(folder):  # also False for what is no path at all
+        return False
+    return any(name == MANIFEST_NAME or name.endswith(".h5") for name in os.listdir(folder))
+
+
+def _fits(text: str, path: Path, manifest: Manifest) -> bool:
+    spec = manifest.spec
+    names = {_plain(spec.backbone), _plain(manifest.about.get("backbone", ""))}
+    by_key = len(text) >= 4 and spec.key.startswith(text)
+    return bool(text) and (path.name.startswith(text) or by_key or _plain(text) in names - {""})
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _listed(paths: list[Path]) -> str:
+    names = [path.name for path in paths[:_SHOWN]]
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(names) + more
