@@ -1,7 +1,8 @@
 """The comparison: contenders on one split, through one evaluation."""
 
 from .analysis.summary import Summary, summarise
-from .contenders.base import CachedHead, Contender, Facts
+from .contenders.base import Contender, Facts
+from .contenders.cached_head import CachedHead
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
 from .finetune.fine_tuned import PRESETS, FineTuned

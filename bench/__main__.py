@@ -23,9 +23,10 @@ from featcache.extraction.prepare import Source, uses_sample
 from heads import HEADS, make_head
 
 from .analysis.summary import summarise
-from .contenders.base import CachedHead, Contender
+from .contenders.base import Contender
+from .contenders.cached_head import CachedHead
 from .contenders.colour_histogram import ColourHistogram
-from .contenders.estimate import describe, estimates
+from .estimate import describe, estimates
 from .evaluation.evaluate import evaluate
 from .evaluation.few_shot import COUNTS
 from .evaluation.results import Results

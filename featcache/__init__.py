@@ -31,8 +31,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ._io.console import PrintableLog
-
-__version__ = "0.1.0"
+from ._version import __version__
 
 logging.getLogger("featcache").addFilter(PrintableLog())
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from . import datasets as datasets
     from .backbones.keras_backend import import_keras as import_keras
     from .backbones.model_file import load_model as load_model
-    from .backbones.request import load_backbone as load_backbone
+    from .backbones.resolve import load_backbone as load_backbone
     from .backbones.spec import BackboneSpec as BackboneSpec
     from .bundle.bundle import Bundle as Bundle
     from .bundle.bundle import load_bundle as load_bundle
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from .bundle.classifier import Classifier as Classifier
     from .bundle.classifier import ClassifierStep as ClassifierStep
     from .data.dataset import Dataset as Dataset
-    from .data.load import load_dataset as load_dataset
+    from .datasets.load import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
     from .extraction.extract import extract as extract
@@ -76,8 +75,8 @@ _HOMES = {
     "extract": "extraction.extract",
     "load_bundle": "bundle.bundle",
     "make_bundle": "bundle.bundle",
-    "load_backbone": "backbones.request",
-    "load_dataset": "data.load",
+    "load_backbone": "backbones.resolve",
+    "load_dataset": "datasets.load",
     "load_model": "backbones.model_file",
     "repair": "store.maintenance",
     "verify": "store.maintenance",

@@ -13,10 +13,10 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import CachedHead, Contender, Facts, Images, load_split, make_split
+from bench import CachedHead, Contender, Facts, Images, evaluate, load_split, make_split
 from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
-from bench.evaluation import evaluate, metrics
+from bench.evaluation import metrics
 from conftest import make_tiny_model, photo
 from contracts import ContenderContract
 from featcache import Dataset, load_dataset

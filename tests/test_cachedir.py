@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from featcache import extract
-from featcache._io import cache_dirs as cachedir
+from featcache._io import cache_dirs
 from featcache._io.atomic import make_folder, remember
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
@@ -50,7 +50,7 @@ def test_a_cache_that_others_can_write_to_is_said_once(
     folder.chmod(0o777)
     for _ in range(2):
         with caplog.at_level(logging.WARNING, "featcache"):
-            cachedir.warn_if_shared(tmp_path / "shared")
+            cache_dirs.warn_if_shared(tmp_path / "shared")
     (message,) = caplog.messages
     assert "every user can write" in message
     assert str(folder) in message
@@ -74,7 +74,7 @@ def test_a_private_cache_and_one_of_the_users_own_group_are_silent(
 ) -> None:
     for mode in (0o700, 0o755):
         tmp_path.chmod(mode)
-        cachedir.warn_if_shared(tmp_path)
-    cachedir.warn_if_shared(tmp_path / "missing")
+        cache_dirs.warn_if_shared(tmp_path)
+    cache_dirs.warn_if_shared(tmp_path / "missing")
     assert not caplog.messages
-    assert cachedir._is_own_group(os.getuid() + 12345, os.getuid()) is False
+    assert cache_dirs._is_own_group(os.getuid() + 12345, os.getuid()) is False

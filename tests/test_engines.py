@@ -36,7 +36,7 @@ from featcache.engines.openvino_graph import without_dense_end
 from featcache.engines.select import Engine
 from featcache.errors import EngineUnavailable, InvalidRequest, OutOfMemory
 from featcache.extraction.recheck import verify_sample
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 
 pytest.importorskip("openvino", reason="the extra featcache[openvino] is not installed")
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import CachedHead, FineTuned, make_split, summarise
-from bench.evaluation import evaluate
+from bench import CachedHead, FineTuned, evaluate, make_split, summarise
 from bench.evaluation.few_shot import DRAWS, counts_for, draw_rows
 from bench.report.figures import FewShotCurves
 from conftest import make_tiny_model

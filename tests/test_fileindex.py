@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.data import file_index as fileindex
+from featcache.data import file_index
 from featcache.data.file_index import identify
 from featcache.images.image_file import content_id
 
@@ -17,14 +17,14 @@ from featcache.images.image_file import content_id
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
-    read = fileindex.read_file
+    read = file_index.read_file
 
     def counting(path: str, reserve: Callable[[int], None]) -> object:
         seen.append(str(path))
         return read(path, reserve)
 
-    monkeypatch.setattr(fileindex, "read_file", counting)
-    monkeypatch.setattr(fileindex, "_RACY_NS", 0)
+    monkeypatch.setattr(file_index, "read_file", counting)
+    monkeypatch.setattr(file_index, "_RACY_NS", 0)
     return seen
 
 

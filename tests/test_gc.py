@@ -19,7 +19,7 @@ from featcache import extract, verify
 from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
 from featcache.errors import InvalidRequest, StoreError
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.store import Store
 
 
@@ -92,7 +92,7 @@ def under_way(photos: Path) -> Iterator[tuple[Waiting, threading.Thread, list[An
     def run() -> None:
         done.append(extract("mobilenet", photos, weights="random", image_size=32))
 
-    import featcache.extraction.runner as computing
+    from featcache.extraction import runner as computing
 
     real = computing.Computation._forward
 

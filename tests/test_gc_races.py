@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import featcache.extraction.extract as extraction
-import featcache.store.maintenance as maintenance
-import featcache.store.row_removal as rowremoval
 from conftest import photo
 from featcache import extract, load_dataset, verify
 from featcache._io.cache_dirs import cache_folder, engines_folder, stores_folder
 from featcache.cli import main
 from featcache.errors import DatasetNotFound, StoreWriteError
+from featcache.extraction import extract as extraction
+from featcache.gc.collect import collect
 from featcache.images.image_file import content_id
-from featcache.store.gc import collect
+from featcache.store import maintenance
+from featcache.store import row_removal as rowremoval
 from featcache.store.lease import NAME as LEASE
 from featcache.store.lease import in_use, is_in_use
 from featcache.store.manifest import Manifest

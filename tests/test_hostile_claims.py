@@ -14,8 +14,8 @@ import pytest
 
 from featcache._io.cache_dirs import stores_folder
 from featcache.cli import main
+from featcache.gc.collect import collect
 from featcache.store import lease as leases
-from featcache.store.gc import collect
 from featcache.store.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
 from featcache.store.removal import bury
 from featcache.store.store import Store

@@ -21,7 +21,7 @@ from PIL import Image
 
 from conftest import make_tiny_model, photo
 from featcache import Store, extract
-from featcache.data import file_index as fileindex
+from featcache.data import file_index
 from featcache.images.decode import decode, load_pixels
 from featcache.images.image_file import BadImage, content_id
 from featcache.images.limits import Room, working_bytes
@@ -190,8 +190,8 @@ def test_an_image_edited_between_the_look_and_the_decoding_gets_no_row(
     photo(tmp_path / "photos" / "b.bmp", 2)
     other = photo(tmp_path / "other.bmp", 3).read_bytes()
     original = first.read_bytes()
-    identify = fileindex.identify
-    state = fileindex.file_state(first.stat())
+    identify = file_index.identify
+    state = file_index.file_state(first.stat())
 
     def edited_after_it(*arguments: Any, **options: Any) -> Any:
         found = identify(*arguments, **options)
@@ -202,7 +202,7 @@ def test_an_image_edited_between_the_look_and_the_decoding_gets_no_row(
     monkeypatch.setattr(
         "featcache.images.image_file.file_state", lambda _: state._replace(size=len(other))
     )
-    monkeypatch.setattr(fileindex, "_RACY_NS", 0)
+    monkeypatch.setattr(file_index, "_RACY_NS", 0)
     time.sleep(0.02)
     features = extract(model, tmp_path / "photos", cache_dir=tmp_path / "cache")
     assert [q.reason for q in features.quarantined] == [

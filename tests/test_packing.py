@@ -26,7 +26,7 @@ from featcache.errors import (
     StoreMismatch,
 )
 from featcache.hdf5.pack_file import Column, PackLayout
-from featcache.store import pack_format as packformat
+from featcache.store import pack_format
 from featcache.store.pack import pack, unpack
 from featcache.store.pack_format import LINE_BYTES, PackReader, first_line
 from featcache.store.store import Store
@@ -177,7 +177,7 @@ def test_a_system_that_refuses_to_read_is_said(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(packformat, "open", refuses, raising=False)
+        patch.setattr(pack_format, "open", refuses, raising=False)
         with pytest.raises(StoreError, match="cannot be read: Input/output error"):
             unpack(tmp_path / "p.h5", tmp_path / "c")
     with monkeypatch.context() as patch:

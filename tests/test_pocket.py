@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import CachedHead, make_split
+from bench import CachedHead, evaluate, make_split
 from bench.contenders.colour_histogram import ColourHistogram
-from bench.evaluation import evaluate
 from bench.finetune.training import Run
 from bench.tools import train_pocket, traits
 from featcache import extract, import_keras

@@ -8,7 +8,7 @@ import pytest
 
 import archives
 from bench.__main__ import main
-from bench.contenders.estimate import Estimate, describe
+from bench.estimate import Estimate, describe
 from bench.evaluation.results import OVERLAP
 from bench.presets import BY_NAME, find_preset
 from featcache.backbones.spec import find_recipe

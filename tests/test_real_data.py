@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 import featcache
-from bench import CachedHead, make_split
-from bench.evaluation import evaluate
+from bench import CachedHead, evaluate, make_split
 from featcache import load_dataset
 from featcache.backbones.model import Backbone
 

@@ -12,11 +12,18 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import accuracy_score
 
-from bench import NO_AUGMENTATION, CachedHead, FineTuned, make_split, summarise, write_report
+from bench import (
+    NO_AUGMENTATION,
+    CachedHead,
+    FineTuned,
+    evaluate,
+    make_split,
+    summarise,
+    write_report,
+)
 from bench.__main__ import main
 from bench.analysis.slices import group, slices, worst
 from bench.analysis.statistics import bootstrap, holm, interval, mcnemar, wilson
-from bench.evaluation import evaluate
 from bench.evaluation.memory import PeakMemory
 from bench.report.report import save_summary
 from featcache.datasets import drawn_dogs

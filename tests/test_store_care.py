@@ -18,7 +18,7 @@ from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
 from featcache.errors import InvalidRequest, MissingRows, StoreError, StoreMismatch, StoreWriteError
 from featcache.extraction.recheck import verify_sample
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.lease import in_use, lease
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from featcache import repair, verify
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store

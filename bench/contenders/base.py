@@ -1,8 +1,7 @@
-"""The protocol that every model under comparison meets, and the cached heads that meet it."""
+"""The interface that every model under comparison implements."""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 
-import featcache
-from featcache import Bundle, Features
-from featcache.errors import InvalidRequest, NoUsableImages
-from heads import DenseHead, Head, make_head
+from featcache import Bundle
 
 from ..splits import Images
-from .describe import describe_network
-from .estimate import Estimate, seconds_of, seconds_to_decode
+from .measure import Estimate
 
 
 @dataclass(frozen=True)
@@ -130,167 +124,3 @@ class Contender(ABC):
     def network(self) -> dict[str, Any] | None:
         """Describe its neural network for a report; None if it has none."""
         return None
-
-
-_MEASURED = 32  # images of the batch that an estimate rests on
-_MODEL_OPTIONS = {
-    "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
-    "precision",
-}  # fmt: skip
-
-
-class CachedHead(Contender):
-    """A head on the stored features of a frozen backbone.
-
-    Parameters
-    ----------
-    backbone : str or keras.Model
-    head : str or Head
-        A name from `heads.HEADS`, or a head with parameters of your choice.
-    cache_dir : path, optional
-    **options
-        Further arguments of `featcache.extract`, such as ``layer`` or ``weights``.
-    """
-
-    def __init__(
-        self,
-        backbone: Any,
-        head: str | Head = "logistic",
-        *,
-        cache_dir: str | os.PathLike[str] | None = None,
-        **options: Any,
-    ) -> None:
-        self.backbone = backbone
-        self.head = make_head(head) if isinstance(head, str) else head
-        self._options = {"cache_dir": cache_dir, **options}
-        self._model_options = {k: v for k, v in self._options.items() if k in _MODEL_OPTIONS}
-        self.quick = not isinstance(self.head, DenseHead)
-        self._features: Features | None = None
-        self._rows: dict[str, int] = {}
-
-    def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Extract the features of all images; a full hit if they are stored."""
-        try:
-            features = featcache.extract(
-                self.backbone, images.dataset(), progress=progress, **self._options
-            )
-        except NoUsableImages as error:
-            raise NoUsableImages(f"{self.backbone}: {error}", **error.evidence) from error
-        self._features = features
-        self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
-        return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
-
-    def fit(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        *,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        """Train the head on the stored rows of the images."""
-        head = clone(self.head)
-        if "seed" in head.get_params():
-            head.set_params(seed=seed)
-        self._n_classes = n_classes
-        self._trained = head.fit(self._embeddings(images), codes)
-
-    def predict_proba(self, images: Images) -> NDArray[np.float64]:
-        """Read the images' rows and ask the head; classes it never saw get 0."""
-        return proba_of(self._trained, self._embeddings(images), self._n_classes)
-
-    def facts(self) -> Facts:
-        """Describe backbone, head and the cost of the features."""
-        assert self._features is not None
-        summary = self._features.summary
-        parameters = _parameters_of(self._trained)
-        store = featcache.open_store(summary.folder)
-        return Facts(
-            extract_seconds=summary.seconds_per_image * len(self._features),
-            backbone=summary.backbone,
-            weights=summary.weights,
-            trainable_parameters=parameters,
-            total_parameters=parameters + _backbone_parameters(self.backbone),
-            disk_bytes=store.size_on_disk(),
-            history=getattr(self._trained, "history_", {}),
-            notes={
-                "store": summary.folder.name,
-                "key": self._features.spec.key,
-                "layer": self._features.spec.layer,
-                "head": " ".join(repr(self.head).split()),
-                "computed_now": str(summary.computed),
-            },
-        )
-
-    def shared_work(self) -> str:
-        """Name the extraction, which heads on one backbone share."""
-        return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
-
-    def bundle(
-        self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
-    ) -> Bundle:
-        """Join the trained head to its features, under the classes' names."""
-        assert self._features is not None
-        names = [classes[code] for code in self._trained.classes_]
-        classifier = self._trained.to_classifier(names)
-        return featcache.make_bundle(self._features, classifier, metrics=metrics, about=about)
-
-    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
-        """Measure a batch, for what is not stored yet."""
-        plan = featcache.explain(
-            self.backbone, images.dataset(), progress=False, **self._model_options
-        )
-        what = f"features of {plan.to_compute:,} images by {self.backbone}"
-        if not plan.to_compute:
-            return Estimate(what, 0, 0)
-        resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        assert resolved.backbone is not None
-        embed, size = resolved.backbone.embed, resolved.spec.image_size
-        count = self._options.get("batch_size") or _MEASURED
-        pixels = np.zeros((count, *size, 3), np.uint8)
-        seconds = seconds_of(lambda: embed(pixels)) / count
-        seconds += seconds_to_decode(images, size, resolved.request.resize)
-        room = plan.to_compute * (4 * resolved.width + 64)
-        return Estimate(what, seconds * plan.to_compute, room)
-
-    def network(self) -> dict[str, Any] | None:
-        """Describe the backbone, all of it frozen; builds it."""
-        resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        assert resolved.backbone is not None
-        return describe_network(resolved.request.name, resolved.backbone.model, None)
-
-    def _embeddings(self, images: Images) -> NDArray[np.float32]:
-        if self._features is None:
-            raise InvalidRequest("Call prepare() with all images before fit() or predict_proba().")
-        missing = [image_id for image_id in images.ids if image_id not in self._rows]
-        if missing:
-            raise InvalidRequest(
-                f"{len(missing)} images were not among those that prepare() was given.",
-                ids=missing,
-            )
-        return self._features.X[[self._rows[image_id] for image_id in images.ids]]
-
-
-def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.float64]:
-    """Ask a head that was trained on class codes; classes it never saw get 0."""
-    proba = np.zeros((len(X), n_classes))
-    proba[:, head.classes_] = head.predict_proba(X)
-    return proba
-
-
-def _parameters_of(head: Head) -> int:
-    if hasattr(head, "output_"):
-        layers = [layer for layer in (head.hidden_, head.output_) if layer is not None]
-        return int(sum(array.size for layer in layers for array in layer))
-    if hasattr(head, "booster_"):
-        return int(head.booster_.num_trees() * getattr(head, "leaves", 0))
-    return int(head.coef_.size + head.intercept_.size) if hasattr(head, "coef_") else 0
-
-
-def _backbone_parameters(backbone: Any) -> int:
-    if isinstance(backbone, str):
-        from featcache.backbones.spec import find_recipe
-
-        return find_recipe(backbone).parameters
-    return int(backbone.count_params())

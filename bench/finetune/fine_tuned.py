@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 import featcache
 from featcache import import_keras
 from featcache._io.cache_dirs import cache_folder, training_folder
-from featcache.backbones.request import Resolved, make_request
+from featcache.backbones.request import make_request
+from featcache.backbones.resolve import Resolved
 from featcache.backbones.spec import content_key
 from featcache.data.split import stratified_group_split
 from featcache.errors import InvalidRequest
@@ -24,7 +25,7 @@ from heads.schedule import Schedule
 
 from ..contenders.base import Contender, Facts
 from ..contenders.describe import describe_network
-from ..contenders.estimate import Estimate, seconds_of, seconds_to_decode
+from ..contenders.measure import Estimate, seconds_of, seconds_to_decode
 from ..splits import Images
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
 from .network import Augmentation, build_network, first_free_layer, weight_counts

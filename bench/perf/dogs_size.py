@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import featcache
-from bench import CachedHead, make_split
+from bench import CachedHead, evaluate, make_split
 from bench.__main__ import main as compare
-from bench.evaluation import evaluate
 from featcache._io.cache_dirs import cache_folder
 from featcache.datasets import drawn_dogs
 

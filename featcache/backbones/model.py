@@ -7,7 +7,7 @@ import hashlib
 import logging
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,7 @@ from .graph import (
 from .keras_backend import has_accelerator, import_keras, quiet_stderr
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network, first_sentence
-from .spec import POOLINGS
-
-if TYPE_CHECKING:
-    from .request import Request
+from .request import Request
 
 log = logging.getLogger("featcache")
 
@@ -226,16 +223,6 @@ def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str
         raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
     kind = "Average" if pooling == "avg" else "Max"
     return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
-
-
-def check_pooling(pooling: str | None) -> None:
-    """Raise `InvalidRequest` unless `pooling` is None or a known word."""
-    if pooling is not None and pooling not in POOLINGS:
-        raise InvalidRequest(
-            f"pooling={pooling!r} is not known; choose one of {', '.join(POOLINGS)}, or leave it "
-            "out (avg for spatial layers).",
-            received=pooling,
-        )
 
 
 def _hash_weights(model: Any) -> str:

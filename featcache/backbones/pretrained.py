@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from ..hdf5.sandbox import foreign_reason
 from ..hdf5.saved_layers import SavedLayer, saved_layers
 from . import pocket
 from .architecture import all_layers, automatic_base, layer_names
+from .request import Request
 from .spec import Recipe
-
-if TYPE_CHECKING:
-    from .request import Request
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,18 @@
-"""What a caller asked of a backbone, checked; and its spec, remembered between sessions.
-
-The hash of the weights' values is part of the key, and takes a loaded model to compute.
-It is remembered beside the stores for each published file, file state or seed, so that a
-full cache hit needs no Keras at all.
-"""
+"""What a caller asked of a backbone, checked."""
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from .._io.atomic import recall, remember
-from .._io.cache_dirs import cache_folder, weights_folder
 from ..errors import InvalidRequest
-from ..images.decode import DECODE_VERSION, RESIZES
+from ..images.decode import RESIZES
 from . import preprocessing
-from .graph import OUTPUT, check_input, check_layer
-from .model import Backbone, check_pooling
+from .graph import check_input, check_layer
 from .model_file import ModelFile, is_model_file, look_at_model
-from .spec import PRECISIONS, BackboneSpec, Recipe, content_key, find_recipe
-from .weights import Weights, choose_weights, ensure_available, identity, weights_without_top
-
-log = logging.getLogger("featcache")
-_MEMO_VERSION = 3
+from .spec import POOLINGS, PRECISIONS, Recipe, find_recipe
+from .weights import Weights, choose_weights
 
 
 @dataclass(frozen=True)
@@ -101,20 +86,6 @@ def _weights_argument(weights: Weights) -> str:
     if weights.kind == "random":
         return f"random:{weights.seed}"
     return str(weights.path) if weights.kind == "file" else "auto"
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A request's spec and embedding width; `backbone` if it had to be built for that."""
-
-    request: Request
-    spec: BackboneSpec
-    width: int
-    backbone: Backbone | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """Return `Request.arguments` with the layer that was found to be meant."""
-        return {**self.request.arguments(), "layer": self.spec.layer}
 
 
 def make_request(
@@ -194,174 +165,14 @@ def make_request(
     )
 
 
-def resolve(request: Request, folder: Path) -> Resolved:
-    """Find a request's spec, from memory if it is there, else by building the backbone.
-
-    Parameters
-    ----------
-    folder : Path
-        Where weight hashes are remembered.
-    """
-    resolved = _resolve(request, folder)
-    _log_layer(resolved)
-    return resolved
-
-
-def _resolve(request: Request, folder: Path) -> Resolved:
-    memo = _recall(folder, request)
-    if memo is None and request.recipe is not None:
-        # Remembered weights without the top spare a new attempt to download those with it.
-        without = _without_top(request, request.recipe)
-        memo = _recall(folder, without)
-        request = _available(request, request.recipe) if memo is None else without
-        memo = memo or _recall(folder, request)
-    if memo is not None:
-        return Resolved(request, _spec(request, **memo["spec"]), memo["width"])
-    return build(request, folder)
-
-
-def _without_top(request: Request, recipe: Recipe) -> Request:
-    """Return a request for the weights without the top if only these are in Keras' cache."""
-    weights = request.weights
-    missing = weights.kind == "imagenet" and weights.path is None
-    found = weights_without_top(recipe) if missing else None
-    return request if found is None else replace(request, weights=found)
-
-
-def _available(request: Request, recipe: Recipe) -> Request:
-    weights = ensure_available(request.weights, recipe, request.layer)
-    return replace(request, weights=weights)
-
-
-def _log_layer(resolved: Resolved) -> None:
-    """Say which layer was chosen where it is not the one that a user would expect."""
-    request, layer = resolved.request, resolved.spec.layer
-    recipe = request.recipe
-    if request.layer is not None:
-        return
-    if recipe is None and layer != OUTPUT:
-        log.info(
-            "%s ends in a classification layer; its features are the output of layer %r, which "
-            "feeds it. layer='output' keeps the model's output.",
-            request.name,
-            layer,
+def check_pooling(pooling: str | None) -> None:
+    """Raise `InvalidRequest` unless `pooling` is None or a known word."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise InvalidRequest(
+            f"pooling={pooling!r} is not known; choose one of {', '.join(POOLINGS)}, or leave it "
+            "out (avg for spatial layers).",
+            received=pooling,
         )
-    elif recipe is not None and layer != recipe.layer:
-        log.warning(
-            "%s: the weights have no classification top, which its default layer %r belongs to; "
-            "the features are those of layer %r, pooled (%s).",
-            request.name,
-            recipe.layer,
-            layer,
-            resolved.spec.pooling,
-        )
-
-
-def build(request: Request, folder: Path) -> Resolved:
-    """Build the backbone of a request and remember what its weights hash to."""
-    if request.recipe is not None:
-        request = _available(request, request.recipe)
-    backbone = Backbone(request)
-    found = {
-        "backbone": backbone.name,
-        "layer": backbone.layer,
-        "weights": backbone.weights_hash,
-        "pooling": backbone.pooling,
-    }
-    _remember(folder, request, {"spec": found, "width": backbone.width})
-    return Resolved(request, _spec(request, **found), backbone.width, backbone)
-
-
-def load_backbone(
-    backbone: Any,
-    *,
-    cache_dir: str | os.PathLike[str] | None = None,
-    preprocessing: preprocessing.Rule | None = None,
-    **options: Any,
-) -> Resolved:
-    """Build a backbone, to look at it or to train on top of it.
-
-    Parameters
-    ----------
-    backbone, **options
-        As `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
-        ``weights``, ``precision``.
-
-    Returns
-    -------
-    Resolved
-        Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
-    """
-    request = make_request(backbone, preprocessing_rule=preprocessing, **options)
-    resolved = build(request, weights_folder(cache_folder(cache_dir)))
-    _log_layer(resolved)
-    return resolved
-
-
-def _spec(
-    request: Request, *, backbone: str, layer: str, weights: str, pooling: str
-) -> BackboneSpec:
-    return BackboneSpec(
-        backbone=backbone,
-        layer=layer,
-        weights=weights,
-        pooling=pooling,
-        image_size=request.image_size,
-        resize=_resize(request),
-        decode_version=DECODE_VERSION,
-        preprocessing=preprocessing.fingerprint(request.preprocessing),
-        precision=request.precision,
-    )
-
-
-def _resize(request: Request) -> str:
-    """Tell how a photo becomes pixels of the right size, in the words of the key."""
-    how = f"{request.resize}-bilinear"
-    return how if request.crop == "whole" else f"{request.crop}-{how}"
-
-
-def _memo_file(folder: Path, request: Request) -> Path | None:
-    pinned = identity(request.weights, request.recipe)
-    if not pinned:
-        return None  # a model that is at hand is hashed each time
-    layer, recipe = request.layer, request.recipe
-    if layer is None and recipe is not None:
-        layer = recipe.layer  # so a bundle, which asks for the default by its name, finds it
-    question = {
-        "version": _MEMO_VERSION,
-        "backbone": recipe.name if recipe else None,
-        "layer": layer,
-        "pooling": request.pooling,
-        "image_size": list(request.image_size),
-        "weights": [str(part) for part in pinned],
-        # A new Keras may lay a backbone out anew: then its weights are looked at again.
-        "keras": metadata.version("keras"),
-    }
-    return folder / f"{content_key(question)[:32]}.json"
-
-
-def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
-    file = _memo_file(folder, request)
-    if file is None:
-        return None
-    memo: Any = recall(file)
-    try:
-        spec = {
-            name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
-        }
-        width = int(memo["width"])
-    except (ValueError, KeyError, TypeError):
-        return None  # lost or damaged: computed again
-    recipe = request.recipe
-    if recipe is not None and request.layer == recipe.layer != spec["layer"]:
-        return None  # of weights without the top, which do not give the layer that is named
-    return {"spec": spec, "width": width}
-
-
-def _remember(folder: Path, request: Request, memo: dict[str, Any]) -> None:
-    file = _memo_file(folder, request)
-    if file is not None:
-        remember(file, memo, "a weights hash")
 
 
 def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from ..errors import InvalidRequest, UnknownBackbone
 POOLINGS = ("avg", "max", "flat")
 PRECISIONS = ("float32", "bfloat16")
 _KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
+_NETWORK = ("backbone", "layer", "weights", "pooling", "image_size")
 ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
 
@@ -228,6 +229,12 @@ class BackboneSpec:
     def folder(self) -> str:
         """Name of the store's folder: the backbone for people, the key for certainty."""
         return f"{self.backbone}-{self.key[:16]}"
+
+    @property
+    def network(self) -> str:
+        """Name of the folder of the converted model; specs of one network share it."""
+        parts = {name: value for name, value in self.components().items() if name in _NETWORK}
+        return f"{self.backbone}-{content_key(parts)[:16]}"
 
 
 def can_be_in(spec: BackboneSpec, folder: Path) -> bool:

@@ -156,7 +156,7 @@ class Bundle:
         BundleMismatch
             If the backbone at hand is not the one of the bundle.
         """
-        from ..data.load import load_dataset
+        from ..datasets.load import load_dataset
         from ..extraction.extract import extract
 
         if top < 1:

@@ -38,7 +38,7 @@ def gc(
 
     STORE limits it to some stores: folders, names, unique beginnings of names, or backbones.
     """
-    from ..store.gc import collect
+    from ..gc.collect import collect
 
     found = collect(
         common.cache,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from .. import __version__
+from .._version import __version__
 from .catalog import backbones, completion, fetch
 from .collect import gc
 from .extraction import explain, extract

@@ -196,6 +196,6 @@ extraction = options(
 
 def load(data: str, crop: str | None, margin: float, common: Common) -> Dataset:
     """Return the data set that an option names."""
-    from ..data.load import load_dataset
+    from ..datasets.load import load_dataset
 
     return load_dataset(data, crop=crop, margin=margin, cache_dir=common.cache_dir)

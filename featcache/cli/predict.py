@@ -64,7 +64,7 @@ def predict(
 
 
 def _paths(names: Iterable[str]) -> list[str]:
-    from ..data.load import load_dataset
+    from ..datasets.load import load_dataset
     from ..errors import DatasetError
 
     paths: list[str] = []

@@ -237,7 +237,7 @@ def rm(common: Common, store: str, yes: bool) -> int:
     STORE is a folder, a name, a unique beginning of one, or a backbone.
     """
     from ..errors import InvalidRequest
-    from ..store.gc import remove_store
+    from ..gc.collect import remove_store
     from ..store.store import Store
     from ..store.store_names import find_store
 

@@ -23,7 +23,7 @@ from ..backbones.model import Backbone
 from ..backbones.request import Request
 from ..backbones.spec import ENGINES, BackboneSpec, content_key
 from ..errors import EngineUnavailable, InvalidRequest, OutOfMemory
-from . import openvino as openvino
+from . import openvino
 from .keras import KerasRunner
 from .micro_batch import ForwardSize, is_out_of_memory, quickest, remember_size, remembered_size
 from .openvino import NotConvertible, OpenVINORunner
@@ -166,7 +166,7 @@ class Wanted:
     @property
     def folder(self) -> Path:
         """Where the converted model is, or will be."""
-        return converted_folder(self.cache, self.spec)
+        return engines_folder(self.cache) / self.spec.network
 
     def runner(self, folder: Path, precision: str) -> OpenVINORunner:
         """Compile a converted model; raise `NotConvertible` if that cannot be."""
@@ -228,13 +228,6 @@ def make_engine(wanted: Wanted, backbone: Backbone) -> Engine:
                 ) from reason
             log.info("%s: OpenVINO cannot run it (%s); Keras does.", name, reason)
     return _engine(KerasRunner(backbone), wanted)
-
-
-def converted_folder(cache: Path, spec: BackboneSpec) -> Path:
-    """Return where the converted model of a spec is kept; specs of one network share it."""
-    network = ("backbone", "layer", "weights", "pooling", "image_size")
-    parts = {name: value for name, value in spec.components().items() if name in network}
-    return engines_folder(cache) / f"{spec.backbone}-{content_key(parts)[:16]}"
 
 
 def _converted(wanted: Wanted, backbone: Backbone) -> OpenVINORunner:

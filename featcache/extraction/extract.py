@@ -15,22 +15,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._io import cache_dirs as cachedir
+from .._io import cache_dirs
 from .._io.atomic import make_folder
 from .._io.console import show_log_in_notebook
 from .._io.progress import progress_bar
 from ..backbones.preprocessing import Rule
-from ..backbones.request import build, make_request
+from ..backbones.request import make_request
+from ..backbones.resolve import build
 from ..data.folder import ignored_by_ending, worth_warning
 from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
 from ..engines.select import Engine, Wanted, check_engine, make_engine, stored_engine
 from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
 from ..store import maintenance
-from ..store.gc import mark_used
 from ..store.lazy_rows import StoredRows
 from ..store.lease import NAME as LEASE_NAME
 from ..store.lease import in_use, lease
 from ..store.manifest import NAME as MANIFEST_NAME
+from ..store.manifest import mark_used
 from ..store.row_index import pack_ids
 from ..store.store import Store
 from .features import ExtractionSummary, Features, Quarantined
@@ -285,7 +286,7 @@ def _engine(
 
 def _built(job: Preparation, retry_failed: bool) -> Preparation:
     """Build the backbone, and make sure that it is the one that the plan was made for."""
-    resolved = build(job.resolved.request, cachedir.weights_folder(job.cache))
+    resolved = build(job.resolved.request, cache_dirs.weights_folder(job.cache))
     if resolved.spec == job.resolved.spec:
         return replace(job, resolved=resolved)
     # The remembered hash was wrong (a weights file replaced within a tick of the clock,

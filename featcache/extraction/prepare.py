@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .._io import cache_dirs as cachedir
+from .._io import cache_dirs
 from .._io.progress import progress_bar
 from ..backbones.preprocessing import Rule
-from ..backbones.request import Request, Resolved, make_request, resolve
+from ..backbones.request import Request, make_request
+from ..backbones.resolve import Resolved, resolve
 from ..data.boxes import cropped
 from ..data.dataset import Dataset
 from ..data.file_index import Identified, identify
-from ..data.load import load_dataset
+from ..datasets.load import load_dataset
 from ..images.image_file import example_id
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores
@@ -43,7 +44,7 @@ class Preparation:
     @property
     def folder(self) -> Path:
         """The store's folder, whether it exists or not."""
-        return cachedir.stores_folder(self.cache) / self.resolved.spec.folder
+        return cache_dirs.stores_folder(self.cache) / self.resolved.spec.folder
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def explain(
 
 def uses_sample(data: Any) -> bool:
     """Tell whether `data` means the sample of drawn dogs."""
-    return data is None and not os.environ.get(cachedir.DATA_VARIABLE)
+    return data is None and not os.environ.get(cache_dirs.DATA_VARIABLE)
 
 
 def prepare(
@@ -113,12 +114,12 @@ def prepare(
     progress: bool | None,
 ) -> Preparation:
     """List the images, find their content ids and the spec, and compare with the store."""
-    cache = cachedir.cache_folder(cache_dir)
-    cachedir.warn_if_shared(cache)
+    cache = cache_dirs.cache_folder(cache_dir)
+    cache_dirs.warn_if_shared(cache)
     dataset = source.load(cache, progress)
     # First: a model that cannot serve is refused before all images are read.
     request = replace(request, crop=dataset.crop)
-    resolved = resolve(request, cachedir.weights_folder(cache))
+    resolved = resolve(request, cache_dirs.weights_folder(cache))
     if dataset.ids is not None:
         contents = [Identified(image_id) for image_id in dataset.ids]
     else:
@@ -126,7 +127,7 @@ def prepare(
             contents = identify(
                 dataset.paths,
                 dataset.root,
-                cachedir.index_folder(cache),
+                cache_dirs.index_folder(cache),
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
@@ -142,7 +143,7 @@ def planned(
 ) -> Preparation:
     """Compare what a spec's store holds with what a data set needs."""
     files = _examples(dataset, contents)
-    folder = cachedir.stores_folder(cache) / resolved.spec.folder
+    folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     store = _stored(folder, resolved)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
@@ -174,7 +175,7 @@ def _examples(dataset: Dataset, contents: list[Identified]) -> list[Identified]:
 
 def default_data(cache: Path, progress: bool | None = None) -> Dataset:
     """Return the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
-    folder = os.environ.get(cachedir.DATA_VARIABLE)
+    folder = os.environ.get(cache_dirs.DATA_VARIABLE)
     if folder:
         return load_dataset(folder)
     from ..datasets import sample
@@ -189,7 +190,7 @@ def explanation_of(job: Preparation) -> Explanation:
     names: list[str] = []
     values: dict[str, tuple[str, str]] = {}
     if job.store is None:
-        stores = list(find_stores(cachedir.stores_folder(job.cache)))
+        stores = list(find_stores(cache_dirs.stores_folder(job.cache)))
         manifests = dict(stores)
         found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
         if found is not None:

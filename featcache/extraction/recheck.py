@@ -12,10 +12,11 @@ import numpy as np
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from ..backbones.preprocessing import RULES
-from ..backbones.request import build, make_request
+from ..backbones.request import make_request
+from ..backbones.resolve import build
 from ..backbones.spec import BackboneSpec, differing
 from ..data.file_index import content_ids
-from ..data.load import load_dataset
+from ..datasets.load import load_dataset
 from ..errors import InvalidRequest, StoreMismatch
 from ..images.decode import load_pixels
 from ..images.image_file import BadImage, example_ids

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import write_atomic
-from ..backbones.spec import BackboneSpec
 from ..errors import StoreCorrupt, StoreMismatch, StoreWriteError
 from .row_digests import SUM_BYTES, row_sums
 from .shard_name import rows_of
@@ -77,9 +76,9 @@ class ShardHead:
         return self.layout.width
 
 
-def check_head(head: ShardHead, name: str, spec: BackboneSpec, width: int) -> None:
+def check_head(head: ShardHead, name: str, components: dict[str, Any], width: int) -> None:
     """Raise `StoreMismatch` or `StoreCorrupt` for a shard that is no part of a store."""
-    if head.components != spec.components() or head.width != width:
+    if head.components != components or head.width != width:
         raise StoreMismatch("its spec is not the store's", stored=head.components)
     if len(head.views) != rows_of(name):
         raise StoreCorrupt("its number of rows is not the one in its name")

@@ -6,9 +6,11 @@ store be described and compared without opening a shard.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -167,3 +169,9 @@ def _corrupt(path: Path, reason: str) -> StoreCorrupt:
         path=path,
         reason=reason,
     )
+
+
+def mark_used(folder: Path) -> None:
+    """Note that a store was used just now, for `gc` by age."""
+    with contextlib.suppress(OSError):  # a store in a read-only place is used as well
+        os.utime(folder / NAME)

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import hdf5
 from .._io.atomic import make_folder, remove_stale, write_atomic
 from .._io.system_errors import system_errors
 from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
-from ..hdf5 import shard_name as shards
+from ..hdf5.sandbox import inspect_shard
+from ..hdf5.shard_file import encode_shard
 from ..hdf5.shard_metadata import ShardHead, check_head, read_head, write_head
-from ..hdf5.shard_name import Damage
+from ..hdf5.shard_name import Damage, name_of, rows_of
 from . import quarantine, recovery
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
@@ -179,7 +179,7 @@ class Store:
             before = recovery.manifest_of_store(self.folder)
             self._manifest = parse_manifest(self.folder / MANIFEST_NAME, before)
             present = set(os.listdir(self.folder))
-            names = sorted(name for name in present if shards.rows_of(name) is not None)
+            names = sorted(name for name in present if rows_of(name) is not None)
             self.damaged: list[Damage] = [
                 Damage(name, rows, "it is missing")
                 for name, rows in self._manifest.shards.items()
@@ -264,7 +264,7 @@ class Store:
     def _head(self, name: str) -> ShardHead | None:
         if name in self._heads:
             return self._heads[name]
-        rows = shards.rows_of(name) or 0
+        rows = rows_of(name) or 0
         try:
             head = self._known_head(name) or self._opened_head(name)
         except FileNotFoundError:
@@ -287,7 +287,7 @@ class Store:
         if known is None or known[2] != (self.folder / name).stat().st_size:
             return None
         with contextlib.suppress(StoreMismatch, StoreCorrupt):
-            check_head(known[0], name, self.spec, self.width)
+            check_head(known[0], name, self.spec.components(), self.width)
             return known[0]
         return None
 
@@ -295,8 +295,8 @@ class Store:
         """Look into a shard, once its bytes are known to be right, and keep what is found."""
         path = self.folder / name
         self._files.check([name])
-        head = hdf5.inspect_shard(path)
-        check_head(head, name, self.spec, self.width)
+        head = inspect_shard(path)
+        check_head(head, name, self.spec.components(), self.width)
         rows = self._files.read_all(name, head.layout, len(head.views))
         write_head(path, path.stat().st_size, head, rows)
         return head
@@ -352,10 +352,10 @@ class Store:
         provenance: Mapping[str, str],
     ) -> str:
         """Commit rows whose ids are already (n, 32) bytes; see `append`."""
-        data, head = hdf5.encode_shard(rows, ids, views, self.spec.components(), provenance)
+        data, head = encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
-        name = shards.name_of(self._worker, self._sequence, len(rows), sha)
+        name = name_of(self._worker, self._sequence, len(rows), sha)
         write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
         write_head(self.folder / name, len(data), head, rows)
         return name

@@ -154,7 +154,7 @@ def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
     """Return what a shard says, or its damage if the store would pass it over: a planted one."""
     try:
         head = inspect_shard(shard)
-        check_head(head, shard.name, spec or _own_spec(head), head.width)
+        check_head(head, shard.name, (spec or _own_spec(head)).components(), head.width)
         return head
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
         reason = str(error.evidence.get("reason", error))

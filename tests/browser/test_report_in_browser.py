@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
-from bench import NO_AUGMENTATION, CachedHead, FineTuned, make_split, summarise, write_report
-from bench.evaluation import evaluate
+from bench import (
+    NO_AUGMENTATION,
+    CachedHead,
+    FineTuned,
+    evaluate,
+    make_split,
+    summarise,
+    write_report,
+)
 from featcache.datasets import drawn_dogs
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]

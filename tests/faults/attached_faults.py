@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from featcache import repair, verify
 from featcache.errors import FeatcacheError
+from featcache.gc.collect import collect
 from featcache.hdf5.shard_metadata import beside
 from featcache.store import maintenance
-from featcache.store.gc import collect
 from featcache.store.lease import NAME as LEASE
 from featcache.store.lease import _abandoned
 from featcache.store.maintenance import compact

@@ -29,7 +29,7 @@ import featcache.extraction.extract
 from conftest import photo
 from featcache import extract, verify
 from featcache._io.cache_dirs import stores_folder
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
@@ -175,7 +175,7 @@ def run(photos: Path, cache: Path) -> Any:
 
 
 def kill_extractions(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    featcache.backbones.request.Backbone = FakeBackbone  # type: ignore[misc, assignment]
+    featcache.backbones.resolve.Backbone = FakeBackbone  # type: ignore[misc, assignment]
     featcache.store.maintenance.MANY_SMALL_SHARDS = 5
     photos = folder / "photos"
     for i in range(120):

@@ -18,7 +18,7 @@ from scale import FULL
 import featcache
 from featcache import verify
 from featcache.errors import FeatcacheError, StoreWriteError
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack
 from featcache.store.store import Store

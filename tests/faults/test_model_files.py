@@ -155,18 +155,18 @@ def test_a_layer_with_huge_outputs_is_refused(tmp_path: Path) -> None:
 def test_the_file_that_was_checked_is_the_one_that_is_loaded(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.backbones import model_file as modelfile
+    from featcache.backbones import model_file
 
     hostile = changed(saved, tmp_path / "hostile.keras", switched).read_bytes()
     path = tmp_path / "swapped.keras"
     path.write_bytes(saved.read_bytes())
-    real = modelfile.import_keras
+    real = model_file.import_keras
 
     def swap() -> Any:
         path.write_bytes(hostile)  # after the check, before Keras opens the name
         return real()
 
-    monkeypatch.setattr(modelfile, "import_keras", swap)
+    monkeypatch.setattr(model_file, "import_keras", swap)
     assert featcache.load_model(path).count_params() > 0
     with pytest.raises(ModelRefused):
         featcache.load_model(path)

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from featcache.backbones.request import load_backbone
+from featcache.backbones.resolve import load_backbone
 from featcache.errors import WeightsMismatch
 from featcache.hdf5.sandbox import foreign_reason
 from featcache.hdf5.weights_file import weights_reason

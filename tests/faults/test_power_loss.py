@@ -12,7 +12,7 @@ from scale import times
 from simulated_disk import Event, Recorder, after_power_loss
 
 from featcache import verify
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.store import Store
 from test_store import SPEC, WIDTH, ids_of, rows_of

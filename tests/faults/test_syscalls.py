@@ -22,7 +22,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_store import SPEC, WIDTH, ids_of, rows_of
-from featcache.store.gc import collect
+from featcache.gc.collect import collect
 from featcache.errors import FeatcacheError
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack

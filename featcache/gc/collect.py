@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Collection, Sequence
@@ -12,25 +11,18 @@ from typing import Any
 
 from .._io.cache_dirs import engines_folder, stores_folder
 from .._io.system_errors import system_errors
-from ..engines.select import converted_folder
 from ..errors import DatasetError, FeatcacheError, InvalidRequest, StoreError
+from ..store.lease import is_in_use
+from ..store.manifest import NAME as MANIFEST_NAME
+from ..store.manifest import find_stores, read_manifest
+from ..store.recovery import find_shards
+from ..store.removal import GONE, USED, Kept, Removal, Removals, finish_removals, refused, remove
+from ..store.row_removal import remove_rows
+from ..store.store import Store
 from .kept_images import KeptImages
-from .lease import is_in_use
-from .manifest import NAME as MANIFEST_NAME
-from .manifest import find_stores, read_manifest
-from .recovery import find_shards
-from .removal import GONE, USED, Kept, Removal, Removals, finish_removals, refused, remove
-from .row_removal import remove_rows
-from .store import Store
 
 # A model that was converted this shortly ago may wait for the store that is about to need it.
 _YOUNG_SECONDS = 600.0
-
-
-def mark_used(folder: Path) -> None:
-    """Note that a store was used just now, for `collect` by age."""
-    with contextlib.suppress(OSError):  # a store in a read-only place is used as well
-        os.utime(folder / MANIFEST_NAME)
 
 
 def collect(
@@ -231,7 +223,7 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
     except OSError as error:
         found.kept.append(refused(engines_folder(cache), error))
         return
-    needed = {converted_folder(cache, m.spec) for path, m in stores if path.name not in gone}
+    needed = {engines_folder(cache) / m.spec.network for path, m in stores if path.name not in gone}
     for path in paths:
         try:
             # A young one may wait for the store that its extraction is about to make.

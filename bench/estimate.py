@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featcache.extraction.pipeline import batches, default_workers
-
-from ..splits import Images, Split, images_of
+from .contenders.base import Contender
+from .contenders.measure import Estimate
+from .splits import Split, images_of
 
 log = logging.getLogger("featcache")
-
-if TYPE_CHECKING:
-    from .base import Contender
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What one piece of work will take.
-
-    Attributes
-    ----------
-    what : str
-        For people.
-    seconds : float
-    disk_bytes : int
-    at_most : bool
-        Whether it may well take less, since training stops when it no longer pays.
-    """
-
-    what: str
-    seconds: float
-    disk_bytes: int
-    at_most: bool = False
 
 
 def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimate]:
@@ -99,23 +73,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def seconds_to_decode(images: Images, size: tuple[int, int], resize: str) -> float:
-    """Measure what decoding an image takes, on all cores, from at most 64 of them."""
-    few = images.take(range(min(64, len(images))))
-
-    started = time.perf_counter()
-    rows = range(len(few))
-    for _ in batches(rows, lambda row: few.pixels(row, size, resize), 32, default_workers()):
-        pass
-    return (time.perf_counter() - started) / len(few)
-
-
-def seconds_of(step: Callable[[], object], times: int = 2) -> float:
-    """Measure a step after one that does not count, in which things are compiled."""
-    step()
-    started = time.perf_counter()
-    for _ in range(times):
-        step()
-    return (time.perf_counter() - started) / times

@@ -14,7 +14,7 @@ from ..backbones.spec import BackboneSpec
 from ..data.boxes import COLUMNS, crop_name, cropped, widened
 from ..data.dataset import Dataset
 from ..data.file_index import content_ids
-from ..data.load import load_dataset
+from ..datasets.load import load_dataset
 from ..errors import InvalidRequest
 from ..images.image_file import Box, example_id, example_ids
 
