@@ -51,6 +51,7 @@ check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports setup.cfg
 
 bench: $(READY)  ## compare heads on real photos: make bench DATA=photos/
 	$(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from featcache import Dataset
-from featcache._io.atomic import make_folder
-from featcache._io.cache_dirs import cache_folder
-from featcache._io.console import run_command
-from featcache.backbones.spec import find_recipe
-from featcache.data.boxes import CROPS
 from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
-from featcache.extraction.prepare import Source, uses_sample
+from featcache.toolkit import (
+    CROPS,
+    Source,
+    cache_folder,
+    find_recipe,
+    make_folder,
+    run_command,
+    uses_sample,
+)
 from heads import HEADS, make_head
 
 from .analysis.summary import summarise

@@ -18,12 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import Dataset
-from featcache.data.file_index import content_ids
-from featcache.data.labels import describe_conflicts, label_codes, label_conflicts
-from featcache.data.split import split_rows
 from featcache.errors import DatasetError, InvalidRequest
-from featcache.images.decode import load_pixels
-from featcache.images.image_file import Box, example_ids
+from featcache.toolkit import (
+    Box,
+    content_ids,
+    describe_conflicts,
+    example_ids,
+    label_codes,
+    label_conflicts,
+    load_pixels,
+    split_rows,
+)
 
 log = logging.getLogger("featcache")
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What results mean: confidence intervals, paired tests, slices, and the summary of all."""

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.data.columns import text_of
-from featcache.images.decode import load_image
-from featcache.images.image_file import BadImage
+from featcache.toolkit import BadImage, load_image, text_of
 
 from ..evaluation.results import Result
 from ..splits import Split

@@ -178,7 +178,7 @@ def _parameters_of(head: Head) -> int:
 
 def _backbone_parameters(backbone: Any) -> int:
     if isinstance(backbone, str):
-        from featcache.backbones.spec import find_recipe
+        from featcache.toolkit import find_recipe
 
         return find_recipe(backbone).parameters
     return int(backbone.count_params())

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from featcache._io.progress import progress_bar
 from featcache.errors import InvalidRequest
-from featcache.extraction.pipeline import batches, default_workers
+from featcache.toolkit import batches, default_workers, progress_bar
 from heads import Head, make_head
 
 from ..splits import Images
-from .base import Contender, Facts, proba_of
+from .base import Contender, Facts
+from .cached_head import proba_of
 
 _SIDE = 64
 _BINS = 8

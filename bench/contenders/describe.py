@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.backbones.architecture import layer_names
+from featcache.toolkit import layer_names
 
 
 def describe_network(name: str, model: Any, first_free: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featcache.extraction.pipeline import batches, default_workers
+from featcache.toolkit import batches, default_workers
 
 from ..splits import Images
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._io.progress import progress_bar
 from featcache.errors import InvalidRequest
+from featcache.toolkit import progress_bar
 
 from ..contenders.base import Contender
 from ..splits import Images

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.printable import printable
+from featcache.toolkit import printable
 
 from ..contenders.base import Facts
 from ..splits import Split

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcache.printable import printable
+from featcache.toolkit import printable
 
 if TYPE_CHECKING:
     import pandas as pd

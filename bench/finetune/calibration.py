@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._io.atomic import recall, remember
+from featcache.toolkit import recall, remember
 from heads.calibration import choose_temperature
 
 Rows = NDArray[np.int64]

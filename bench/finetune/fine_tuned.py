@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 import featcache
 from featcache import import_keras
-from featcache._io.cache_dirs import cache_folder, training_folder
-from featcache.backbones.request import make_request
-from featcache.backbones.resolve import Resolved
-from featcache.backbones.spec import content_key
-from featcache.data.split import stratified_group_split
 from featcache.errors import InvalidRequest
+from featcache.toolkit import (
+    Resolved,
+    cache_folder,
+    content_key,
+    make_request,
+    stratified_group_split,
+    training_folder,
+)
 from heads.schedule import Schedule
 
 from ..contenders.base import Contender, Facts

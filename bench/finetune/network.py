@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from featcache import import_keras
-from featcache.backbones.architecture import layer_names
-from featcache.backbones.model import Backbone
 from featcache.errors import InvalidRequest
+from featcache.toolkit import Backbone, layer_names
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._io.atomic import make_folder, recall, remember, remove_stale, replacing, write_all
-from featcache._io.cache_dirs import cache_folder, pixels_folder
-from featcache._io.progress import progress_bar
-from featcache.backbones.spec import content_key
-from featcache.extraction.pipeline import batches, default_workers
-from featcache.images.decode import DECODE_VERSION
+from featcache.toolkit import (
+    DECODE_VERSION,
+    batches,
+    cache_folder,
+    content_key,
+    default_workers,
+    make_folder,
+    pixels_folder,
+    progress_bar,
+    recall,
+    remember,
+    remove_stale,
+    replacing,
+    write_all,
+)
 
 from ..splits import Images
 

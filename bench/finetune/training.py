@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache._io.atomic import make_folder, write_atomic
-from featcache._io.progress import progress_bar
-from featcache.backbones.architecture import all_layers
+from featcache.toolkit import all_layers, make_folder, progress_bar, write_atomic
 from heads.schedule import Progress, Schedule
 
 log = logging.getLogger("featcache")

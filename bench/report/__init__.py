@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results as one self-contained HTML page, with figures, photos, tables and raw data."""

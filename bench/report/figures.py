@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from featcache.printable import printable
+from featcache.toolkit import printable
 
 from ..evaluation.few_shot import FewShot
 from ..evaluation.metrics import reliability

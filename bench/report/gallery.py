@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache import Dataset
-from featcache.images.decode import load_image
-from featcache.images.image_file import BadImage
+from featcache.toolkit import BadImage, load_image
 
 from ..evaluation.results import Result
 from ..splits import Split

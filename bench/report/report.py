@@ -15,7 +15,7 @@ from typing import Any
 
 from featcache import __version__
 from featcache.errors import MissingExtra
-from featcache.printable import printable
+from featcache.toolkit import printable
 
 from ..analysis.statistics import RESAMPLES
 from ..analysis.summary import ACCURACIES, Summary

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Programs of the maintainers: they make what the package ships."""

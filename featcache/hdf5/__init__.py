@@ -1,6 +1,6 @@
-"""HDF5 files of ours, as bytes and as rows, and a look at others'. The only door to h5py.
+"""HDF5 files as bytes: shards and packed stores of ours, and weights from elsewhere.
 
-Nothing is read from a file before its structure is checked: hard links only, no external
-storage, no virtual data sets, known types and filters, shapes that agree and fit the file. What
-nobody vouches for is parsed in a child process; see `featcache.hdf5.sandbox`.
+The only room that imports h5py. It encodes and reads what is written under a digest, and has
+files that nobody vouches for parsed by a child process with limits. Called by `store` and
+`backbones`; it imports `_io` alone.
 """

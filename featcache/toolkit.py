@@ -1,0 +1,77 @@
+"""What packages on top of featcache may use beside its public names, such as `bench` does.
+
+Atomic files and cache folders, progress bars and the frame of a command, decoded images as a
+stream, content ids, labels and splits, and the layers of backbones. These names are supported:
+a change of them is listed in CHANGELOG.md. Everything else below `featcache` may change freely.
+"""
+
+from __future__ import annotations
+
+from ._io.atomic import (
+    make_folder,
+    recall,
+    remember,
+    remove_stale,
+    replacing,
+    write_all,
+    write_atomic,
+)
+from ._io.cache_dirs import cache_folder, pixels_folder, training_folder
+from ._io.console import run_command
+from ._io.progress import progress_bar
+from .backbones.architecture import all_layers, layer_names
+from .backbones.model import Backbone
+from .backbones.request import make_request
+from .backbones.resolve import Resolved
+from .backbones.spec import content_key, find_recipe
+from .data.boxes import CROPS
+from .data.columns import text_of
+from .data.file_index import content_ids
+from .data.labels import describe_conflicts, label_codes, label_conflicts
+from .data.split import split_rows, stratified_group_split
+from .extraction.pipeline import batches, default_workers
+from .extraction.prepare import Source, uses_sample
+from .images.decode import DECODE_VERSION, load_image, load_pixels
+from .images.image_file import BadImage, Box, example_ids
+from .printable import printable
+
+__all__ = [
+    "CROPS",
+    "DECODE_VERSION",
+    "Backbone",
+    "BadImage",
+    "Box",
+    "Resolved",
+    "Source",
+    "all_layers",
+    "batches",
+    "cache_folder",
+    "content_ids",
+    "content_key",
+    "default_workers",
+    "describe_conflicts",
+    "example_ids",
+    "find_recipe",
+    "label_codes",
+    "label_conflicts",
+    "layer_names",
+    "load_image",
+    "load_pixels",
+    "make_folder",
+    "make_request",
+    "pixels_folder",
+    "printable",
+    "progress_bar",
+    "recall",
+    "remember",
+    "remove_stale",
+    "replacing",
+    "run_command",
+    "split_rows",
+    "stratified_group_split",
+    "text_of",
+    "training_folder",
+    "uses_sample",
+    "write_all",
+    "write_atomic",
+]
