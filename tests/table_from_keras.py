@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-TABLE = Path(__file__).parents[1] / "featcache" / "backbones.json"
+TABLE = Path(__file__).parents[1] / "featcache" / "backbones" / "backbones.json"
 _MODULES = {
     "ConvNeXt": "convnext", "DenseNet": "densenet", "EfficientNetB": "efficientnet",
     "EfficientNetV2": "efficientnet_v2", "InceptionResNetV2": "inception_resnet_v2",

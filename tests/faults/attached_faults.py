@@ -38,7 +38,7 @@ from featcache.store.lease import _abandoned
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 ROWS = 40
 PER_SHARD = 5

@@ -33,7 +33,7 @@ from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 ROUNDS_A_STORE = 50
 

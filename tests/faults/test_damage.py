@@ -24,7 +24,7 @@ from featcache.hdf5.sandbox import Inspector
 from featcache.hdf5.shard_metadata import beside
 from featcache.images.image_file import content_id
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 SHARDS = 8
 

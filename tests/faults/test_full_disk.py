@@ -14,7 +14,7 @@ import pytest
 from scale import FULL
 
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 ROWS = 3000
 TESTS = str(Path(__file__).parents[1])

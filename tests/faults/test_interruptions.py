@@ -22,7 +22,7 @@ from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 PACKAGE = str(Path(featcache.__file__).parent)
 

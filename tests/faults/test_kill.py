@@ -192,7 +192,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 from featcache import maintenance
 from featcache.store.store import Store
 
@@ -209,7 +209,7 @@ while True:
 
 
 def test_killed_while_it_appends_and_merges_no_acknowledged_row_is_lost(tmp_path: Path) -> None:
-    from test_store import ids_of, rows_of
+    from stores import ids_of, rows_of
 
     generator = random.Random(1)
     folder, acknowledged = tmp_path / "store", set()

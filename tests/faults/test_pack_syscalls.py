@@ -15,7 +15,7 @@ from scale import FULL, times
 from featcache import verify
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 6))
 MORE = tuple(range(1, 9))

@@ -24,7 +24,7 @@ from featcache.store.maintenance import verify
 from featcache.store.pack import pack, unpack
 from featcache.store.row_index import pack_ids
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 6))
 

@@ -18,7 +18,8 @@ from featcache.errors import WeightsMismatch
 from featcache.hdf5.sandbox import foreign_reason
 from featcache.hdf5.weights_file import weights_reason
 from featcache.store.store import Store
-from test_store import HOSTILE, SPEC, WIDTH, filled, planted
+from hostile_shards import HOSTILE, planted
+from stores import SPEC, WIDTH, filled
 
 LOOKS = """
 import sys

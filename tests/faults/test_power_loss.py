@@ -15,7 +15,7 @@ from featcache import verify
 from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 
 @pytest.fixture(scope="module")

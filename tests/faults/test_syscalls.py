@@ -15,13 +15,13 @@ from scale import FULL, times
 
 from featcache import verify
 from featcache.store.store import Store
-from test_store import SPEC, ids_of, rows_of
+from stores import SPEC, ids_of, rows_of
 
 CHILD = """
 import os, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 from featcache.gc.collect import collect
 from featcache.errors import FeatcacheError
 from featcache.store.maintenance import compact

@@ -13,14 +13,14 @@ from scale import times
 
 from featcache import verify
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 HEAD = """
 import json, sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import numpy as np
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 from featcache.store.maintenance import compact
 from featcache.store.store import Store
 folder, me, stop = Path({folder!r}), {me}, time.monotonic() + {seconds}

@@ -16,7 +16,7 @@ from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 numbers = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)
 

@@ -19,7 +19,7 @@ from featcache.store.maintenance import compact, repair, verify
 from featcache.store.manifest import find_stores, read_manifest
 from featcache.store.pack import pack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, filled, ids_of, rows_of, shards, signed
+from stores import SPEC, WIDTH, filled, ids_of, rows_of, shards, signed
 
 NUMBERS = tuple(range(12))
 

@@ -21,7 +21,7 @@ from featcache.backbones.request import make_request
 from featcache.backbones.spec import Recipe, recipes
 from featcache.backbones.weights import Weights, keras_models_folder
 from featcache.errors import DownloadFailed, WeightsMismatch, WeightsUnavailable
-from test_backbones import reference_model
+from reference_models import reference_model
 
 # Of others the quick run has tests of their own below; all of them in `make test-slow`.
 QUICK = {"mobilenet", "mobilenet_v3_small"}

@@ -95,7 +95,7 @@ def test_tables_are_written_and_read_back(tmp_path: Path) -> None:
 
 
 def _run(words: list[str], cwd: Path) -> Any:
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": root}
     done = subprocess.run(
         [sys.executable, "-m", *words], env=environment, cwd=cwd, capture_output=True

@@ -146,7 +146,7 @@ def _hashes(folder: Path, *, seed: int = 0, shift: int = 1) -> str:
         "from featcache.backbones.function_hash import function_hash as h;"
         "print([f(r) for r in mine.rules], h(mine.cached))"
     )
-    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": str(seed)}
     done = subprocess.run(
         [sys.executable, "-B", "-c", code], env=environment, capture_output=True, text=True

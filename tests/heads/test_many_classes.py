@@ -46,7 +46,7 @@ def test_a_prior_temperature_is_the_same_piece_by_piece(monkeypatch: pytest.Monk
 def test_many_classes_train_within_a_bounded_memory(name: str) -> None:
     classes, rows, steps = _SIZE
     words = [sys.executable, "-c", _CHILD, str(classes), str(rows), name, str(steps)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     peak, accuracy = map(float, done.stdout.split())
     assert peak < _MOST

@@ -14,9 +14,8 @@ from PIL import Image
 
 from conftest import photo
 from featcache import extract, load_dataset
-from featcache.backbones.request import DECODE_VERSION
 from featcache.images import formats
-from featcache.images.decode import decode
+from featcache.images.decode import DECODE_VERSION, decode
 from featcache.images.image_file import BadImage
 
 

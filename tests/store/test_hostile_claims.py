@@ -19,7 +19,7 @@ from featcache.store import lease as leases
 from featcache.store.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
 from featcache.store.removal import bury
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 
 def sparse(path: Path) -> None:

@@ -19,7 +19,7 @@ from featcache.store.lease import lease
 from featcache.store.maintenance import compact, repair, verify
 from featcache.store.set_aside import move_orphans, set_aside
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, filled, ids_of, rows_of, shards
+from stores import SPEC, WIDTH, filled, ids_of, rows_of, shards
 
 NUMBERS = tuple(range(10))
 

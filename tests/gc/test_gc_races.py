@@ -30,7 +30,7 @@ from featcache.store.lease import in_use, is_in_use
 from featcache.store.manifest import Manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 
 def filled(cache: Path, *batches: tuple[int, ...]) -> Store:

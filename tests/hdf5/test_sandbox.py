@@ -25,7 +25,8 @@ from featcache.hdf5.sandbox import foreign_reason, inspect_shard
 from featcache.hdf5.shard_file import ShardReader
 from featcache.hdf5.shard_metadata import beside
 from featcache.store.store import Store
-from test_store import HOSTILE, SPEC, WIDTH, ids_of, planted, rows_of
+from hostile_shards import HOSTILE, planted
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 
 @pytest.fixture

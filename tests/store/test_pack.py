@@ -30,7 +30,7 @@ from featcache.store import pack_format
 from featcache.store.pack import pack, unpack
 from featcache.store.pack_format import LINE_BYTES, PackReader, first_line
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, ids_of, rows_of
+from stores import SPEC, WIDTH, ids_of, rows_of
 
 NUMBERS = tuple(range(1, 8))
 

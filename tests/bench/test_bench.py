@@ -13,7 +13,7 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import CachedHead, Contender, Facts, Images, evaluate, load_split, make_split
+from bench import CachedHead, Contender, Facts, evaluate, load_split, make_split
 from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
 from bench.evaluation import metrics
@@ -62,25 +62,6 @@ def test_calibration_error_of_a_sure_and_a_modest_model() -> None:
     modest = np.tile([0.75, 0.25], (4, 1))
     assert metrics.calibration_error(truth, sure) == pytest.approx(0.25)
     assert metrics.calibration_error(truth, modest) == pytest.approx(0)
-
-
-@pytest.fixture
-def easy_images(tmp_path: Path) -> tuple[Images, Any]:
-    """Forty dark and bright photos under names that tell nothing."""
-    from PIL import Image
-
-    from featcache.images.image_file import content_id
-
-    codes = np.arange(40) // 2 % 2
-    paths = []
-    for i, code in enumerate(codes):
-        generator = np.random.default_rng(i)
-        pixels = generator.integers(0, 90, (20, 20, 3), np.uint8) + np.uint8(150 * code)
-        path = tmp_path / "easy" / f"{i:03d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
-        paths.append(path)
-    return Images(tuple(map(str, paths)), tuple(content_id(p.read_bytes()) for p in paths)), codes
 
 
 class TestCachedHead(ContenderContract):

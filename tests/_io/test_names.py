@@ -16,7 +16,7 @@ from featcache.store.maintenance import repair, verify
 from featcache.store.manifest import read_manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from test_store import SPEC, WIDTH, filled, signed
+from stores import SPEC, WIDTH, filled, signed
 
 WRONG: list[Any] = [
     "../../../outside", "/absolute", "..", ".", "", ".hidden", "a/b", "a\\b", "a..b", "-x", "a b",

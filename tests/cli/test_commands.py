@@ -178,7 +178,7 @@ def test_the_shell_is_offered_backbones() -> None:
             "COMP_WORDS": "featcache extract resnet50",
             "COMP_CWORD": "2",
             "PATH": "",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
         },
         capture_output=True,
         text=True,

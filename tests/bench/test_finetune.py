@@ -21,11 +21,10 @@ from bench.finetune.network import (
     weight_counts,
 )
 from conftest import make_tiny_model
-from contracts import ContenderContract
+from contracts import ContenderContract, easy_images
 from featcache.backbones.preprocessing import apply
 from featcache.errors import InvalidRequest
 from heads.schedule import Progress, Schedule, after_epoch
-from test_bench import easy_images
 
 __all__ = ["easy_images"]
 
@@ -344,7 +343,7 @@ def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
 
     def start(cache: str, slow: str = "") -> subprocess.Popen[str]:
         code = CHILD.format(
-            tests=str(Path(__file__).parent),
+            tests=str(Path(__file__).parents[1]),
             images=str(tmp_path / "images.json"),
             cache=str(tmp_path / cache),
         )

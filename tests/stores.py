@@ -1,0 +1,44 @@
+"""Small stores whose rows follow from their numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.backbones.spec import BackboneSpec
+from featcache.images.image_file import content_id
+from featcache.store.manifest import _checksum
+from featcache.store.store import Store
+
+WIDTH = 6
+SPEC = BackboneSpec("tiny", "pool", "ab" * 32, "none", (8, 8), "stretch-bilinear", 1, "0f" * 8)
+
+
+def ids_of(*numbers: int) -> list[str]:
+    return [content_id(str(n).encode()) for n in numbers]
+
+
+def rows_of(*numbers: int) -> np.ndarray[Any, Any]:
+    return np.array([np.random.default_rng(n).normal(size=WIDTH) for n in numbers], np.float32)
+
+
+def filled(store: Store, *batches: tuple[int, ...]) -> Store:
+    for batch in batches:
+        store.append(rows_of(*batch), ids_of(*batch))
+    store.write_manifest()
+    return store
+
+
+def shards(store: Store) -> list[Path]:
+    return sorted(store.folder.glob("*.h5"))
+
+
+def signed(folder: Path, **changes: Any) -> None:
+    """Write a manifest anew with other fields, and the checksum that fits them."""
+    body = json.loads((folder / "MANIFEST.json").read_text())
+    del body["checksum"]
+    body.update(changes)
+    (folder / "MANIFEST.json").write_text(json.dumps({**body, "checksum": _checksum(body)}))
