@@ -168,7 +168,7 @@ def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | 
 
 
 def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
-    """Return a rule of `featcache.backbones.preprocessing` as plain Keras layers, which save anywhere."""
+    """Return a preprocessing rule as plain Keras layers, which save anywhere."""
     deviation = np.array([0.229, 0.224, 0.225])
     mean = np.array([0.485, 0.456, 0.406])
     scaling = {

@@ -106,7 +106,7 @@ class Backbone:
         return self.embed_in(self._precision, pixels)
 
     def embed_in(self, precision: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute embeddings as `embed`, in a precision of `featcache.backbones.spec.PRECISIONS`."""
+        """Compute embeddings as `embed`, in a precision of `spec.PRECISIONS`."""
         count = len(pixels)
         self._largest = max(self._largest, count)
         if self._pad:

@@ -3,7 +3,8 @@
 A ``.keras`` file is a zip archive with the network as JSON and its weights as HDF5. Keras'
 safe mode refuses code in it; which classes and functions the JSON may name is left open by
 that, and has let files run code, or read others, more than once (CVE-2025-1550,
-CVE-2025-8747, CVE-2025-12058). So only the pure layers of `featcache.backbones.model_config` are let in.
+CVE-2025-8747, CVE-2025-12058). So only the pure layers of
+`featcache.backbones.model_config` are let in.
 """
 
 from __future__ import annotations

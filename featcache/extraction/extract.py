@@ -83,8 +83,8 @@ def extract(
         The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
         last but one), or ``"output"`` for the model's output. Default: the layer that feeds
         the classification layer, or the output of your own model if it ends in none; see
-        `featcache.backbones.graph.default_layer`. With weights that lack the classification top, VGG
-        and MobileNetV3 default to their last layer before it.
+        `featcache.backbones.graph.default_layer`. With weights that lack the classification top,
+        VGG and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat"}, optional
         For layers with a spatial extent. Default: ``"avg"``.
     image_size : int or (int, int), optional
