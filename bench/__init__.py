@@ -1,7 +1,7 @@
 """The comparison: contenders on one split, through one evaluation."""
 
 from .analysis.summary import Summary, summarise
-from .contenders.base import Contender, Facts
+from .contenders.base import Contender, ContenderInfo
 from .contenders.cached_head import CachedHead
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
@@ -16,8 +16,8 @@ __all__ = [
     "Augmentation",
     "CachedHead",
     "Contender",
+    "ContenderInfo",
     "Cost",
-    "Facts",
     "FineTuned",
     "Images",
     "Result",

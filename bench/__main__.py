@@ -18,7 +18,7 @@ from featcache.toolkit import (
     CROPS,
     Source,
     cache_folder,
-    find_recipe,
+    find_backbone,
     make_folder,
     run_command,
     uses_sample,
@@ -201,7 +201,7 @@ def _dataset(options: argparse.Namespace) -> Dataset:
 
 def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Contender]:
     given = options.backbones or ("pocket" if is_sample else "mobilenet_v2")
-    backbones = [find_recipe(name.strip()).name for name in given.split(",")]
+    backbones = [find_backbone(name.strip()).name for name in given.split(",")]
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
     weights = "imagenet-or-random" if is_sample and options.weights == "auto" else options.weights
     shared: dict[str, Any] = {
@@ -241,7 +241,7 @@ def _fine_tuned(text: str, options: argparse.Namespace, weights: str) -> FineTun
     for kind in (float, int):  # a whole number is a number of layers, 0.3 a share
         with contextlib.suppress(ValueError):
             unfreeze = kind(part)
-    return FineTuned(find_recipe(backbone).name, unfreeze, **changes)
+    return FineTuned(find_backbone(backbone).name, unfreeze, **changes)
 
 
 if __name__ == "__main__":

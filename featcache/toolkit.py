@@ -22,8 +22,8 @@ from ._io.progress import progress_bar
 from .backbones.architecture import all_layers, layer_names
 from .backbones.model import Backbone
 from .backbones.request import make_request
-from .backbones.resolve import Resolved
-from .backbones.spec import content_key, find_recipe
+from .backbones.resolve import ResolvedBackbone
+from .backbones.spec import content_key, find_backbone
 from .data.boxes import CROPS
 from .data.columns import text_of
 from .data.file_index import content_ids
@@ -41,7 +41,7 @@ __all__ = [
     "Backbone",
     "BadImage",
     "Box",
-    "Resolved",
+    "ResolvedBackbone",
     "Source",
     "all_layers",
     "batches",
@@ -51,7 +51,7 @@ __all__ = [
     "default_workers",
     "describe_conflicts",
     "example_ids",
-    "find_recipe",
+    "find_backbone",
     "label_codes",
     "label_conflicts",
     "layer_names",

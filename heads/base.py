@@ -138,7 +138,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the steps that give the scores."""
 
 
-class Standardiser:
+class StandardScaler:
     """Columns to mean 0 and deviation 1 in float32; constant columns become 0.
 
     Folded into linear heads after training, so that predicting needs no scaled copy.

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep, import_keras
 
-from .base import Floats, Head, Standardiser
+from .base import Floats, Head, StandardScaler
 from .calibration import choose_temperature
 from .schedule import Progress, Schedule
 
@@ -87,7 +87,7 @@ class DenseHead(Head):
         self.seed = seed
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
-        self._scale = Standardiser(X)
+        self._scale = StandardScaler(X)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
         network = self._network(X.shape[1])

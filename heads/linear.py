@@ -14,7 +14,7 @@ from scipy.linalg import lapack
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .base import Floats, Head, Standardiser, row_space
+from .base import Floats, Head, StandardScaler, row_space
 from .calibration import fit_temperature, held_out_folds, prior_temperature
 from .solver import minimise, new_memory
 
@@ -61,7 +61,7 @@ class LinearHead(Head):
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
         _check_strength(self.C)
-        scale = Standardiser(X)
+        scale = StandardScaler(X)
         order, folds = _in_folds(codes, self.calibration_folds)
         rows, axes = row_space(scale(X, order))
         codes = codes[order]
@@ -114,7 +114,7 @@ class LinearHead(Head):
             _check_strength(strength)
         classes, codes = np.unique(y, return_inverse=True)
         order = np.concatenate(folds)
-        rows, _ = row_space(Standardiser(X)(X, order))
+        rows, _ = row_space(StandardScaler(X)(X, order))
         problem = _Problem(self, rows, codes.astype(np.int64)[order], len(classes))
         slices = _slices(folds)
         weights: list[Floats | None] = [None] * len(folds)

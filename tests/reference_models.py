@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 
 from featcache.backbones import pocket
-from featcache.backbones.spec import Recipe
+from featcache.backbones.spec import BackboneEntry
 
 # With He's variance these differ from themselves by 1e-1 between two batch sizes.
 CHAOTIC = {"efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"}
 
 
-def reference_model(recipe: Recipe, side: int) -> Any:
+def reference_model(entry: BackboneEntry, side: int) -> Any:
     """The backbone with weights that are not constant, from Keras alone."""
     import keras
 
-    if recipe.packaged:
+    if entry.packaged:
         model = pocket.build(keras, (side, side))
     else:
-        model = getattr(keras.applications, recipe.constructor)(
+        model = getattr(keras.applications, entry.constructor)(
             weights=None, input_shape=(side, side, 3)
         )
     generator = np.random.default_rng(2)
 
-    gain = 1.3 if recipe.name in CHAOTIC else 2.0
+    gain = 1.3 if entry.name in CHAOTIC else 2.0
 
     # He's variance and small offsets: with less, random deep networks hardly notice the image,
     # and a wrong preprocessing would pass.

@@ -101,13 +101,13 @@ def without_top(constructor: str, layer: str) -> dict[str, Any]:
     }
 
 
-def preprocess_input(recipe: Any) -> Any:
+def preprocess_input(entry: Any) -> Any:
     """The function that a backbone's own makers prepare pixels with."""
     import keras
 
-    if recipe.packaged:  # trained behind a Rescaling layer of these constants
+    if entry.packaged:  # trained behind a Rescaling layer of these constants
         return lambda pixels: pixels / 127.5 - 1
-    return getattr(keras.applications, recipe.module).preprocess_input
+    return getattr(keras.applications, entry.module).preprocess_input
 
 
 def preprocessing_mode(constructor: str) -> str:

@@ -17,7 +17,7 @@ from .measure import Estimate
 
 
 @dataclass(frozen=True)
-class Facts:
+class ContenderInfo:
     """What a trained contender says of itself, for the accounts.
 
     Attributes
@@ -104,7 +104,7 @@ class Contender(ABC):
         """Return probabilities (n, n_classes); rows sum to 1."""
 
     @abstractmethod
-    def facts(self) -> Facts:
+    def facts(self) -> ContenderInfo:
         """Describe the trained contender."""
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate | None:

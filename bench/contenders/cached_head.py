@@ -16,7 +16,7 @@ from featcache.errors import InvalidRequest, NoUsableImages
 from heads import DenseHead, Head, make_head
 
 from ..splits import Images
-from .base import Contender, Facts
+from .base import Contender, ContenderInfo
 from .describe import describe_network
 from .measure import Estimate, seconds_of, seconds_to_decode
 
@@ -88,13 +88,13 @@ class CachedHead(Contender):
         """Read the images' rows and ask the head; classes it never saw get 0."""
         return proba_of(self._trained, self._embeddings(images), self._n_classes)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ContenderInfo:
         """Describe backbone, head and the cost of the features."""
         assert self._features is not None
         summary = self._features.summary
         parameters = _parameters_of(self._trained)
         store = featcache.open_store(summary.folder)
-        return Facts(
+        return ContenderInfo(
             extract_seconds=summary.seconds_per_image * len(self._features),
             backbone=summary.backbone,
             weights=summary.weights,
@@ -178,7 +178,7 @@ def _parameters_of(head: Head) -> int:
 
 def _backbone_parameters(backbone: Any) -> int:
     if isinstance(backbone, str):
-        from featcache.toolkit import find_recipe
+        from featcache.toolkit import find_backbone
 
-        return find_recipe(backbone).parameters
+        return find_backbone(backbone).parameters
     return int(backbone.count_params())

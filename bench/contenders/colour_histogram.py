@@ -14,7 +14,7 @@ from featcache.toolkit import batches, default_workers, progress_bar
 from heads import Head, make_head
 
 from ..splits import Images
-from .base import Contender, Facts
+from .base import Contender, ContenderInfo
 from .cached_head import proba_of
 
 _SIDE = 64
@@ -91,10 +91,10 @@ class ColourHistogram(Contender):
         """Ask the head; classes it never saw get 0."""
         return proba_of(self._trained, self._histograms(images), self._n_classes)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ContenderInfo:
         """Describe the head and the cost of the histograms, which are kept nowhere."""
         weights = int(getattr(self._trained, "coef_", np.empty(0)).size)
-        return Facts(
+        return ContenderInfo(
             extract_seconds=self._seconds,
             backbone="colour histogram",
             weights="none",

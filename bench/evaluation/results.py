@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featcache.toolkit import printable
 
-from ..contenders.base import Facts
+from ..contenders.base import ContenderInfo
 from ..splits import Split
 from .few_shot import FewShot
 from .metrics import METRICS, confusion, per_class
@@ -85,7 +85,7 @@ class Result:
     positions : ndarray (n,) of int64
         Position of each test image in the data set, ascending.
     cost : Cost
-    facts : Facts
+    facts : ContenderInfo
     """
 
     name: str
@@ -93,7 +93,7 @@ class Result:
     proba: NDArray[np.float64]
     positions: NDArray[np.int64]
     cost: Cost
-    facts: Facts
+    facts: ContenderInfo
 
     @cached_property
     def metrics(self) -> dict[str, float]:

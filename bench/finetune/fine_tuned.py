@@ -17,7 +17,7 @@ import featcache
 from featcache import import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
-    Resolved,
+    ResolvedBackbone,
     cache_folder,
     content_key,
     make_request,
@@ -26,7 +26,7 @@ from featcache.toolkit import (
 )
 from heads.schedule import Schedule
 
-from ..contenders.base import Contender, Facts
+from ..contenders.base import Contender, ContenderInfo
 from ..contenders.describe import describe_network
 from ..contenders.measure import Estimate, seconds_of, seconds_to_decode
 from ..splits import Images
@@ -197,7 +197,7 @@ class FineTuned(Contender):
         rows = np.arange(len(images))
         return predict(self.model, self._reader(images), rows, self.schedule.batch_size)
 
-    def facts(self) -> Facts:
+    def facts(self) -> ContenderInfo:
         """Describe the trained network and what training took."""
         history = self._run.progress.history
         about = self._resolved.request.about()
@@ -205,7 +205,7 @@ class FineTuned(Contender):
         trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         layers = weight_counts(self._resolved.backbone.model)  # type: ignore[union-attr]
         start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
-        return Facts(
+        return ContenderInfo(
             extract_seconds=self._decoded().seconds,
             backbone=about["backbone"],
             weights=about["weights"],
@@ -285,15 +285,15 @@ class FineTuned(Contender):
 
         return read
 
-    def _load(self) -> Resolved:
+    def _load(self) -> ResolvedBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
-    def _build(self, n_classes: int, seed: int) -> tuple[Any, Resolved, int]:
+    def _build(self, n_classes: int, seed: int) -> tuple[Any, ResolvedBackbone, int]:
         """Return the compiled network, the backbone in it, and its first free layer."""
         keras = import_keras()
         resolved = self._load()
         assert resolved.backbone is not None
-        if resolved.request.recipe is None:
+        if resolved.request.entry is None:
             # The caller's own model must not change under their hands.
             own = resolved.backbone.model
             resolved.backbone.model = keras.models.clone_model(own)

@@ -48,14 +48,14 @@ def keras_job(backbone: str, photos: Path, work: Path) -> Job:
     import keras
 
     import featcache
-    from featcache.backbones.spec import find_recipe
+    from featcache.backbones.spec import find_backbone
 
-    recipe = find_recipe(backbone)
-    module = getattr(keras.applications, recipe.module)
+    entry = find_backbone(backbone)
+    module = getattr(keras.applications, entry.module)
     resolved = featcache.load_backbone(backbone, weights="random", cache_dir=work / "cache")
     assert resolved.backbone is not None
     model = resolved.backbone.model
-    size = (recipe.image_size, recipe.image_size)
+    size = (entry.image_size, entry.image_size)
 
     def job() -> float:
         images = keras.utils.image_dataset_from_directory(

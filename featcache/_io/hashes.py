@@ -15,10 +15,10 @@ def file_hash(path: Path, kind: str = "sha256") -> str:
     kind : {"sha256", "md5"}
         MD5 is for what others published with it, and guards against cut-off files only.
     """
-    sum_ = hashlib.new(kind, usedforsecurity=False)
+    digest = hashlib.new(kind, usedforsecurity=False)
     # One small block that stays in the processor's cache, filled again and again.
     block = memoryview(bytearray(1 << 18))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(block):
-            sum_.update(block[:count])
-    return sum_.hexdigest()
+            digest.update(block[:count])
+    return digest.hexdigest()

@@ -57,7 +57,7 @@ def _bar_class() -> Any:
 
 
 @dataclass
-class StageSeconds:
+class StageTimings:
     """How long the stages of an extraction worked, each measured for itself.
 
     They run beside each other, so that their sum is more than the time that passed.

@@ -69,9 +69,9 @@ class Backbone:
     def __init__(self, request: Request) -> None:
         keras = import_keras()
         self.rule = request.preprocessing
-        network = _own(request.model) if request.recipe is None else build_network(keras, request)
+        network = _own(request.model) if request.entry is None else build_network(keras, request)
         check_input(network.model)
-        self.name = request.recipe.name if request.recipe else _name_of(network.model)
+        self.name = request.entry.name if request.entry else _name_of(network.model)
         self.layer, output = _output_of(keras, network, request)
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(network.model.inputs, pooled)
@@ -160,21 +160,21 @@ def _own(model: Any) -> Network:
 
 def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any]:
     """Return the layer to cut at, and its symbolic output."""
-    model, recipe = network.model, request.recipe
+    model, entry = network.model, request.entry
     if request.layer is not None:
         layer = resolve_layer(model, request.layer, request.name)
     else:
-        layer = default_layer(model) if recipe is None else recipe.layer
-        if recipe is None and layer == OUTPUT:
+        layer = default_layer(model) if entry is None else entry.layer
+        if entry is None and layer == OUTPUT:
             _log_possible_scores(model, request.name)
     output = output_of(keras, model, layer)
-    if recipe is None or not network.needs_top(keras.Model(model.inputs, output)):
+    if entry is None or not network.needs_top(keras.Model(model.inputs, output)):
         return layer, output
     if request.layer is None:
-        return recipe.notop_layer, output_of(keras, model, recipe.notop_layer)
+        return entry.notop_layer, output_of(keras, model, entry.notop_layer)
     raise WeightsMismatch(
         f"The weights in {network.file} have no classification top, and layer {layer!r} of "
-        f"{recipe.name} depends on it; leave layer= out for layer {recipe.notop_layer!r}, or give "
+        f"{entry.name} depends on it; leave layer= out for layer {entry.notop_layer!r}, or give "
         "weights with the top.",
         file=network.file,
         received=request.layer,
@@ -226,9 +226,9 @@ def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str
 
 
 def _hash_weights(model: Any) -> str:
-    sum_ = hashlib.sha256()
+    digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(np.asarray(weight))
-        sum_.update(f"{value.dtype.str}{value.shape}".encode())
-        sum_.update(value.tobytes())
-    return sum_.hexdigest()
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

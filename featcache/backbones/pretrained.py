@@ -18,7 +18,7 @@ from ..hdf5.saved_layers import SavedLayer, saved_layers
 from . import pocket
 from .architecture import all_layers, automatic_base, layer_names
 from .request import Request
-from .spec import Recipe
+from .spec import BackboneEntry
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,23 @@ def build_network(keras: Any, request: Request) -> Network:
 
 
 def _construct(keras: Any, request: Request, *, top: bool = True) -> Any:
-    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    entry: BackboneEntry = request.entry  # type: ignore[assignment]
     height, width = request.image_size
     try:
-        if recipe.packaged:
+        if entry.packaged:
             return pocket.build(keras, (height, width))
-        constructor = getattr(keras.applications, recipe.constructor)
+        constructor = getattr(keras.applications, entry.constructor)
         return constructor(weights=None, include_top=top, input_shape=(height, width, 3))
     except ValueError as error:
         raise InvalidRequest(
-            f"{recipe.name} cannot take images of {height} x {width} pixels "
-            f"({first_sentence(error)}). Its native size is {recipe.image_size}.",
+            f"{entry.name} cannot take images of {height} x {width} pixels "
+            f"({first_sentence(error)}). Its native size is {entry.image_size}.",
             received=request.image_size,
         ) from error
 
 
 def _load(keras: Any, request: Request, path: Path) -> Network:
-    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    entry: BackboneEntry = request.entry  # type: ignore[assignment]
     reason = foreign_reason(path)
     if reason is not None:
         raise WeightsMismatch(
@@ -99,7 +99,7 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
             f"The weights in {path} are not loaded: {error}.", file=path
         ) from None
     model = _construct(keras, request)
-    top = recipe.packaged or _count(saved) > len(model.weights) - _count_top(model, recipe)
+    top = entry.packaged or _count(saved) > len(model.weights) - _count_top(model, entry)
     target = model if top else _construct(keras, request, top=False)
     try:
         _load_quietly(target, path)
@@ -107,7 +107,7 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
         raise WeightsMismatch(_mismatch(request, target, saved, top, error), file=path) from error
     random_top = [] if top else _copy_weights(target, model)
     published = request.weights.kind == "imagenet"
-    if recipe.second_scaling and (published or _scales_twice(saved)):
+    if entry.second_scaling and (published or _scales_twice(saved)):
         _divide_by_deviation_again(model)
     return Network(model, random_top, path)
 
@@ -125,9 +125,9 @@ def _count(saved: Sequence[SavedLayer]) -> int:
     return sum(len(layer.shapes) for layer in saved)
 
 
-def _count_top(model: Any, recipe: Recipe) -> int:
+def _count_top(model: Any, entry: BackboneEntry) -> int:
     names = layer_names(model)
-    return sum(len(names[name].weights) for name in recipe.top_layers if name in names)
+    return sum(len(names[name].weights) for name in entry.top_layers if name in names)
 
 
 def _copy_weights(body: Any, model: Any) -> list[Any]:
@@ -159,16 +159,16 @@ def _mismatch(
     request: Request, model: Any, saved: Sequence[SavedLayer], top: bool, error: BaseException
 ) -> str:
     """Say in which layer a file differs from a network."""
-    recipe: Recipe = request.recipe  # type: ignore[assignment]
+    entry: BackboneEntry = request.entry  # type: ignore[assignment]
     height, width = request.image_size
-    fixed = request.image_size == (recipe.image_size, recipe.image_size) or not top
+    fixed = request.image_size == (entry.image_size, entry.image_size) or not top
     return (
-        f"The weights in {request.weights.path} do not fit {recipe.name}, as "
-        f"{recipe.constructor}(include_top={top}) for images of {height} x {width} pixels: "
+        f"The weights in {request.weights.path} do not fit {entry.name}, as "
+        f"{entry.constructor}(include_top={top}) for images of {height} x {width} pixels: "
         f"{_first_difference(model, saved) or first_sentence(error)}."
     ) + (
         "" if fixed else
-        f" If the layer depends on the image size, use the native {recipe.image_size}."
+        f" If the layer depends on the image size, use the native {entry.image_size}."
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ..images.decode import RESIZES
 from . import preprocessing
 from .graph import check_input, check_layer
 from .model_file import ModelFile, is_model_file, look_at_model
-from .spec import POOLINGS, PRECISIONS, Recipe, find_recipe
+from .spec import POOLINGS, PRECISIONS, BackboneEntry, find_backbone
 from .weights import Weights, choose_weights
 
 
@@ -21,12 +21,12 @@ class Request:
 
     Attributes
     ----------
-    recipe : Recipe or None
+    entry : BackboneEntry or None
         Row of the table; None for the user's own model.
     model : keras.Model, ModelFile or None
         The user's own model.
     layer : str, int or None
-        Name or index. None means the recipe's layer, or one that its weights have; for an
+        Name or index. None means the entry's layer, or one that its weights have; for an
         own model, the layer that `featcache.backbones.graph.default_layer` finds.
     pooling : str or None
         None means average pooling of spatial layers.
@@ -41,7 +41,7 @@ class Request:
         Number format of the forward pass.
     """
 
-    recipe: Recipe | None
+    entry: BackboneEntry | None
     model: Any
     layer: str | int | None
     pooling: str | None
@@ -55,7 +55,7 @@ class Request:
     @property
     def name(self) -> str:
         """The backbone's name, for people."""
-        return self.recipe.name if self.recipe else str(getattr(self.model, "name", "model"))
+        return self.entry.name if self.entry else str(getattr(self.model, "name", "model"))
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `featcache.extract` that ask for the same."""
@@ -120,17 +120,17 @@ def make_request(
         preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
     own = look_at_model(backbone) if is_model_file(backbone) else backbone
     if isinstance(own, str):
-        recipe = find_recipe(own)
-        native = (recipe.image_size, recipe.image_size)
+        entry = find_backbone(own)
+        native = (entry.image_size, entry.image_size)
         return Request(
-            recipe=recipe,
+            entry=entry,
             model=None,
             layer=layer,
             pooling=pooling,
             image_size=_size(image_size, native),
             resize=resize,
-            preprocessing=preprocessing_rule or recipe.preprocessing,
-            weights=choose_weights(weights, recipe),
+            preprocessing=preprocessing_rule or entry.preprocessing,
+            weights=choose_weights(weights, entry),
             precision=precision,
         )
     known = isinstance(own, ModelFile)
@@ -153,7 +153,7 @@ def make_request(
     if weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
     return Request(
-        recipe=None,
+        entry=None,
         model=own,
         layer=layer,
         pooling=pooling,

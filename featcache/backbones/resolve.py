@@ -21,7 +21,7 @@ from . import preprocessing
 from .graph import OUTPUT
 from .model import Backbone
 from .request import Request, make_request
-from .spec import BackboneSpec, Recipe, content_key
+from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import ensure_available, identity, weights_without_top
 
 log = logging.getLogger("featcache")
@@ -29,7 +29,7 @@ _MEMO_VERSION = 3
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedBackbone:
     """A request's spec and embedding width; `backbone` if it had to be built for that."""
 
     request: Request
@@ -42,7 +42,7 @@ class Resolved:
         return {**self.request.arguments(), "layer": self.spec.layer}
 
 
-def resolve(request: Request, folder: Path) -> Resolved:
+def resolve(request: Request, folder: Path) -> ResolvedBackbone:
     """Find a request's spec, from memory if it is there, else by building the backbone.
 
     Parameters
@@ -55,60 +55,60 @@ def resolve(request: Request, folder: Path) -> Resolved:
     return resolved
 
 
-def _resolve(request: Request, folder: Path) -> Resolved:
+def _resolve(request: Request, folder: Path) -> ResolvedBackbone:
     memo = _recall(folder, request)
-    if memo is None and request.recipe is not None:
+    if memo is None and request.entry is not None:
         # Remembered weights without the top spare a new attempt to download those with it.
-        without = _without_top(request, request.recipe)
+        without = _without_top(request, request.entry)
         memo = _recall(folder, without)
-        request = _available(request, request.recipe) if memo is None else without
+        request = _available(request, request.entry) if memo is None else without
         memo = memo or _recall(folder, request)
     if memo is not None:
-        return Resolved(request, _spec(request, **memo["spec"]), memo["width"])
+        return ResolvedBackbone(request, _spec(request, **memo["spec"]), memo["width"])
     return build(request, folder)
 
 
-def _without_top(request: Request, recipe: Recipe) -> Request:
+def _without_top(request: Request, entry: BackboneEntry) -> Request:
     """Return a request for the weights without the top if only these are in Keras' cache."""
     weights = request.weights
     missing = weights.kind == "imagenet" and weights.path is None
-    found = weights_without_top(recipe) if missing else None
+    found = weights_without_top(entry) if missing else None
     return request if found is None else replace(request, weights=found)
 
 
-def _available(request: Request, recipe: Recipe) -> Request:
-    weights = ensure_available(request.weights, recipe, request.layer)
+def _available(request: Request, entry: BackboneEntry) -> Request:
+    weights = ensure_available(request.weights, entry, request.layer)
     return replace(request, weights=weights)
 
 
-def _log_layer(resolved: Resolved) -> None:
+def _log_layer(resolved: ResolvedBackbone) -> None:
     """Say which layer was chosen where it is not the one that a user would expect."""
     request, layer = resolved.request, resolved.spec.layer
-    recipe = request.recipe
+    entry = request.entry
     if request.layer is not None:
         return
-    if recipe is None and layer != OUTPUT:
+    if entry is None and layer != OUTPUT:
         log.info(
             "%s ends in a classification layer; its features are the output of layer %r, which "
             "feeds it. layer='output' keeps the model's output.",
             request.name,
             layer,
         )
-    elif recipe is not None and layer != recipe.layer:
+    elif entry is not None and layer != entry.layer:
         log.warning(
             "%s: the weights have no classification top, which its default layer %r belongs to; "
             "the features are those of layer %r, pooled (%s).",
             request.name,
-            recipe.layer,
+            entry.layer,
             layer,
             resolved.spec.pooling,
         )
 
 
-def build(request: Request, folder: Path) -> Resolved:
+def build(request: Request, folder: Path) -> ResolvedBackbone:
     """Build the backbone of a request and remember what its weights hash to."""
-    if request.recipe is not None:
-        request = _available(request, request.recipe)
+    if request.entry is not None:
+        request = _available(request, request.entry)
     backbone = Backbone(request)
     found = {
         "backbone": backbone.name,
@@ -117,7 +117,7 @@ def build(request: Request, folder: Path) -> Resolved:
         "pooling": backbone.pooling,
     }
     _remember(folder, request, {"spec": found, "width": backbone.width})
-    return Resolved(request, _spec(request, **found), backbone.width, backbone)
+    return ResolvedBackbone(request, _spec(request, **found), backbone.width, backbone)
 
 
 def load_backbone(
@@ -126,7 +126,7 @@ def load_backbone(
     cache_dir: str | os.PathLike[str] | None = None,
     preprocessing: preprocessing.Rule | None = None,
     **options: Any,
-) -> Resolved:
+) -> ResolvedBackbone:
     """Build a backbone, to look at it or to train on top of it.
 
     Parameters
@@ -137,7 +137,7 @@ def load_backbone(
 
     Returns
     -------
-    Resolved
+    ResolvedBackbone
         Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
     """
     request = make_request(backbone, preprocessing_rule=preprocessing, **options)
@@ -169,15 +169,15 @@ def _resize(request: Request) -> str:
 
 
 def _memo_file(folder: Path, request: Request) -> Path | None:
-    pinned = identity(request.weights, request.recipe)
+    pinned = identity(request.weights, request.entry)
     if not pinned:
         return None  # a model that is at hand is hashed each time
-    layer, recipe = request.layer, request.recipe
-    if layer is None and recipe is not None:
-        layer = recipe.layer  # so a bundle, which asks for the default by its name, finds it
+    layer, entry = request.layer, request.entry
+    if layer is None and entry is not None:
+        layer = entry.layer  # so a bundle, which asks for the default by its name, finds it
     question = {
         "version": _MEMO_VERSION,
-        "backbone": recipe.name if recipe else None,
+        "backbone": entry.name if entry else None,
         "layer": layer,
         "pooling": request.pooling,
         "image_size": list(request.image_size),
@@ -200,8 +200,8 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
         width = int(memo["width"])
     except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
-    recipe = request.recipe
-    if recipe is not None and request.layer == recipe.layer != spec["layer"]:
+    entry = request.entry
+    if entry is not None and request.layer == entry.layer != spec["layer"]:
         return None  # of weights without the top, which do not give the layer that is named
     return {"spec": spec, "width": width}
 

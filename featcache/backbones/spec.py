@@ -1,6 +1,6 @@
 """What is asked of a backbone, what identifies its features, and the one key function.
 
-`Recipe` is a row of the table of backbones. `BackboneSpec` holds everything that changes
+`BackboneEntry` is a row of the table of backbones. `BackboneSpec` holds everything that changes
 an embedding and nothing else; its `key` names the store.
 """
 
@@ -29,7 +29,7 @@ ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BackboneEntry:
     """A row of the table: all that belongs together for one backbone.
 
     The rows are those of `keras.applications`, and `pocket`, which comes with the package.
@@ -100,14 +100,14 @@ def _plain(name: str) -> str:
 
 
 @functools.cache
-def recipes() -> Mapping[str, Recipe]:
+def backbone_entries() -> Mapping[str, BackboneEntry]:
     """Return the table of backbones, by name."""
     text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
     rows = [{**row, "top_layers": tuple(row["top_layers"])} for row in json.loads(text)]
-    return {row["name"]: Recipe(**row) for row in rows}
+    return {row["name"]: BackboneEntry(**row) for row in rows}
 
 
-def find_recipe(name: str) -> Recipe:
+def find_backbone(name: str) -> BackboneEntry:
     """Look a backbone up; case, ``_`` and ``-`` do not matter.
 
     Raises
@@ -117,12 +117,12 @@ def find_recipe(name: str) -> Recipe:
 
     Examples
     --------
-    >>> find_recipe("ResNet50").layer, find_recipe("inception-resnet-v2").width
+    >>> find_backbone("ResNet50").layer, find_backbone("inception-resnet-v2").width
     ('avg_pool', 1536)
     """
-    table = {_plain(known): recipe for known, recipe in recipes().items()}
-    recipe = table.get(_plain(name))
-    if recipe is None:
+    table = {_plain(known): entry for known, entry in backbone_entries().items()}
+    entry = table.get(_plain(name))
+    if entry is None:
         near = difflib.get_close_matches(_plain(name), table, n=4, cutoff=0.5)
         names = [table[match].name for match in near]
         hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
@@ -133,7 +133,7 @@ def find_recipe(name: str) -> Recipe:
             received=name,
             near=names,
         )
-    return recipe
+    return entry
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..errors import (
     WeightsUnavailable,
 )
 from .pocket import FILE as POCKET_FILE
-from .spec import Recipe
+from .spec import BackboneEntry
 
 log = logging.getLogger("featcache")
 
@@ -67,7 +67,7 @@ class Weights:
         return known.get(self.kind, str(self.path))
 
 
-def choose_weights(weights: Any, recipe: Recipe) -> Weights:
+def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
     """Read the argument ``weights=`` of `featcache.extract`.
 
     Parameters
@@ -82,17 +82,17 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
     """
     if weights is None or weights == "random":
         return Weights("random")
-    if recipe.packaged and weights in ("auto", "imagenet-or-random"):
+    if entry.packaged and weights in ("auto", "imagenet-or-random"):
         return Weights("packaged", POCKET_FILE)
-    if recipe.packaged and weights == "imagenet":
+    if entry.packaged and weights == "imagenet":
         raise InvalidRequest(
-            f"{recipe.name} was not trained on ImageNet. Its weights come with the package: leave "
+            f"{entry.name} was not trained on ImageNet. Its weights come with the package: leave "
             "weights= out.",
             received=weights,
         )
     if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
         fall_back = weights == "imagenet-or-random"
-        return Weights("imagenet", imagenet_path(recipe), or_random=fall_back)
+        return Weights("imagenet", imagenet_path(entry), or_random=fall_back)
     if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d+)", weights)):
         return Weights("random", seed=int(match[1]))
     if not isinstance(weights, (str, os.PathLike)):
@@ -108,22 +108,22 @@ def choose_weights(weights: Any, recipe: Recipe) -> Weights:
             "'random:SEED' or the path of a file made by model.save_weights().",
             file=path,
         )
-    if not path.name.endswith((*_SUFFIXES, ".npz") if recipe.packaged else _SUFFIXES):
+    if not path.name.endswith((*_SUFFIXES, ".npz") if entry.packaged else _SUFFIXES):
         raise InvalidRequest(
             f"A weights file ends in .weights.h5 (Keras 3) or .h5 (older), not {path.name!r}. "
             "A whole saved model can be loaded with keras.saving.load_model and passed instead "
             "of the backbone's name.",
             received=str(path),
         )
-    return _published(path, recipe) or Weights("file", path)
+    return _published(path, entry) or Weights("file", path)
 
 
-def _published(path: Path, recipe: Recipe) -> Weights | None:
+def _published(path: Path, entry: BackboneEntry) -> Weights | None:
     """Return a file as ImageNet weights if it is one that Keras publishes for the backbone."""
     for top in (True, False):
-        file, known = recipe.published(top=top)
+        file, known = entry.published(top=top)
         # Of EfficientNet under any name: what is published needs its second scaling.
-        asked = path.name == file or recipe.second_scaling
+        asked = path.name == file or entry.second_scaling
         if known and asked and _file_hash(path, known) == known:
             return Weights("imagenet", path, top=top)
     return None
@@ -135,19 +135,21 @@ def keras_models_folder() -> Path:
     return (Path(home) if home else Path.home() / ".keras") / "models"
 
 
-def imagenet_path(recipe: Recipe) -> Path | None:
+def imagenet_path(entry: BackboneEntry) -> Path | None:
     """Return the backbone's ImageNet file in Keras' cache, None if it is not there."""
-    path = keras_models_folder() / recipe.file
+    path = keras_models_folder() / entry.file
     return path if path.is_file() else None
 
 
-def weights_without_top(recipe: Recipe) -> Weights | None:
+def weights_without_top(entry: BackboneEntry) -> Weights | None:
     """Return the ImageNet file without the top in Keras' cache, None if it is not there."""
-    path = keras_models_folder() / str(recipe.notop_file)
+    path = keras_models_folder() / str(entry.notop_file)
     return Weights("imagenet", path, top=False) if path.is_file() else None
 
 
-def ensure_available(weights: Weights, recipe: Recipe, layer: str | int | None = None) -> Weights:
+def ensure_available(
+    weights: Weights, entry: BackboneEntry, layer: str | int | None = None
+) -> Weights:
     """Make sure that the weights' file is on disk and is the right one.
 
     Where the file with the top is not in Keras' cache, the one without serves if it is
@@ -166,42 +168,42 @@ def ensure_available(weights: Weights, recipe: Recipe, layer: str | int | None =
     """
     if weights.kind == "packaged":
         file = POCKET_FILE
-        if not file.is_file() or file_hash(file) != recipe.hash:
+        if not file.is_file() or file_hash(file) != entry.hash:
             raise WeightsMismatch(
                 f"{file} is not the file that came with the package. Install featcache anew.",
                 file=file,
-                expected=recipe.hash,
+                expected=entry.hash,
             )
         return weights
     if weights.kind != "imagenet":
         return weights
-    without = None if weights.path else weights_without_top(recipe)
-    if without is not None and not recipe.needs_top(layer):
-        return _checked(without, recipe)
+    without = None if weights.path else weights_without_top(entry)
+    if without is not None and not entry.needs_top(layer):
+        return _checked(without, entry)
     try:
-        path = weights.path or _download(recipe)
+        path = weights.path or _download(entry)
     except WeightsUnavailable as error:
         if without is not None:
-            return _checked(without, recipe)
+            return _checked(without, entry)
         if not weights.or_random:
             raise
         warnings.warn(
-            f"{recipe.name} runs with seeded random weights, since its ImageNet weights could not "
+            f"{entry.name} runs with seeded random weights, since its ImageNet weights could not "
             f"be had ({error.evidence['reason']}). Its features are good for trying out the "
             "steps, not for judging a backbone.",
             RandomWeightsWarning,
             stacklevel=7,  # the caller of extract()
         )
         return Weights("random")
-    return _checked(Weights("imagenet", path, top=weights.top), recipe)
+    return _checked(Weights("imagenet", path, top=weights.top), entry)
 
 
-def _checked(weights: Weights, recipe: Recipe) -> Weights:
+def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
     """Return ImageNet weights whose file is the published one; raise if it is not."""
-    path, (_, known) = Path(str(weights.path)), recipe.published(top=weights.top)
+    path, (_, known) = Path(str(weights.path)), entry.published(top=weights.top)
     if known and _file_hash(path, known) != known:
         raise WeightsMismatch(
-            f"{path} is not the file that Keras publishes for {recipe.name}: its hash is not "
+            f"{path} is not the file that Keras publishes for {entry.name}: its hash is not "
             f"{known}. It may be a download that was cut off: delete it and run again.",
             file=path,
             expected=known,
@@ -209,7 +211,7 @@ def _checked(weights: Weights, recipe: Recipe) -> Weights:
     return weights
 
 
-def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
+def identity(weights: Weights, entry: BackboneEntry | None) -> list[Any]:
     """Return what pins the values without reading them, for remembering their hash.
 
     Published files are pinned by the hash that Keras publishes, other files by their path
@@ -217,12 +219,12 @@ def identity(weights: Weights, recipe: Recipe | None) -> list[Any]:
     """
     if weights.kind == "random":
         return ["random", RANDOM_VERSION, weights.seed]
-    if weights.kind == "imagenet" and recipe is not None:
-        file, known = recipe.published(top=weights.top)
+    if weights.kind == "imagenet" and entry is not None:
+        file, known = entry.published(top=weights.top)
         if known:
             return ["imagenet", file, known]
-    if weights.kind == "packaged" and recipe is not None:
-        return ["packaged", recipe.file, recipe.hash]
+    if weights.kind == "packaged" and entry is not None:
+        return ["packaged", entry.file, entry.hash]
     if weights.path is None:
         return []
     return ["file", str(weights.path), *file_state(os.stat(weights.path))]
@@ -233,20 +235,20 @@ def _file_hash(path: Path, like: str) -> str:
     return file_hash(path, "md5" if len(like) == 32 else "sha256")
 
 
-def _download(recipe: Recipe) -> Path:
-    log.info("downloading the ImageNet weights of %s", recipe.name)
-    kind = "md5" if recipe.hash and len(recipe.hash) == 32 else "sha256"  # Keras has both
-    known = f"{kind}:{recipe.hash}" if recipe.hash else None
+def _download(entry: BackboneEntry) -> Path:
+    log.info("downloading the ImageNet weights of %s", entry.name)
+    kind = "md5" if entry.hash and len(entry.hash) == 32 else "sha256"  # Keras has both
+    known = f"{kind}:{entry.hash}" if entry.hash else None
     try:
-        return retrieve(recipe.url, known, recipe.file, keras_models_folder())
+        return retrieve(entry.url, known, entry.file, keras_models_folder())
     except DownloadFailed as error:
         raise WeightsUnavailable(
-            f"The ImageNet weights of {recipe.name} are not on this machine and cannot be "
-            f"downloaded ({error.reason}). Get {recipe.file}"
-            + (f" (hash {recipe.hash})" if recipe.hash else "")
-            + f" from {recipe.url} on another machine and put it into {keras_models_folder()}, or "
+            f"The ImageNet weights of {entry.name} are not on this machine and cannot be "
+            f"downloaded ({error.reason}). Get {entry.file}"
+            + (f" (hash {entry.hash})" if entry.hash else "")
+            + f" from {entry.url} on another machine and put it into {keras_models_folder()}, or "
             "pass weights=PATH, or weights='random' to try the steps without trained weights.",
-            file=recipe.file,
-            url=recipe.url,
+            file=entry.file,
+            url=entry.url,
             reason=error.reason,
         ) from error

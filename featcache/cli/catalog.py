@@ -23,14 +23,14 @@ fish:  featcache completion fish | source       in ~/.config/fish/config.fish
 @command("backbones")
 def backbones(common: Common) -> int:
     """List the backbones with image size, layer and width."""
-    from ..backbones.spec import recipes
+    from ..backbones.spec import backbone_entries
     from ..backbones.weights import imagenet_path
 
     if common.json:
-        print(json.dumps([vars(recipe) for recipe in recipes().values()], indent=2))
+        print(json.dumps([vars(entry) for entry in backbone_entries().values()], indent=2))
         return 0
     print(f"{'name':<20} {'pixels':>6} {'width':>6} {'parameters':>12}  layer; weights on disk")
-    for r in recipes().values():
+    for r in backbone_entries().values():
         here = "yes" if r.packaged or imagenet_path(r) else "no"
         print(f"{r.name:<20} {r.image_size:>6} {r.width:>6} {r.parameters:>12,}  {r.layer}; {here}")
     return 0

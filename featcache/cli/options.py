@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.console import run_command
-from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, recipes
+from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS
 from ..images.decode import RESIZES
 
@@ -124,7 +124,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
 
 def complete_backbone(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:
     """Offer the names of the table, and files for a model of one's own."""
-    return _items(recipes(), typed) or [CompletionItem(typed, type="file")]
+    return _items(backbone_entries(), typed) or [CompletionItem(typed, type="file")]
 
 
 def complete_store(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:

@@ -33,7 +33,7 @@ _FILES_A_TASK = 64
 
 
 @dataclass(frozen=True)
-class Identified:
+class FileIdentity:
     """A path's content id, or the reason why it has none.
 
     Attributes
@@ -52,7 +52,7 @@ def identify(
     *,
     workers: int = 4,
     on_read: Callable[[int], None] = lambda _: None,
-) -> list[Identified]:
+) -> list[FileIdentity]:
     """Find the content id of each path, reading only files that are new or changed.
 
     Parameters
@@ -70,20 +70,20 @@ def identify(
 
     Returns
     -------
-    list of Identified
+    list of FileIdentity
         In the order of `paths`.
     """
     file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
     known = _load(file)
     fresh: dict[str, tuple[Any, ...]] = {}
 
-    def settle(path: str) -> Identified:
+    def settle(path: str) -> FileIdentity:
         try:
             try:
                 state = file_state(os.stat(path))
                 entry = known.get(path)
                 if entry is not None and entry[:4] == state:
-                    return Identified(entry[4])
+                    return FileIdentity(entry[4])
             except (OSError, ValueError):
                 pass  # reading will give the reason
             started = time.time_ns()
@@ -93,16 +93,16 @@ def identify(
                 del data  # before the next large file may be read
             if _settled(state, started):
                 fresh[path] = (*state, image_id)
-            return Identified(image_id)
+            return FileIdentity(image_id)
         except BadImage as bad:
-            return Identified(None, bad.reason)
+            return FileIdentity(None, bad.reason)
 
-    def settle_some(some: Sequence[str]) -> list[Identified]:
+    def settle_some(some: Sequence[str]) -> list[FileIdentity]:
         return [settle(path) for path in some]
 
     # A task for each file would cost more than the look at it.
     parts = [paths[i : i + _FILES_A_TASK] for i in range(0, len(paths), _FILES_A_TASK)]
-    found: list[Identified] = []
+    found: list[FileIdentity] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for part in pool.map(settle_some, parts):
             found += part

@@ -17,7 +17,7 @@ _MARGIN = 0.97
 _SIGNS_OF_NO_MEMORY = ("resource_exhausted", "out of memory", "bad_alloc", "oom when allocating")
 
 
-class ForwardSize:
+class MicroBatchSize:
     """The number of images that a forward pass takes.
 
     Parameters

@@ -25,7 +25,7 @@ from ..backbones.spec import ENGINES, BackboneSpec, content_key
 from ..errors import EngineUnavailable, InvalidRequest, OutOfMemory
 from . import openvino
 from .keras import KerasRunner
-from .micro_batch import ForwardSize, is_out_of_memory, quickest, remember_size, remembered_size
+from .micro_batch import MicroBatchSize, is_out_of_memory, quickest, remember_size, remembered_size
 from .openvino import NotConvertible, OpenVINORunner
 
 log = logging.getLogger("featcache")
@@ -72,7 +72,7 @@ class Engine:
     """
 
     def __init__(
-        self, runner: Runner, sizes: ForwardSize, batch_size: int, *, grows: bool = False
+        self, runner: Runner, sizes: MicroBatchSize, batch_size: int, *, grows: bool = False
     ) -> None:
         self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
         self._grows = grows
@@ -139,7 +139,7 @@ def check_engine(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EngineRequest:
     """What is to be run, and on how much.
 
     Attributes
@@ -188,7 +188,7 @@ class Wanted:
         return engines_folder(self.cache) / f"pass-{content_key(parts)[:32]}.json"
 
 
-def stored_engine(wanted: Wanted) -> Engine | None:
+def stored_engine(wanted: EngineRequest) -> Engine | None:
     """Return an engine that needs no Keras: a model that was converted before; else None."""
     if not _may_use_openvino(wanted) or _may_have_accelerator(wanted):
         return None
@@ -199,7 +199,7 @@ def stored_engine(wanted: Wanted) -> Engine | None:
         return None
 
 
-def make_engine(wanted: Wanted, backbone: Backbone) -> Engine:
+def make_engine(wanted: EngineRequest, backbone: Backbone) -> Engine:
     """Return an engine for a backbone that was built; convert it if that is worth it.
 
     Raises
@@ -230,7 +230,7 @@ def make_engine(wanted: Wanted, backbone: Backbone) -> Engine:
     return _engine(KerasRunner(backbone), wanted)
 
 
-def _converted(wanted: Wanted, backbone: Backbone) -> OpenVINORunner:
+def _converted(wanted: EngineRequest, backbone: Backbone) -> OpenVINORunner:
     """Return the runner of the converted model; convert it if there is none that is sound."""
     precision = wanted.spec.precision
     with contextlib.suppress(NotConvertible):
@@ -251,7 +251,7 @@ def _converted(wanted: Wanted, backbone: Backbone) -> OpenVINORunner:
     return wanted.runner(wanted.folder, precision)
 
 
-def _may_use_openvino(wanted: Wanted) -> bool:
+def _may_use_openvino(wanted: EngineRequest) -> bool:
     if wanted.engine not in ("auto", "openvino"):
         return False
     reason = None
@@ -264,7 +264,7 @@ def _may_use_openvino(wanted: Wanted) -> bool:
     return reason is None
 
 
-def _may_have_accelerator(wanted: Wanted) -> bool:
+def _may_have_accelerator(wanted: EngineRequest) -> bool:
     """Tell from device files alone; asking the backend would mean importing it."""
     if wanted.engine == "openvino":
         return False
@@ -272,15 +272,17 @@ def _may_have_accelerator(wanted: Wanted) -> bool:
     return metal or any(os.path.exists(path) for path in _ACCELERATOR_FILES)
 
 
-def _engine(runner: Runner, wanted: Wanted) -> Engine:
+def _engine(runner: Runner, wanted: EngineRequest) -> Engine:
     if wanted.batch_size is not None:
-        return Engine(runner, ForwardSize(runner.size_within(wanted.batch_size)), wanted.batch_size)
+        return Engine(
+            runner, MicroBatchSize(runner.size_within(wanted.batch_size)), wanted.batch_size
+        )
     memo, size = wanted.memo(runner), wanted.known_size(runner)
     if size is None and wanted.images >= _WORTH_MEASURING:
         log.info("%s: measuring how many images a pass should take, once", wanted.request.name)
         size = quickest(runner.candidates, lambda size: _seconds(runner, size, wanted.spec))
         remember_size(memo, size)
-    sizes = ForwardSize(size or runner.candidates[0], memo)
+    sizes = MicroBatchSize(size or runner.candidates[0], memo)
     return Engine(runner, sizes, runner.most, grows=True)
 
 

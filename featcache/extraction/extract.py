@@ -24,7 +24,7 @@ from ..backbones.request import make_request
 from ..backbones.resolve import build
 from ..data.folder import ignored_by_ending, worth_warning
 from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
-from ..engines.select import Engine, Wanted, check_engine, make_engine, stored_engine
+from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
 from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
 from ..store import maintenance
 from ..store.lazy_rows import StoredRows
@@ -36,7 +36,7 @@ from ..store.row_index import pack_ids
 from ..store.store import Store
 from .features import ExtractionSummary, Features, Quarantined
 from .pipeline import default_workers
-from .prepare import Preparation, Source, explanation_of, planned, prepare, uses_sample
+from .prepare import ExtractionJob, Source, explanation_of, planned, prepare, uses_sample
 from .runner import Computation, Work
 
 log = logging.getLogger("featcache")
@@ -197,7 +197,7 @@ def extract(
     return features
 
 
-def _mark(job: Preparation, marks: ExitStack, retry_failed: bool) -> Preparation:
+def _mark(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> ExtractionJob:
     """Mark the store as used, so that nobody removes it; plan again if rows were just removed."""
     if job.plan.compute:
         marks.callback(_remove_empty, job.folder)
@@ -223,7 +223,7 @@ def _wait_for_lease(folder: Path) -> None:
         log.info("%s: waiting for a process that merges or removes its shards", folder.name)
 
 
-def _as_planned(job: Preparation, store: Store) -> bool:
+def _as_planned(job: ExtractionJob, store: Store) -> bool:
     """Return whether a store still holds what the plan counts on."""
     ids = [file.image_id for file in job.files if file.image_id is not None]
     names, before = store.shard_names, store.contains(ids)
@@ -246,7 +246,7 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _conflicts(job: Preparation, on_conflict: str) -> list[dict[str, Any]]:
+def _conflicts(job: ExtractionJob, on_conflict: str) -> list[dict[str, Any]]:
     """Find examples under several labels; raise or warn as the caller chose."""
     ids = [file.image_id or "" for file in job.files]
     conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
@@ -268,12 +268,12 @@ def _check_counts(batch_size: int | None, workers: int | None) -> None:
 
 
 def _engine(
-    job: Preparation, name: str, batch_size: int | None, retry_failed: bool
-) -> tuple[Preparation, Engine]:
+    job: ExtractionJob, name: str, batch_size: int | None, retry_failed: bool
+) -> tuple[ExtractionJob, Engine]:
     """Choose what runs the backbone; build the backbone only if that needs it."""
     resolved = job.resolved
     count = len(job.plan.compute)
-    wanted = Wanted(name, resolved.request, resolved.spec, job.cache, count, batch_size)
+    wanted = EngineRequest(name, resolved.request, resolved.spec, job.cache, count, batch_size)
     engine = stored_engine(wanted)
     if engine is not None:
         return job, engine
@@ -284,7 +284,7 @@ def _engine(
     return job, make_engine(replace(wanted, spec=resolved.spec), resolved.backbone)
 
 
-def _built(job: Preparation, retry_failed: bool) -> Preparation:
+def _built(job: ExtractionJob, retry_failed: bool) -> ExtractionJob:
     """Build the backbone, and make sure that it is the one that the plan was made for."""
     resolved = build(job.resolved.request, cache_dirs.weights_folder(job.cache))
     if resolved.spec == job.resolved.spec:
@@ -295,7 +295,7 @@ def _built(job: Preparation, retry_failed: bool) -> Preparation:
 
 
 def _compute(
-    job: Preparation, engine: Engine, workers: int | None, progress: bool | None
+    job: ExtractionJob, engine: Engine, workers: int | None, progress: bool | None
 ) -> Computation:
     """Compute and commit what the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
@@ -319,7 +319,7 @@ def _compute(
 
 
 def _join(
-    job: Preparation,
+    job: ExtractionJob,
     done: Computation | None,
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,

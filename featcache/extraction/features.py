@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.html import facts_table, few
-from .._io.progress import StageSeconds
+from .._io.progress import StageTimings
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
@@ -63,7 +63,7 @@ class ExtractionSummary:
         Why images were quarantined, with how many.
     engine : str or None
         What computed; None if nothing was.
-    stages : StageSeconds or None
+    stages : StageTimings or None
         How long each stage worked.
     unlabelled : int
         Rows without a label, in a data set with labels.
@@ -85,7 +85,7 @@ class ExtractionSummary:
     seconds_per_image: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict)
     engine: str | None = None
-    stages: StageSeconds | None = None
+    stages: StageTimings | None = None
     unlabelled: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     ignored_files: Sequence[str] = ()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..backbones.spec import BackboneSpec, differing
-from ..data.file_index import Identified
+from ..data.file_index import FileIdentity
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
 
 
 def make_plan(
-    files: Sequence[Identified],
+    files: Sequence[FileIdentity],
     stored: Collection[str],
     known_bad: Mapping[str, str],
     *,
@@ -44,7 +44,7 @@ def make_plan(
 
     Parameters
     ----------
-    files : sequence of Identified
+    files : sequence of FileIdentity
         Content id or failure of each image.
     stored : collection of str
         Content ids that have a row.

@@ -12,10 +12,10 @@ from .._io import cache_dirs
 from .._io.progress import progress_bar
 from ..backbones.preprocessing import Rule
 from ..backbones.request import Request, make_request
-from ..backbones.resolve import Resolved, resolve
+from ..backbones.resolve import ResolvedBackbone, resolve
 from ..data.boxes import cropped
 from ..data.dataset import Dataset
-from ..data.file_index import Identified, identify
+from ..data.file_index import FileIdentity, identify
 from ..datasets.load import load_dataset
 from ..images.image_file import example_id
 from ..store.manifest import NAME as MANIFEST_NAME
@@ -27,16 +27,16 @@ from .plan import Explanation, Plan, make_plan, nearest_store
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ExtractionJob:
     """All that is known before anything is computed.
 
     `contents` names each file, `files` each example: the same, but for cropped photos.
     """
 
     dataset: Dataset
-    contents: list[Identified]
-    files: list[Identified]
-    resolved: Resolved
+    contents: list[FileIdentity]
+    files: list[FileIdentity]
+    resolved: ResolvedBackbone
     cache: Path
     store: Store | None
     plan: Plan
@@ -112,7 +112,7 @@ def prepare(
     workers: int | None,
     retry_failed: bool,
     progress: bool | None,
-) -> Preparation:
+) -> ExtractionJob:
     """List the images, find their content ids and the spec, and compare with the store."""
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
@@ -121,7 +121,7 @@ def prepare(
     request = replace(request, crop=dataset.crop)
     resolved = resolve(request, cache_dirs.weights_folder(cache))
     if dataset.ids is not None:
-        contents = [Identified(image_id) for image_id in dataset.ids]
+        contents = [FileIdentity(image_id) for image_id in dataset.ids]
     else:
         with progress_bar(len(dataset), "Looking", "images", progress) as bar:
             contents = identify(
@@ -136,11 +136,11 @@ def prepare(
 
 def planned(
     dataset: Dataset,
-    contents: list[Identified],
-    resolved: Resolved,
+    contents: list[FileIdentity],
+    resolved: ResolvedBackbone,
     cache: Path,
     retry_failed: bool,
-) -> Preparation:
+) -> ExtractionJob:
     """Compare what a spec's store holds with what a data set needs."""
     files = _examples(dataset, contents)
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
@@ -152,10 +152,10 @@ def planned(
         stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
     known_bad = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
-    return Preparation(dataset, contents, files, resolved, cache, store, plan)
+    return ExtractionJob(dataset, contents, files, resolved, cache, store, plan)
 
 
-def _stored(folder: Path, resolved: Resolved) -> Store | None:
+def _stored(folder: Path, resolved: ResolvedBackbone) -> Store | None:
     """Open the store of a spec; None if there is none. A lost manifest is written again."""
     if (folder / MANIFEST_NAME).is_file():
         return Store(folder)
@@ -164,11 +164,11 @@ def _stored(folder: Path, resolved: Resolved) -> Store | None:
     return Store.create(folder, resolved.spec, resolved.width, resolved.request.about())
 
 
-def _examples(dataset: Dataset, contents: list[Identified]) -> list[Identified]:
+def _examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
     if dataset.boxes is None:
         return contents
     return [
-        file if file.image_id is None else Identified(example_id(file.image_id, box))
+        file if file.image_id is None else FileIdentity(example_id(file.image_id, box))
         for file, box in zip(contents, dataset.boxes, strict=True)
     ]
 
@@ -183,7 +183,7 @@ def default_data(cache: Path, progress: bool | None = None) -> Dataset:
     return sample(cache, progress=progress)
 
 
-def explanation_of(job: Preparation) -> Explanation:
+def explanation_of(job: ExtractionJob) -> Explanation:
     """Put a plan into words; on a miss, find the nearest store and how it differs."""
     spec = job.resolved.spec
     nearest: Path | None = None

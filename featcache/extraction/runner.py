@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.progress import StageSeconds
+from .._io.progress import StageTimings
 from ..data.dataset import Dataset
-from ..data.file_index import Identified
+from ..data.file_index import FileIdentity
 from ..engines.select import Engine
 from ..images.decode import Pixels, pixels_of, reservation
 from ..images.image_file import BadImage, read_expected
@@ -36,7 +36,7 @@ class Work:
 
     items: Sequence[Item]
     dataset: Dataset
-    contents: Sequence[Identified]
+    contents: Sequence[FileIdentity]
     image_size: tuple[int, int]
     resize: str
 
@@ -56,13 +56,13 @@ class Computation:
     ----------
     bad : dict of str to BadImage
         By id of the row.
-    seconds : StageSeconds
+    seconds : StageTimings
     """
 
     def __init__(self, work: Work, engine: Engine, store: Store, bar: Any) -> None:
         self.work, self.engine, self.store, self._bar = work, engine, store, bar
         self.bad: dict[str, BadImage] = {}
-        self.seconds = StageSeconds()
+        self.seconds = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
         self._lock = threading.Lock()
         self._versions = engine.provenance()

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import StoreCorrupt, StoreFormatError
 from .protocol import DONE, IDLE_STATUS, MEMORY_STATUS, MOST_READ_BYTES, NUMBERS, READ
-from .shard_file import ShardReader, encode_shard
+from .shard_file import ShardFile, encode_shard
 from .shard_metadata import ID_BYTES
 from .weights_file import example_weights, weights_reason
 
@@ -92,18 +92,18 @@ def serve(requests: IO[bytes], replies: IO[bytes], limits: Limits) -> None:
 
 def _shard(file: IO[bytes] | io.RawIOBase) -> tuple[dict[str, Any], bytes]:
     try:
-        with ShardReader(Path("shard"), file) as reader:
-            head = reader.head
+        with ShardFile(Path("shard"), file) as reader:
+            metadata = reader.metadata
     except StoreCorrupt as error:
         return {"reason": error.evidence["reason"]}, b""
     except StoreFormatError as error:
         return {"version": error.evidence["version"]}, b""
     said = {
-        "rows": len(head.views), "width": head.width, "rows_per_chunk": head.layout.rows_per_chunk,
-        "offsets": head.layout.offsets.tolist(), "components": head.components,
-        "seconds": head.seconds,
+        "rows": len(metadata.views), "width": metadata.width, "rows_per_chunk": metadata.layout.rows_per_chunk,
+        "offsets": metadata.layout.offsets.tolist(), "components": metadata.components,
+        "seconds": metadata.seconds,
     }  # fmt: skip
-    return said, head.image_ids.tobytes() + head.views.astype("<i4").tobytes()
+    return said, metadata.image_ids.tobytes() + metadata.views.astype("<i4").tobytes()
 
 
 def _weights(file: IO[bytes] | io.RawIOBase) -> tuple[dict[str, Any], bytes]:

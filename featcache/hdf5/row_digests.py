@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SUM_BYTES = 16  # of SHA-256: no two rows that ever were will share so many by chance
+DIGEST_BYTES = 16  # of SHA-256: no two rows that ever were will share so many by chance
 
 
-def row_sums(
+def row_digests(
     components: Mapping[str, Any],
     ids: NDArray[np.uint8],
     views: NDArray[np.int32],
     rows: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
-    """Return a sum of each row together with all that says whose row it is.
+    """Return a digest of each row together with all that says whose row it is.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def row_sums(
     Examples
     --------
     >>> ids, views = np.zeros((2, 32), np.uint8), np.zeros(2, np.int32)
-    >>> sums = row_sums({}, ids, views, np.array([[1.0], [2.0]], np.float32))
-    >>> sums.shape, bool((sums[0] == sums[1]).all())
+    >>> digests = row_digests({}, ids, views, np.array([[1.0], [2.0]], np.float32))
+    >>> digests.shape, bool((digests[0] == digests[1]).all())
     ((2, 16), False)
     """
     spec = hashlib.sha256(json.dumps(components, sort_keys=True).encode())
@@ -49,5 +49,5 @@ def row_sums(
         one = spec.copy()
         one.update(whose[number])
         one.update(values[number])
-        found += one.digest()[:SUM_BYTES]
-    return np.frombuffer(bytes(found), np.uint8).reshape(len(values), SUM_BYTES)
+        found += one.digest()[:DIGEST_BYTES]
+    return np.frombuffer(bytes(found), np.uint8).reshape(len(values), DIGEST_BYTES)

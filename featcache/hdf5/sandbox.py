@@ -36,7 +36,7 @@ from .protocol import (
     NUMBERS,
     READ,
 )
-from .shard_metadata import ID_BYTES, Layout, ShardHead, check_layout
+from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout
 from .shard_name import corrupt
 
 _SILENCE_SECONDS = 60.0
@@ -296,7 +296,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def inspect_shard(path: Path) -> ShardHead:
+def inspect_shard(path: Path) -> ShardMetadata:
     """Return what a shard says of itself, parsed by the child process.
 
     Parameters
@@ -328,7 +328,7 @@ def inspect_shard(path: Path) -> ShardHead:
                 )
             if "reason" in said:
                 raise Refused(str(said["reason"]))
-            return _head(said, values, size)
+            return _shard_metadata(said, values, size)
         except Refused as error:
             raise corrupt(path, str(error)) from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -337,15 +337,15 @@ def inspect_shard(path: Path) -> ShardHead:
             raise corrupt(path, "HDF5 makes no sense of it") from error
 
 
-def _head(said: dict[str, Any], values: bytes, size: int) -> ShardHead:
-    """Build a head from the child's answer; raise ValueError if that cannot be."""
+def _shard_metadata(said: dict[str, Any], values: bytes, size: int) -> ShardMetadata:
+    """Build a metadata from the child's answer; raise ValueError if that cannot be."""
     rows, width, per_chunk = int(said["rows"]), int(said["width"]), int(said["rows_per_chunk"])
     offsets: NDArray[np.int64] = np.array(said["offsets"], np.int64)
     layout = Layout(offsets, per_chunk, width)
     check_layout(layout, rows, size)
     ids = np.frombuffer(values, "u1", rows * ID_BYTES).reshape(rows, ID_BYTES)
     views = np.frombuffer(values, "<i4", rows, rows * ID_BYTES).astype(np.int32)
-    return ShardHead(ids, views, layout, dict(said["components"]), float(said["seconds"]))
+    return ShardMetadata(ids, views, layout, dict(said["components"]), float(said["seconds"]))
 
 
 def foreign_reason(source: Path | IO[bytes]) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checked_file import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
-from .shard_metadata import ID_BYTES, Layout, ShardHead
+from .shard_metadata import ID_BYTES, Layout, ShardMetadata
 from .shard_name import corrupt
 
 _DATASETS = ("embeddings", "image_id", "view")
@@ -29,7 +29,7 @@ def encode_shard(
     views: NDArray[np.int32],
     components: Mapping[str, Any],
     provenance: Mapping[str, str],
-) -> tuple[bytes, ShardHead]:
+) -> tuple[bytes, ShardMetadata]:
     """Build a shard; return the bytes of its file, and what a reader would say of it.
 
     Parameters
@@ -62,11 +62,11 @@ def encode_shard(
         chunks = sorted(_chunks(data), key=lambda chunk: chunk.chunk_offset[0])
         offsets = np.array([chunk.byte_offset for chunk in chunks], np.int64)
         layout = Layout(offsets, per_chunk, width)
-        head = ShardHead(image_ids, views, layout, dict(components), _seconds(provenance))
-        return bytes(file.id.get_file_image()), head
+        metadata = ShardMetadata(image_ids, views, layout, dict(components), _seconds(provenance))
+        return bytes(file.id.get_file_image()), metadata
 
 
-class ShardReader(CheckedFile):
+class ShardFile(CheckedFile):
     """An open, checked shard; a context manager.
 
     Raises
@@ -78,9 +78,9 @@ class ShardReader(CheckedFile):
     """
 
     def _check(self) -> None:
-        self.head = self._checked_head()
+        self.metadata = self._checked_metadata()
 
-    def _checked_head(self) -> ShardHead:
+    def _checked_metadata(self) -> ShardMetadata:
         self._check_kind("featcache-shard")
         if set(self._file) != set(_DATASETS):
             raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
@@ -95,7 +95,7 @@ class ShardReader(CheckedFile):
             raise corrupt(self.path, "its spec is not a record")
         seconds = _seconds(json.loads(attributes["provenance"]))
         layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
-        return ShardHead(ids[()], views[()].astype(np.int32), layout, components, seconds)
+        return ShardMetadata(ids[()], views[()].astype(np.int32), layout, components, seconds)
 
     def _offsets(self, data: Any) -> NDArray[np.int64]:
         """Find each chunk of rows, and make sure that it lies whole in the file."""

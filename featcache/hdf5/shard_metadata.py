@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from .._io.atomic import write_atomic
 from ..errors import StoreCorrupt, StoreMismatch, StoreWriteError
-from .row_digests import SUM_BYTES, row_sums
+from .row_digests import DIGEST_BYTES, row_digests
 from .shard_name import rows_of
 
 ENDING = ".head"
 _MAGIC = b"featcache-head-1"
 _DIGEST = 32
 ID_BYTES = 32
-_COLUMNS = (("u1", ID_BYTES), ("<i4", 1), ("u1", SUM_BYTES))  # ids, views, sums
+_COLUMNS = (("u1", ID_BYTES), ("<i4", 1), ("u1", DIGEST_BYTES))  # ids, views, digests
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class ShardHead:
+class ShardMetadata:
     """What a shard says of itself, checked.
 
     Attributes
@@ -76,15 +76,19 @@ class ShardHead:
         return self.layout.width
 
 
-def check_head(head: ShardHead, name: str, components: dict[str, Any], width: int) -> None:
+def check_metadata(
+    metadata: ShardMetadata, name: str, components: dict[str, Any], width: int
+) -> None:
     """Raise `StoreMismatch` or `StoreCorrupt` for a shard that is no part of a store."""
-    if head.components != components or head.width != width:
-        raise StoreMismatch("its spec is not the store's", stored=head.components)
-    if len(head.views) != rows_of(name):
+    if metadata.components != components or metadata.width != width:
+        raise StoreMismatch("its spec is not the store's", stored=metadata.components)
+    if len(metadata.views) != rows_of(name):
         raise StoreCorrupt("its number of rows is not the one in its name")
 
 
-def write_head(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32]) -> None:
+def write_metadata(
+    shard: Path, size: int, metadata: ShardMetadata, rows: NDArray[np.float32]
+) -> None:
     """Keep what is known of a sound shard; a disk that refuses costs reading it again.
 
     Parameters
@@ -94,38 +98,38 @@ def write_head(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32
     size : int
         Its bytes.
     rows : ndarray (n, width), float32
-        Kept by their sums alone; see `featcache.hdf5.row_digests.row_sums`.
+        Kept by their digests alone; see `featcache.hdf5.row_digests.row_digests`.
     """
-    sums = row_sums(head.components, head.image_ids, head.views, rows)
+    digests = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
     said = {
-        "shard": shard.name, "size": size, "rows": len(head.views),
-        "components": head.components, "seconds": head.seconds, "width": head.width,
-        "rows_per_chunk": head.layout.rows_per_chunk, "offsets": head.layout.offsets.tolist(),
+        "shard": shard.name, "size": size, "rows": len(metadata.views),
+        "components": metadata.components, "seconds": metadata.seconds, "width": metadata.width,
+        "rows_per_chunk": metadata.layout.rows_per_chunk, "offsets": metadata.layout.offsets.tolist(),
     }  # fmt: skip
     text = json.dumps(said, sort_keys=True).encode()
-    columns = (head.image_ids, head.views.astype("<i4"), sums)
+    columns = (metadata.image_ids, metadata.views.astype("<i4"), digests)
     body = b"".join([len(text).to_bytes(8, "little"), text, *(c.tobytes() for c in columns)])
     data = _MAGIC + hashlib.sha256(body).digest() + body
     with contextlib.suppress(StoreWriteError):
-        write_atomic(beside(shard), data, what="the head of a shard", durable=False)
+        write_atomic(beside(shard), data, what="the metadata of a shard", durable=False)
 
 
-def read_head(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
-    """Return head, sums and size of a shard from the file beside it.
+def read_metadata(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:
+    """Return metadata, digests and size of a shard from the file beside it.
 
     Returns
     -------
-    (ShardHead, ndarray (n, 16) uint8, int) or None
+    (ShardMetadata, ndarray (n, 16) uint8, int) or None
         None if there is no such file, or it is not what was written for this shard.
     """
     try:
-        return read_head_or_raise(shard)
+        return read_metadata_or_raise(shard)
     except OSError:
         return None
 
 
-def read_head_or_raise(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
-    """Do what `read_head` does, but raise OSError if the system cannot read a file that is there.
+def read_metadata_or_raise(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:
+    """Do what `read_metadata` does, but raise OSError if the system cannot read a file that is there.
 
     For repair: a sidecar that cannot be read just now is not one that says nothing.
     """
@@ -136,7 +140,7 @@ def read_head_or_raise(shard: Path) -> tuple[ShardHead, NDArray[np.uint8], int] 
     return _parsed(shard, data)
 
 
-def head_is_malformed(shard: Path) -> bool:
+def metadata_is_malformed(shard: Path) -> bool:
     """Tell whether there is a file beside a shard, and it is not what was written for it."""
     try:
         return _parsed(shard, beside(shard).read_bytes()) is None
@@ -144,7 +148,7 @@ def head_is_malformed(shard: Path) -> bool:
         return False
 
 
-def _parsed(shard: Path, data: bytes) -> tuple[ShardHead, NDArray[np.uint8], int] | None:
+def _parsed(shard: Path, data: bytes) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:
     try:
         start = len(_MAGIC) + _DIGEST
         body = memoryview(data)[start:]
@@ -154,38 +158,40 @@ def _parsed(shard: Path, data: bytes) -> tuple[ShardHead, NDArray[np.uint8], int
         said = json.loads(bytes(body[8 : 8 + length]))
         if said["shard"] != shard.name:
             return None
-        ids, views, sums = _columns(body[8 + length :], int(said["rows"]))
+        ids, views, digests = _columns(body[8 + length :], int(said["rows"]))
         offsets = np.array(said["offsets"], np.int64)
         layout = Layout(offsets, int(said["rows_per_chunk"]), int(said["width"]))
         check_layout(layout, len(ids), int(said["size"]))
-        head = ShardHead(
+        metadata = ShardMetadata(
             ids, views.ravel().astype(np.int32), layout, dict(said["components"]),
             float(said["seconds"]),
         )  # fmt: skip
-        return head, sums, int(said["size"])
+        return metadata, digests, int(said["size"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
-def head_differs(shard: Path, size: int, head: ShardHead, rows: NDArray[np.float32]) -> bool:
+def metadata_differs(
+    shard: Path, size: int, metadata: ShardMetadata, rows: NDArray[np.float32]
+) -> bool:
     """Tell whether the file beside a shard is intact, but says other things than the shard.
 
     Parameters
     ----------
-    size, head, rows
-        Those of the shard itself, as for `write_head`.
+    size, metadata, rows
+        Those of the shard itself, as for `write_metadata`.
     """
-    known = read_head(shard)
+    known = read_metadata(shard)
     if known is None:
         return False
-    said, sums, said_size = known
+    said, digests, said_size = known
     pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
-        (said.image_ids, head.image_ids), (said.views, head.views),
-        (said.layout.offsets, head.layout.offsets),
-        (sums, row_sums(head.components, head.image_ids, head.views, rows)),
+        (said.image_ids, metadata.image_ids), (said.views, metadata.views),
+        (said.layout.offsets, metadata.layout.offsets),
+        (digests, row_digests(metadata.components, metadata.image_ids, metadata.views, rows)),
     ]  # fmt: skip
     same = (said_size, said.components, said.width, said.layout.rows_per_chunk) == (
-        size, head.components, head.width, head.layout.rows_per_chunk
+        size, metadata.components, metadata.width, metadata.layout.rows_per_chunk
     )  # fmt: skip
     return not same or not all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 

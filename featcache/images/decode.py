@@ -26,7 +26,7 @@ RESIZES = ("stretch", "crop", "pad")
 
 _STRIP_PIXELS = 4_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
-_ROOM = limits.Room(limits.MAX_WORKING_BYTES)
+_ROOM = limits.MemoryBudget(limits.MAX_WORKING_BYTES)
 
 Pixels = NDArray[np.uint8]
 

@@ -36,7 +36,7 @@ _TIFF = {
 }  # fmt: skip
 
 
-class Room:
+class MemoryBudget:
     """The memory in which images are read and decoded, shared by all threads.
 
     Parameters
@@ -103,7 +103,7 @@ class Room:
 
 
 class Reservation:
-    """What one image takes of a `Room`: its file's bytes, and then what decoding needs.
+    """What one image takes of a `MemoryBudget`: its file's bytes, and then what decoding needs.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Reservation:
         Bytes held.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: MemoryBudget) -> None:
         self._room, self.count = room, 0
 
     def for_file(self, size: int) -> None:

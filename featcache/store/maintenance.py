@@ -62,7 +62,7 @@ def verify(folder: str | Path) -> list[Damage]:
 def repair(folder: str | Path) -> list[Damage]:
     """Save the intact rows of damaged shards, set damaged files aside, rewrite the manifest.
 
-    The rows of a damaged shard whose own sums are right are committed again first; then it is
+    The rows of a damaged shard whose own digests are right are committed again first; then it is
     renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. A repair that was
     interrupted is finished by the next. The next extraction computes only the lost rows.
 
@@ -121,12 +121,14 @@ def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
     valid = found.valid_shards()
     damaged = {damage.name for damage in found.damages}
     if MANIFEST_NAME in damaged:
-        shards = {name: len(head.views) for name, head in valid.items()}
+        shards = {name: len(metadata.views) for name, metadata in valid.items()}
         replace(manifest, shards=shards).write(folder)
     for name in damaged & {beside(folder / name).name for name in valid}:
         set_aside(folder / name)  # it is made again from its shard
     store = Store(folder)
-    stored = {key for head in valid.values() for key in row_keys(head.image_ids, head.views)}
+    stored = {
+        key for metadata in valid.values() for key in row_keys(metadata.image_ids, metadata.views)
+    }
     for name in sorted(name for name in damaged if rows_of(name) and (folder / name).exists()):
         saved = salvage(folder / name, store.spec.components(), store.width)
         if saved is not None and (new := saved.new(stored)).any():
@@ -241,9 +243,9 @@ def _merge(store: Store, names: list[str]) -> list[str]:
     for name in names:
         found = store.read_shard(name)
         if found is not None:
-            rows, head = found
-            parts.append((name, rows, head.image_ids, head.views))
-            seconds += head.seconds
+            rows, metadata = found
+            parts.append((name, rows, metadata.image_ids, metadata.views))
+            seconds += metadata.seconds
     if len(parts) < 2:
         return []
     ids = np.concatenate([part[2] for part in parts])

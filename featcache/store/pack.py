@@ -24,7 +24,7 @@ from ..hdf5.pack_file import Column, PackLayout
 from ..hdf5.shard_metadata import ID_BYTES
 from ..images.image_file import example_ids
 from .lease import in_use
-from .pack_format import LINE_BYTES, PACK_VERSION, PackHead, PackReader, first_line
+from .pack_format import LINE_BYTES, PACK_VERSION, PackHeader, PackReader, first_line
 from .row_index import IdArray, pack_ids, unpack_ids
 from .store import Store
 
@@ -116,18 +116,18 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
         Column("image_id", "u1", (len(ids), ID_BYTES)),
         *(Column(name, f"S{width}", (len(ids),)) for name, width in widths.items()),
     ]
-    head = PackHead(store.spec.components(), dict(store.about), len(ids), store.width)
-    user_block = head.user_block()
-    layout = PackLayout(columns, _attributes(head), user_block)
-    head = replace(
-        head, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
+    header = PackHeader(store.spec.components(), dict(store.about), len(ids), store.width)
+    user_block = header.user_block()
+    layout = PackLayout(columns, _attributes(header), user_block)
+    header = replace(
+        header, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
     )
     values: dict[str, Iterator[memoryview | bytes]] = {
         "embeddings": _rows(store, ids),
         "image_id": iter([ids.data]),
         **{name: _padded(texts[name], widths[name]) for name in texts},
     }
-    start: list[bytes | memoryview] = [head.encode(user_block)]
+    start: list[bytes | memoryview] = [header.encode(user_block)]
     digest = hashlib.sha256()
     with replacing(target, what="the packed store") as file:
         write_all(file, bytes(LINE_BYTES))
@@ -138,13 +138,13 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
         write_all(file, first_line(digest.hexdigest(), layout.size))
 
 
-def _attributes(head: PackHead) -> dict[str, str | int]:
+def _attributes(header: PackHeader) -> dict[str, str | int]:
     """Return what readers of plain HDF5 find at the root of a pack."""
     return {
         "format": "featcache-pack",
         "format_version": PACK_VERSION,
-        "spec": json.dumps(head.spec, sort_keys=True),
-        "about": json.dumps(head.about, sort_keys=True),
+        "spec": json.dumps(header.spec, sort_keys=True),
+        "about": json.dumps(header.about, sort_keys=True),
     }
 
 
@@ -179,20 +179,20 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
 
 def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
     with contextlib.closing(PackReader(Path(path))) as reader:
-        head = reader.head
+        header = reader.header
         try:
-            spec = BackboneSpec.from_components(head.spec)
+            spec = BackboneSpec.from_components(header.spec)
             folder = stores_folder(cache) / spec.folder
         except (InvalidRequest, TypeError) as error:
             raise StoreMismatch(
                 f"The spec in {path} makes no sense: {error} Nothing was taken from the file.",
                 path=path,
-                stored=head.spec,
+                stored=header.spec,
             ) from error
         make_folder(folder)
         with in_use(folder):
-            store = Store.create(folder, spec, head.width, head.about)
-            for rows, ids in reader.blocks(_rows_at_once(head.width)):
+            store = Store.create(folder, spec, header.width, header.about)
+            for rows, ids in reader.blocks(_rows_at_once(header.width)):
                 if not np.isfinite(rows).all():
                     raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
                 new = ~store.contains(unpack_ids(ids))

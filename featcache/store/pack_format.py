@@ -1,4 +1,4 @@
-"""The head of a packed store and the check of every byte behind it; plain calls, no HDF5.
+"""The header of a packed store and the check of every byte behind it; plain calls, no HDF5.
 
 A packed store is an HDF5 file behind a user block, which HDF5 passes over. The block begins
 with one line: format version, SHA-256 of everything behind the line, bytes of the whole file.
@@ -37,7 +37,7 @@ _BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
-class PackHead:
+class PackHeader:
     """What a packed store says of itself.
 
     Attributes
@@ -58,7 +58,7 @@ class PackHead:
     image_id: int = 0
 
     def user_block(self) -> int:
-        """Return the bytes that line and head take: 512 or a power of two beyond it."""
+        """Return the bytes that line and header take: 512 or a power of two beyond it."""
         size, needed = 512, LINE_BYTES + len(self._text()) + 2 * 20
         while size < needed:
             size *= 2
@@ -88,7 +88,7 @@ class PackReader:
 
     Attributes
     ----------
-    head : PackHead
+    header : PackHeader
 
     Raises
     ------
@@ -110,7 +110,7 @@ class PackReader:
             raise self._unreadable(error) from error
         try:
             self._check_bytes()
-            self.head = self._read_head()
+            self.header = self._read_head()
         except OSError as error:
             self.close()
             raise self._unreadable(error) from error
@@ -130,13 +130,13 @@ class PackReader:
         StoreCorrupt
             If the file has changed since its bytes were checked.
         """
-        head = self.head
-        for start in range(0, head.rows, count):
-            stop = min(start + count, head.rows)
-            rows = np.empty((stop - start, head.width), "<f4")
+        header = self.header
+        for start in range(0, header.rows, count):
+            stop = min(start + count, header.rows)
+            rows = np.empty((stop - start, header.width), "<f4")
             ids = np.empty((stop - start, ID_BYTES), np.uint8)
-            self._fill(rows, head.embeddings + start * 4 * head.width)
-            self._fill(ids, head.image_id + start * ID_BYTES)
+            self._fill(rows, header.embeddings + start * 4 * header.width)
+            self._fill(ids, header.image_id + start * ID_BYTES)
             if file_state(os.fstat(self._file.fileno())) != self._state:
                 raise self._corrupt("it was changed while it was read")
             yield rows, ids
@@ -166,18 +166,21 @@ class PackReader:
             digest.update(block[:count])
         return digest.hexdigest()
 
-    def _read_head(self) -> PackHead:
-        """Read the head, and make sure that all values lie in the file."""
+    def _read_head(self) -> PackHeader:
+        """Read the header, and make sure that all values lie in the file."""
         self._file.seek(LINE_BYTES)
         text, end, _ = (self._file.read(_MOST_HEAD_BYTES) or b"").partition(b"\n")
         try:
-            head = _checked(json.loads(text) if end else None)
+            header = _checked(json.loads(text) if end else None)
         except (ValueError, TypeError, RecursionError) as error:
-            raise self._corrupt("its head is malformed") from error
-        for offset, row_bytes in ((head.embeddings, 4 * head.width), (head.image_id, ID_BYTES)):
-            if not LINE_BYTES <= offset <= self._state.size - head.rows * row_bytes:
+            raise self._corrupt("its header is malformed") from error
+        for offset, row_bytes in (
+            (header.embeddings, 4 * header.width),
+            (header.image_id, ID_BYTES),
+        ):
+            if not LINE_BYTES <= offset <= self._state.size - header.rows * row_bytes:
                 raise self._corrupt("a part of its rows lies outside the file")
-        return head
+        return header
 
     def _fill(self, values: NDArray[Any], offset: int) -> None:
         view = values.data.cast("B")
@@ -218,13 +221,13 @@ class PackReader:
         return StoreError(f"{self._path} cannot be read: {reason}.", path=self._path, reason=reason)
 
 
-def _checked(said: Any) -> PackHead:
-    """Return a head that came as JSON; raise ValueError or TypeError for anything unusual."""
-    head = PackHead(**said)
-    numbers = (head.rows, head.width, head.embeddings, head.image_id)
-    if any(type(number) is not int for number in numbers) or head.rows < 1 or head.width < 1:
+def _checked(said: Any) -> PackHeader:
+    """Return a header that came as JSON; raise ValueError or TypeError for anything unusual."""
+    header = PackHeader(**said)
+    numbers = (header.rows, header.width, header.embeddings, header.image_id)
+    if any(type(number) is not int for number in numbers) or header.rows < 1 or header.width < 1:
         raise ValueError("its numbers are malformed")
-    if not isinstance(head.spec, dict) or not isinstance(head.about, Mapping):
+    if not isinstance(header.spec, dict) or not isinstance(header.about, Mapping):
         raise TypeError("its spec is not a record")
-    about = {str(name): str(value) for name, value in head.about.items()}
-    return PackHead(head.spec, about, *numbers)
+    about = {str(name): str(value) for name, value in header.about.items()}
+    return PackHeader(header.spec, about, *numbers)

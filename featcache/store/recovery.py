@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import InvalidRequest, StoreError
-from ..hdf5.shard_metadata import ShardHead, read_head
+from ..hdf5.shard_metadata import ShardMetadata, read_metadata
 from ..hdf5.shard_name import rows_of
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes
@@ -44,26 +44,28 @@ def find_shards(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.h5")) if rows_of(path.name) is not None]
 
 
-def read_heads(shards: Iterable[Path]) -> dict[str, ShardHead]:
+def read_all_metadata(shards: Iterable[Path]) -> dict[str, ShardMetadata]:
     """Return what intact sidecars say of some shards, by the shard's name."""
-    known = {shard.name: read_head(shard) for shard in shards}
+    known = {shard.name: read_metadata(shard) for shard in shards}
     return {name: found[0] for name, found in known.items() if found is not None}
 
 
-def choose_spec(folder: Path, heads: Iterable[ShardHead]) -> tuple[BackboneSpec, int] | None:
+def choose_spec(
+    folder: Path, all_metadata: Iterable[ShardMetadata]
+) -> tuple[BackboneSpec, int] | None:
     """Return the spec and the width that most rows of a folder have.
 
     A spec whose key is not the one in the folder's name is a stranger's, however many rows it
     has. None if there is no other.
     """
     rows: Counter[tuple[BackboneSpec, int]] = Counter()
-    for head in heads:
+    for metadata in all_metadata:
         try:
-            spec = BackboneSpec.from_components(head.components)
+            spec = BackboneSpec.from_components(metadata.components)
         except InvalidRequest:
             continue
         if can_be_in(spec, folder):
-            rows[spec, head.width] += len(head.views)
+            rows[spec, metadata.width] += len(metadata.views)
     return rows.most_common(1)[0][0] if rows else None
 
 
@@ -91,10 +93,12 @@ def write_first_manifest(
     shards = [] if manifest.exists() else find_shards(folder)
     if manifest.exists():
         return
-    same = {n: h for n, h in read_heads(shards).items() if h.components == spec.components()}
+    same = {n: h for n, h in read_all_metadata(shards).items() if h.components == spec.components()}
     found = choose_spec(folder, same.values())
     width = found[1] if found else width
-    listed = {name: len(head.views) for name, head in same.items() if head.width == width}
+    listed = {
+        name: len(metadata.views) for name, metadata in same.items() if metadata.width == width
+    }
     if shards:
         log.warning(
             "%s had lost its %s, which is written again from its %d shards.",

@@ -149,12 +149,12 @@ def _write_kept(
         found = store.read_shard(name)
         if found is None:
             continue  # it stays, with all its rows: it may be a disk that fails
-        rows, head = found
-        stays = np.array([image_id in kept for image_id in unpack_ids(head.image_ids)])
-        fraction = {"seconds": f"{head.seconds * stays.mean():.6f}"}
+        rows, metadata = found
+        stays = np.array([image_id in kept for image_id in unpack_ids(metadata.image_ids)])
+        fraction = {"seconds": f"{metadata.seconds * stays.mean():.6f}"}
         try:
             written[name] = store.append_packed(
-                rows[stays], head.image_ids[stays], head.views[stays], fraction
+                rows[stays], metadata.image_ids[stays], metadata.views[stays], fraction
             )
         except StoreWriteError as error:
             return written, error

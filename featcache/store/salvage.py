@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hdf5.row_digests import row_sums
-from ..hdf5.shard_metadata import Layout, read_head_or_raise
+from ..hdf5.row_digests import row_digests
+from ..hdf5.shard_metadata import Layout, read_metadata_or_raise
 from .row_index import unpack_ids
 
 
 @dataclass(frozen=True)
 class Salvage:
-    """The rows of a damaged shard, and which of them are right by their own sums.
+    """The rows of a damaged shard, and which of them are right by their own digests.
 
     Attributes
     ----------
@@ -73,13 +73,13 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
         If the system cannot read the sidecar or any row of the shard: when the disk answers
         again, all rows may be there. Single places that cannot be read cost their rows alone.
     """
-    known = read_head_or_raise(shard)
+    known = read_metadata_or_raise(shard)
     if known is None or known[0].components != components or known[0].width != width:
         return None
-    head, sums, _ = known
-    rows = _as_they_lie(shard, head.layout, len(head.views))
-    found = row_sums(head.components, head.image_ids, head.views, rows)
-    return Salvage(rows, head.image_ids, head.views, (found == sums).all(axis=1))
+    metadata, digests, _ = known
+    rows = _as_they_lie(shard, metadata.layout, len(metadata.views))
+    found = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
+    return Salvage(rows, metadata.image_ids, metadata.views, (found == digests).all(axis=1))
 
 
 def _as_they_lie(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:

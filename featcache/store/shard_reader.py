@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.file_state import FileState, file_state
-from ..hdf5.shard_metadata import Layout, ShardHead
+from ..hdf5.shard_metadata import Layout, ShardMetadata
 from ..hdf5.shard_name import check_bytes, corrupt
 
 _THREADS = 4
 _ROW_TYPE = np.dtype("<f4")
 
 
-class RowFiles:
+class ShardReader:
     """The shards of a folder, for reading.
 
     The SHA-256 of a shard is compared with the one in its name before its first row is
@@ -53,7 +53,7 @@ class RowFiles:
     def gather(
         self,
         names: Sequence[str],
-        heads: Mapping[str, ShardHead],
+        all_metadata: Mapping[str, ShardMetadata],
         shard: NDArray[np.int64],
         row: NDArray[np.int64],
         width: int,
@@ -64,7 +64,7 @@ class RowFiles:
         ----------
         names : sequence of str
             The shards by number.
-        heads : mapping of str to ShardHead
+        all_metadata : mapping of str to ShardMetadata
             By the shards' names.
         shard, row : ndarray (n,), int64
             Number of the shard, and the row in it, of each row that is wanted.
@@ -82,7 +82,7 @@ class RowFiles:
         wanted = [names[number] for number in shard[starts]]
         self.check(wanted)
         for name, first, last in zip(wanted, starts, [*starts[1:], len(order)], strict=True):
-            layout, part = heads[name].layout, slice(first, last)
+            layout, part = all_metadata[name].layout, slice(first, last)
             self.read(name, layout, row[part], result, order[part])
         return result
 

@@ -26,14 +26,14 @@ from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from ..hdf5.sandbox import inspect_shard
 from ..hdf5.shard_file import encode_shard
-from ..hdf5.shard_metadata import ShardHead, check_head, read_head, write_head
+from ..hdf5.shard_metadata import ShardMetadata, check_metadata, read_metadata, write_metadata
 from ..hdf5.shard_name import Damage, name_of, rows_of
 from . import quarantine, recovery
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import parse_manifest
 from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
-from .shard_reader import RowFiles
+from .shard_reader import ShardReader
 
 log = logging.getLogger("featcache")
 
@@ -65,8 +65,8 @@ class Store:
         self.folder = Path(folder)
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
-        self._heads: dict[str, ShardHead] = {}
-        self._files = RowFiles(self.folder)
+        self._metadata: dict[str, ShardMetadata] = {}
+        self._files = ShardReader(self.folder)
         self._lock = threading.RLock()
         self.refresh()
 
@@ -144,9 +144,9 @@ class Store:
 
     def seconds_per_image(self) -> float:
         """Return the wall time that computing a row took, on average, when it was computed."""
-        heads = self._heads.values()
-        rows = sum(len(head.views) for head in heads)
-        return sum(head.seconds for head in heads) / rows if rows else 0.0
+        all_metadata = self._metadata.values()
+        rows = sum(len(metadata.views) for metadata in all_metadata)
+        return sum(metadata.seconds for metadata in all_metadata) / rows if rows else 0.0
 
     def refresh(self) -> None:
         """Take in what others have committed since this store was opened.
@@ -185,13 +185,17 @@ class Store:
                 for name, rows in self._manifest.shards.items()
                 if name not in present
             ]
-            heads = {name: head for name in names if (head := self._head(name)) is not None}
-            self._files.forget(heads)
-            self._heads = heads
-            self._names = list(heads)
-            self._index = RowIndex([(h.image_ids, h.views) for h in heads.values()])
+            all_metadata = {
+                name: metadata
+                for name in names
+                if (metadata := self._shard_metadata(name)) is not None
+            }
+            self._files.forget(all_metadata)
+            self._metadata = all_metadata
+            self._names = list(all_metadata)
+            self._index = RowIndex([(h.image_ids, h.views) for h in all_metadata.values()])
             self.quarantined = quarantine.read(self.folder, present)
-            known = {*heads, *(damage.name for damage in self.damaged)}
+            known = {*all_metadata, *(damage.name for damage in self.damaged)}
             after = recovery.manifest_of_store(self.folder)
             return known.issuperset(names) and before == after
 
@@ -201,7 +205,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """Return the content ids of all rows, shard by shard, each once."""
-        everything = [h.image_ids for h in self._heads.values()]
+        everything = [h.image_ids for h in self._metadata.values()]
         return list(dict.fromkeys(unpack_ids(np.concatenate(everything)))) if everything else []
 
     def read(self, ids: Sequence[str] | IdArray) -> NDArray[np.float32]:
@@ -233,7 +237,9 @@ class Store:
                 # A shard that is gone was merged into a larger one by another process.
                 with system_errors(self.folder), contextlib.suppress(FileNotFoundError):
                     if (shard >= 0).all():
-                        return self._files.gather(self._names, self._heads, shard, row, self.width)
+                        return self._files.gather(
+                            self._names, self._metadata, shard, row, self.width
+                        )
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
@@ -243,7 +249,7 @@ class Store:
             ids=missing,
         )
 
-    def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardHead] | None:
+    def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardMetadata] | None:
         """Read a whole shard; None if it is gone, or damaged: it stays there, for repair.
 
         Parameters
@@ -253,20 +259,20 @@ class Store:
 
         Returns
         -------
-        (ndarray (n, width) float32, ShardHead) or None
+        (ndarray (n, width) float32, ShardMetadata) or None
         """
-        head = self._heads[name]
+        metadata = self._metadata[name]
         with contextlib.suppress(StoreCorrupt, FileNotFoundError):
             self._files.check([name])
-            return self._files.read_all(name, head.layout, len(head.views)), head
+            return self._files.read_all(name, metadata.layout, len(metadata.views)), metadata
         return None
 
-    def _head(self, name: str) -> ShardHead | None:
-        if name in self._heads:
-            return self._heads[name]
+    def _shard_metadata(self, name: str) -> ShardMetadata | None:
+        if name in self._metadata:
+            return self._metadata[name]
         rows = rows_of(name) or 0
         try:
-            head = self._known_head(name) or self._opened_head(name)
+            metadata = self._known_metadata(name) or self._inspected_metadata(name)
         except FileNotFoundError:
             if os.path.lexists(self.folder / name):
                 self.damaged.append(Damage(name, rows, "it is a link to nothing"))
@@ -279,27 +285,27 @@ class Store:
                 name, rows, reason, self.folder,
             )  # fmt: skip
             return None
-        return head
+        return metadata
 
-    def _known_head(self, name: str) -> ShardHead | None:
+    def _known_metadata(self, name: str) -> ShardMetadata | None:
         """Return what lies beside the shard, if it is for a file of this size."""
-        known = read_head(self.folder / name)
+        known = read_metadata(self.folder / name)
         if known is None or known[2] != (self.folder / name).stat().st_size:
             return None
         with contextlib.suppress(StoreMismatch, StoreCorrupt):
-            check_head(known[0], name, self.spec.components(), self.width)
+            check_metadata(known[0], name, self.spec.components(), self.width)
             return known[0]
         return None
 
-    def _opened_head(self, name: str) -> ShardHead:
+    def _inspected_metadata(self, name: str) -> ShardMetadata:
         """Look into a shard, once its bytes are known to be right, and keep what is found."""
         path = self.folder / name
         self._files.check([name])
-        head = inspect_shard(path)
-        check_head(head, name, self.spec.components(), self.width)
-        rows = self._files.read_all(name, head.layout, len(head.views))
-        write_head(path, path.stat().st_size, head, rows)
-        return head
+        metadata = inspect_shard(path)
+        check_metadata(metadata, name, self.spec.components(), self.width)
+        rows = self._files.read_all(name, metadata.layout, len(metadata.views))
+        write_metadata(path, path.stat().st_size, metadata, rows)
+        return metadata
 
     # Writing
 
@@ -352,12 +358,12 @@ class Store:
         provenance: Mapping[str, str],
     ) -> str:
         """Commit rows whose ids are already (n, 32) bytes; see `append`."""
-        data, head = encode_shard(rows, ids, views, self.spec.components(), provenance)
+        data, metadata = encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
         name = name_of(self._worker, self._sequence, len(rows), sha)
         write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
-        write_head(self.folder / name, len(data), head, rows)
+        write_metadata(self.folder / name, len(data), metadata, rows)
         return name
 
     def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
@@ -392,7 +398,7 @@ class Store:
         """
         self.refresh()
         names = set(self._names) - set(without)
-        listed = {name: len(self._heads[name].views) for name in sorted(names)}
+        listed = {name: len(self._metadata[name].views) for name in sorted(names)}
         if listed != dict(self._manifest.shards):
             generation = self._manifest.generation + 1
             self._manifest = replace(self._manifest, shards=listed, generation=generation)

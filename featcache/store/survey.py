@@ -10,23 +10,29 @@ from pathlib import Path
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import InvalidRequest, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from ..hdf5.sandbox import inspect_shard
-from ..hdf5.shard_metadata import ShardHead, beside, check_head, head_differs, head_is_malformed
+from ..hdf5.shard_metadata import (
+    ShardMetadata,
+    beside,
+    check_metadata,
+    metadata_differs,
+    metadata_is_malformed,
+)
 from ..hdf5.shard_name import Damage, check_bytes, rows_of
 from . import quarantine
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
-from .recovery import choose_spec, find_shards, read_heads
+from .recovery import choose_spec, find_shards, read_all_metadata
 from .salvage import row_keys, salvage
-from .shard_reader import RowFiles
+from .shard_reader import ShardReader
 
 _LOOKS = 50  # a busy store may merge a shard away in each of several looks
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a shard: its head if it is valid, else its damage; and its sidecar's."""
+    """What was found in a shard: its metadata if it is valid, else its damage; and its sidecar's."""
 
-    head: ShardHead | None
+    metadata: ShardMetadata | None
     damage: Damage | None
     sidecar: Damage | None
 
@@ -52,11 +58,13 @@ class Survey:
     damages: list[Damage]
     newer: StoreFormatError | None
 
-    def valid_shards(self) -> dict[str, ShardHead]:
+    def valid_shards(self) -> dict[str, ShardMetadata]:
         """Return what the shards without damage say, by name."""
         damaged = {damage.name for damage in self.damages}
-        heads = {name: look.head for name, look in self.looks.items() if name not in damaged}
-        return {name: head for name, head in heads.items() if head is not None}
+        all_metadata = {
+            name: look.metadata for name, look in self.looks.items() if name not in damaged
+        }
+        return {name: metadata for name, metadata in all_metadata.items() if metadata is not None}
 
 
 def survey(folder: Path, known: Mapping[str, Look] | None = None) -> Survey:
@@ -84,7 +92,7 @@ def survey(folder: Path, known: Mapping[str, Look] | None = None) -> Survey:
     for _ in range(_LOOKS):
         manifest, wrong, newer, before = _read(folder)
         present = {path.name for path in folder.glob("*.h5")}
-        manifest = manifest or _described(folder, read_heads(find_shards(folder)))
+        manifest = manifest or _described(folder, read_all_metadata(find_shards(folder)))
         spec = None if manifest is None else manifest.spec
         for name in sorted(present - looks.keys()):
             with contextlib.suppress(FileNotFoundError):
@@ -113,9 +121,9 @@ def _read(folder: Path) -> tuple[Manifest | None, Damage | None, StoreFormatErro
         return None, Damage(MANIFEST_NAME, 0, reason), newer, data
 
 
-def _described(folder: Path, heads: Mapping[str, ShardHead]) -> Manifest | None:
+def _described(folder: Path, all_metadata: Mapping[str, ShardMetadata]) -> Manifest | None:
     """Return the manifest that some shards make up; None if they do not tell it."""
-    found = choose_spec(folder, heads.values())
+    found = choose_spec(folder, all_metadata.values())
     return None if found is None else Manifest(*found)
 
 
@@ -131,7 +139,7 @@ def _look_at(shard: Path, spec: BackboneSpec | None) -> Look:
     return Look(found, None, sidecar)
 
 
-def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
+def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
     try:
         return check_bytes(shard) or _misfit(shard, spec)
     except FileNotFoundError:
@@ -140,32 +148,34 @@ def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
         return Damage(shard.name, rows_of(shard.name) or 0, "it is a link to nothing")
 
 
-def _sidecar_fault(shard: Path, found: Damage | ShardHead) -> str | None:
-    if head_is_malformed(shard):
+def _sidecar_fault(shard: Path, found: Damage | ShardMetadata) -> str | None:
+    if metadata_is_malformed(shard):
         return "it is not what was written; no row is lost"
-    if isinstance(found, ShardHead):
-        rows = RowFiles(shard.parent).read_all(shard.name, found.layout, len(found.views))
-        if head_differs(shard, shard.stat().st_size, found, rows):
+    if isinstance(found, ShardMetadata):
+        rows = ShardReader(shard.parent).read_all(shard.name, found.layout, len(found.views))
+        if metadata_differs(shard, shard.stat().st_size, found, rows):
             return "it is intact, but does not describe its shard; no row is lost"
     return None
 
 
-def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardHead:
+def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
     """Return what a shard says, or its damage if the store would pass it over: a planted one."""
     try:
-        head = inspect_shard(shard)
-        check_head(head, shard.name, (spec or _own_spec(head)).components(), head.width)
-        return head
+        metadata = inspect_shard(shard)
+        check_metadata(
+            metadata, shard.name, (spec or _own_spec(metadata)).components(), metadata.width
+        )
+        return metadata
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
         reason = str(error.evidence.get("reason", error))
         return Damage(shard.name, rows_of(shard.name) or 0, reason)
 
 
-def _own_spec(head: ShardHead) -> BackboneSpec:
+def _own_spec(metadata: ShardMetadata) -> BackboneSpec:
     try:
-        return BackboneSpec.from_components(head.components)
+        return BackboneSpec.from_components(metadata.components)
     except InvalidRequest as error:
-        raise StoreMismatch("its spec makes no sense", stored=head.components) from error
+        raise StoreMismatch("its spec makes no sense", stored=metadata.components) from error
 
 
 def _concluded(
@@ -176,11 +186,13 @@ def _concluded(
     newer: StoreFormatError | None,
 ) -> Survey:
     """Put together what was found one by one: what is missing, what does not fit the others."""
-    heads = {name: look.head for name, look in looks.items() if look.head is not None}
-    manifest = manifest or _described(folder, heads)
+    all_metadata = {
+        name: look.metadata for name, look in looks.items() if look.metadata is not None
+    }
+    manifest = manifest or _described(folder, all_metadata)
     found: list[Damage] = []
     if manifest is not None:
-        width = _width(heads.values(), manifest)
+        width = _width(all_metadata.values(), manifest)
         if width != manifest.width and wrong is None:
             reason = f"its width is {manifest.width}, but the rows of its shards have {width}"
             wrong = Damage(MANIFEST_NAME, 0, reason)
@@ -202,8 +214,8 @@ def _of_shards(folder: Path, manifest: Manifest | None, looks: dict[str, Look]) 
     stored: set[bytes] = set()
     if any(damages.values()):
         for name, look in looks.items():
-            if damages[name] is None and look.head is not None:
-                stored |= set(row_keys(look.head.image_ids, look.head.views))
+            if damages[name] is None and look.metadata is not None:
+                stored |= set(row_keys(look.metadata.image_ids, look.metadata.views))
     found = []
     for name, look in looks.items():
         damage = damages[name]
@@ -228,22 +240,26 @@ def _with_lost_rows(
     return replace(damage, rows=len(lost), ids=lost)
 
 
-def _width(heads: Collection[ShardHead], manifest: Manifest) -> int:
+def _width(all_metadata: Collection[ShardMetadata], manifest: Manifest) -> int:
     """Return the width of a store's rows: the manifest's, unless no shard has it."""
-    same = [head.width for head in heads if head.components == manifest.spec.components()]
+    same = [
+        metadata.width
+        for metadata in all_metadata
+        if metadata.components == manifest.spec.components()
+    ]
     return manifest.width if manifest.width in same or not same else max(set(same), key=same.count)
 
 
 def _unlike(folder: Path, manifest: Manifest | None, name: str, look: Look) -> Damage | None:
     """Return the damage of a valid shard that is no part of this store."""
-    head = look.head
-    if head is None:
+    metadata = look.metadata
+    if metadata is None:
         return None
-    rows = len(head.views)
-    if not can_be_in(BackboneSpec.from_components(head.components), folder):
+    rows = len(metadata.views)
+    if not can_be_in(BackboneSpec.from_components(metadata.components), folder):
         return Damage(name, rows, "its spec is not the one whose key is in the folder's name")
-    if manifest is not None and head.components != manifest.spec.components():
+    if manifest is not None and metadata.components != manifest.spec.components():
         return Damage(name, rows, "its spec is not the store's")
-    if manifest is not None and head.width != manifest.width:
-        return Damage(name, rows, f"its rows have width {head.width}, not {manifest.width}")
+    if manifest is not None and metadata.width != manifest.width:
+        return Damage(name, rows, f"its rows have width {metadata.width}, not {manifest.width}")
     return None

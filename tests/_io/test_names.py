@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from featcache._io.names import is_name
-from featcache.backbones.spec import BackboneSpec, recipes
+from featcache.backbones.spec import BackboneSpec, backbone_entries
 from featcache.datasets.oxford_pets import _listed
 from featcache.datasets.stanford_dogs import _parts
 from featcache.errors import DatasetError, InvalidRequest, StoreCorrupt, StoreMismatch
@@ -36,7 +36,7 @@ def test_a_spec_refuses_what_is_no_name(name: Any) -> None:
 
 
 def test_every_backbone_of_the_table_and_own_ones_have_names() -> None:
-    for name in [*recipes(), "custom-0123456789abcdef", "x" * 100]:
+    for name in [*backbone_entries(), "custom-0123456789abcdef", "x" * 100]:
         assert is_name(name)
         assert len(BackboneSpec(name, *list(SPEC.components().values())[1:]).folder) < 255
 

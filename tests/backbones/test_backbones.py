@@ -14,7 +14,7 @@ from conftest import photo
 from featcache import extract
 from featcache.backbones import preprocessing
 from featcache.backbones.architecture import architecture_hash, layer_names
-from featcache.backbones.spec import Recipe, recipes
+from featcache.backbones.spec import BackboneEntry, backbone_entries
 from featcache.images.decode import decode, resize
 from reference_models import reference_model
 
@@ -25,8 +25,8 @@ QUICK = {
     "pocket", "resnet50", "resnet50_v2", "vgg19",
 }  # fmt: skip
 ALL = [
-    pytest.param(recipe, id=name, marks=() if name in QUICK else pytest.mark.slow)
-    for name, recipe in recipes().items()
+    pytest.param(entry, id=name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, entry in backbone_entries().items()
 ]
 SMALL = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71, "vgg16": 224, "vgg19": 224}
 
@@ -35,29 +35,31 @@ def relative_error(got: Any, expected: Any) -> float:
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("recipe", ALL)
-def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ALL)
+def test_rows_equal_keras_own_preprocessing_and_prediction(
+    entry: BackboneEntry, tmp_path: Path
+) -> None:
     import keras
 
-    side = SMALL.get(recipe.name, 64)
-    model = reference_model(recipe, side)
+    side = SMALL.get(entry.name, 64)
+    model = reference_model(entry, side)
     names = layer_names(model)
-    assert names[recipe.layer].output.shape[-1] == recipe.width
-    assert model.count_params() == recipe.parameters
+    assert names[entry.layer].output.shape[-1] == entry.width
+    assert model.count_params() == entry.parameters
     model.save_weights(tmp_path / "w.weights.h5")
     files = [photo(tmp_path / "p" / f"{i}.png", i, (90, 70)) for i in range(3)]
     pixels = np.stack([resize(decode(f.read_bytes()), (side, side)) for f in files])
-    prepare = keras_says.preprocess_input(recipe)
-    cut = keras.Model(model.input, names[recipe.layer].output)
+    prepare = keras_says.preprocess_input(entry)
+    cut = keras.Model(model.input, names[entry.layer].output)
     expected = cut.predict(prepare(pixels.astype("float32")), verbose=0).reshape(3, -1)
     features = extract(
-        recipe.name,
+        entry.name,
         tmp_path / "p",
         weights=tmp_path / "w.weights.h5",
         image_size=side,
         batch_size=2,
     )
-    assert features.X.shape == (3, recipe.width)
+    assert features.X.shape == (3, entry.width)
     error = relative_error(np.asarray(features.X), expected)
     assert error < 1e-4
     # The images do differ, by far more than the error.
@@ -66,23 +68,25 @@ def test_rows_equal_keras_own_preprocessing_and_prediction(recipe: Recipe, tmp_p
 
 
 def test_the_table_lists_every_classifier_of_this_keras() -> None:
-    theirs = sorted(r.constructor for r in recipes().values() if not r.packaged)
+    theirs = sorted(r.constructor for r in backbone_entries().values() if not r.packaged)
     assert theirs == keras_says.constructors()
 
 
-@pytest.mark.parametrize("recipe", ALL)
-def test_the_table_says_what_keras_says(recipe: Recipe) -> None:
-    if recipe.packaged:
-        assert vars(recipe) == keras_says.pocket_row()
+@pytest.mark.parametrize("entry", ALL)
+def test_the_table_says_what_keras_says(entry: BackboneEntry) -> None:
+    if entry.packaged:
+        assert vars(entry) == keras_says.pocket_row()
         return
-    assert keras_says.public_name(recipe.constructor) == recipe.name
-    assert keras_says.preprocessing_mode(recipe.constructor) == recipe.preprocessing
-    said = keras_says.weights_file(recipe.constructor)
-    assert (recipe.file, recipe.url, recipe.hash) == (said["file"], said["url"], said["hash"])
+    assert keras_says.public_name(entry.constructor) == entry.name
+    assert keras_says.preprocessing_mode(entry.constructor) == entry.preprocessing
+    said = keras_says.weights_file(entry.constructor)
+    assert (entry.file, entry.url, entry.hash) == (said["file"], said["url"], said["hash"])
 
 
 def test_preprocessing_differs_between_families_where_keras_does() -> None:
-    by_module = {r.module: preprocessing.fingerprint(r.preprocessing) for r in recipes().values()}
+    by_module = {
+        r.module: preprocessing.fingerprint(r.preprocessing) for r in backbone_entries().values()
+    }
     assert by_module["resnet"] == by_module["vgg19"]
     different = [by_module[m] for m in ("resnet", "resnet_v2", "densenet", "efficientnet")]
     assert len(set(different)) == 4
@@ -94,8 +98,8 @@ def test_efficientnets_imagenet_file_gets_the_scaling_that_keras_gives_it(
     import keras
     from keras.src.utils import file_utils
 
-    recipe = recipes()["efficientnet_b0"]
-    reference_model(recipe, 224).save_weights(tmp_path / "file.weights.h5")
+    entry = backbone_entries()["efficientnet_b0"]
+    reference_model(entry, 224).save_weights(tmp_path / "file.weights.h5")
     # Keras' own constructor, handed our file where it would download one.
     file = str(tmp_path / "file.weights.h5")
     with mock.patch.object(file_utils, "get_file", return_value=file):

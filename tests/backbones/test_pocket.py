@@ -16,7 +16,7 @@ from bench.finetune.training import Run
 from bench.tools import train_pocket, traits
 from featcache import extract, import_keras
 from featcache.backbones import pocket
-from featcache.backbones.spec import find_recipe
+from featcache.backbones.spec import find_backbone
 from featcache.datasets import drawn_dogs
 from featcache.datasets.drawn.breeds import make_breeds
 from featcache.errors import InvalidRequest, WeightsMismatch
@@ -52,7 +52,7 @@ def test_no_breed_of_the_sample_was_trained_on() -> None:
 
 def test_the_file_is_the_one_of_the_table_and_small() -> None:
     data = pocket.FILE.read_bytes()
-    assert hashlib.sha256(data).hexdigest() == find_recipe("pocket").hash
+    assert hashlib.sha256(data).hexdigest() == find_backbone("pocket").hash
     assert len(data) < 1.2 * 2**20
 
 

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featcache.backbones import preprocessing
-from featcache.backbones.spec import BackboneSpec, content_key, differing, find_recipe, recipes
+from featcache.backbones.spec import (
+    BackboneSpec,
+    backbone_entries,
+    content_key,
+    differing,
+    find_backbone,
+)
 from featcache.errors import InvalidRequest, UnknownBackbone
 
 SPEC = BackboneSpec(
@@ -74,17 +80,17 @@ def test_keys_are_equal_exactly_for_equal_components(
 
 def test_near_names_are_suggested() -> None:
     with pytest.raises(UnknownBackbone, match="Did you mean 'vgg19'") as raised:
-        find_recipe("vgg91")
+        find_backbone("vgg91")
     assert "vgg19" in raised.value.near
 
 
 @pytest.mark.parametrize("name", ["ResNet50", "resnet-50", "RESNET50"])
 def test_names_are_found_however_they_are_spelt(name: str) -> None:
-    assert find_recipe(name).name == "resnet50"
+    assert find_backbone(name).name == "resnet50"
 
 
 def test_the_named_backbones_have_their_layers_and_widths() -> None:
-    rows = {n: (r.layer, r.width, r.image_size) for n, r in recipes().items()}
+    rows = {n: (r.layer, r.width, r.image_size) for n, r in backbone_entries().items()}
     assert rows["vgg19"] == ("fc2", 4096, 224)
     assert rows["resnet50"] == ("avg_pool", 2048, 224)
     assert rows["inception_resnet_v2"] == ("avg_pool", 1536, 299)

@@ -18,7 +18,7 @@ import table_from_keras as keras_says
 from featcache import explain, extract
 from featcache.backbones.model import Backbone
 from featcache.backbones.request import make_request
-from featcache.backbones.spec import Recipe, recipes
+from featcache.backbones.spec import BackboneEntry, backbone_entries
 from featcache.backbones.weights import Weights, keras_models_folder
 from featcache.errors import DownloadFailed, WeightsMismatch, WeightsUnavailable
 from reference_models import reference_model
@@ -27,9 +27,9 @@ from reference_models import reference_model
 QUICK = {"mobilenet", "mobilenet_v3_small"}
 SMALLEST = {"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71}
 ALL = [
-    pytest.param(recipe, id=name, marks=() if name in QUICK else pytest.mark.slow)
-    for name, recipe in recipes().items()
-    if not recipe.packaged
+    pytest.param(entry, id=name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, entry in backbone_entries().items()
+    if not entry.packaged
 ]
 
 
@@ -43,11 +43,11 @@ def save_old(model: Any, path: Path) -> Path:
     return path
 
 
-def without_top(recipe: Recipe, whole: Any, side: int) -> Any:
+def without_top(entry: BackboneEntry, whole: Any, side: int) -> Any:
     """Keras' own network without the top, with the weights of one that has it."""
     import keras
 
-    constructor = getattr(keras.applications, recipe.constructor)
+    constructor = getattr(keras.applications, entry.constructor)
     body = constructor(weights=None, include_top=False, input_shape=(side, side, 3))
     by_name = {layer.name: layer for layer in whole.layers}
     weighted = [[layer for layer in model.layers if layer.weights] for model in (body, whole)]
@@ -63,33 +63,33 @@ def spec_of(name: str, path: Path, side: int, **options: Any) -> Any:
     return backbone.layer, backbone.pooling, backbone.weights_hash
 
 
-@pytest.mark.parametrize("recipe", ALL)
-def test_files_with_and_without_the_top_share_a_store(recipe: Recipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ALL)
+def test_files_with_and_without_the_top_share_a_store(entry: BackboneEntry, tmp_path: Path) -> None:
     import keras
 
-    side = SMALLEST.get(recipe.name, 32)
-    whole = reference_model(recipe, side)
-    body = without_top(recipe, whole, side)
+    side = SMALLEST.get(entry.name, 32)
+    whole = reference_model(entry, side)
+    body = without_top(entry, whole, side)
     whole.save_weights(tmp_path / "whole.weights.h5")
     body.save_weights(tmp_path / "body.weights.h5")
     save_old(body, tmp_path / "body_notop.h5")
     del whole, body
-    layer = None if recipe.notop_layer == recipe.layer else recipe.notop_layer
+    layer = None if entry.notop_layer == entry.layer else entry.notop_layer
     found = [
-        spec_of(recipe.name, tmp_path / "whole.weights.h5", side, layer=layer),
-        spec_of(recipe.name, tmp_path / "body.weights.h5", side),
-        spec_of(recipe.name, tmp_path / "body_notop.h5", side),
+        spec_of(entry.name, tmp_path / "whole.weights.h5", side, layer=layer),
+        spec_of(entry.name, tmp_path / "body.weights.h5", side),
+        spec_of(entry.name, tmp_path / "body_notop.h5", side),
     ]
     assert found[0] == found[1] == found[2]
-    assert found[0][0] == recipe.notop_layer
+    assert found[0][0] == entry.notop_layer
     keras.backend.clear_session()
     gc.collect()
 
 
-@pytest.mark.parametrize("recipe", ALL)
-def test_the_table_says_what_keras_says_of_files_without_the_top(recipe: Recipe) -> None:
-    said = keras_says.without_top(recipe.constructor, recipe.layer)
-    assert {name: getattr(recipe, name) for name in said} == said
+@pytest.mark.parametrize("entry", ALL)
+def test_the_table_says_what_keras_says_of_files_without_the_top(entry: BackboneEntry) -> None:
+    said = keras_says.without_top(entry.constructor, entry.layer)
+    assert {name: getattr(entry, name) for name in said} == said
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +104,13 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _saved(name: str, folder: Path, *, whole: bool = True) -> Path:
-    recipe = recipes()[name]
-    model = reference_model(recipe, 32)
-    body = without_top(recipe, model, 32)
+    entry = backbone_entries()[name]
+    model = reference_model(entry, 32)
+    body = without_top(entry, model, 32)
     if whole:
         model.save_weights(folder / "whole.weights.h5")
     body.save_weights(folder / "body.weights.h5")
-    save_old(body, folder / str(recipe.notop_file))
+    save_old(body, folder / str(entry.notop_file))
     return folder
 
 
@@ -237,7 +237,7 @@ def test_published_weights_without_the_top_are_found_in_kerass_cache(
     with pytest.raises(WeightsUnavailable):
         extract("mobilenet", photos, image_size=32)
     asked.clear()
-    file = recipes()["mobilenet"].notop_file
+    file = backbone_entries()["mobilenet"].notop_file
     keras_models_folder().mkdir(parents=True)
     (keras_models_folder() / str(file)).symlink_to(mobilenet / str(file))
     features = extract("mobilenet", photos, image_size=32)
@@ -251,24 +251,26 @@ def test_vgg_prefers_its_top_and_falls_back_to_what_is_in_kerass_cache(
     photos: Path, vgg16: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = _offline(monkeypatch)
-    recipe = recipes()["vgg16"]
-    file = vgg16 / str(recipe.notop_file)
+    entry = backbone_entries()["vgg16"]
+    file = vgg16 / str(entry.notop_file)
     known = hashlib.md5(file.read_bytes()).hexdigest()
-    table = {**recipes(), "vgg16": replace(recipe, notop_hash=known)}
-    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: table)
+    table = {**backbone_entries(), "vgg16": replace(entry, notop_hash=known)}
+    monkeypatch.setattr("featcache.backbones.spec.backbone_entries", lambda: table)
     keras_models_folder().mkdir(parents=True)
     (keras_models_folder() / file.name).symlink_to(file)
     features = extract("vgg16", photos, image_size=32)
-    assert asked == [recipe.file]
+    assert asked == [entry.file]
     assert features.spec.layer == "block5_pool"
     # From memory no download is tried.
     assert extract("vgg16", photos, image_size=32).summary.computed == 0
-    assert asked == [recipe.file]
+    assert asked == [entry.file]
     assert caplog.text.count("no classification top") == 2
     with pytest.raises(WeightsMismatch, match="layer 'fc1' of vgg16 depends on it"):
         extract("vgg16", photos, image_size=32, layer="fc1")
-    damaged = replace(recipe, notop_hash="0" * 32)
-    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: {**table, "vgg16": damaged})
+    damaged = replace(entry, notop_hash="0" * 32)
+    monkeypatch.setattr(
+        "featcache.backbones.spec.backbone_entries", lambda: {**table, "vgg16": damaged}
+    )
     with pytest.raises(WeightsMismatch, match="not the file that Keras publishes"):
         extract("vgg16", photos, image_size=32, layer="block5_pool")
 
@@ -279,9 +281,9 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     import keras
     from keras.src.utils import file_utils
 
-    recipe = recipes()["efficientnet_b0"]
-    whole = reference_model(recipe, 32)
-    body = without_top(recipe, whole, 32)
+    entry = backbone_entries()["efficientnet_b0"]
+    whole = reference_model(entry, 32)
+    body = without_top(entry, whole, 32)
     published = save_old(body, tmp_path / "renamed.h5")
     body.save_weights(tmp_path / "plain.weights.h5")
     whole.save_weights(tmp_path / "top.weights.h5")
@@ -301,8 +303,8 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     assert weights_hash(Weights("file", tmp_path / "plain.weights.h5")) != scaled
     # A published file is known by its hash, whatever it is called.
     known = hashlib.md5(published.read_bytes()).hexdigest()
-    table = {**recipes(), recipe.name: replace(recipe, notop_hash=known)}
-    monkeypatch.setattr("featcache.backbones.spec.recipes", lambda: table)
+    table = {**backbone_entries(), entry.name: replace(entry, notop_hash=known)}
+    monkeypatch.setattr("featcache.backbones.spec.backbone_entries", lambda: table)
     request = make_request("efficientnet_b0", weights=published, image_size=32)
     assert request.weights == Weights("imagenet", published, top=False)
     assert Backbone(request).weights_hash == scaled

@@ -13,7 +13,7 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import CachedHead, Contender, Facts, evaluate, load_split, make_split
+from bench import CachedHead, Contender, ContenderInfo, evaluate, load_split, make_split
 from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
 from bench.evaluation import metrics
@@ -86,8 +86,8 @@ class Constant(Contender):
         self.asked = images
         return np.full((len(images), self.n_classes), 1 / self.n_classes)
 
-    def facts(self) -> Facts:
-        return Facts(backbone="none")
+    def facts(self) -> ContenderInfo:
+        return ContenderInfo(backbone="none")
 
 
 def test_a_colour_histogram_counts_pixels() -> None:

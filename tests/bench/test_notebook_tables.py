@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders.base import Facts
+from bench.contenders.base import ContenderInfo
 from bench.evaluation.results import Cost, Result, Results
 from featcache import extract
 from heads import search
@@ -26,7 +26,7 @@ def test_a_search_shows_its_best_points(photos: Path, tiny_model: Any) -> None:
 def test_results_show_metrics_and_names_as_text() -> None:
     proba = np.array([[0.8, 0.2], [0.3, 0.7]])
     one = Result(
-        "<b>mine", np.array([0, 1]), proba, np.arange(2), Cost(0, 0, 1.5, 0, 4, 2), Facts()
+        "<b>mine", np.array([0, 1]), proba, np.arange(2), Cost(0, 0, 1.5, 0, 4, 2), ContenderInfo()
     )
     split: Any = SimpleNamespace(
         dataset=SimpleNamespace(name="a & b"), train=[1, 2], test=[1, 2], classes=["x", "y"],

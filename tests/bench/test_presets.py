@@ -11,7 +11,7 @@ from bench.__main__ import main
 from bench.estimate import Estimate, describe
 from bench.evaluation.results import OVERLAP
 from bench.presets import BY_NAME, find_preset
-from featcache.backbones.spec import find_recipe
+from featcache.backbones.spec import find_backbone
 from featcache.datasets import fetch
 from featcache.errors import InvalidRequest
 
@@ -28,7 +28,7 @@ def test_the_reference_task_is_the_one_of_the_article() -> None:
     assert preset.heads == ("logistic", "svm", "lightgbm", "dense")
     assert preset.finetune == ("resnet50-40", "inception_resnet_v2-80")
     assert preset.splits == {"official": None, "90-10": 0.1}
-    assert all(find_recipe(name) for p in BY_NAME.values() for name in p.backbones)
+    assert all(find_backbone(name) for p in BY_NAME.values() for name in p.backbones)
     with pytest.raises(InvalidRequest, match="oxford-pets"):
         find_preset("cats")
 

@@ -25,7 +25,7 @@ from featcache.engines import openvino as openvino_runner
 from featcache.engines import select as engines
 from featcache.engines.keras import KerasRunner
 from featcache.engines.micro_batch import (
-    ForwardSize,
+    MicroBatchSize,
     is_out_of_memory,
     quickest,
     remember_size,
@@ -398,7 +398,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
 ) -> None:
     runner = Runner(3, error)
     memo = tmp_path / "engines" / "batch.json"
-    engine = Engine(runner, ForwardSize(16, memo), 16)
+    engine = Engine(runner, MicroBatchSize(16, memo), 16)
     pixels = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
     assert engine.embed(pixels).ravel().tolist() == list(range(16))
     assert runner.sizes == [16, 8, 4, 2]
@@ -416,9 +416,9 @@ def hand_over(engine: Engine, batches: int, side: int) -> list[int]:
 
 
 def test_quick_batches_grow_until_their_pixels_take_too_much() -> None:
-    quick = Engine(Runner(999, MemoryError()), ForwardSize(8), 32, grows=True)
+    quick = Engine(Runner(999, MemoryError()), MicroBatchSize(8), 32, grows=True)
     assert hand_over(quick, 5, 224) == [32, 64, 128, 128, 128]
-    as_said = Engine(Runner(999, MemoryError()), ForwardSize(8), 32)
+    as_said = Engine(Runner(999, MemoryError()), MicroBatchSize(8), 32)
     assert hand_over(as_said, 3, 224) == [32, 32, 32]
 
 
@@ -428,18 +428,18 @@ def test_slow_batches_do_not_grow() -> None:
             time.sleep(0.16)
             return super().run(pixels, size)
 
-    slow = Engine(Slow(999, MemoryError()), ForwardSize(8), 4, grows=True)
+    slow = Engine(Slow(999, MemoryError()), MicroBatchSize(8), 4, grows=True)
     assert hand_over(slow, 3, 8) == [4, 4, 4]
 
 
 def test_an_image_that_does_not_fit_at_all_is_told() -> None:
-    engine = Engine(Runner(0, MemoryError()), ForwardSize(4), 4)
+    engine = Engine(Runner(0, MemoryError()), MicroBatchSize(4), 4)
     with pytest.raises(OutOfMemory, match="even with one image at a time"):
         engine.embed(np.zeros((4, 1, 1, 1), np.uint8))
 
 
 def test_another_error_is_not_taken_for_want_of_memory() -> None:
-    engine = Engine(Runner(0, ValueError("wrong shape")), ForwardSize(4), 4)
+    engine = Engine(Runner(0, ValueError("wrong shape")), MicroBatchSize(4), 4)
     with pytest.raises(ValueError, match="wrong shape"):
         engine.embed(np.zeros((4, 1, 1, 1), np.uint8))
     assert not is_out_of_memory(ValueError("wrong shape"))

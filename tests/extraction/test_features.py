@@ -49,16 +49,16 @@ def test_indexes_out_of_range_are_errors(features: Features, index: Any) -> None
 def test_a_few_rows_are_read_without_the_others(
     features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from featcache.store.shard_reader import RowFiles
+    from featcache.store.shard_reader import ShardReader
 
     counts: list[int] = []
-    fill = RowFiles._fill
+    fill = ShardReader._fill
 
     def counting(file: Any, rows: Any, path: Any) -> None:
         counts.append(rows.nbytes)
         fill(file, rows, path)
 
-    monkeypatch.setattr(RowFiles, "_fill", staticmethod(counting))
+    monkeypatch.setattr(ShardReader, "_fill", staticmethod(counting))
     few = features.X[[0, 7]]
     assert sum(counts) == few.nbytes == 2 * 4 * features.X.shape[1]
 

@@ -105,9 +105,9 @@ def spoil_all(cache: Path) -> None:
 
 
 def row_place(shard: Path, row: int) -> int:
-    from featcache.hdf5.shard_metadata import read_head
+    from featcache.hdf5.shard_metadata import read_metadata
 
-    known = read_head(shard)
+    known = read_metadata(shard)
     assert known is not None
     return int(known[0].layout.offsets[0]) + row * 4 * WIDTH
 

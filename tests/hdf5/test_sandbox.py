@@ -22,7 +22,7 @@ from featcache.hdf5 import child as inspection
 from featcache.hdf5 import sandbox
 from featcache.hdf5.protocol import DONE, IDLE_STATUS, MEMORY_STATUS, NUMBERS, READ
 from featcache.hdf5.sandbox import foreign_reason, inspect_shard
-from featcache.hdf5.shard_file import ShardReader
+from featcache.hdf5.shard_file import ShardFile
 from featcache.hdf5.shard_metadata import beside
 from featcache.store.store import Store
 from hostile_shards import HOSTILE, planted
@@ -53,8 +53,8 @@ def child_is(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def test_the_child_finds_what_hdf5_finds_in_this_process(shard: Path) -> None:
     found = inspect_shard(shard)
-    with ShardReader(shard) as reader:
-        expected = reader.head
+    with ShardFile(shard) as reader:
+        expected = reader.metadata
     assert np.array_equal(found.image_ids, expected.image_ids)
     assert np.array_equal(found.views, expected.views)
     assert np.array_equal(found.layout.offsets, expected.layout.offsets)
@@ -66,7 +66,7 @@ def test_a_spec_that_is_no_json_is_damage(shard: Path) -> None:
     with h5py.File(shard, "r+") as file:
         file.attrs["spec"] = "{"
     with pytest.raises(StoreCorrupt, match="structure is damaged"):
-        ShardReader(shard)
+        ShardFile(shard)
     with pytest.raises(StoreCorrupt, match="structure is damaged"):
         inspect_shard(shard)
 
@@ -171,9 +171,9 @@ def test_an_answer_that_makes_no_sense_is_no_head(shard: Path, said: dict[str, A
         "seconds": 0,
     }  # fmt: skip
     values = bytes(3 * 36)
-    assert sandbox._head(answer, values, 1000).width == WIDTH
+    assert sandbox._shard_metadata(answer, values, 1000).width == WIDTH
     with pytest.raises((ValueError, TypeError, OverflowError)):
-        sandbox._head({**answer, **said}, values, 1000)
+        sandbox._shard_metadata({**answer, **said}, values, 1000)
 
 
 def test_a_child_that_the_system_kills_says_nothing_of_the_file(

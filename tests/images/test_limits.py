@@ -24,17 +24,17 @@ from featcache import Store, extract
 from featcache.data import file_index
 from featcache.images.decode import decode, load_pixels
 from featcache.images.image_file import BadImage, content_id
-from featcache.images.limits import Room, working_bytes
+from featcache.images.limits import MemoryBudget, working_bytes
 
 _CHILD = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from featcache.images.image_file import BadImage, content_id
 from featcache import images
-from featcache.images.limits import Room
+from featcache.images.limits import MemoryBudget
 
 if sys.argv[1] != "0":
-    images._ROOM = Room(int(sys.argv[1]))
+    images._ROOM = MemoryBudget(int(sys.argv[1]))
 
 def peak():
     return next(int(s.split()[1]) // 1024 for s in open('/proc/self/status') if 'VmHWM' in s)
@@ -152,7 +152,7 @@ def test_senseless_sizes_of_tiles_give_a_reason(value: int) -> None:
 
 
 def test_threads_that_hold_a_file_and_wait_to_decode_it_do_not_wait_for_each_other() -> None:
-    room, peak, used = Room(100), [0], [0]
+    room, peak, used = MemoryBudget(100), [0], [0]
     lock = threading.Lock()
 
     def one(_: int) -> None:

@@ -53,7 +53,7 @@ def forged(store: Store, path: Path, **changes: Any) -> Path:
     """Pack a store, and change fields of the head as one who can compute a digest does."""
     pack(store, path)
     with contextlib.closing(PackReader(path)) as reader:
-        head, before = reader.head, reader.head.user_block()
+        head, before = reader.header, reader.header.user_block()
     more = 8192 - before  # room for long names
     said = {
         **asdict(head),
@@ -69,7 +69,7 @@ def forged(store: Store, path: Path, **changes: Any) -> Path:
 def test_head_and_hdf5_structure_say_the_same(store: Store, tmp_path: Path) -> None:
     pack(store, tmp_path / "p.h5")
     with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
-        head = reader.head
+        head = reader.header
         ((rows, ids),) = reader.blocks(100)
     with h5py.File(tmp_path / "p.h5") as file:
         assert file["embeddings"].id.get_offset() == head.embeddings
@@ -299,7 +299,7 @@ def test_a_spec_with_values_of_another_type_is_refused(store: Store, tmp_path: P
 def test_values_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
     pack(store, tmp_path / "p.h5")
     with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
-        place = reader.head.embeddings
+        place = reader.header.embeddings
     data = bytearray((tmp_path / "p.h5").read_bytes())
     data[place : place + 4] = struct.pack("<f", float("nan"))
     path = sealed(tmp_path / "q.h5", bytes(data[LINE_BYTES:]))

@@ -13,7 +13,7 @@ import pytest
 
 from featcache import Features, explain, extract
 from featcache.errors import FeatcacheError, StoreCorrupt, StoreError, StoreWriteError
-from featcache.hdf5.shard_metadata import beside, read_head
+from featcache.hdf5.shard_metadata import beside, read_metadata
 from featcache.store import maintenance
 from featcache.store.lease import lease
 from featcache.store.maintenance import compact, repair, verify
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def spoil(shard: Path, row: int) -> None:
-    known = read_head(shard)
+    known = read_metadata(shard)
     assert known is not None
     data = bytearray(shard.read_bytes())
     data[int(known[0].layout.offsets[0]) + row * 4 * WIDTH] ^= 1
@@ -155,7 +155,7 @@ def test_a_row_of_two_damaged_shards_is_saved_from_the_one_that_has_it(store: St
 
 
 def ids(shard: Path) -> Any:
-    known = read_head(shard)
+    known = read_metadata(shard)
     assert known is not None
     return known[0].image_ids
 

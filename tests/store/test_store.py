@@ -25,7 +25,7 @@ from featcache.errors import (
     StoreMismatch,
     StoreWriteError,
 )
-from featcache.hdf5.shard_file import ShardReader
+from featcache.hdf5.shard_file import ShardFile
 from featcache.store import maintenance
 from featcache.store.lease import lease
 from featcache.store.manifest import find_stores, read_manifest
@@ -337,14 +337,14 @@ def test_a_shard_removed_between_listing_and_opening_is_no_damage(
     (path,) = shards(store)
     path.rename(path.with_suffix(".away"))
     other = Store(store.folder)
-    assert other._head(path.name) is None
+    assert other._shard_metadata(path.name) is None
     assert [damage.reason for damage in other.damaged] == ["it is missing"]
 
     def fails(*arguments: Any, **options: Any) -> Any:
         raise OSError("HDF5 says only this")
 
     monkeypatch.setattr(h5py, "File", fails)
-    assert other._head(path.name) is None
+    assert other._shard_metadata(path.name) is None
     assert len(other.damaged) == 1
 
 
@@ -354,7 +354,7 @@ def test_a_shard_that_is_gone_is_gone_and_not_damaged(
     filled(store, (1,))
     (path,) = shards(store)
     with pytest.raises(FileNotFoundError):
-        ShardReader(path.with_name("gone.h5"))
+        ShardFile(path.with_name("gone.h5"))
 
     def fails(*arguments: Any, **options: Any) -> Any:
         path.unlink()  # between the two looks that HDF5 takes at a name
@@ -362,7 +362,7 @@ def test_a_shard_that_is_gone_is_gone_and_not_damaged(
 
     monkeypatch.setattr(h5py, "File", fails)
     with pytest.raises(FileNotFoundError, match="it is gone"):
-        ShardReader(path)
+        ShardFile(path)
 
 
 def test_a_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:
         rows = file.create_dataset("embeddings", (3, 1), "<f4", chunks=(1, 1), fletcher32=True)
         rows[:2] = 1
     with pytest.raises(StoreCorrupt, match="never written"):
-        ShardReader(tmp_path / "s.h5")
+        ShardFile(tmp_path / "s.h5")
 
 
 def test_a_file_among_the_shards_that_is_none_is_told_by_verify(store: Store) -> None:
@@ -498,7 +498,7 @@ def test_shards_are_merged_into_several_of_the_wanted_size(store: Store) -> None
     filled(store, *[tuple(range(start, start + 100)) for start in range(0, 500, 100)])
     size = max(path.stat().st_size for path in shards(store)) + 1
     assert maintenance.compact(store, small=size, merged=size, many=2) == 4
-    assert sorted(len(head.views) for head in store._heads.values()) == [100, 200, 200]
+    assert sorted(len(head.views) for head in store._metadata.values()) == [100, 200, 200]
     assert maintenance.verify(store.folder) == []
     assert np.array_equal(Store(store.folder).read(ids_of(*range(500))), rows_of(*range(500)))
 

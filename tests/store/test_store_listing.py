@@ -109,7 +109,9 @@ def test_a_refresh_after_a_merge_by_others_reports_nothing_missing(store: Store)
     assert len(other) == len(NUMBERS)
 
 
-@pytest.mark.parametrize("step", ["check_bytes", "_misfit", "head_is_malformed", "head_differs"])
+@pytest.mark.parametrize(
+    "step", ["check_bytes", "_misfit", "metadata_is_malformed", "metadata_differs"]
+)
 def test_verify_beside_a_merge_finds_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -160,17 +162,17 @@ def test_a_pipe_among_the_shards_is_damage_and_not_read_for_ever(store: Store) -
 
 def test_a_sidecar_that_was_made_to_fit_is_found_and_made_again(store: Store) -> None:
     """Its own digest is right, but its rows are said to be other photos'."""
-    from featcache.hdf5.shard_file import ShardReader
-    from featcache.hdf5.shard_metadata import write_head
-    from featcache.store.shard_reader import RowFiles
+    from featcache.hdf5.shard_file import ShardFile
+    from featcache.hdf5.shard_metadata import write_metadata
+    from featcache.store.shard_reader import ShardReader
 
     compact(store, many=2)
     (shard,) = shards(store)
-    with ShardReader(shard) as reader:
-        head = reader.head
-    rows = RowFiles(store.folder).read_all(shard.name, head.layout, len(NUMBERS))
+    with ShardFile(shard) as reader:
+        head = reader.metadata
+    rows = ShardReader(store.folder).read_all(shard.name, head.layout, len(NUMBERS))
     head.image_ids[:] = np.roll(head.image_ids, 1, axis=0)
-    write_head(shard, shard.stat().st_size, head, rows)
+    write_metadata(shard, shard.stat().st_size, head, rows)
     assert not np.array_equal(Store(store.folder).read(ids_of(*NUMBERS)), rows_of(*NUMBERS))
     (found,) = verify(store.folder)
     assert (found.name, found.rows) == (beside(shard).name, 0)
