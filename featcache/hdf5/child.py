@@ -99,10 +99,13 @@ def _shard(file: IO[bytes] | io.RawIOBase) -> tuple[dict[str, Any], bytes]:
     except StoreFormatError as error:
         return {"version": error.evidence["version"]}, b""
     said = {
-        "rows": len(metadata.views), "width": metadata.width, "rows_per_chunk": metadata.layout.rows_per_chunk,
-        "offsets": metadata.layout.offsets.tolist(), "components": metadata.components,
+        "rows": len(metadata.views),
+        "width": metadata.width,
+        "rows_per_chunk": metadata.layout.rows_per_chunk,
+        "offsets": metadata.layout.offsets.tolist(),
+        "components": metadata.components,
         "seconds": metadata.seconds,
-    }  # fmt: skip
+    }
     return said, metadata.image_ids.tobytes() + metadata.views.astype("<i4").tobytes()
 
 

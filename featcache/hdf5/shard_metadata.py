@@ -104,7 +104,8 @@ def write_metadata(
     said = {
         "shard": shard.name, "size": size, "rows": len(metadata.views),
         "components": metadata.components, "seconds": metadata.seconds, "width": metadata.width,
-        "rows_per_chunk": metadata.layout.rows_per_chunk, "offsets": metadata.layout.offsets.tolist(),
+        "rows_per_chunk": metadata.layout.rows_per_chunk,
+        "offsets": metadata.layout.offsets.tolist(),
     }  # fmt: skip
     text = json.dumps(said, sort_keys=True).encode()
     columns = (metadata.image_ids, metadata.views.astype("<i4"), digests)
@@ -129,7 +130,7 @@ def read_metadata(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] |
 
 
 def read_metadata_or_raise(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:
-    """Do what `read_metadata` does, but raise OSError if the system cannot read a file that is there.
+    """Do what `read_metadata` does, but raise OSError if an existing file cannot be read.
 
     For repair: a sidecar that cannot be read just now is not one that says nothing.
     """

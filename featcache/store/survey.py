@@ -30,7 +30,7 @@ _LOOKS = 50  # a busy store may merge a shard away in each of several looks
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a shard: its metadata if it is valid, else its damage; and its sidecar's."""
+    """What was found in a shard: its metadata if valid, else its damage; and its sidecar's."""
 
     metadata: ShardMetadata | None
     damage: Damage | None

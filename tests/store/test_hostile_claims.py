@@ -152,12 +152,12 @@ def test_modules_in_the_current_folder_are_not_imported_by_the_inspecting_proces
     code = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(leases.__file__).parents[1])!r})
-import featcache.hdf5 as hdf5
+sys.path.insert(0, {str(Path(leases.__file__).parents[2])!r})
+from featcache.hdf5.sandbox import inspect_shard
 import os
 os.chdir({str(tmp_path)!r})
 sys.path.insert(0, "")
-print(hdf5.inspect_shard(next(Path("stores").glob("*/*.h5"))).width)
+print(inspect_shard(next(Path("stores").glob("*/*.h5"))).width)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), (tmp_path / "imported").exists()) == (str(WIDTH), False), done

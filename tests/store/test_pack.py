@@ -256,7 +256,7 @@ def test_a_head_that_a_stranger_changed_without_a_fault_is_taken(
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[" * 10**5 + b"\n", b"\xff\n", b"{\n", b"1" * 9999 + b"\n"]
 )
-def test_what_is_no_head_is_refused(tmp_path: Path, body: bytes) -> None:
+def test_what_is_no_header_is_refused(tmp_path: Path, body: bytes) -> None:
     with pytest.raises(StoreCorrupt, match="head is malformed"):
         unpack(sealed(tmp_path / "p.h5", body), tmp_path / "c")
 

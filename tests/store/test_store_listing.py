@@ -47,14 +47,16 @@ def merging(original: Any, folder: Path, before: bool) -> Any:
 
 
 @pytest.mark.parametrize("sidecars", [True, False])
-@pytest.mark.parametrize("look", ["os.listdir", "Store._known_head", "Store._opened_head"])
+@pytest.mark.parametrize(
+    "look", ["os.listdir", "Store._known_metadata", "Store._inspected_metadata"]
+)
 def test_a_merge_between_listing_and_looking_hides_no_row(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, sidecars: bool
 ) -> None:
     if not sidecars:
         for path in store.folder.glob("*.head"):
             path.unlink()
-    elif look == "Store._opened_head":
+    elif look == "Store._inspected_metadata":
         pytest.skip("no shard is opened where all have sidecars")
     owner, name = {"os": os, "Store": Store}[look.partition(".")[0]], look.partition(".")[2]
     original = getattr(owner, name)
