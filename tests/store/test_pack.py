@@ -240,7 +240,7 @@ def test_a_head_that_makes_no_sense_is_refused(
     store: Store, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     path = forged(store, tmp_path / "p.h5", **changes)
-    with pytest.raises(StoreCorrupt, match=r"head is malformed|outside the file"):
+    with pytest.raises(StoreCorrupt, match=r"header is malformed|outside the file"):
         unpack(path, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
@@ -257,7 +257,7 @@ def test_a_head_that_a_stranger_changed_without_a_fault_is_taken(
     "body", [b"", b"{}", b"[" * 10**5 + b"\n", b"\xff\n", b"{\n", b"1" * 9999 + b"\n"]
 )
 def test_what_is_no_header_is_refused(tmp_path: Path, body: bytes) -> None:
-    with pytest.raises(StoreCorrupt, match="head is malformed"):
+    with pytest.raises(StoreCorrupt, match="header is malformed"):
         unpack(sealed(tmp_path / "p.h5", body), tmp_path / "c")
 
 
