@@ -116,7 +116,7 @@ class Contender(ABC):
         return None
 
     def bundle(
-        self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
+        self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
     ) -> Bundle | None:
         """Return the trained contender as one that predicts anywhere; None if it cannot be."""
         return None

@@ -116,13 +116,13 @@ class CachedHead(Contender):
         return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
 
     def bundle(
-        self, classes: Sequence[str], metrics: Mapping[str, float], about: Mapping[str, str]
+        self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
     ) -> Bundle:
         """Join the trained head to its features, under the classes' names."""
         assert self._features is not None
         names = [classes[code] for code in self._trained.classes_]
         classifier = self._trained.to_classifier(names)
-        return featcache.make_bundle(self._features, classifier, metrics=metrics, about=about)
+        return featcache.make_bundle(self._features, classifier, metrics=metrics, metadata=metadata)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Measure a batch, for what is not stored yet."""

@@ -200,7 +200,7 @@ class FineTuned(Contender):
     def facts(self) -> ContenderInfo:
         """Describe the trained network and what training took."""
         history = self._run.progress.history
-        about = self._resolved.request.about()
+        about = self._resolved.request.metadata()
         model = self.model
         trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         layers = weight_counts(self._resolved.backbone.model)  # type: ignore[union-attr]

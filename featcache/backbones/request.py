@@ -71,7 +71,7 @@ class Request:
             "precision": self.precision,
         }
 
-    def about(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return words for what the key holds as hashes."""
         rule = self.preprocessing
         return {

@@ -52,7 +52,7 @@ class Bundle:
         Arguments of `featcache.extract` that give such features.
     metrics : mapping of str to float
         What it reached, by name.
-    about : mapping of str to str
+    metadata : mapping of str to str
         Further facts for the model card, such as the data set.
     """
 
@@ -60,7 +60,7 @@ class Bundle:
     spec: BackboneSpec
     arguments: Mapping[str, Any]
     metrics: Mapping[str, float] = field(default_factory=dict)
-    about: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def classes(self) -> Sequence[Any]:
@@ -75,7 +75,7 @@ class Bundle:
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
-        return model_card(self.classifier, self.spec, self.arguments, self.metrics, self.about)
+        return model_card(self.classifier, self.spec, self.arguments, self.metrics, self.metadata)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle to one file, all or nothing.
@@ -89,7 +89,7 @@ class Bundle:
             "spec": self.spec.components(),
             "arguments": dict(self.arguments),
             "metrics": {name: float(value) for name, value in self.metrics.items()},
-            "about": {name: str(value) for name, value in self.about.items()},
+            "about": {name: str(value) for name, value in self.metadata.items()},
         }
         write_bundle(path, self.classifier, record, self.card())
 
@@ -197,7 +197,7 @@ def make_bundle(
     *,
     classes: Sequence[Any] | None = None,
     metrics: Mapping[str, float] | None = None,
-    about: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Join a trained head to the features that it was trained on.
 
@@ -211,7 +211,7 @@ def make_bundle(
     classes : sequence of str, int or bool, optional
         Labels in the order of the head's own classes. Default: its classes, or what they
         stand for as codes.
-    metrics, about : mapping, optional
+    metrics, metadata : mapping, optional
         For the model card.
 
     Returns
@@ -236,7 +236,7 @@ def make_bundle(
         plain = replace(plain, classes=list(classes))
     elif features.classes is not None:
         plain = replace(plain, classes=_class_names(plain.classes, features.classes))
-    return Bundle(plain, features.spec, features.arguments, metrics or {}, about or {})
+    return Bundle(plain, features.spec, features.arguments, metrics or {}, metadata or {})
 
 
 def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:

@@ -174,6 +174,7 @@ def _record(head: dict[str, Any]) -> dict[str, Any]:
     if not all(type(value) in (int, float) for value in record["metrics"].values()):
         raise ValueError("a metric is no number")
     record["spec"] = BackboneSpec.from_components(record["spec"])
+    record["metadata"] = record.pop("about")
     return record
 
 

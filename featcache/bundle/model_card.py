@@ -20,7 +20,7 @@ def model_card(
     spec: BackboneSpec,
     arguments: Mapping[str, Any],
     metrics: Mapping[str, float],
-    about: Mapping[str, str],
+    metadata: Mapping[str, str],
 ) -> str:
     """Write the model card, in Markdown."""
     names = [str(name) for name in classifier.classes]
@@ -40,7 +40,7 @@ def model_card(
         f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} numbers "
         f"to {len(names)} scores, temperature {classifier.temperature:.4g}.",
         f"- Key of the features: `{spec.key}`.",
-        *(f"- {name}: {value}" for name, value in about.items()),
+        *(f"- {name}: {value}" for name, value in metadata.items()),
         "",
         "## What it reached",
         "",

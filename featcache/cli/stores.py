@@ -51,14 +51,14 @@ def _record(store: Store) -> dict[str, Any]:
 
     return {
         "name": store.folder.name,
-        "backbone": store.about.get("backbone", store.spec.backbone),
+        "backbone": store.metadata.get("backbone", store.spec.backbone),
         "rows": len(store),
         "width": store.width,
         "bytes": store.size_on_disk(),
         "layer": store.spec.layer,
         "image_size": list(store.spec.image_size),
         "precision": store.spec.precision,
-        "weights": store.about.get("weights", "?"),
+        "weights": store.metadata.get("weights", "?"),
         "last_used": (store.folder / NAME).stat().st_mtime,
     }
 
@@ -92,7 +92,7 @@ def info(common: Common, store: str) -> int:
         "bytes": opened.size_on_disk(),
         "quarantined": len(opened.quarantined),
         "damaged_shards": [vars(damage) for damage in opened.damaged],
-        "about": dict(opened.about),
+        "metadata": dict(opened.metadata),
         "spec": opened.spec.components(),
     }
     if common.json:

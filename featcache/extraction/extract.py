@@ -300,7 +300,7 @@ def _compute(
     """Compute and commit what the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
     # The width that was remembered is for estimates: a store is made for what comes out.
-    store = Store.create(job.folder, spec, engine.width, request.about())
+    store = Store.create(job.folder, spec, engine.width, request.metadata())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
     with progress_bar(len(work.items), request.name, "images", progress) as bar:
         computation = Computation(work, engine, store, bar)

@@ -161,7 +161,7 @@ def _stored(folder: Path, resolved: ResolvedBackbone) -> Store | None:
         return Store(folder)
     if not find_shards(folder):
         return None
-    return Store.create(folder, resolved.spec, resolved.width, resolved.request.about())
+    return Store.create(folder, resolved.spec, resolved.width, resolved.request.metadata())
 
 
 def _examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
@@ -195,8 +195,8 @@ def explanation_of(job: ExtractionJob) -> Explanation:
         found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
         if found is not None:
             nearest, _, names = found
-            here = {**spec.components(), **job.resolved.request.about()}
-            there = {**manifests[nearest].spec.components(), **manifests[nearest].about}
+            here = {**spec.components(), **job.resolved.request.metadata()}
+            there = {**manifests[nearest].spec.components(), **manifests[nearest].metadata}
             values = {name: (str(there[name]), str(here[name])) for name in names}
     return Explanation(
         images=len(job.dataset),

@@ -157,10 +157,10 @@ def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
     }
     if spec.pooling != "none":
         how["pooling"] = spec.pooling
-    rule = store.about.get("preprocessing")
+    rule = store.metadata.get("preprocessing")
     named = rule if rule in RULES else None
     if backbone is None:
-        how["weights"] = weights or _weights(store.about.get("weights", "auto"))
+        how["weights"] = weights or _weights(store.metadata.get("weights", "auto"))
         request = make_request(spec.backbone, preprocessing_rule=named, **how)
     else:
         request = make_request(backbone, preprocessing_rule=named, **how)

@@ -43,7 +43,7 @@ class Manifest:
         One more at each replacement.
     shards : mapping of str to int
         Rows of each shard known when it was written; later shards may lie beside them.
-    about : mapping of str to str
+    metadata : mapping of str to str
         What people called it: weights' origin, preprocessing rule.
     """
 
@@ -51,7 +51,7 @@ class Manifest:
     width: int
     generation: int = 0
     shards: Mapping[str, int] = field(default_factory=dict)
-    about: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in a store's folder, durably."""
@@ -62,7 +62,7 @@ class Manifest:
             "spec": self.spec.components(),
             "width": self.width,
             "shards": dict(self.shards),
-            "about": dict(self.about),
+            "about": dict(self.metadata),
         }
         text = json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True)
         write_atomic(folder / NAME, text.encode(), what="the manifest")
@@ -126,7 +126,7 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
             width=int(body["width"]),
             generation=int(body["generation"]),
             shards=shards,
-            about={str(name): str(text) for name, text in body["about"].items()},
+            metadata={str(name): str(text) for name, text in body["about"].items()},
         )
     except StoreCorrupt:
         raise

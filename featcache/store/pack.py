@@ -116,7 +116,7 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
         Column("image_id", "u1", (len(ids), ID_BYTES)),
         *(Column(name, f"S{width}", (len(ids),)) for name, width in widths.items()),
     ]
-    header = PackHeader(store.spec.components(), dict(store.about), len(ids), store.width)
+    header = PackHeader(store.spec.components(), dict(store.metadata), len(ids), store.width)
     user_block = header.user_block()
     layout = PackLayout(columns, _attributes(header), user_block)
     header = replace(

@@ -70,7 +70,7 @@ def choose_spec(
 
 
 def write_first_manifest(
-    folder: Path, spec: BackboneSpec, width: int, about: Mapping[str, str]
+    folder: Path, spec: BackboneSpec, width: int, metadata: Mapping[str, str]
 ) -> None:
     """Write the manifest of a new store, or of one that has lost it, if there is none.
 
@@ -81,7 +81,7 @@ def write_first_manifest(
     spec : BackboneSpec
     width : int
         Length of an embedding; the shards of a store that lost its manifest know better.
-    about : mapping of str to str
+    metadata : mapping of str to str
 
     Raises
     ------
@@ -104,4 +104,4 @@ def write_first_manifest(
             "%s had lost its %s, which is written again from its %d shards.",
             folder, MANIFEST_NAME, len(shards),
         )  # fmt: skip
-    Manifest(spec, width, shards=listed, about=about).write(folder)
+    Manifest(spec, width, shards=listed, metadata=metadata).write(folder)

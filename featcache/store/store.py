@@ -72,7 +72,7 @@ class Store:
 
     @classmethod
     def create(
-        cls, folder: Path, spec: BackboneSpec, width: int, about: Mapping[str, str] | None = None
+        cls, folder: Path, spec: BackboneSpec, width: int, metadata: Mapping[str, str] | None = None
     ) -> Store:
         """Open the store of a spec for appending; make it if it is not there.
 
@@ -86,7 +86,7 @@ class Store:
         with system_errors(folder):
             make_folder(folder)
             remove_stale(folder)
-            recovery.write_first_manifest(folder, spec, width, about or {})
+            recovery.write_first_manifest(folder, spec, width, metadata or {})
         store = cls(folder)
         if store.spec != spec or store.width != width:
             raise StoreMismatch(
@@ -112,9 +112,9 @@ class Store:
         return self._manifest.width
 
     @property
-    def about(self) -> Mapping[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """What people call it: the weights' origin and the preprocessing rule."""
-        return self._manifest.about
+        return self._manifest.metadata
 
     @property
     def shard_names(self) -> list[str]:

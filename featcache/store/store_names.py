@@ -62,7 +62,7 @@ def _holds_a_store(folder: str) -> bool:
 
 def _fits(text: str, path: Path, manifest: Manifest) -> bool:
     spec = manifest.spec
-    names = {_plain(spec.backbone), _plain(manifest.about.get("backbone", ""))}
+    names = {_plain(spec.backbone), _plain(manifest.metadata.get("backbone", ""))}
     by_key = len(text) >= 4 and spec.key.startswith(text)
     return bool(text) and (path.name.startswith(text) or by_key or _plain(text) in names - {""})
 

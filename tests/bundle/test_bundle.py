@@ -46,7 +46,7 @@ def made(dogs: Path, tmp_path: Path) -> tuple[featcache.Bundle, Path, Any]:
     features = extract("mobilenet", dogs, weights="random", image_size=32)
     head = make_head("logistic").fit(features.X, features.labels)
     bundle = make_bundle(
-        features, head.to_classifier(), metrics={"top1": 0.9}, about={"Data": "noise"}
+        features, head.to_classifier(), metrics={"top1": 0.9}, metadata={"Data": "noise"}
     )
     bundle.save(tmp_path / "dogs.featcache")
     return bundle, tmp_path / "dogs.featcache", head.predict_proba(features.X)
@@ -182,7 +182,7 @@ def test_a_benchmark_leaves_its_best_head_as_a_bundle(
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     best = max(results["contenders"], key=lambda c: c["top1"])
     assert bundle.metrics["top1"] == best["top1"]
-    assert bundle.about["Contender"] == best["contender"]
+    assert bundle.metadata["Contender"] == best["contender"]
 
 
 # Hostile files

@@ -152,10 +152,10 @@ def test_a_packed_store_comes_back_bit_by_bit(features: Features, tmp_path: Path
     store = Store(features.summary.folder)
     assert pack(store, tmp_path / "p.h5") == 12
     other = unpack(tmp_path / "p.h5", tmp_path / "elsewhere")
-    assert (other.spec, other.width, dict(other.about)) == (
+    assert (other.spec, other.width, dict(other.metadata)) == (
         store.spec,
         store.width,
-        dict(store.about),
+        dict(store.metadata),
     )
     ids = store.ids()
     assert np.array_equal(other.read(ids), store.read(ids))

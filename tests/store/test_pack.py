@@ -89,7 +89,7 @@ def test_a_long_description_takes_a_larger_user_block(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store", SPEC, WIDTH, about)
     store.append(rows_of(1), ids_of(1))
     pack(Store(store.folder), tmp_path / "p.h5")
-    assert dict(unpack(tmp_path / "p.h5", tmp_path / "c").about) == about
+    assert dict(unpack(tmp_path / "p.h5", tmp_path / "c").metadata) == about
     with h5py.File(tmp_path / "p.h5") as file:
         assert file.userblock_size == 8192
 
@@ -250,7 +250,7 @@ def test_a_head_that_a_stranger_changed_without_a_fault_is_taken(
 ) -> None:
     """The control for the above."""
     path = forged(store, tmp_path / "p.h5", about={"weights": 5})
-    assert dict(unpack(path, tmp_path / "c").about) == {"weights": "5"}
+    assert dict(unpack(path, tmp_path / "c").metadata) == {"weights": "5"}
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_an_extraction_computes_nothing_again_after_its_manifest_was_lost(
 ) -> None:
     first = extract(tiny_model, photos)
     manifest = first.summary.folder / "MANIFEST.json"
-    about = dict(Store(first.summary.folder).about)
+    about = dict(Store(first.summary.folder).metadata)
     for look in (extract, explain):
         manifest.unlink()
         caplog.clear()
@@ -296,5 +296,5 @@ def test_an_extraction_computes_nothing_again_after_its_manifest_was_lost(
         stored = again.summary.stored if isinstance(again, Features) else again.stored
         assert stored == 12
         assert "had lost its MANIFEST.json" in caplog.text
-    assert dict(Store(first.summary.folder).about) == about
+    assert dict(Store(first.summary.folder).metadata) == about
     assert verify(first.summary.folder) == []

@@ -202,7 +202,7 @@ def test_a_lost_manifest_is_written_again_when_the_store_is_made(
     assert "had lost its MANIFEST.json" in caplog.text
     again = Store.create(store.folder, SPEC, WIDTH)
     assert len(again) == len(NUMBERS)
-    assert dict(again.about) == {"weights": "x"}
+    assert dict(again.metadata) == {"weights": "x"}
     assert len(read_manifest(store.folder).shards) == len(NUMBERS)
 
 
