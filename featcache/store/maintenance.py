@@ -18,6 +18,7 @@ from .lease import NAME as LEASE_NAME
 from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest
+from .own_files import is_own
 from .salvage import row_keys, salvage
 from .set_aside import move_orphans, set_aside
 from .store import Store
@@ -63,7 +64,8 @@ def repair(folder: str | Path) -> list[Damage]:
     """Save the intact rows of damaged shards, set damaged files aside, rewrite the manifest.
 
     The rows of a damaged shard whose own digests are right are committed again first; then it is
-    renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. A repair that was
+    renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. Files that no store
+    writes are left alone. A repair that was
     interrupted is finished by the next. The next extraction computes only the lost rows.
 
     Returns
@@ -98,12 +100,12 @@ def repair(folder: str | Path) -> list[Damage]:
                 )
             found = survey(folder, found.looks)  # another repair may have been quicker
             _repair(folder, found, held)
-    return found.damages
+    return [damage for damage in found.damages if is_own(damage.name)]
 
 
 def _repair(folder: Path, found: Survey, held: Lease) -> None:
     """Commit what can be saved, list it in the manifest, and only then set anything aside."""
-    damaged = {damage.name for damage in found.damages}
+    damaged = {damage.name for damage in found.damages if is_own(damage.name)}
     if found.manifest is not None and damaged:
         _commit_saved_rows(folder, found, found.manifest)
     elif MANIFEST_NAME in damaged:
@@ -119,7 +121,7 @@ def _repair(folder: Path, found: Survey, held: Lease) -> None:
 
 def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
     valid = found.valid_shards()
-    damaged = {damage.name for damage in found.damages}
+    damaged = {damage.name for damage in found.damages if is_own(damage.name)}
     if MANIFEST_NAME in damaged:
         shards = {name: len(metadata.views) for name, metadata in valid.items()}
         replace(manifest, shards=shards).write(folder)

@@ -28,6 +28,11 @@ def is_sound(path: Path) -> bool:
     return match is not None and file_hash(path) == match["sha"]
 
 
+def is_name(name: str) -> bool:
+    """Tell whether a file's name is that of a quarantine list."""
+    return _NAME.fullmatch(name) is not None
+
+
 def read(folder: Path, names: Collection[str]) -> dict[str, str]:
     """Join the sound lists among the files of a folder; content id -> reason."""
     reasons: dict[str, str] = {}

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._io.html import few
 from ..errors import StoreError
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX, is_in_use, lease
 from .manifest import NAME as MANIFEST_NAME
+from .own_files import foreign_files
 
 _GONE = ".gone-"
 _HEX_DIGITS = 32
@@ -77,6 +79,9 @@ def remove(path: Path) -> Kept | None:
     try:
         if path.is_symlink():
             return Kept(path.name, "it is a link; remove what it leads to yourself")
+        foreign = foreign_files(path)
+        if foreign:
+            return Kept(path.name, f"it also holds files that are not of a store: {few(foreign)}")
         with lease(path) as held:
             error = held.refused
             # Without room for a lease nobody else has one either; a removal needs no room.

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from ..errors import StoreError
-from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, find_stores
+from .own_files import holds_a_store
 
 _SHOWN = 8
 
@@ -19,8 +19,9 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
     Parameters
     ----------
     name : str or path
-        A store's folder; else, among the stores of the cache folder: a name, the unique
-        beginning of a name or of a key, a backbone of the table, or the name of an own model.
+        Among the stores of the cache folder: a name, the unique beginning of a name or of a
+        key, a backbone of the table, or the name of an own model. Else a store's folder;
+        ``./name`` always means a folder.
     stores : Path
         The folder of the stores.
 
@@ -30,9 +31,10 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
         If no store fits, or several do; carries `path` and `candidates`.
     """
     text = os.fspath(name)
-    for path in (text, os.path.join(stores, text)):
-        if _holds_a_store(path):
-            return Path(path)
+    if os.path.dirname(text) and holds_a_store(text):
+        return Path(text)
+    if text and not os.path.dirname(text) and holds_a_store(os.path.join(stores, text)):
+        return stores / text
     known = list(find_stores(stores))
     found = [path for path, manifest in known if _fits(text, path, manifest)]
     if len(found) == 1:
@@ -43,6 +45,8 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
             path=text,
             candidates=[path.name for path in found],
         )
+    if holds_a_store(text):
+        return Path(text)
     there = _listed([path for path, _ in known])
     raise StoreError(
         f"There is no store {text!r}, neither as a folder nor in {stores}"
@@ -51,13 +55,6 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
         path=text,
         candidates=[],
     )
-
-
-def _holds_a_store(folder: str) -> bool:
-    """Whether a folder has a manifest or shards: a store without its manifest can be repaired."""
-    if not os.path.isdir(folder):  # also False for what is no path at all
-        return False
-    return any(name == MANIFEST_NAME or name.endswith(".h5") for name in os.listdir(folder))
 
 
 def _fits(text: str, path: Path, manifest: Manifest) -> bool:

@@ -21,6 +21,7 @@ from ..hdf5.shard_name import Damage, check_bytes, rows_of
 from . import quarantine
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
+from .own_files import holds_a_store
 from .recovery import choose_spec, find_shards, read_all_metadata
 from .salvage import row_keys, salvage
 from .shard_reader import ShardReader
@@ -82,12 +83,16 @@ def survey(folder: Path, known: Mapping[str, Look] | None = None) -> Survey:
     Raises
     ------
     StoreError
-        If there is no such folder, or shards were merged during every look.
+        If it is no folder of a store, or shards were merged during every look.
     OSError
         If the system cannot list or read it.
     """
     if not folder.is_dir():
         raise StoreError(f"There is no folder {folder}.", path=folder)
+    if not holds_a_store(folder):
+        raise StoreError(
+            f"{folder} is not a store: it has neither {MANIFEST_NAME} nor a shard.", path=folder
+        )
     looks = {n: look for n, look in (known or {}).items() if look.damage is look.sidecar is None}
     for _ in range(_LOOKS):
         manifest, wrong, newer, before = _read(folder)
