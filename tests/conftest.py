@@ -54,3 +54,21 @@ def photos(tmp_path: Path) -> Path:
     for i in range(12):
         photo(root / ("cat" if i < 6 else "dog") / f"{i:02d}.png", i)
     return root
+
+
+@pytest.fixture
+def easy_images(tmp_path: Path) -> Any:
+    """Forty dark and bright photos under names that tell nothing."""
+    from bench import Images
+    from featcache.images.image_file import content_id
+
+    codes = np.arange(40) // 2 % 2
+    paths = []
+    for i, code in enumerate(codes):
+        generator = np.random.default_rng(i)
+        pixels = generator.integers(0, 90, (20, 20, 3), np.uint8) + np.uint8(150 * code)
+        path = tmp_path / "easy" / f"{i:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        paths.append(path)
+    return Images(tuple(map(str, paths)), tuple(content_id(p.read_bytes()) for p in paths)), codes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -224,22 +223,3 @@ class ContenderContract:
             assert 0 < estimate.seconds < 600
             assert 0 < estimate.disk_bytes < 10**9
             assert estimate.what
-
-
-@pytest.fixture
-def easy_images(tmp_path: Path) -> tuple[Images, Any]:
-    """Forty dark and bright photos under names that tell nothing."""
-    from PIL import Image
-
-    from featcache.images.image_file import content_id
-
-    codes = np.arange(40) // 2 % 2
-    paths = []
-    for i, code in enumerate(codes):
-        generator = np.random.default_rng(i)
-        pixels = generator.integers(0, 90, (20, 20, 3), np.uint8) + np.uint8(150 * code)
-        path = tmp_path / "easy" / f"{i:03d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
-        paths.append(path)
-    return Images(tuple(map(str, paths)), tuple(content_id(p.read_bytes()) for p in paths)), codes

@@ -53,7 +53,7 @@ class ContenderInfo:
 class Contender(ABC):
     """A model under comparison.
 
-    `bench.evaluation.evaluate` calls `prepare` once with all images, then `fit` with the training
+    `bench.evaluate` calls `prepare` once with all images, then `fit` with the training
     part and its labels, then `predict_proba` with the test part. A contender never gets a
     test label, and paths that tell nothing.
 

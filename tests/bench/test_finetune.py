@@ -21,12 +21,10 @@ from bench.finetune.network import (
     weight_counts,
 )
 from conftest import make_tiny_model
-from contracts import ContenderContract, easy_images
+from contracts import ContenderContract
 from featcache.backbones.preprocessing import apply
 from featcache.errors import InvalidRequest
 from heads.schedule import Progress, Schedule, after_epoch
-
-__all__ = ["easy_images"]
 
 QUICK: dict[str, Any] = {
     "units": (16,), "dropout": 0.1, "epochs": 12, "learning_rate": 0.02, "batch_size": 8,

@@ -42,7 +42,7 @@ UNPACK = """
 """
 PIXELS = """
     import numpy as np
-    from bench import pixels
+    from bench.finetune import pixels
     from bench.splits import Images
     Images.pixels = lambda images, row, size, resize: np.full((*size, 3), 7, np.uint8)
     ids = tuple(f"{number:064x}" for number in range(400))

@@ -193,7 +193,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from stores import SPEC, WIDTH, ids_of, rows_of
-from featcache import maintenance
+from featcache.store import maintenance
 from featcache.store.store import Store
 
 store = Store.create(Path({folder!r}), SPEC, WIDTH)

@@ -30,7 +30,7 @@ _CHILD = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from featcache.images.image_file import BadImage, content_id
-from featcache import images
+from featcache.images import decode as images
 from featcache.images.limits import MemoryBudget
 
 if sys.argv[1] != "0":

@@ -170,7 +170,7 @@ def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
     import featcache.extraction.extract
 
     paths = [photo(tmp_path / "p" / f"{i}.png", i) for i in range(6)]
-    prepare = featcache.extraction.prepare
+    prepare = featcache.extraction.extract.prepare
 
     def then_things_change(*arguments: Any, **options: Any) -> Any:
         job = prepare(*arguments, **options)

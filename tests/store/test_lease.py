@@ -19,7 +19,7 @@ from featcache.store.lease import in_use, is_in_use, lease
 HOLD = """
 import sys, time
 from pathlib import Path
-from featcache import lease as leases
+from featcache.store import lease as leases
 leases.LIFETIME = float(sys.argv[2])
 with leases.{what}(Path(sys.argv[1])) as held:
     print("held", flush=True)
