@@ -13,6 +13,7 @@ from ._io.atomic import (
     remember,
     remove_stale,
     replacing,
+    temporary_path,
     write_all,
     write_atomic,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "run_command",
     "split_rows",
     "stratified_group_split",
+    "temporary_path",
     "text_of",
     "training_folder",
     "uses_sample",

@@ -22,6 +22,7 @@ from featcache.toolkit import (
     content_key,
     make_request,
     stratified_group_split,
+    temporary_path,
     training_folder,
 )
 from heads.schedule import Schedule
@@ -317,9 +318,12 @@ class FineTuned(Contender):
 
     def _save_model(self) -> None:
         if not self.model_file.exists():
-            temporary = self.folder / ".tmp-model.keras"
-            self.model.save(temporary)
-            os.replace(temporary, self.model_file)
+            # A folder, since Keras insists on the ending of the file.
+            temporary = temporary_path(self.folder)
+            temporary.mkdir()
+            self.model.save(temporary / self.model_file.name)
+            os.replace(temporary / self.model_file.name, self.model_file)
+            temporary.rmdir()
 
     def _run_folder(
         self, images: Images, codes: NDArray[np.int64], n_classes: int, seed: int

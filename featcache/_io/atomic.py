@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FeatcacheError, StoreWriteError
+from .own_files import read_own_file
 
 TEMPORARY_PREFIX = ".tmp-"
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
@@ -221,9 +222,7 @@ def remember(path: Path, value: Any, what: str) -> None:
 def recall(path: Path) -> Any | None:
     """Return what `remember` kept; None if the file is lost, or any bit of it has changed."""
     try:
-        if path.stat().st_size > _MOST_REMEMBERED:
-            return None
-        kept = json.loads(path.read_bytes())
+        kept = json.loads(read_own_file(path, _MOST_REMEMBERED))
         intact = kept["checksum"] == _checksum(kept["value"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -16,6 +16,7 @@ from typing import Any
 
 from .._io.atomic import recall, remember
 from .._io.cache_dirs import cache_folder, weights_folder
+from .._io.own_files import whole_number
 from ..images.decode import DECODE_VERSION
 from . import preprocessing
 from .graph import OUTPUT
@@ -197,7 +198,7 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
         spec = {
             name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
         }
-        width = int(memo["width"])
+        width = whole_number(memo["width"], 1, 2**31 - 1)
     except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
     entry = request.entry

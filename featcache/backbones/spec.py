@@ -24,6 +24,9 @@ from ..errors import InvalidRequest, UnknownBackbone
 POOLINGS = ("avg", "max", "flat")
 PRECISIONS = ("float32", "bfloat16")
 _KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
+_LARGEST_SIDE = 2**16
+_LONGEST_FIELD = 4096  # characters
+_MOST_VERSIONS = 10**6
 _NETWORK = ("backbone", "layer", "weights", "pooling", "image_size")
 ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
@@ -216,8 +219,7 @@ class BackboneSpec:
                     f"{type(value).__name__}.",
                     received=value,
                 )
-        if not all(type(side) is int for side in size):
-            raise InvalidRequest(f"image_size must be two integers, not {size!r}.", received=size)
+        _check_ranges(values)
         return cls(**values)
 
     @property
@@ -235,6 +237,23 @@ class BackboneSpec:
         """Name of the folder of the converted model; specs of one network share it."""
         parts = {name: value for name, value in self.components().items() if name in _NETWORK}
         return f"{self.backbone}-{content_key(parts)[:16]}"
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` for fields of a spec that no extraction gives."""
+    for side in values["image_size"]:
+        if type(side) is not int or not 1 <= side <= _LARGEST_SIDE:
+            raise InvalidRequest(
+                f"The image_size of a spec must be two integers from 1 to {_LARGEST_SIDE}.",
+                received=str(side)[:40],
+            )
+    if not 0 <= values["decode_version"] <= _MOST_VERSIONS:
+        raise InvalidRequest("The decode_version of a spec is out of range.", received="")
+    for name, value in values.items():
+        if isinstance(value, str) and len(value) > _LONGEST_FIELD:
+            raise InvalidRequest(
+                f"The {name} of a spec has {len(value):,} characters.", received=value[:40]
+            )
 
 
 def can_be_in(spec: BackboneSpec, folder: Path) -> bool:

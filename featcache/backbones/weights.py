@@ -93,7 +93,7 @@ def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
     if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
         fall_back = weights == "imagenet-or-random"
         return Weights("imagenet", imagenet_path(entry), or_random=fall_back)
-    if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d+)", weights)):
+    if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d{1,18})", weights)):
         return Weights("random", seed=int(match[1]))
     if not isinstance(weights, (str, os.PathLike)):
         raise InvalidRequest(

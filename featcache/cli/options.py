@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -101,7 +103,7 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int | tuple[int, int]:
         """Read the text of the option."""
-        match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", str(value).strip())
+        match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", str(value).strip())
         if match is None:
             self.fail(f"{value!r} is not a size; give 192, or height and width as 192x256.")
         return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
@@ -116,7 +118,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         """Read the text of the option."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", value.strip(), re.IGNORECASE)
+        match = _SIZE.fullmatch(value.strip())
         if match is None:
             self.fail(f"{value!r} is not a size; give one such as 20G or 500M.")
         return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -183,8 +185,10 @@ extraction = options(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
         help="auto: OpenVINO where it helps.",
     ),
-    click.option("--batch-size", type=int, help="Images per commit. Default: those of a second."),
-    click.option("--workers", type=int, help="Decoding threads. Default: one per core."),
+    click.option("--batch-size", type=click.IntRange(1, 2**20), metavar="N",
+                 help="Images per commit. Default: those of a second."),
+    click.option("--workers", type=click.IntRange(1, 1024), metavar="N",
+                 help="Decoding threads. Default: one per core."),
     click.option("--retry-failed", is_flag=True, help="Try quarantined images once more."),
     click.option(
         "--allow-h5", is_flag=True,

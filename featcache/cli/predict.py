@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 @command("predict")
 @click.argument("bundle", type=click.Path())
 @click.argument("photos", nargs=-1, required=True)
-@click.option("--top", type=int, default=3, show_default=True, help="Classes per photo.")
+@click.option(
+    "--top",
+    type=click.IntRange(1, 10**6),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="Classes per photo.",
+)
 @click.option(
     "--backbone", metavar="MODEL.keras", help="Where the bundle was made with somebody's own model."
 )

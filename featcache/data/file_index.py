@@ -22,7 +22,7 @@ from .._io.atomic import recall, remember
 from .._io.cache_dirs import cache_folder, index_folder
 from .._io.file_state import FileState, file_state
 from ..images.decode import reservation
-from ..images.image_file import BadImage, content_id, read_file
+from ..images.image_file import BadImage, content_id, is_content_id, read_file
 from .dataset import Dataset
 
 VERSION = 2
@@ -82,7 +82,7 @@ def identify(
             try:
                 state = file_state(os.stat(path))
                 entry = known.get(path)
-                if entry is not None and entry[:4] == state:
+                if entry is not None and entry[:4] == state and is_content_id(entry[4]):
                     return FileIdentity(entry[4])
             except (OSError, ValueError):
                 pass  # reading will give the reason
@@ -142,7 +142,8 @@ def _load(file: Path) -> dict[str, tuple[Any, ...]]:
     try:
         if kept is None or kept["version"] != VERSION:
             return {}
-        return {path: tuple(entry) for path, entry in kept["entries"].items()}
+        entries = {path: tuple(entry) for path, entry in kept["entries"].items()}
+        return entries if all(len(entry) == 5 for entry in entries.values()) else {}
     except (KeyError, TypeError, AttributeError):
         return {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Collection, Sequence
@@ -72,8 +73,8 @@ def collect(
     """
     if unused_days is None and most_bytes is None and keep_ids is None and keep_data is None:
         raise InvalidRequest("Say what may go: by age, by size, or by the images that stay.")
-    if (unused_days or 0) < 0 or (most_bytes or 0) < 0:
-        raise InvalidRequest("An age and a size cannot be negative.")
+    if not 0 <= (unused_days or 0) < math.inf or not 0 <= (most_bytes or 0) < math.inf:
+        raise InvalidRequest("An age in days and a size in bytes must be 0 or more, and finite.")
     folder = stores_folder(cache)
     images = None if keep_data is None else KeptImages(keep_data, cache)
     with system_errors(folder):

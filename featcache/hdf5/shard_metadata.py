@@ -9,6 +9,7 @@ can be made again from a sound shard at any time.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import write_atomic
+from .._io.own_files import read_own_file
 from ..errors import StoreCorrupt, StoreMismatch, StoreWriteError
 from .row_digests import DIGEST_BYTES, row_digests
 from .shard_name import rows_of
@@ -26,6 +28,7 @@ from .shard_name import rows_of
 ENDING = ".head"
 _MAGIC = b"featcache-head-1"
 _DIGEST = 32
+_MOST_BYTES = 2**32
 ID_BYTES = 32
 _COLUMNS = (("u1", ID_BYTES), ("<i4", 1), ("u1", DIGEST_BYTES))  # ids, views, digests
 
@@ -135,18 +138,26 @@ def read_metadata_or_raise(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8
     For repair: a sidecar that cannot be read just now is not one that says nothing.
     """
     try:
-        data = beside(shard).read_bytes()
+        data = read_own_file(beside(shard), _MOST_BYTES)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None  # a link or a pipe: not what was written
     return _parsed(shard, data)
 
 
 def metadata_is_malformed(shard: Path) -> bool:
     """Tell whether there is a file beside a shard, and it is not what was written for it."""
     try:
-        return _parsed(shard, beside(shard).read_bytes()) is None
+        return _parsed(shard, read_own_file(beside(shard), _MOST_BYTES)) is None
     except FileNotFoundError:  # asked once: others may write or remove it at any moment
         return False
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return True
 
 
 def _parsed(shard: Path, data: bytes) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:

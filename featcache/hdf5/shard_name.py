@@ -57,6 +57,8 @@ def check_bytes(path: Path) -> Damage | None:
     if match is None:
         return Damage(path.name, 0, "its name is not that of a shard")
     rows = int(match["rows"])
+    if path.is_symlink():
+        return Damage(path.name, rows, "it is a link, which is not followed")
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be read for ever
         return Damage(path.name, rows, "it is not a regular file")
     try:

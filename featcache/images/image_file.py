@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from .._io.file_state import FileState, file_state
 
 MAX_BYTES = 512 * 2**20
+_CONTENT_ID = re.compile(r"[0-9a-f]{64}")
 # Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
 Box = tuple[int, int, int, int]
 
@@ -92,6 +94,11 @@ def _read(handle: int, size: int) -> bytes:
 def content_id(data: bytes) -> str:
     """Return an image's identity: the SHA-256 of its file's bytes, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def is_content_id(value: object) -> bool:
+    """Tell whether a value, from a file say, has the form of a content id."""
+    return isinstance(value, str) and _CONTENT_ID.fullmatch(value) is not None
 
 
 def example_id(content: str, box: Box | None) -> str:

@@ -111,7 +111,7 @@ def _repair(folder: Path, found: Survey, held: Lease) -> None:
     elif MANIFEST_NAME in damaged:
         held.check()
         # Without a shard that tells its spec there is nothing to describe: a fresh start.
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        set_aside(folder / MANIFEST_NAME)
     held.check()
     for name in sorted(damaged - {MANIFEST_NAME}):
         set_aside(folder / name)
@@ -193,21 +193,27 @@ def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> 
     # does no harm, and never a manifest that misses a shard.
     held.check()
     store.write_manifest_under_lease(without=replaced)
-    held.check()
-    remove_shards(store.folder, replaced)
+    remove_shards(store.folder, replaced, held)
     move_orphans(store.folder)
     store.refresh()
     log.info("%s: merged %d small shards", store.folder.name, len(replaced))
     return len(replaced)
 
 
-def remove_shards(folder: Path, names: Iterable[str]) -> None:
+def remove_shards(folder: Path, names: Iterable[str], held: Lease) -> None:
     """Remove shards whose rows are in others, or are not wanted any more.
 
     One that the system will not let go is left: its rows are there twice, which does no
     harm, and the next merge tries again.
+
+    Raises
+    ------
+    LeaseLost
+        If the lease was taken over: its new holder may have repaired the store, so that what
+        was to go is the only copy by now. Checked before each shard.
     """
     for name in names:
+        held.check()
         for path in (folder / name, beside(folder / name)):
             try:
                 path.unlink()

@@ -7,17 +7,18 @@ store be described and compared without opening a shard.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .._io.atomic import write_atomic
+from .._io.own_files import read_own_file, whole_number
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
@@ -26,6 +27,8 @@ from ..hdf5.shard_name import rows_of
 log = logging.getLogger("featcache")
 
 NAME = "MANIFEST.json"
+_MOST = 2**31 - 1
+_MOST_GENERATIONS = 2**63
 _MAX_BYTES = 64 * 2**20
 
 
@@ -86,12 +89,12 @@ def read_manifest(folder: Path) -> Manifest:
 def manifest_bytes(folder: Path) -> bytes:
     """Return the bytes of a store's manifest; raises as `read_manifest` does."""
     path = folder / NAME
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be read for ever
-        raise _corrupt(path, "it is not a regular file")
-    if status.st_size > _MAX_BYTES:
-        raise _corrupt(path, "it is far too large")
-    return path.read_bytes()
+    try:
+        return read_own_file(path, _MAX_BYTES)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _corrupt(path, str(error.strerror)) from error
 
 
 def parse_manifest(path: Path, data: bytes) -> Manifest:
@@ -117,14 +120,14 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
             raise _corrupt(path, "its key does not belong to its spec")
         if not can_be_in(spec, path.parent):
             raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
-        shards = {str(name): int(rows) for name, rows in body["shards"].items()}
+        shards = {str(name): whole_number(rows, 1, _MOST) for name, rows in body["shards"].items()}
         # These become paths: one such as "../../other" would have another store's file moved.
         if any(rows_of(name) != rows for name, rows in shards.items()):
             raise _corrupt(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,
-            width=int(body["width"]),
-            generation=int(body["generation"]),
+            width=whole_number(body["width"], 1, _MOST),
+            generation=whole_number(body["generation"], 0, _MOST_GENERATIONS),
             shards=shards,
             metadata={str(name): str(text) for name, text in body["about"].items()},
         )

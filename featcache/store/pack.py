@@ -24,6 +24,7 @@ from ..hdf5.pack_file import Column, PackLayout
 from ..hdf5.shard_metadata import ID_BYTES
 from ..images.image_file import example_ids
 from .lease import in_use
+from .own_files import holds_a_store
 from .pack_format import LINE_BYTES, PACK_VERSION, PackHeader, PackReader, first_line
 from .row_index import IdArray, pack_ids, unpack_ids
 from .store import Store
@@ -91,9 +92,20 @@ def pack(
             path=store.folder,
         )
     make_folder(target.parent)
+    _check_target(target)
     remove_stale(target.parent)
     _write(target, store, pack_ids(ids), _encoded(texts))
     return len(ids)
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to replace what is no file, such as a device, or to write among a store's files."""
+    if os.path.lexists(target) and not target.is_file() and not target.is_symlink():
+        raise StoreError(f"{target} is not a file, so it is not replaced.", path=target)
+    if holds_a_store(target.parent):
+        raise StoreError(
+            f"{target.parent} is the folder of a store. Name a file elsewhere.", path=target
+        )
 
 
 def _of(dataset: Dataset | None) -> str:
@@ -179,7 +191,7 @@ def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
 
 def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
     with contextlib.closing(PackReader(Path(path))) as reader:
-        header = reader.header
+        header, count = reader.header, _rows_at_once(reader.header.width)
         try:
             spec = BackboneSpec.from_components(header.spec)
             folder = stores_folder(cache) / spec.folder
@@ -189,12 +201,15 @@ def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
                 path=path,
                 stored=header.spec,
             ) from error
+        if not all(np.isfinite(rows).all() for rows, _ in reader.blocks(count)):
+            raise StoreMismatch(
+                f"{path} holds values that are not finite. Nothing was taken from the file.",
+                path=path,
+            )
         make_folder(folder)
         with in_use(folder):
             store = Store.create(folder, spec, header.width, header.about)
-            for rows, ids in reader.blocks(_rows_at_once(header.width)):
-                if not np.isfinite(rows).all():
-                    raise StoreMismatch(f"{path} holds values that are not finite.", path=path)
+            for rows, ids in reader.blocks(count):
                 new = ~store.contains(unpack_ids(ids))
                 if new.any():
                     views = np.zeros(int(new.sum()), np.int32)

@@ -161,12 +161,12 @@ def _write_kept(
     return written, None
 
 
-def _take_back(store: Store, names: Collection[str]) -> None:
+def _take_back(store: Store, names: Collection[str], held: Lease) -> None:
     """Remove shards that were written in vain: the old ones stay, and hold the same rows."""
     with contextlib.suppress(StoreError, OSError):
         # A manifest whose folder could not be synced is in its place all the same.
         if not set(names) & set(read_manifest(store.folder).shards):
-            remove_shards(store.folder, names)
+            remove_shards(store.folder, names, held)
 
 
 def _list_and_remove(
@@ -180,11 +180,10 @@ def _list_and_remove(
     except StoreWriteError as error:
         held.check()
         if not emptied or error.evidence.get("system_errno") not in FULL:
-            _take_back(store, written.values())
+            _take_back(store, written.values(), held)
             raise
         # Where nothing can be written, what goes whole makes room for the manifest. Until that
         # is written, `verify` misses these shards.
-        remove_shards(store.folder, emptied)
+        remove_shards(store.folder, emptied, held)
         store.write_manifest_under_lease(without=names)
-    held.check()
-    remove_shards(store.folder, names)
+    remove_shards(store.folder, names, held)

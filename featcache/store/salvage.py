@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.own_files import open_own_file
 from ..hdf5.row_digests import row_digests
 from ..hdf5.shard_metadata import Layout, read_metadata_or_raise
 from .row_index import unpack_ids
@@ -77,7 +78,12 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
     if known is None or known[0].components != components or known[0].width != width:
         return None
     metadata, digests, _ = known
-    rows = _as_they_lie(shard, metadata.layout, len(metadata.views))
+    try:
+        rows = _as_they_lie(shard, metadata.layout, len(metadata.views))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return None  # a link or a pipe: whatever it leads to is not what was committed
     found = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
     return Salvage(rows, metadata.image_ids, metadata.views, (found == digests).all(axis=1))
 
@@ -86,7 +92,7 @@ def _as_they_lie(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]
     """Read rows by their places; what lies beyond the end or cannot be read is zero."""
     rows = np.zeros((count, layout.width), "<f4")
     answered = False
-    with open(shard, "rb", buffering=0) as file:
+    with open(open_own_file(shard), "rb", buffering=0) as file:
         for number, offset in enumerate(layout.offsets.tolist()):
             start = number * layout.rows_per_chunk
             part = rows[start : start + layout.rows_per_chunk]

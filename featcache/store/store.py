@@ -89,6 +89,15 @@ class Store:
             recovery.write_first_manifest(folder, spec, width, metadata or {})
         store = cls(folder)
         if store.spec != spec or store.width != width:
+            if store.spec == spec:
+                raise StoreMismatch(
+                    f"The manifest of {folder} says that its rows have width {store.width}, but "
+                    f"the backbone gives {width}. `featcache verify {folder.name}` says what is "
+                    "wrong, `featcache repair` writes the manifest again.",
+                    path=folder,
+                    stored=store.width,
+                    requested=width,
+                )
             raise StoreMismatch(
                 f"{folder} holds embeddings of another specification (width {store.width}, key "
                 f"{store.spec.key[:16]}) than the requested one (width {width}, key "

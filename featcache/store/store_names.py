@@ -31,9 +31,10 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
         If no store fits, or several do; carries `path` and `candidates`.
     """
     text = os.fspath(name)
-    if os.path.dirname(text) and holds_a_store(text):
-        return Path(text)
-    if text and not os.path.dirname(text) and holds_a_store(os.path.join(stores, text)):
+    is_path = bool(os.path.dirname(text)) or text in (os.curdir, os.pardir)
+    if is_path and holds_a_store(text):
+        return Path(os.path.abspath(text))
+    if text and not is_path and holds_a_store(os.path.join(stores, text)):
         return stores / text
     known = list(find_stores(stores))
     found = [path for path, manifest in known if _fits(text, path, manifest)]
@@ -46,7 +47,7 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
             candidates=[path.name for path in found],
         )
     if holds_a_store(text):
-        return Path(text)
+        return Path(os.path.abspath(text))
     there = _listed([path for path, _ in known])
     raise StoreError(
         f"There is no store {text!r}, neither as a folder nor in {stores}"

@@ -102,6 +102,8 @@ def survey(folder: Path, known: Mapping[str, Look] | None = None) -> Survey:
         for name in sorted(present - looks.keys()):
             with contextlib.suppress(FileNotFoundError):
                 looks[name] = _look_at(folder / name, spec)
+        if not folder.is_dir():  # removed since: what is missing is no damage
+            raise StoreError(f"There is no folder {folder} any more.", path=folder)
         if present <= looks.keys() and _read(folder)[-1] == before:
             looks = {name: looks[name] for name in sorted(present)}
             return _concluded(folder, manifest, wrong, looks, newer)

@@ -305,6 +305,7 @@ def test_values_that_are_not_finite_are_refused(store: Store, tmp_path: Path) ->
     path = sealed(tmp_path / "q.h5", bytes(data[LINE_BYTES:]))
     with pytest.raises(StoreMismatch, match="not finite"):
         unpack(path, tmp_path / "c")
+    assert not (tmp_path / "c").exists()  # no empty store either
 
 
 def test_values_must_be_as_many_as_declared(tmp_path: Path) -> None:
