@@ -37,6 +37,7 @@ logging.getLogger("featcache").addFilter(PrintableLog())
 
 if TYPE_CHECKING:
     from . import datasets as datasets
+    from . import errors as errors
     from .backbones.keras_backend import import_keras as import_keras
     from .backbones.model_file import load_model as load_model
     from .backbones.resolve import load_backbone as load_backbone
@@ -95,6 +96,7 @@ __all__ = [
     "Store",
     "__version__",
     "datasets",
+    "errors",
     "explain",
     "extract",
     "import_keras",

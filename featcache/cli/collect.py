@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import ByteSize, Common, command, complete_store
+
+if TYPE_CHECKING:
+    from ..store.removal import Removal
 
 
 @command("gc")
@@ -58,9 +62,22 @@ def gc(
         print(f"{word}: {r.name}, {r.rows:,} rows, {r.bytes / 2**20:,.1f} MiB: {r.reason}")
     for kept in found.kept:
         print(f"left alone: {kept.name}: {kept.reason}")
-    total = sum(removal.bytes for removal in found) / 2**20
-    print(f"{len(found)} removals, {total:,.1f} MiB" + (" (dry run)" if dry_run else ""))
+    print(_summary(common, list(found), dry_run))
     return int(failed)
+
+
+def _summary(common: Common, found: list[Removal], dry_run: bool) -> str:
+    """Say how much goes, and how much there is."""
+    from ..gc.collect import size_of
+    from ..store.manifest import find_stores
+
+    freed = sum(removal.bytes for removal in found)
+    sizes = [size_of(path) for path, _ in find_stores(common.stores)]
+    removals = f"{len(found)} removal{'s' * (len(found) != 1)}, {freed / 2**20:,.1f} MiB"
+    stores = f"{len(sizes)} store{'s' * (len(sizes) != 1)} of {sum(sizes) / 2**20:,.1f} MiB"
+    if dry_run:
+        return f"{removals} (dry run); there are {stores}"
+    return f"{removals}; {stores} remain{'s' * (len(sizes) == 1)}"
 
 
 def _name_of(text: str, stores: Path) -> str:

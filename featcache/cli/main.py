@@ -16,6 +16,7 @@ from .predict import predict
 from .stores import info, ls, repair, rm, verify
 from .transfer import pack, unpack
 
+_DIR = "--cache-dir"
 _EXAMPLES = """\b
 examples:
   featcache extract resnet50 photos/           embeddings of a folder of class folders
@@ -34,6 +35,17 @@ class _InOrder(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options that all commands have before the command's name as well."""
+        return super().parse_args(ctx, _behind_the_command(args))
+
+
+def _behind_the_command(args: list[str]) -> list[str]:
+    count = 0
+    while count < len(args) and args[count].partition("=")[0] in ("-q", "--quiet", "--json", _DIR):
+        count += 2 if args[count] == _DIR else 1
+    return [*args[count : count + 1], *args[:count], *args[count + 1 :]]
 
 
 @click.group(cls=_InOrder, context_settings=CONTEXT, epilog=_EXAMPLES)

@@ -224,6 +224,10 @@ class Features:
         IndexError
             If there is no such row, or a mask has another length.
         """
+        if isinstance(rows, tuple):
+            raise IndexError(
+                "features[...] chooses rows alone; take columns of features.X, or rows by a list"
+            )
         rows = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(rows, slice) and not rows.size:
             rows = rows.astype(np.int64)  # an empty list is one of floats to NumPy

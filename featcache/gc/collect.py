@@ -207,7 +207,8 @@ def _whole_stores(
         if unused_days is not None and age > unused_days:
             reason = f"not used for {age:.1f} days"
         elif most_bytes is not None and total > most_bytes:
-            reason = f"{total:,} bytes in all, {most_bytes:,} may stay"
+            mebibytes = total / 2**20, most_bytes / 2**20
+            reason = "{:,.1f} MiB in all, {:,.1f} may stay".format(*mebibytes)
         if reason is None:
             continue
         removal = Removal(path.name, _count(path), size, reason)

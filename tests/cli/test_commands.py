@@ -185,3 +185,16 @@ def test_the_shell_is_offered_backbones() -> None:
         check=False,
     )
     assert "plain,resnet50_v2" in done.stdout.split()
+
+
+def test_options_of_all_commands_stand_before_the_command_as_well(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = str(tmp_path / "elsewhere")
+    extracted = ["extract", "pocket", str(photos), "--weights", "random", "--image-size", "32"]
+    assert main(["-q", "--cache-dir", cache, *extracted]) == 0
+    capsys.readouterr()
+    assert main(["--json", f"--cache-dir={cache}", "ls"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    assert main(["--cache-dir", cache, "gc", "--keep", "1G"]) == 0
+    assert "0 removals, 0.0 MiB; 1 store of" in capsys.readouterr().out

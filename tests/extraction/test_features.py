@@ -129,3 +129,8 @@ def test_the_official_split_keeps_its_test_part_and_drops_copies_from_training()
 def test_a_test_size_out_of_range_is_refused(size: float) -> None:
     with pytest.raises(InvalidRequest, match="between 0 and 1"):
         stratified_group_split([1, 2], None, size, 0)
+
+
+def test_features_take_rows_and_no_pair_of_indexes(features: Features) -> None:
+    with pytest.raises(IndexError, match="rows alone"):
+        features[0, 1]
