@@ -124,7 +124,7 @@ def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -
 
 
 def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]) -> Slice:
-    right = result.guess == result.truth
+    right = result.prediction == result.truth
     hits, images = int(right[inside].sum()), int(inside.sum())
     rest = right[~inside]
     accuracy = hits / images

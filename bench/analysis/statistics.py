@@ -135,7 +135,7 @@ def compare(
         for one, other in pairs:
             gaps = samples[one.name][metric] - samples[other.name][metric]
             if metric == "top1":
-                p = mcnemar(one.guess == one.truth, other.guess == other.truth)
+                p = mcnemar(one.prediction == one.truth, other.prediction == other.truth)
             else:
                 n = len(gaps)
                 tail = min(np.sum(gaps <= 0), np.sum(gaps >= 0))

@@ -71,7 +71,7 @@ class Summary:
             for metric in METRICS:
                 values = [run[result.name].metrics[metric] for run in self.runs]
                 row[f"{metric}_mean"] = float(np.mean(values))
-                row[f"{metric}_deviation"] = float(np.std(values, ddof=1))
+                row[f"{metric}_std"] = float(np.std(values, ddof=1))
         cost = result.cost
         # What one more image costs: its extraction or decoding, and its prediction.
         seconds = cost.extract_seconds / cost.images + cost.predict_seconds / cost.test_images

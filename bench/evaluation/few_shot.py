@@ -109,7 +109,9 @@ def few_shot_curves(
                     contender.fit(
                         images.take(rows), codes[rows], n_classes, seed=seed, progress=False
                     )
-                    guess = contender.predict_proba(test[0]).argmax(axis=1)
-                    points.append(FewShot(name, per_class, draw, float(np.mean(guess == test[1]))))
+                    prediction = contender.predict_proba(test[0]).argmax(axis=1)
+                    points.append(
+                        FewShot(name, per_class, draw, float(np.mean(prediction == test[1])))
+                    )
                     bar.update()
     return points

@@ -77,9 +77,9 @@ def per_class(truth: Codes, proba: Floats) -> dict[str, Floats]:
 def macro_f1(truth: Codes, proba: Floats) -> float:
     """Mean F1 over the classes that occur in the truth or in the predictions."""
     k = proba.shape[1]
-    guess = proba.argmax(axis=1)
-    hits = np.bincount(truth[truth == guess], minlength=k)
-    total = np.bincount(truth, minlength=k) + np.bincount(guess, minlength=k)
+    prediction = proba.argmax(axis=1)
+    hits = np.bincount(truth[truth == prediction], minlength=k)
+    total = np.bincount(truth, minlength=k) + np.bincount(prediction, minlength=k)
     present = total > 0
     return float((2 * hits[present] / total[present]).mean())
 

@@ -101,7 +101,7 @@ class Result:
         return {name: m.function(self.truth, self.proba) for name, m in METRICS.items()}
 
     @property
-    def guess(self) -> NDArray[np.int64]:
+    def prediction(self) -> NDArray[np.int64]:
         """The most probable class of each test image."""
         return np.asarray(self.proba.argmax(axis=1))
 

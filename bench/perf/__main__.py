@@ -39,7 +39,7 @@ def main() -> int:
     add = parser.add_argument
     add("sections", nargs="*", metavar="SECTION", help=f"default: all of {', '.join(SECTIONS)}")
     add("--repeats", type=int, default=5, help="measurements of each (default 5)")
-    add("--scale", type=float, default=1.0, help="share of the images and rows (default 1)")
+    add("--scale", type=float, default=1.0, help="fraction of the images and rows (default 1)")
     add("--backbones", nargs="+", help="of the section 'extraction', others measured here stay")
     add("--peers-python", help="an interpreter that has thingsvision and embetter")
     add("--folder", type=Path, help="for pictures; kept (default: perf in the cache folder)")
@@ -76,13 +76,13 @@ def with_others(record: dict[str, Any], earlier: dict[str, Any]) -> dict[str, An
     """
     if any(record[key] != earlier[key] for key in ("machine", "scale")):
         return record
-    anew = {found["backbone"]: found for found in record["records"]}
-    kept = [anew.pop(found["backbone"], found) for found in earlier["records"]]
-    return {**record, "records": [*kept, *anew.values()]}
+    again = {found["backbone"]: found for found in record["records"]}
+    kept = [again.pop(found["backbone"], found) for found in earlier["records"]]
+    return {**record, "records": [*kept, *again.values()]}
 
 
 def report(before: str, records: Mapping[str, dict[str, Any]]) -> str:
-    """Return the report with some sections measured anew.
+    """Return the report with some sections measured again.
 
     Each section says on which machine it was measured: not all are measured in one run.
 

@@ -83,7 +83,7 @@ def describe(records: list[dict[str, Any]]) -> str:
     """Return a table in Markdown."""
     lines = [
         "From JPEG files (drawn dogs, 500 x 375) to rows on disk, images/s: median (least to "
-        "largest). Each way runs in a process of its own, warm, in turns; random weights. Keras' "
+        "largest). Each runs in its own process, warm, interleaved; random weights. Keras' "
         "time leaves out what `predict` sleeps after its last batch (see `worker.py`).",
         "",
     ]
@@ -104,7 +104,7 @@ def describe(records: list[dict[str, Any]]) -> str:
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Return a folder of that many drawn dogs, drawing them only once."""
+    """Return a folder of so many drawn dogs, drawing them only once."""
     photos = folder / f"dogs-{count}"
     drawn_dogs(10, count // 10, image_size=(375, 500), folder=photos, workers=os.cpu_count())
     return photos

@@ -58,12 +58,12 @@ def _one(name: str, rows: int, width: int, classes: int, others: int) -> dict[st
     model = make_head(name) if name in OURS else _theirs(name)
     model.fit(train, y[:rows])
     fitted = time.perf_counter()
-    guesses = model.predict(test)
+    predictions = model.predict(test)
     predicted = time.perf_counter()
     peak = resident("VmHWM")
     return {
         "fit": fitted - started, "predict": predicted - fitted,
-        "accuracy": float(np.mean(guesses == y[rows:])),
+        "accuracy": float(np.mean(predictions == y[rows:])),
         "peak": (peak - before + train.nbytes) / train.nbytes,
     }  # fmt: skip
 

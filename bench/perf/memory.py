@@ -38,7 +38,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _run(photos: Path, cache: Path, backbone: str, engine: str, *, fresh: bool) -> dict[str, Any]:
-    if fresh:  # all rows anew, with the model that was converted before
+    if fresh:  # all rows again, with the model that was converted before
         (cache / "stores").rename(cache / "before")
     return in_a_process("-c", _CHILD, photos, cache, backbone, engine)
 

@@ -1,4 +1,4 @@
-"""Side-by-side measurements: in turns, in one run, with medians and a word on the machine."""
+"""Side-by-side measurements: interleaved, in one run, with medians and a word on the machine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def resident(name: str) -> int:
 
 
 def forget_the_peak() -> None:
-    """Let VmHWM begin anew."""
+    """Let VmHWM begin again."""
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 

@@ -1,7 +1,7 @@
 """One way of turning a folder of photos into rows on disk, ready to be timed again and again.
 
 Started by `bench.perf.extraction` in a process of its own. It gets ready, prints ``ready``,
-and for each line on standard input does all the work anew and prints the seconds.
+and for each line on standard input does all the work again and prints the seconds.
 
 A job may return seconds that are not to count. When `predict` has its last batch, the thread that
 tunes tf.data may sleep on until its next round, and `predict` with it: rounds begin after 10 ms
@@ -123,7 +123,7 @@ def embetter_job(photos: Path, work: Path) -> Job:
 def main(kind: str, backbone: str, photos: Path) -> None:
     """Get ready, then run as often as asked."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not be taken for an answer
+    os.dup2(2, 1)  # what libraries print must not be read as an answer
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
         work = Path(folder)
         jobs: dict[str, Callable[[], Job]] = {

@@ -43,7 +43,7 @@ class Figure(ABC):
     @property
     @abstractmethod
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
 
     @abstractmethod
     def frame(self) -> pd.DataFrame:

@@ -32,7 +32,7 @@ class LabelCounts(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         counts = self.frame()[["train", "test"]].sum(axis=1)
         low, high = counts.min(), counts.max()
         if low == high:
@@ -81,7 +81,7 @@ class AccuracyCost(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         rows = self.frame().itertuples()
         return "; ".join(f"{r.contender}: {r.top1:.3f} in {r.total_seconds:.1f} s" for r in rows)
 
@@ -127,7 +127,7 @@ class Curves(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         frame = self.frame()
         best = frame["val_loss"].idxmin()
         return (
@@ -137,7 +137,7 @@ class Curves(Figure):
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return one row an epoch."""
+        """Return one row per epoch."""
         frame = pd.DataFrame(dict(self.result.facts.history))
         frame.insert(0, "epoch", np.arange(1, len(frame) + 1))
         return frame
@@ -163,20 +163,20 @@ class Curves(Figure):
 
 @dataclass(frozen=True)
 class FewShotCurves(Figure):
-    """Accuracy by the number of training images a class."""
+    """Accuracy by the number of training images per class."""
 
     points: Sequence[FewShot]
     name = "few_shot"
-    title = "Few images a class"
+    title = "Few images per class"
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         frame = self.frame()
         least, most = frame["per_class"].min(), frame["per_class"].max()
         first = frame[frame["per_class"] == least].set_index("contender")["top1"]
         last = frame[frame["per_class"] == most].set_index("contender")["top1"]
-        return f"Top-1 accuracy with {least} and {most} training images a class: " + "; ".join(
+        return f"Top-1 accuracy with {least} and {most} training images per class: " + "; ".join(
             f"{name} {first[name]:.3f} and {last[name]:.3f}" for name in first.index
         )
 
@@ -201,7 +201,7 @@ class FewShotCurves(Figure):
         axes.set_xticks(sorted({point.per_class for point in self.points}))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("training images a class")
+        axes.set_xlabel("training images per class")
         axes.set_ylabel("top-1 accuracy, mean and range of the draws")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
@@ -218,7 +218,7 @@ class Reliability(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         errors = [f"{r.name}: {r.metrics['calibration_error']:.3f}" for r in self.results]
         return "Expected calibration error: " + "; ".join(errors)
 
@@ -252,7 +252,7 @@ class Reliability(Figure):
 
 @dataclass(frozen=True)
 class Confusion(Figure):
-    """Share of each class's test images by the class that was guessed."""
+    """Share of each class's test images by the class that was predicted."""
 
     result: Result
     classes: Sequence[Any]
@@ -261,7 +261,7 @@ class Confusion(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         table = self.result.confusion()
         return (
             f"{self.result.name}: {np.trace(table)} of {table.sum()} test images on the diagonal "
@@ -301,7 +301,7 @@ class Confusion(Figure):
             steps = range(0, k, 10)
             axes.set_xticks(steps, [str(i + 1) for i in steps])
             axes.set_yticks(steps, [str(i + 1) for i in steps])
-        axes.set_xlabel("guessed")
+        axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         bar = canvas.colorbar(image, ax=axes, shrink=0.6, ticks=np.sqrt([0, 0.05, 0.25, 0.5, 1]))
         bar.ax.set_yticklabels(["0", "5 %", "25 %", "50 %", "100 %"])
@@ -318,7 +318,7 @@ class Networks(Figure):
 
     @property
     def alt(self) -> str:
-        """What the figure shows, in words."""
+        """What the figure shows, as text."""
         return "; ".join(
             f"{n['network']}: {n['layers']} layers, {n['parameters'] / 1e6:.1f} million weights, "
             f"{n['trained_share']:.0%} of them trained"

@@ -1,4 +1,4 @@
-"""Photos for the report: thumbnails with the truth and the first guesses."""
+"""Photos for the report: thumbnails with the truth and the first predictions."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ THUMBNAIL = 176
 
 @dataclass(frozen=True)
 class Card:
-    """A photo with what was guessed.
+    """A photo with what was predicted.
 
     Attributes
     ----------
     image : str
         A ``data:`` address of a JPEG, or "" if the photo cannot be read any more.
     truth : str
-    guesses : list of (str, float)
+    predictions : list of (str, float)
         The three most probable classes with their probabilities; empty for a plain photo.
     """
 
     image: str
     truth: str
-    guesses: list[tuple[str, float]]
+    predictions: list[tuple[str, float]]
 
     @property
     def right(self) -> bool:
-        """Whether the first guess is the truth."""
-        return bool(self.guesses) and self.guesses[0][0] == self.truth
+        """Whether the first prediction is the truth."""
+        return bool(self.predictions) and self.predictions[0][0] == self.truth
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes that a contender takes for each other, with a photo of each."""
+    """Two classes that a contender confuses, with a photo of each."""
 
     one: str
     other: str
@@ -70,22 +70,22 @@ def random_photos(split: Split, count: int = 24, seed: int = 0) -> list[Card]:
     return [_card(split, int(i), None) for i in chosen]
 
 
-def right_guesses(split: Split, result: Result, count: int = 12, seed: int = 0) -> list[Card]:
-    """Choose test photos at random among those that were guessed right."""
-    rows = np.flatnonzero(result.guess == result.truth)
+def correct_predictions(split: Split, result: Result, count: int = 12, seed: int = 0) -> list[Card]:
+    """Choose test photos at random among those that were predicted right."""
+    rows = np.flatnonzero(result.prediction == result.truth)
     chosen = np.random.default_rng(seed).permutation(rows)[:count]
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in chosen]
 
 
-def surest_mistakes(split: Split, result: Result, count: int = 12) -> list[Card]:
-    """Choose the wrong guesses that the contender was surest of, the surest first."""
-    rows = np.flatnonzero(result.guess != result.truth)
+def most_confident_errors(split: Split, result: Result, count: int = 12) -> list[Card]:
+    """Choose the most confident wrong predictions of a contender, in order of confidence."""
+    rows = np.flatnonzero(result.prediction != result.truth)
     order = np.argsort(-result.proba[rows].max(axis=1), kind="stable")[:count]
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in rows[order]]
 
 
 def confused_pairs(split: Split, result: Result, count: int = 8) -> list[ConfusedPair]:
-    """Find the pairs of classes most often taken for each other, with test photos of each."""
+    """Find the pairs of classes most often confused, with test photos of each."""
     table = result.confusion()
     both = np.triu(table + table.T, 1)
     flat = np.argsort(-both, axis=None, kind="stable")[:count]
@@ -100,9 +100,9 @@ def confused_pairs(split: Split, result: Result, count: int = 8) -> list[Confuse
 
 
 def _example(split: Split, result: Result, code: int, rival: int) -> str:
-    """A test photo of a class: one taken for the rival if there is any."""
+    """A test photo of a class: one predicted as the rival if there is any."""
     rows = np.flatnonzero(result.truth == code)
-    mistaken = rows[result.guess[rows] == rival]
+    mistaken = rows[result.prediction[rows] == rival]
     chosen = mistaken if len(mistaken) else rows
     if not len(chosen):
         own = split.train[split.codes(split.train) == code]
@@ -112,8 +112,8 @@ def _example(split: Split, result: Result, code: int, rival: int) -> str:
 
 def _card(split: Split, position: int, proba: NDArray[np.float64] | None) -> Card:
     label = str((split.dataset.labels or ())[position])
-    guesses: list[tuple[str, float]] = []
+    predictions: list[tuple[str, float]] = []
     if proba is not None:
         best = np.argsort(-proba, kind="stable")[:3]
-        guesses = [(str(split.classes[code]), float(proba[code])) for code in best]
-    return Card(thumbnail(split.dataset, position), label, guesses)
+        predictions = [(str(split.classes[code]), float(proba[code])) for code in best]
+    return Card(thumbnail(split.dataset, position), label, predictions)

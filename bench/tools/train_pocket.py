@@ -111,8 +111,8 @@ class _TraitsRun(Run):
     """A run whose targets are traits instead of classes."""
 
     def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
-        guesses = predict(self.model, read, rows, self.schedule.batch_size)
-        return traits.loss_and_accuracy(codes[rows], guesses)
+        predictions = predict(self.model, read, rows, self.schedule.batch_size)
+        return traits.loss_and_accuracy(codes[rows], predictions)
 
 
 def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:

@@ -41,7 +41,7 @@ def targets(labels: Sequence[str], breeds: Sequence[Breed]) -> NDArray[np.float3
     Returns
     -------
     ndarray (n, 14), float32
-        The measures with mean 0 and deviation 1 over the breeds, then the kinds' indices.
+        The measures with mean 0 and standard deviation 1 over the breeds, then the kinds' indices.
     """
     measures = np.array([[getattr(breed, name) for name in MEASURES] for breed in breeds])
     measures = (measures - measures.mean(axis=0)) / (measures.std(axis=0) + 1e-9)
@@ -58,11 +58,11 @@ def keras_loss(keras: Any) -> Any:
     ops = keras.ops
     n = len(MEASURES)
 
-    def loss(truth: Any, guess: Any) -> Any:
-        total = ops.sum(ops.square(truth[:, :n] - guess[:, :n]), axis=-1)
+    def loss(truth: Any, prediction: Any) -> Any:
+        total = ops.sum(ops.square(truth[:, :n] - prediction[:, :n]), axis=-1)
         for kind, (start, stop) in enumerate(_ranges()):
             total += keras.losses.sparse_categorical_crossentropy(
-                ops.cast(truth[:, n + kind], "int32"), guess[:, start:stop], from_logits=True
+                ops.cast(truth[:, n + kind], "int32"), prediction[:, start:stop], from_logits=True
             )
         return total / (n + len(KINDS))
 
@@ -74,12 +74,12 @@ def keras_accuracy(keras: Any) -> Any:
     ops = keras.ops
     n = len(MEASURES)
 
-    def accuracy(truth: Any, guess: Any) -> Any:
+    def accuracy(truth: Any, prediction: Any) -> Any:
         hits = [
             ops.cast(
                 ops.equal(
                     ops.cast(truth[:, n + kind], "int32"),
-                    ops.cast(ops.argmax(guess[:, start:stop], axis=-1), "int32"),
+                    ops.cast(ops.argmax(prediction[:, start:stop], axis=-1), "int32"),
                 ),
                 "float32",
             )
@@ -90,23 +90,23 @@ def keras_accuracy(keras: Any) -> Any:
     return accuracy
 
 
-def loss_and_accuracy(truth: NDArray[Any], guess: NDArray[Any]) -> tuple[float, float]:
+def loss_and_accuracy(truth: NDArray[Any], prediction: NDArray[Any]) -> tuple[float, float]:
     """Return what `keras_loss` and `keras_accuracy` give, on arrays.
 
     Parameters
     ----------
     truth : ndarray (n, 14)
         As from `targets`.
-    guess : ndarray (n, `WIDTH`)
+    prediction : ndarray (n, `WIDTH`)
         Measures, then one logit for each value of each kind.
     """
     n = len(MEASURES)
-    total = np.square(truth[:, :n] - guess[:, :n]).sum(axis=1)
+    total = np.square(truth[:, :n] - prediction[:, :n]).sum(axis=1)
     hits = np.zeros(len(truth))
     rows = np.arange(len(truth))
     for kind, (start, stop) in enumerate(_ranges()):
         codes = truth[:, n + kind].astype(int)
-        logits = guess[:, start:stop] - guess[:, start:stop].max(axis=1, keepdims=True)
+        logits = prediction[:, start:stop] - prediction[:, start:stop].max(axis=1, keepdims=True)
         total += np.log(np.exp(logits).sum(axis=1)) - logits[rows, codes]
         hits += logits.argmax(axis=1) == codes
     return float(total.mean() / (n + len(KINDS))), float(hits.mean() / len(KINDS))

@@ -151,8 +151,10 @@ def test_the_losses_of_keras_and_of_arrays_agree() -> None:
     breeds = make_breeds(9, 2)
     truth = traits.targets([breed.name for breed in breeds], breeds)
     assert truth.shape == (9, len(traits.MEASURES) + len(traits.KINDS))
-    guess = np.random.default_rng(0).normal(size=(9, traits.WIDTH)).astype(np.float32)
-    loss, accuracy = traits.loss_and_accuracy(truth, guess)
-    assert float(np.mean(traits.keras_loss(keras)(truth, guess))) == pytest.approx(loss, rel=1e-4)
-    ours = float(np.mean(np.asarray(traits.keras_accuracy(keras)(truth, guess))))
+    prediction = np.random.default_rng(0).normal(size=(9, traits.WIDTH)).astype(np.float32)
+    loss, accuracy = traits.loss_and_accuracy(truth, prediction)
+    assert float(np.mean(traits.keras_loss(keras)(truth, prediction))) == pytest.approx(
+        loss, rel=1e-4
+    )
+    ours = float(np.mean(np.asarray(traits.keras_accuracy(keras)(truth, prediction))))
     assert ours == pytest.approx(accuracy)

@@ -34,8 +34,8 @@ def predictions(n: int, k: int, seed: int) -> tuple[Any, Any]:
 def test_metrics_agree_with_scikit_learn(n: int, k: int, seed: int) -> None:
     truth, proba = predictions(n, k, seed)
     labels = np.arange(k)
-    guess = proba.argmax(axis=1)
-    assert metrics.top_k(truth, proba, 1) == pytest.approx(np.mean(guess == truth))
+    prediction = proba.argmax(axis=1)
+    assert metrics.top_k(truth, proba, 1) == pytest.approx(np.mean(prediction == truth))
     if k > 2:
         for m in (2, 3):
             expected = (
@@ -43,14 +43,16 @@ def test_metrics_agree_with_scikit_learn(n: int, k: int, seed: int) -> None:
             )
             assert metrics.top_k(truth, proba, m) == pytest.approx(expected)
     assert metrics.macro_f1(truth, proba) == pytest.approx(
-        reference.f1_score(truth, guess, average="macro")
+        reference.f1_score(truth, prediction, average="macro")
     )
     assert metrics.log_loss(truth, proba) == pytest.approx(
         reference.log_loss(truth, proba, labels=labels)
     )
-    table = reference.confusion_matrix(truth, guess, labels=labels)
+    table = reference.confusion_matrix(truth, prediction, labels=labels)
     assert np.array_equal(metrics.confusion(truth, proba), table)
-    each = reference.precision_recall_fscore_support(truth, guess, labels=labels, zero_division=0)
+    each = reference.precision_recall_fscore_support(
+        truth, prediction, labels=labels, zero_division=0
+    )
     ours = metrics.per_class(truth, proba)
     for name, expected in zip(("precision", "recall", "f1", "support"), each, strict=True):
         assert np.allclose(ours[name], expected)

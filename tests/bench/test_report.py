@@ -130,7 +130,7 @@ def test_slices_add_up_to_the_whole_and_name_the_three_failures(summary: Any) ->
 def test_the_worst_slices_are_those_surely_below_the_rest(summary: Any) -> None:
     found, *_ = summary
     result = found.first.results[0]
-    right = result.guess == result.truth
+    right = result.prediction == result.truth
     planted = ["bad" if not r else "good" for r in right]
     parts = slices([result], {"planted": planted})
     assert [p.value for p in worst(parts, smallest=1)] == ["bad"]
@@ -152,7 +152,7 @@ def test_the_report_is_one_file_that_needs_no_network(summary: Any, tmp_path: Pa
     assert addresses
     assert all(address.startswith("data:") for address in addresses)
     for text in (
-        "Size, light and length of fur", "Its surest mistakes", "Learning curves", "Depth",
+        "Size, light and length of fur", "Its most confident errors", "Learning curves", "Depth",
         "Is the difference real", "python -m bench --data &#39;a b&#39;", "Random training photos",
         found.first.split.dataset.name,
     ):  # fmt: skip
