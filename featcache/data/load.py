@@ -74,6 +74,9 @@ def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dat
 def from_csv(path: str | Path) -> Dataset:
     """Read a table of images; relative paths start at the table's own folder.
 
+    Cells are separated by commas, those of a file named ``.tsv`` by tabs; blanks around a
+    cell are no part of it.
+
     Raises
     ------
     DatasetError
@@ -83,15 +86,16 @@ def from_csv(path: str | Path) -> Dataset:
     path = Path(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            rows = list(csv.reader(file, delimiter=delimiter, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is not a CSV text in UTF-8: {error}.", path=path) from error
     except OSError as error:
         raise DatasetNotFound(f"{path} cannot be read: {error.strerror}.", path=path) from error
-    rows = [row for row in rows if row]
+    rows = [[cell.strip() for cell in row] for row in rows if row]
     if len(rows) < 2:
         raise DatasetError(f"{path} has no rows below its header.", path=path)
-    header = [name.strip() for name in rows[0]]
+    header = rows[0]
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DatasetError(

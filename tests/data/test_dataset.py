@@ -231,3 +231,13 @@ def test_a_set_that_is_cropped_is_not_cropped_again(photos: Path) -> None:
 
 def test_ids_that_came_with_a_set_are_taken() -> None:
     assert content_ids(Dataset(["a.png"], ids=["ab" * 32]), None) == ["ab" * 32]
+
+
+def test_blanks_around_the_cells_of_a_csv_file_are_no_part_of_them(photos: Path) -> None:
+    path = photos / "t.csv"
+    path.write_text('path, label, fold, note\n cat/00.png, 10 , 0, "a, b"\ndog/06.png , 9, 1, c\n')
+    dataset = load_dataset(path)
+    assert list(dataset.paths) == [str(photos / "cat/00.png"), str(photos / "dog/06.png")]
+    assert dataset.labels == [10, 9]
+    assert dataset.attributes["fold"].dtype == "int64"
+    assert dataset.attributes["note"].tolist() == ["a, b", "c"]
