@@ -30,8 +30,9 @@ def load_dataset(
         ``label`` and ``split``, the paths themselves, or the name of a data set that
         ``featcache fetch`` brings, such as ``"stanford-dogs"``. A flat ``test/`` or
         ``val/`` beside class folders in ``train/`` is an unlabelled part. Labels and further
-        columns of a CSV file are numbers or bools where pandas would read such; names of
-        folders stay text.
+        columns of a CSV file are numbers or bools where pandas would read such, but no
+        number is changed: those with leading zeros stay text, and so do labels such as
+        ``1.10`` and ``+1``. Names of folders stay text.
     labels : sequence, optional
         Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
         NaN and "" mean unlabelled.

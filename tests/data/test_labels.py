@@ -256,7 +256,10 @@ def test_the_command_line_lists_conflicts_and_takes_the_choice(
         (["1.10", "1.1"], ["1.10", "1.1"]),
         (["0.5", "1.0"], [0.5, 1.0]),
         (["True", "False"], [True, False]),
-        (["true", "False"], ["true", "False"]),
+        (["true", "FALSE", "True", ""], [True, False, True, None]),
+        (["0.5", "1"], [0.5, 1.0]),
+        (["0.5", "1", "1.0"], ["0.5", "1", "1.0"]),
+        (["1234567890123456780", "18446744073709551615"], [1234567890123456780, 2**64 - 1]),
         (["1", "NA", ""], [1, None, None]),
         (["a", " ", "b"], ["a", None, "b"]),
         (["1", "a"], ["1", "a"]),
@@ -277,7 +280,8 @@ def test_labels_of_a_csv_file_become_numbers_only_if_none_is_lost(
     [
         ["1", "2"], ["1", ""], ["0.5", "1e3"], ["-1.5", "NaN"], ["True", "False"],
         ["true", "FALSE"], ["a", "b"], ["a", ""], ["", ""], ["1", "x"], ["True", ""],
-        ["12345678901234567"],
+        ["12345678901234567"], ["1234567890123456780", "1234567890123456781"],
+        ["18446744073709551615", "1"], ["true", ""], ["+1", "2"],
     ],
 )  # fmt: skip
 def test_columns_of_a_csv_file_have_the_type_that_pandas_gives_them(
@@ -287,12 +291,43 @@ def test_columns_of_a_csv_file_have_the_type_that_pandas_gives_them(
         csv.writer(file).writerows([["c", "d"], *([cell, "x"] for cell in cells)])
     expected = pd.read_csv(tmp_path / "t.csv")["c"]
     found = text_column(cells)
-    if expected.dtype.kind in "ifb":
+    if expected.dtype.kind in "iufb":
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected.to_numpy(), equal_nan=expected.dtype.kind == "f")
     else:
         assert found.dtype == object
         assert [v is None for v in found] == expected.isna().tolist()
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1234567890123456780", "1234567890123456781", ""],
+         [1234567890123456780, 1234567890123456781, None]),
+        (["18446744073709551615", "-1"], [2**64 - 1, -1]),
+        (["True", "", "FALSE"], [True, None, False]),
+        (["36893488147419103233", "1"], ["36893488147419103233", "1"]),
+        (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
+        (["1" * 5000], ["1" * 5000]),
+    ],
+)  # fmt: skip
+def test_columns_of_a_csv_file_that_no_numeric_type_holds_keep_their_values(
+    cells: list[str], values: list[Any]
+) -> None:
+    found = text_column(cells)
+    assert found.dtype == object
+    assert found.tolist() == values
+    assert [type(v) for v in found] == [type(v) for v in values]
+
+
+def test_whole_numbers_of_a_data_frame_are_exact() -> None:
+    large = [2**53, 2**53 + 1]
+    assert column_array(pd.array([*large, None], "Int64")).tolist() == [*large, None]
+    assert column_array(pd.array(large, "Int64")).dtype == np.int64
+    assert column_array([2**64 - 1, 1]).dtype == np.uint64
+    assert column_array([2**64, 1]).tolist() == [2**64, 1]
+    assert column_array([2**53 + 1, 0.5]).tolist() == [2**53 + 1, 0.5]
+    assert column_array([10**400, None]).tolist() == [10**400, None]
 
 
 def test_numbers_with_leading_zeros_are_names() -> None:
