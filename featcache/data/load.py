@@ -16,6 +16,8 @@ from .dataset import Dataset
 from .folder import from_folder, split_of
 from .labels import categories_of, is_missing
 
+_COLUMNS = ("path", "label", "split")
+
 
 def describe(
     data: Any, labels: Sequence[Any] | None = None, *, crop: str | None = None, margin: float = 0.0
@@ -80,8 +82,8 @@ def from_csv(path: str | Path) -> Dataset:
     Raises
     ------
     DatasetError
-        Without a ``path`` column, with two columns of one name, or with rows of another
-        length than the header's.
+        Without a ``path`` column, with two columns of one name, with one called ``Label`` or
+        ``labels`` instead of ``label``, or with rows of another length than the header's.
     """
     path = Path(path)
     try:
@@ -109,12 +111,13 @@ def from_csv(path: str | Path) -> Dataset:
     for name, cells in columns.items():
         if name == "label":
             columns[name] = label_values(cells)
-        elif name not in ("path", "split"):
+        elif name not in _COLUMNS:
             columns[name] = text_column(cells)
     return _from_columns(columns, path.parent.resolve(), path.parent.name or path.stem, str(path))
 
 
 def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -> Dataset:
+    _check_spelling(list(columns), source)
     if "path" not in columns:
         raise DatasetError(
             f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "
@@ -129,7 +132,7 @@ def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -
     categories = categories_of(labels)
     if labels is not None and all(map(is_missing, labels)):
         labels = None  # an empty column names no class
-    others = {k: v for k, v in columns.items() if k not in ("path", "label", "split")}
+    others = {k: v for k, v in columns.items() if k not in _COLUMNS}
     return Dataset(paths, labels, split, str(base), name, others, categories=categories)
 
 
@@ -157,6 +160,19 @@ def _check_names(names: Sequence[str], source: str) -> None:
             "would be lost. Rename or remove them.",
             columns=twice,
         )
+
+
+def _check_spelling(names: Sequence[str], source: str) -> None:
+    """Refuse ``Label`` or ``labels`` for ``label``: it would be one more attribute."""
+    for expected in _COLUMNS:
+        meant = [n for n in names if n.strip().lower() in (expected, f"{expected}s")]
+        if meant and expected not in names:
+            raise DatasetError(
+                f"{source} has a column {meant[0]!r}, but none called {expected!r}. Rename it to "
+                f"{expected!r}; if something else is meant, give it another name.",
+                received=meant[0],
+                expected=expected,
+            )
 
 
 def _split_name(value: Any, source: str, row: int) -> str:

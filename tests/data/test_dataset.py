@@ -241,3 +241,22 @@ def test_blanks_around_the_cells_of_a_csv_file_are_no_part_of_them(photos: Path)
     assert dataset.labels == [10, 9]
     assert dataset.attributes["fold"].dtype == "int64"
     assert dataset.attributes["note"].tolist() == ["a, b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Label", "label"), ("labels", "label"), ("SPLIT", "split"), ("Path", "path")],
+)
+def test_columns_that_differ_in_case_or_number_alone_are_refused(
+    photos: Path, name: str, expected: str
+) -> None:
+    columns = {"path": "cat/00.png", "label": "x", "split": "train"}
+    columns = {name if k == expected else k: v for k, v in columns.items()}
+    message = f"has a column '{name}', but none called '{expected}'"
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(table(photos / "t.csv", [list(columns), list(columns.values())]))
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(pd.DataFrame([columns]))
+    if expected != "path":
+        both = pd.DataFrame([{**columns, expected: "test"}])
+        assert list(load_dataset(both).attributes) == [name]
