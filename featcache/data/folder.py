@@ -77,8 +77,8 @@ def from_folder(path: str | Path) -> Dataset:
     Raises
     ------
     DatasetError
-        If no image is found, images lie beside class folders, or split folders are laid out
-        in a way that leaves the classes unknown.
+        If no image is found, images lie beside class folders, class folders lie one level too
+        deep, or split folders are laid out in a way that leaves the classes unknown.
     """
     root = Path(os.path.abspath(path))
     listing = list_images(str(root))
@@ -109,6 +109,7 @@ def from_folder(path: str | Path) -> Dataset:
         split = [str(split_of(p[0])) for p in parts]
         return Dataset(files, labels, split, str(root), root.name, ignored=ignored)
     _say_nested(root, parts)
+    _check_depth(root, parts)
     return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
 
 
@@ -196,6 +197,7 @@ def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
         )
     if not deep:
         return None
+    _check_depth(root, [p[1:] for p in parts if len(p) > 2], split=True)
     trained = {p[1] for p in parts if len(p) > 2 and split_of(p[0]) == "train"}
     unseen = sorted({p[1] for p in parts if len(p) > 2} - trained) if trained else []
     if unseen:
@@ -223,6 +225,48 @@ def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
             "in no part. A CSV file with the columns path, label and split can say it.",
             root, ", ".join(below),
         )  # fmt: skip
+
+
+def _check_depth(root: Path, parts: Sequence[list[str]], *, split: bool = False) -> None:
+    """Refuse class folders that lie one level deeper than expected.
+
+    Parameters
+    ----------
+    root : Path
+    parts : sequence of list of str
+        Path of each image from where the classes are expected.
+    split : bool
+        Whether that is below split folders.
+    """
+    tops = {p[0] for p in parts}
+    holders = tops - {p[0] for p in parts if len(p) == 2}  # no image lies directly in them
+    below = sorted({(p[0], p[1]) for p in parts if p[0] in holders})
+    if len(tops) == 1 and holders:
+        _refuse_one_folder(root, tops.pop(), [name for _, name in below], split)
+    over: dict[str, list[str]] = {}
+    for top, name in below:
+        over.setdefault(name, []).append(top)
+    shared = {n: of for n, of in sorted(over.items()) if len(of) > 1 and not split_of(n)}
+    for name, of in shared.items():
+        raise DatasetError(
+            f"{root} holds folders of the same name in several others, such as {name!r} in "
+            f"{few(of)}: which of them are the classes? Expected <class>/..., or "
+            "train/<class>/... and test/<class>/..., with each class in one folder. Move the "
+            "folders, or list all images in a CSV file with the columns path, label and split.",
+            received=list(shared),
+        )
+
+
+def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) -> None:
+    what = f"If these are the classes, name {root / top} instead"
+    if split:
+        what = f"Move them one level up, out of {top!r}, to train/<class>/... and test/<class>/..."
+    raise DatasetError(
+        f"{root} holds all images in one folder, {top!r}, which has only folders in it "
+        f"({few(below)}), so that {top!r} would be the only class. {what}; or list all images in "
+        "a CSV file with the columns path and label.",
+        received=top,
+    )
 
 
 def list_images(root: str) -> Listing:

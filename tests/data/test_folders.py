@@ -74,6 +74,11 @@ def test_a_flat_test_folder_alone_is_a_part_without_classes(tmp_path: Path) -> N
         ([*labelled("train"), "extra/1.png"], "'train' beside 'extra'"),
         (["training_set/training_set/cat/1.png"], "split folders within split folders"),
         (["data/train/cat/1.png", "data/test/cat/1.png"], "one folder, 'data'"),
+        (["images/cat/1.png", "images/dog/2.png"], "name .*images instead"),
+        (["train/images/cat/1.png", "test/images/dog/2.png"], "one level up, out of 'images'"),
+        (["images/c/1.png", "images/d/2.png", "masks/c/3.png"], "'c' in 'images', 'masks'"),
+        (["fold0/c/1.png", "fold0/d/2.png", "fold1/c/3.png"], "which of them are the classes"),
+        (["train/a/c/1.png", "train/b/c/2.png", "test/a/d/2.png"], "'c' in 'a', 'b'"),
     ],
 )
 def test_layouts_with_two_meanings_are_refused(
@@ -81,6 +86,13 @@ def test_layouts_with_two_meanings_are_refused(
 ) -> None:
     with pytest.raises(DatasetError, match=message):
         load_dataset(layout(tmp_path, *names))
+
+
+def test_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    names = ["cat/spring/1.png", "cat/spring/2/2.png", "dog/autumn/3.png", "owl/4.png"]
+    assert load_dataset(layout(tmp_path / "a", *names)).classes == ["cat", "dog", "owl"]
+    names = ["cat/1.png", "cat/more/2.png", "dog/3.png", "dog/more/4.png"]
+    assert load_dataset(layout(tmp_path / "b", *names)).classes == ["cat", "dog"]
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
