@@ -70,7 +70,8 @@ def from_folder(path: str | Path) -> Dataset:
     """List a folder: split folders, class folders, or the images in it.
 
     ``train/<class>/`` and ``test/<class>/`` are classes and split. A flat ``test/`` or
-    ``validation/`` beside class folders in ``train/`` is an unlabelled part. Other files are
+    ``validation/`` beside class folders in ``train/`` is an unlabelled part, and so is one
+    without a folder of a training class, such as ``test/images/``. Other files are
     counted in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it
     begins as one.
 
@@ -198,14 +199,40 @@ def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
     if not deep:
         return None
     _check_depth(root, [p[1:] for p in parts if len(p) > 2], split=True)
-    trained = {p[1] for p in parts if len(p) > 2 and split_of(p[0]) == "train"}
-    unseen = sorted({p[1] for p in parts if len(p) > 2} - trained) if trained else []
+    unlabelled = _unlabelled_tops(root, parts)
+    return [p[1] if len(p) > 2 and p[0] not in unlabelled else None for p in parts]
+
+
+def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
+    """Return the split folders whose folders are no training classes, such as ``test/images/``.
+
+    The log names these, and single classes without a training image.
+    """
+    folders: dict[str, set[str]] = {}
+    for p in parts:
+        if len(p) > 2:
+            folders.setdefault(p[0], set()).add(p[1])
+    trained = {name for top in folders if split_of(top) == "train" for name in folders[top]}
+    unlabelled = {top for top in folders if trained and not folders[top] & trained}
+    for top in sorted(unlabelled):
+        if any(p[2] in trained for p in parts if p[0] == top and len(p) > 3):
+            raise DatasetError(
+                f"{root / top} holds its class folders one level too deep, below "
+                f"{few(sorted(folders[top]))}. {_LAYOUT}",
+                received=top,
+            )
+        log.warning(
+            "%s: no folder in %r is a training class (it holds %s), so its images are taken as "
+            "unlabelled.", root, top, few(sorted(folders[top])),
+        )  # fmt: skip
+    labelled = set().union(*(folders[top] for top in folders.keys() - unlabelled))
+    unseen = sorted(labelled - trained) if trained else []
     if unseen:
         log.warning(
             "%s: no training image of %s (classes without one: %d); they cannot be learnt.",
             root, few(unseen), len(unseen),
         )  # fmt: skip
-    return [p[1] if len(p) > 2 else None for p in parts]
+    return unlabelled
 
 
 def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
