@@ -82,16 +82,8 @@ def from_folder(path: str | Path) -> Dataset:
         deep, or split folders are laid out in a way that leaves the classes unknown.
     """
     root = Path(os.path.abspath(path))
-    listing = list_images(str(root))
+    listing = _some_images(root)
     files, ignored = listing.images, listing.ignored
-    if not files:
-        raise DatasetError(
-            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
-            f"folders below).{_instead(ignored)} Expected either images, or one folder per class "
-            "with its images.",
-            received=str(root),
-            ignored=ignored,
-        )
     below = len(os.path.join(str(root), ""))
     parts = [file[below:].split(os.sep) for file in files]
     loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
@@ -112,6 +104,32 @@ def from_folder(path: str | Path) -> Dataset:
     _say_nested(root, parts)
     _check_depth(root, parts)
     return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
+
+
+def images_below(path: str | Path) -> Dataset:
+    """List all images below a folder, whatever its layout, without labels.
+
+    Raises
+    ------
+    DatasetError
+        If no image is found.
+    """
+    root = Path(os.path.abspath(path))
+    listing = _some_images(root)
+    return Dataset(listing.images, root=str(root), name=root.name, ignored=listing.ignored)
+
+
+def _some_images(root: Path) -> Listing:
+    listing = list_images(str(root))
+    if not listing.images:
+        raise DatasetError(
+            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
+            f"folders below).{other_files(listing.ignored)} Expected either images, or one folder "
+            "per class with its images.",
+            received=str(root),
+            ignored=listing.ignored,
+        )
+    return listing
 
 
 def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
@@ -146,7 +164,8 @@ def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _instead(ignored: Sequence[str]) -> str:
+def other_files(ignored: Sequence[str]) -> str:
+    """Say which files a folder without images holds, and how those could be read; "" for none."""
     if not ignored:
         return ""
     counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())

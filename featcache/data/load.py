@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .folder import from_folder, split_of
 from .labels import categories_of, is_missing
 
 _COLUMNS = ("path", "label", "split")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+URL_REASON = "is a URL, not a file; download the image and give the path of the file"
 
 
 def describe(
@@ -32,6 +35,8 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, (str, os.PathLike)):
+        if is_url(data):
+            raise DatasetError(f"{data} {URL_REASON}.", received=data)
         path = Path(os.path.abspath(os.path.expanduser(os.fspath(data))))
         if path.is_dir():
             return from_folder(path)
@@ -148,8 +153,15 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
                 row=row,
                 received=path,
             )
+        if is_url(path):
+            raise DatasetError(f"{source}: row {row}: {path} {URL_REASON}.", row=row, received=path)
         found.append(os.path.abspath(os.path.join(base, os.path.expanduser(os.fspath(path)))))
     return found
+
+
+def is_url(path: Any) -> bool:
+    """Tell whether a text is a URL, which would else become a local path."""
+    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def _check_names(names: Sequence[str], source: str) -> None:
