@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .._io.html import few
 from ..errors import DatasetError
-from ..images.formats import SUFFIXES, is_readable, missing_extra, starts_as_image
+from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
 from .dataset import Dataset
 
 log = logging.getLogger("featcache")
@@ -122,8 +122,9 @@ def images_below(path: str | Path) -> Dataset:
 def _some_images(root: Path) -> Listing:
     listing = list_images(str(root))
     if not listing.images:
+        readable = sorted(filter(is_readable, SUFFIXES))
         raise DatasetError(
-            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
+            f"No image was found in {root} (looked for {', '.join(readable)}, also in "
             f"folders below).{other_files(listing.ignored)} Expected either images, or one folder "
             "per class with its images.",
             received=str(root),
@@ -164,13 +165,18 @@ def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
+def extras_for(ignored: Iterable[str]) -> list[str]:
+    """Return how to install what would read some of the files that were left out."""
+    hints = {missing_extra_of(path) for path in ignored if _may_be_picture(path)}
+    return sorted(hint for hint in hints if hint is not None)
+
+
 def other_files(ignored: Sequence[str]) -> str:
     """Say which files a folder without images holds, and how those could be read; "" for none."""
     if not ignored:
         return ""
     counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
-    hints = {missing_extra(_ending(path)) for path in ignored} - {None}
-    how = "".join(f" {hint}." for hint in sorted(map(str, hints)))
+    how = "".join(f" {hint}." for hint in extras_for(ignored))
     return f" It holds other files: {counts}.{how}"
 
 

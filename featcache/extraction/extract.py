@@ -22,7 +22,7 @@ from .._io.progress import progress_bar
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import build
-from ..data.folder import ignored_by_ending, worth_warning
+from ..data.folder import extras_for, ignored_by_ending, worth_warning
 from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
 from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
 from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
@@ -370,6 +370,7 @@ def _join(
             unlabelled=kept_set.unlabelled,
             ignored=ignored_by_ending(dataset.ignored),
             ignored_files=list(dataset.ignored),
+            hints=extras_for(dataset.ignored),
             conflicts=conflicts,
         ),
         quarantined=quarantined,

@@ -71,6 +71,8 @@ class ExtractionSummary:
         How many files of the folder were not taken for images, by ending.
     ignored_files : sequence of str
         Their paths; a hidden folder ends in a separator.
+    hints : sequence of str
+        How to install what would read some of them.
     conflicts : sequence of mapping
         Contents that occur under several labels: ``id``, ``paths`` and ``labels`` of each.
     """
@@ -89,6 +91,7 @@ class ExtractionSummary:
     unlabelled: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     ignored_files: Sequence[str] = ()
+    hints: Sequence[str] = ()
     conflicts: Sequence[Mapping[str, Any]] = ()
 
     def __str__(self) -> str:
@@ -108,8 +111,13 @@ class ExtractionSummary:
     def _ignored(self) -> str:
         counts = list(self.ignored.items())[:5]
         shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
-        return f"{len(self.ignored_files)} other files ignored: {shown}" + (
-            ", ..." if len(self.ignored) > 5 else ""
+        more = ", ..." if len(self.ignored) > 5 else ""
+        count = len(self.ignored_files)
+        return "; ".join(
+            [
+                f"{count} other {'file' if count == 1 else 'files'} ignored: {shown}{more}",
+                *self.hints,
+            ]
         )
 
 

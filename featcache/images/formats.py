@@ -218,6 +218,15 @@ def missing_extra(ending: str) -> str | None:
     return f"pip install 'featcache[{_EXTRAS[module]}]' reads {ending}"
 
 
+def missing_extra_of(path: str | os.PathLike[str]) -> str | None:
+    """Return `missing_extra` of a file, judged by its content if its ending is unknown."""
+    ending = Path(path).suffix.lower()
+    if ending not in SUFFIXES:
+        start = _beginning(path)
+        ending = ".heic" if is_heif(start) else ".dcm" if is_dicom(start) else ending
+    return missing_extra(ending)
+
+
 @lru_cache
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None

@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import photo
 from featcache import extract, load_dataset
+from featcache.errors import DatasetError
 from featcache.images import formats
 from featcache.images.decode import DECODE_VERSION, decode
 from featcache.images.image_file import BadImage
@@ -264,6 +265,16 @@ def test_without_the_extra_its_files_are_ignored_or_the_reason_names_it(
     features = extract(tiny_model, tmp_path)
     assert dict(features.summary.ignored) == {f".{ending}": 1}
     assert len(features) == 1
+    hint = f"pip install 'featcache[{extra}]' reads .{ending}"
+    assert f"1 other file ignored: 1 .{ending}; {hint})" in str(features.summary)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / f"b.{ending}").rename(tmp_path / "alone" / "unnamed.part2")
+    assert list(extract(tiny_model, tmp_path).summary.hints) == [hint]
+    with pytest.raises(DatasetError, match="No image was found") as caught:
+        load_dataset(tmp_path / "alone")
+    assert hint in str(caught.value)
+    assert f".{ending}," not in str(caught.value)
+    (tmp_path / "alone" / "unnamed.part2").rename(tmp_path / f"b.{ending}")
     listed = extract(tiny_model, [tmp_path / "a.png", tmp_path / f"b.{ending}"])
     assert f"pip install 'featcache[{extra}]'" in listed.quarantined[0].reason
     monkeypatch.undo()
