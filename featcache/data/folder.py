@@ -140,12 +140,15 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
     --------
     >>> ignored_by_ending(["notes.txt", "b.txt", "a.HEIC", "notes", ".git/"])
     {'.heic': 1, '(no ending)': 1, '.txt': 2, '(hidden folder)': 1}
+    >>> ignored_by_ending([".hidden.jpg"])
+    {'(hidden file)': 1}
     """
     counts: Counter[str] = Counter()
     pictures = set()
     for path in paths:
-        hidden = path.endswith(os.sep)
-        ending = "(hidden folder)" if hidden else _ending(path) or "(no ending)"
+        ending = _ending(path) or "(no ending)"
+        if _is_hidden(path):
+            ending = "(hidden folder)" if path.endswith(os.sep) else "(hidden file)"
         counts[ending] += 1
         if _may_be_picture(path):
             pictures.add(ending)
@@ -153,12 +156,16 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
 
 
 def worth_warning(ignored: Iterable[str]) -> bool:
-    """Tell whether files that were left out may be pictures: neither texts nor hidden folders."""
+    """Tell whether files that were left out may be pictures: neither texts nor hidden."""
     return any(map(_may_be_picture, ignored))
 
 
 def _may_be_picture(path: str) -> bool:
-    return not path.endswith(os.sep) and _ending(path) not in _SIDECARS
+    return not _is_hidden(path) and _ending(path) not in _SIDECARS
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path.rstrip(os.sep)).startswith(".")
 
 
 def _ending(path: str) -> str:

@@ -140,7 +140,8 @@ def test_ignored_files_are_counted_by_ending_and_named(
     (photos / ".git" / "x.png").write_bytes(b"")
     summary = extract(tiny_model, photos).summary
     assert dict(summary.ignored) == {
-        ".cr2": 2, "(hidden folder)": 1, "(no ending)": 1, ".psd": 1, ".txt": 1, ".png": 1,
+        ".cr2": 2, "(hidden folder)": 1, "(no ending)": 1, ".psd": 1, ".txt": 1,
+        "(hidden file)": 1,
     }  # fmt: skip
     names = {os.path.basename(p.rstrip(os.sep)) for p in summary.ignored_files}
     assert names == {"a.cr2", "b.CR2", "c.psd", "notes", "list.txt", ".hidden.png", ".git"}
