@@ -378,6 +378,7 @@ def _join(
         attributes=dict(kept_set.attributes),
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
         arguments=job.resolved.arguments(),
+        categorical=dataset.categories is not None,
     )
 
 

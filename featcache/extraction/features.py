@@ -151,6 +151,9 @@ class Features:
     summary : ExtractionSummary
     arguments : mapping of str to Any
         Those of `featcache.extract` that give the same kind of features.
+    categorical : bool
+        Whether the order of `classes` was given, by a pandas Categorical for example, and is
+        not the natural one.
     """
 
     X: StoredRows
@@ -166,6 +169,7 @@ class Features:
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     boxes: list[Box | None] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    categorical: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -288,6 +292,8 @@ class Features:
     def to_frame(self, *, embeddings: bool = False) -> Any:
         """Return a pandas DataFrame with one row per image.
 
+        Labels that were a Categorical are one again, with the categories in their order.
+
         Parameters
         ----------
         embeddings : bool
@@ -309,7 +315,8 @@ class Features:
         columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
         if self.labels is not None:
             whole = self.is_labelled.all()  # else pandas would make floats of whole numbers
-            columns["label"] = pd.Series(self.labels, dtype=None if whole else object)
+            dtype = pd.CategoricalDtype(self.classes) if self.categorical else None
+            columns["label"] = pd.Series(self.labels, dtype=dtype if whole or dtype else object)
         if self.parts is not None:
             columns["split"] = self.parts
         if self.boxes is not None:

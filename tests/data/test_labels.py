@@ -83,6 +83,20 @@ def test_a_categorical_gives_its_own_codes_unused_categories_included(
         assert features.split(0.5)[0].classes == features.classes
 
 
+@pytest.mark.parametrize("missing", [[], [None]])
+@pytest.mark.parametrize("values", [("small", "medium", "large"), (3, 1, 2)])
+def test_a_frame_of_features_has_the_categorical_again(
+    files: list[str], tiny_model: Any, values: tuple[Any, ...], missing: list[None]
+) -> None:
+    labels = [*missing, *[values[0], values[2]] * 6][:12]
+    sizes = pd.Series(pd.Categorical(labels, categories=values))
+    features = extract(tiny_model, files, labels=sizes)
+    pd.testing.assert_series_equal(features.to_frame()["label"], sizes, check_names=False)
+    assert features[:3].to_frame()["label"].cat.categories.tolist() == list(values)
+    plain = extract(tiny_model, files, labels=labels).to_frame()["label"]
+    assert not isinstance(plain.dtype, pd.CategoricalDtype)
+
+
 def test_categories_stay_in_a_part_of_a_data_set(files: list[str]) -> None:
     sizes = pd.Categorical([2, 1] * 6, categories=[2, 1, 3])
     assert load_dataset(files, labels=sizes).take([1]).classes == [2, 1, 3]
