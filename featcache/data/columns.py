@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .labels import is_missing
+from .labels import is_missing, whole_numbers
 
 # What pandas.read_csv takes for a missing value.
 MISSING_TEXT = frozenset({
@@ -26,9 +26,10 @@ _UINT64 = np.iinfo(np.uint64)
 def label_values(cells: Sequence[str]) -> list[Any]:
     """Return the labels that a CSV column holds: ints, floats or bools, else text.
 
-    The rules are those of `text_column`, with one more, so that no two labels become one:
-    numbers are taken for such only if each is written as Python writes it. ``"1.10"`` and
-    ``"+1"`` keep the column text.
+    The rules are those of `text_column`, with two more. Numbers are taken for such only if
+    each is written as Python writes it, so that no two labels become one: ``"1.10"`` and
+    ``"+1"`` keep the column text. Floats that are all whole become ints, as in
+    `labels.normalise_labels`.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def label_values(cells: Sequence[str]) -> list[Any]:
     >>> label_values(["2", "10", ""]), label_values(["007", "1"]), label_values(["True", "false"])
     ([2, 10, None], ['007', '1'], [True, False])
     """
-    return _cell_values(cells, verbatim=True)
+    return whole_numbers(_cell_values(cells, verbatim=True))
 
 
 def text_column(cells: Sequence[str]) -> NDArray[Any]:
@@ -192,7 +193,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _missing_cell(cell: str) -> bool:
-    return cell in MISSING_TEXT or cell.isspace()
+    return cell in MISSING_TEXT or is_missing(cell)
 
 
 def _missing_item(value: Any) -> bool:

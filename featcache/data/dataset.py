@@ -31,7 +31,7 @@ class Dataset:
         One file per image, absolute.
     labels : sequence of str, int, bool or float, or None
         The class of each image, as it was given, all of one type; None among them for an
-        unlabelled image (NaN, ``pandas.NA`` and "" become None). None in their place: no
+        unlabelled image (NaN, ``pandas.NA``, "" and blanks become None). None in their place: no
         classes are known.
     split : sequence of str or None
         ``"train"``, ``"validation"`` or ``"test"`` for each image, if the data set says so.

@@ -21,17 +21,19 @@ _EXACT = (str, int, bool)
 def is_missing(value: Any) -> bool:
     """Tell whether a value stands for "not known".
 
-    None, NaN, ``pandas.NA``, ``NaT`` and the empty string do.
+    None, NaN, ``pandas.NA``, ``NaT``, the empty string and one of blanks do.
 
     Examples
     --------
-    >>> [is_missing(value) for value in (None, float("nan"), "", "nan", 0, False)]
-    [True, True, True, False, False, False]
+    >>> [is_missing(value) for value in (None, float("nan"), "", " ", "nan", 0, False)]
+    [True, True, True, True, False, False, False]
     """
     if value is None:
         return True
+    if isinstance(value, str):
+        return not value.strip()
     try:
-        return bool(value == "" or value != value)
+        return bool(value != value)
     except (TypeError, ValueError):  # pandas.NA is neither equal nor unequal to itself
         return type(value).__name__ == "NAType"
 
@@ -47,8 +49,10 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
     Returns
     -------
     list of str, int, bool, float or None
-        Whole floats become ints where labels are missing or ints stand beside them: pandas
-        and NumPy turn ints into floats to make room for a missing one.
+        A NumPy or pandas column of floats that are all whole becomes ints, whether some are
+        missing or not: it is what pandas makes of ints to make room for a missing one.
+        Elements of a list keep their type, but for whole floats beside ints, which become
+        ints.
 
     Raises
     ------
@@ -57,16 +61,40 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
 
     Examples
     --------
-    >>> normalise_labels([2, 10, None]), normalise_labels([2.0, float("nan")])
-    ([2, 10, None], [2, None])
+    >>> normalise_labels([2.0, float("nan")]), normalise_labels(np.array([2.0, float("nan")]))
+    ([2.0, None], [2, None])
     """
     values = list(labels.tolist() if hasattr(labels, "tolist") else labels)
+    if _is_whole_column(labels):
+        return whole_numbers(values)
     types = set(map(type, values))
-    if len(types - {type(None)}) == 1 and types & set(_EXACT) and "" not in values:
+    exact = len(types - {type(None)}) == 1 and bool(types & set(_EXACT))
+    if exact and not (str in types and any(map(is_missing, set(values) - {None}))):
         return values  # the usual case, without a look at each of a million labels
     values = [None if _missing_label(value, row) else _plain(value, row)
               for row, value in enumerate(values, start=1)]  # fmt: skip
     return _of_one_type(values)
+
+
+def whole_numbers(values: Sequence[Any]) -> list[Any]:
+    """Return whole floats as ints, None for a missing one; other values as they are.
+
+    Examples
+    --------
+    >>> whole_numbers([2.0, None]), whole_numbers([2.0, 0.5])
+    ([2, None], [2.0, 0.5])
+    """
+    if all(is_missing(v) or (isinstance(v, float) and v.is_integer()) for v in values):
+        return [None if is_missing(value) else int(value) for value in values]
+    return list(values)
+
+
+def _is_whole_column(labels: Any) -> bool:
+    """Tell whether labels, or the categories that they are of, are a column of whole floats."""
+    categories = getattr(getattr(labels, "dtype", None), "categories", None)
+    column = labels if categories is None else categories
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    return kind == "f" and all(is_missing(v) or float(v).is_integer() for v in column.tolist())
 
 
 def _missing_label(value: Any, row: int) -> bool:
@@ -99,8 +127,7 @@ def _plain(value: Any, row: int) -> Any:
 def _of_one_type(values: list[Any]) -> list[Any]:
     types = {type(value) for value in values} - {type(None)}
     if types <= {int, float} and float in types:
-        whole = all(value is None or float(value).is_integer() for value in values)
-        if whole and (int in types or None in values):
+        if int in types and all(v is None or float(v).is_integer() for v in values):
             return [None if value is None else int(value) for value in values]
         return [None if value is None else float(value) for value in values]
     if len(types) > 1:

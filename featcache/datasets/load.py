@@ -36,7 +36,7 @@ def load_dataset(
         ``1.10`` and ``+1``. Names of folders stay text.
     labels : sequence, optional
         Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
-        NaN and "" mean unlabelled.
+        NaN, "" and blanks mean unlabelled.
     crop : {"whole", "box"}, optional
         ``"box"``: the part of each photo that the columns ``left``, ``top``, ``right`` and
         ``bottom`` give. Default: whole photos.

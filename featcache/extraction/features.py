@@ -152,8 +152,7 @@ class Features:
     arguments : mapping of str to Any
         Those of `featcache.extract` that give the same kind of features.
     categorical : bool
-        Whether the order of `classes` was given, by a pandas Categorical for example, and is
-        not the natural one.
+        Whether the order of `classes` was given, by a pandas Categorical for example.
     """
 
     X: StoredRows

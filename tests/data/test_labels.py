@@ -118,7 +118,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], message: str)
         Dataset(["a", "b"], labels)
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, ""], ids=repr)
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, "", " "], ids=repr)
 def test_a_missing_label_is_no_class_and_its_image_is_kept(
     files: list[str], tiny_model: Any, missing: Any
 ) -> None:
@@ -139,6 +139,49 @@ def test_whole_numbers_beside_missing_ones_stay_whole(files: list[str]) -> None:
     assert column.dtype == float
     assert load_dataset(frame(files, label=column)).classes == [3, 11]
     assert load_dataset(frame(files, label=column.astype("Int64"))).classes == [3, 11]
+
+
+@pytest.mark.parametrize("missing", [[], [None]])
+def test_the_type_of_labels_does_not_depend_on_missing_ones(
+    tmp_path: Path, missing: list[None]
+) -> None:
+    def types(labels: Any) -> set[type]:
+        dataset = Dataset(["a.png"] * len(labels), labels)
+        return {type(label) for label in dataset.labels or []} - {type(None)}
+
+    for values, of_column in (([0.0, 1.0], int), ([0.5, 1.0], float)):
+        labels = [*values, *missing]
+        assert types(labels) == {float}
+        assert types(pd.Series(labels)) == types(pd.Series(labels, dtype="Float64")) == {of_column}
+        assert types(np.array(labels, float)) == {of_column}
+        assert types(pd.Categorical(labels)) == {of_column}
+        pd.DataFrame({"path": "a.png", "label": labels}).to_csv(tmp_path / "t.csv", index=False)
+        assert types(load_dataset(tmp_path / "t.csv").labels) == {of_column}
+
+
+def test_floats_stay_floats_in_a_part_of_a_data_set() -> None:
+    dataset = Dataset(["a", "b", "c"], np.array([0.5, 1.0, np.nan]))
+    assert [type(v) for v in dataset.take([1, 2]).labels or []] == [float, type(None)]
+    sizes = pd.Categorical([1.0, 1.0], categories=[0.5, 1.0])
+    assert Dataset(["a", "b"], sizes).classes == [0.5, 1.0]
+
+
+def test_labels_of_blanks_are_missing_everywhere(files: list[str], tmp_path: Path) -> None:
+    labels = ["a", " ", "\t", "b"] * 3
+    assert load_dataset(files, labels=labels).unlabelled == 6
+    assert load_dataset(frame(files, label=labels)).unlabelled == 6
+    frame(files, label=labels).to_csv(tmp_path / "t.csv", index=False)
+    assert load_dataset(tmp_path / "t.csv").unlabelled == 6
+
+
+@pytest.mark.parametrize("missing", [None, "", " ", np.nan, pd.NA], ids=repr)
+def test_heads_know_what_a_missing_label_is(missing: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(12, 4))
+    labels = ["a", "b"] * 5 + [missing] * 2
+    for y in (labels, np.array(labels, object), pd.Series(labels)):
+        assert heads.make_head("logistic").fit(X, y).classes_.tolist() == ["a", "b"]
+    if isinstance(missing, str):
+        assert heads.make_head("logistic").fit(X, np.array(labels)).classes_.tolist() == ["a", "b"]
 
 
 def test_a_table_without_any_label_has_none(files: list[str], tiny_model: Any) -> None:
@@ -272,6 +315,8 @@ def test_the_command_line_lists_conflicts_and_takes_the_choice(
         (["True", "False"], [True, False]),
         (["true", "FALSE", "True", ""], [True, False, True, None]),
         (["0.5", "1"], [0.5, 1.0]),
+        (["1.0", "2.0", ""], [1, 2, None]),
+        (["1.0", "2.0"], [1, 2]),
         (["0.5", "1", "1.0"], ["0.5", "1", "1.0"]),
         (["1234567890123456780", "18446744073709551615"], [1234567890123456780, 2**64 - 1]),
         (["1", "NA", ""], [1, None, None]),
