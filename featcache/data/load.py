@@ -145,7 +145,8 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
     """Return absolute paths; a missing one is an error that names its row."""
     found = []
     for row, path in enumerate(paths, start=1):
-        if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or not str(path):
+        is_path = isinstance(path, (str, os.PathLike))
+        if not is_path or is_missing(str(path)):
             what = "empty" if is_missing(path) else f"{path!r}, which is no path"
             raise DatasetError(
                 f"{source}: the path of row {row} is {what}. Give each row the path of its image, "

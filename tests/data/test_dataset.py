@@ -268,3 +268,17 @@ def test_a_url_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for data in (url, [url], csv_file):
         with pytest.raises(DatasetError, match=r"https://example.org/x.jpg is a URL, not a file"):
             load_dataset(data)
+
+
+def test_a_table_named_in_capitals_is_read_by_its_kind(photos: Path) -> None:
+    for name, comma in (("T.TSV", "\t"), ("T.CSV", ",")):
+        (photos / name).write_text(f"path{comma}label\ncat/00.png{comma}a\n")
+        assert load_dataset(photos / name).labels == ["a"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_path_of_blanks_in_a_table_names_its_row(tmp_path: Path, name: str) -> None:
+    comma = "," if name == "t.csv" else "\t"
+    (tmp_path / name).write_text(f"path{comma}label\na.png{comma}a\n  {comma}b\n")
+    with pytest.raises(DatasetError, match="the path of row 2 is empty"):
+        load_dataset(tmp_path / name)

@@ -189,7 +189,7 @@ def test_a_table_without_any_label_has_none(files: list[str], tiny_model: Any) -
     assert (dataset.labels, dataset.classes) == (None, None)
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, ""], ids=repr)
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", " "], ids=repr)
 def test_a_missing_path_names_its_row(files: list[str], missing: Any) -> None:
     with pytest.raises(DatasetError, match="the path of row 2 is empty"):
         load_dataset(pd.DataFrame({"path": [files[0], missing]}))
