@@ -39,7 +39,7 @@ def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
     known = np.array([not is_missing(value) for value in values], bool)
     if known.all() or not known.any():
         return X, y
-    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
     kept = values[known].tolist()
     if values.dtype.kind == "f" and all(value.is_integer() for value in kept):
         kept = [int(value) for value in kept]
@@ -51,5 +51,5 @@ def labelled_features(features: Features) -> Features:
     known = features.is_labelled
     if known.all():
         return features
-    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
     return features[known]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._io.html import few
+from .._io.wording import counted, few
 from ..backbones.model_file import is_model_file
 from ..backbones.spec import BackboneSpec, differing
 from ..data.dataset import Dataset
@@ -69,8 +69,9 @@ class Bundle:
         return self.classifier.classes
 
     def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes")
         return (
-            f"<Bundle of {len(self.classes)} classes on {self.arguments.get('backbone')}"
+            f"<Bundle of {classes} on {self.arguments.get('backbone')}"
             f"/{self.spec.layer}, key {self.spec.key[:16]}>"
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .._io.wording import counted
 from .options import ByteSize, Common, command, complete_store
 
 
@@ -55,11 +56,11 @@ def gc(
         return int(failed)
     word = "would go" if dry_run else "gone"
     for r in found:
-        print(f"{word}: {r.name}, {r.rows:,} rows, {r.bytes / 2**20:,.1f} MiB: {r.reason}")
+        print(f"{word}: {r.name}, {counted(r.rows, 'row')}, {r.bytes / 2**20:,.1f} MiB: {r.reason}")
     for kept in found.kept:
         print(f"left alone: {kept.name}: {kept.reason}")
     total = sum(removal.bytes for removal in found) / 2**20
-    print(f"{len(found)} removals, {total:,.1f} MiB" + (" (dry run)" if dry_run else ""))
+    print(f"{counted(len(found), 'removal')}, {total:,.1f} MiB" + (" (dry run)" if dry_run else ""))
     return int(failed)
 
 

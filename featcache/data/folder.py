@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._io.html import few
+from .._io.wording import counted, few
 from ..errors import DatasetError
 from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
 from .dataset import Dataset
@@ -91,8 +91,8 @@ def from_folder(path: str | Path) -> Dataset:
         return Dataset(paths=files, root=str(root), name=root.name, ignored=ignored)
     if loose:
         raise DatasetError(
-            f"{root} holds {len(loose)} images beside class folders (the first is "
-            f"{Path(loose[0]).name!r}), so their class is unknown. Move them into a class folder "
+            f"{root} holds {counted(len(loose), 'image')} beside class folders (the first is "
+            f"{Path(loose[0]).name!r}), of unknown class. Move such images into a class folder "
             "or elsewhere, or list the images you mean in a CSV file.",
             received=str(root),
             loose=loose,

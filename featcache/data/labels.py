@@ -5,11 +5,13 @@ Pure functions on values; pandas is never imported, its values are recognised.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .._io.wording import counted, few
 from ..errors import DatasetError
 
 ON_CONFLICT = ("warn", "error", "keep")
@@ -169,10 +171,21 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
     checked = normalise_labels(categories)
     outside = set(labels) - {None} - set(checked)
     mixed = {type(label) for label in labels} - {type(None)} - {type(name) for name in checked}
-    if outside or mixed or None in checked or len(set(checked)) != len(checked):
+    repeated = sorted(name for name, count in Counter(checked).items() if count > 1)
+    fault = ""
+    if None in checked:
+        fault = "one of them is missing"
+    elif repeated:
+        fault = f"{few(repeated)} {'is' if len(repeated) == 1 else 'are'} among them several times"
+    elif outside:
+        fault = f"the labels also have {few(sorted(outside))}"
+    elif mixed:
+        types = sorted(kind.__name__ for kind in mixed)
+        fault = f"the labels are of another type ({', '.join(types)})"
+    if fault:
         raise DatasetError(
-            f"The categories {_few(checked)} must be distinct, none of them missing, and hold "
-            f"every label; the labels also have {_few(sorted(outside))}.",
+            f"The categories ({few(checked)}) must be distinct, none of them missing, and hold "
+            f"every label, but {fault}.",
             received=checked,
             outside=sorted(outside),
         )
@@ -247,12 +260,8 @@ def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
         for c in conflicts[:3]
     )
     more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
-    count = "1 image occurs" if len(conflicts) == 1 else f"{len(conflicts)} images occur"
+    count = counted(len(conflicts), "image occurs", "images occur")
     return (
         f"{count} under several labels (the same content): {shown}{more}. "
         "At most one of the labels is right."
     )
-
-
-def _few(values: Sequence[Any]) -> str:
-    return ", ".join(map(repr, values[:8])) + (", ..." if len(values) > 8 else "") or "none"

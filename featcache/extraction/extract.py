@@ -19,6 +19,7 @@ from .._io import cache_dirs
 from .._io.atomic import make_folder
 from .._io.console import show_log_in_notebook
 from .._io.progress import progress_bar
+from .._io.wording import counted
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import build
@@ -385,6 +386,7 @@ def _join(
 def _nothing_usable(quarantined: list[Quarantined]) -> str:
     shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
     return (
-        f"None of the {len(quarantined)} images can be used. The first are {shown}. Mend or "
-        "replace them; retry_failed=True (--retry-failed) tries the same files once more."
+        f"No image can be used: {counted(len(quarantined), 'image')} quarantined. The first: "
+        f"{shown}. Fix or replace the files; retry_failed=True (--retry-failed) tries the same "
+        "files again."
     )

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.html import facts_table, few
+from .._io.html import facts_table
 from .._io.progress import StageTimings
+from .._io.wording import counted, few
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
@@ -112,13 +113,8 @@ class ExtractionSummary:
         counts = list(self.ignored.items())[:5]
         shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
         more = ", ..." if len(self.ignored) > 5 else ""
-        count = len(self.ignored_files)
-        return "; ".join(
-            [
-                f"{count} other {'file' if count == 1 else 'files'} ignored: {shown}{more}",
-                *self.hints,
-            ]
-        )
+        count = counted(len(self.ignored_files), "other file")
+        return "; ".join([f"{count} ignored: {shown}{more}", *self.hints])
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +170,11 @@ class Features:
         return len(self.paths)
 
     def __repr__(self) -> str:
-        classes = f", {len(self.classes)} classes" if self.classes is not None else ""
+        classes = (
+            f", {counted(len(self.classes), 'class', 'classes')}"
+            if self.classes is not None
+            else ""
+        )
         bad = f", {len(self.quarantined)} quarantined" if self.quarantined else ""
         return (
             f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.summary.backbone}"

@@ -42,7 +42,7 @@ def test_train_and_test_folders_become_the_split(tmp_path: Path) -> None:
 
 def test_images_beside_class_folders_are_an_error_not_a_guess(photos: Path) -> None:
     photo(photos / "stray.png", 99)
-    with pytest.raises(DatasetError, match=r"1 images beside class folders .*'stray.png'"):
+    with pytest.raises(DatasetError, match=r"1 image beside class folders .*'stray.png'"):
         load_dataset(photos)
 
 
@@ -82,7 +82,7 @@ def test_dataframe_and_list_of_paths_agree_with_the_csv(photos: Path) -> None:
 
 
 def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> None:
-    with pytest.raises(DatasetError, match="1 paths came with 2 values of 'labels'"):
+    with pytest.raises(DatasetError, match="1 path came with 2 values of 'labels'"):
         load_dataset([photos / "cat/00.png"], labels=["a", "b"])
 
 
@@ -93,7 +93,7 @@ def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> No
             [["file", "label"], ["a.png", "x"]],
             r"no column 'path'; its columns are \['file', 'label'\]",
         ),
-        ([["path", "label"], ["a.png"]], "row 2: 1 values, but the header names 2"),
+        ([["path", "label"], ["a.png"]], "row 2: 1 value, but the header names 2 columns"),
         ([["path", "split"], ["a.png", "maybe"]], "row 1 has split 'maybe'"),
         ([["path", "label", "label"], ["a.png", "x", "y"]], "several columns called 'label'"),
         ([["path"]], "no rows below its header"),

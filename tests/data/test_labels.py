@@ -102,6 +102,12 @@ def test_categories_stay_in_a_part_of_a_data_set(files: list[str]) -> None:
     assert load_dataset(files, labels=sizes).take([1]).classes == [2, 1, 3]
     with pytest.raises(DatasetError, match="also have 'x'"):
         Dataset(["a"], ["x"], categories=["y"])
+    with pytest.raises(DatasetError, match="every label, but 'y' is among them several times"):
+        Dataset(["a"], ["y"], categories=["y", "y"])
+    with pytest.raises(DatasetError, match="but one of them is missing"):
+        Dataset(["a"], ["y"], categories=["y", None])
+    with pytest.raises(DatasetError, match=r"but the labels are of another type \(bool\)"):
+        Dataset(["a"], [True], categories=[0, 1])
 
 
 @pytest.mark.parametrize(
@@ -211,7 +217,7 @@ def test_heads_leave_unlabelled_rows_out_and_say_so(
         caplog.clear()
         trained = heads.make_head(head).fit(features.X, y)
         assert trained.classes_.tolist() == classes
-        assert "2 of 12 rows are unlabelled and left out" in caplog.text
+        assert "Unlabelled rows are left out: 2 of 12" in caplog.text
     clean = heads.make_head(head).fit(features[:10].X, features[:10].y)
     again = heads.make_head(head).fit(features.X, features.y)
     assert np.allclose(clean.predict_proba(features.X), again.predict_proba(features.X))
@@ -232,7 +238,7 @@ def test_a_search_leaves_unlabelled_rows_out(
 ) -> None:
     features = extract(tiny_model, files, labels=["a", "b"] * 5 + [None, None])
     found = heads.search("logistic", features, {"C": [0.1]}, cv=2)
-    assert "2 of 12 rows are unlabelled" in caplog.text
+    assert "Unlabelled rows are left out: 2 of 12" in caplog.text
     assert "nan" not in str(vars(found)).lower()
 
 
@@ -489,7 +495,7 @@ def test_validation_rows_in_the_training_part_are_told(
     dataset = load_dataset(frame(files, label=["a", "b"] * 6, split=parts))
     features = extract(tiny_model, dataset)
     train, _ = features.split()
-    assert "the 3 images of the data set's validation part are in the training part" in caplog.text
+    assert "the data set's validation part (3 images) is in the training part" in caplog.text
     caplog.clear()
     split = make_split(dataset)
     assert "validation" in split.name

@@ -190,7 +190,7 @@ def test_a_full_disk_is_no_hindrance_to_removing_a_store(small_disk: Path, photo
     folder = extract(make_tiny_model(1), photos, cache_dir=small_disk).summary.folder
     done = on_full_disk(small_disk, "gc", "--unused-days", "0")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-    assert "1 removals" in done.stdout
+    assert "1 removal," in done.stdout
     assert not folder.exists()
 
 
