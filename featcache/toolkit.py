@@ -28,7 +28,7 @@ from .backbones.spec import content_key, find_backbone
 from .data.boxes import CROPS
 from .data.columns import text_of
 from .data.file_index import content_ids
-from .data.labels import describe_conflicts, label_codes, label_conflicts
+from .data.labels import describe_conflicts, is_missing, label_codes, label_conflicts
 from .data.split import split_rows, stratified_group_split
 from .extraction.pipeline import batches, default_workers
 from .extraction.prepare import Source, uses_sample
@@ -53,6 +53,7 @@ __all__ = [
     "describe_conflicts",
     "example_ids",
     "find_backbone",
+    "is_missing",
     "label_codes",
     "label_conflicts",
     "layer_names",

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from featcache import Features
+from featcache.toolkit import is_missing
 
 log = logging.getLogger("featcache")
 
 
 def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
-    """Return the rows whose label is neither None nor NaN, and their labels.
+    """Return the rows whose label is not missing (None, NaN, "" or blanks), and their labels.
 
     Parameters
     ----------
@@ -24,8 +25,8 @@ def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
     Returns
     -------
     (array-like, array-like)
-        `X` and `y` themselves if all rows are labelled, or their lengths differ. Codes that
-        were floats to make room for NaN are whole numbers again.
+        `X` and `y` themselves if all rows are labelled, or their lengths differ. The codes of
+        an array that were floats to make room for NaN are whole numbers again.
 
     Examples
     --------
@@ -33,14 +34,14 @@ def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
     ['a']
     """
     values = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
-    if values.ndim != 1 or values.dtype.kind not in "fO" or len(values) != np.shape(X)[0]:
+    if values.ndim != 1 or values.dtype.kind not in "fOU" or len(values) != np.shape(X)[0]:
         return X, y
-    known = np.array([value is not None and _equals_itself(value) for value in values], bool)
+    known = np.array([not is_missing(value) for value in values], bool)
     if known.all() or not known.any():
         return X, y
-    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
     kept = values[known].tolist()
-    if all(isinstance(value, float) and value.is_integer() for value in kept):
+    if values.dtype.kind == "f" and all(value.is_integer() for value in kept):
         kept = [int(value) for value in kept]
     return np.asarray(X)[known], kept
 
@@ -50,12 +51,5 @@ def labelled_features(features: Features) -> Features:
     known = features.is_labelled
     if known.all():
         return features
-    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
+    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
     return features[known]
-
-
-def _equals_itself(value: Any) -> bool:
-    try:
-        return bool(value == value)
-    except (TypeError, ValueError):  # pandas.NA
-        return False

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .._io.html import few
+from .._io.wording import counted, few
 from ..backbones.model_file import is_model_file
 from ..backbones.spec import BackboneSpec, differing
 from ..data.dataset import Dataset
+from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from .bundle_file import read_bundle, write_bundle
@@ -68,8 +69,9 @@ class Bundle:
         return self.classifier.classes
 
     def __repr__(self) -> str:
+        classes = counted(len(self.classes), "class", "classes")
         return (
-            f"<Bundle of {len(self.classes)} classes on {self.arguments.get('backbone')}"
+            f"<Bundle of {classes} on {self.arguments.get('backbone')}"
             f"/{self.spec.layer}, key {self.spec.key[:16]}>"
         )
 
@@ -136,7 +138,8 @@ class Bundle:
         Parameters
         ----------
         photos : path, list of paths, or Dataset
-            Whatever `featcache.extract` takes; labels are ignored.
+            Whatever `featcache.extract` takes; labels are ignored, and so is the layout of a
+            folder.
         top : int
             How many guesses for each.
         backbone : keras.Model or path of a .keras file, optional
@@ -156,12 +159,11 @@ class Bundle:
         BundleMismatch
             If the backbone at hand is not the one of the bundle.
         """
-        from ..datasets.load import load_dataset
         from ..extraction.extract import extract
 
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
-        dataset = replace(load_dataset(photos), labels=None, split=None)
+        dataset = _without_labels(photos)
         # Of an own model, older bundles left the layer to a default that was its output.
         arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")
@@ -189,6 +191,14 @@ class Bundle:
             guesses = [(self.classes[i], float(row[i])) for i in best]
             told[int(position)] = Prediction(dataset.paths[int(position)], guesses)
         return [told[position] for position in range(len(dataset))]
+
+
+def _without_labels(photos: Any) -> Dataset:
+    from ..datasets.load import load_dataset
+
+    if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos):
+        return images_below(os.fspath(photos))
+    return replace(load_dataset(photos), labels=None, split=None)
 
 
 def make_bundle(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._io.wording import counted
 from ..errors import InvalidRequest
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -88,8 +89,9 @@ class Classifier:
         sound = np.isfinite(self.temperature) and self.temperature > 0
         if width != len(self.classes) or len(self.classes) < 2 or not sound:
             raise InvalidRequest(
-                f"The classifier gives {width} scores for {len(self.classes)} classes, with "
-                f"temperature {self.temperature}.",
+                f"The classifier gives {counted(width, 'score')} for "
+                f"{counted(len(self.classes), 'class', 'classes')}, with temperature "
+                f"{self.temperature}.",
                 received=width,
             )
 

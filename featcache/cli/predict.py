@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import DatasetError
 from ..printable import printable
 from .options import Common, command, no_progress
 
@@ -49,19 +50,26 @@ def predict(
 
     BUNDLE is a file such as the model.featcache that a benchmark run leaves.
 
-    PHOTOS are files, folders, CSV files with a column 'path', or - for a list of paths on
-    standard input. A photo that cannot be used is listed with the reason, in its place.
+    PHOTOS are files, folders with photos at any depth, CSV files with a column 'path', or - for
+    a list of paths on standard input. A photo that cannot be used is listed with the reason, in
+    its place.
     """
     from ..bundle.bundle import load_bundle
 
+    listed = list(_photos(photos))
+    if not listed:
+        raise DatasetError("No photo was named; give photos, folders, or a list with -.")
     chosen = {"backbone": backbone, "weights": weights}
-    found = load_bundle(bundle).predict(
-        _paths(photos),
+    model = load_bundle(bundle)
+    usable = [photo.path for photo in listed if photo.reason is None]
+    answers = model.predict(
+        usable,
         top=top,
         cache_dir=common.cache_dir,
         progress=common.progress(no_progress),
         **{name: value for name, value in chosen.items() if value},
-    )
+    ) if usable else []  # fmt: skip
+    found = _in_place(listed, answers)
     if common.json:
         print(json.dumps([_record(prediction) for prediction in found], indent=2))
     else:
@@ -70,21 +78,57 @@ def predict(
     return int(strict and any(prediction.reason for prediction in found))
 
 
-def _paths(names: Iterable[str]) -> list[str]:
-    from ..datasets.load import load_dataset
-    from ..errors import DatasetError
+@dataclass(frozen=True)
+class _Photo:
+    """A path as it was typed, or what is known to be none, and why."""
 
-    paths: list[str] = []
+    path: str
+    reason: str | None = None
+
+
+def _photos(names: Iterable[str]) -> Iterator[_Photo]:
+    """List what is meant; what is no photo stays in its place, with the reason."""
+    from ..data.load import URL_REASON, is_url
+    from ..datasets.load import load_dataset
+
     for name in names:
-        if name == "-":
-            paths += [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        elif os.path.isdir(name) or name.lower().endswith((".csv", ".tsv")):
-            paths += load_dataset(name).paths
+        if is_url(name):
+            yield _Photo(name, URL_REASON)
+        elif name == "-":
+            lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
+            yield from (_Photo(line, URL_REASON if is_url(line) else None) for line in lines)
+        elif os.path.isdir(name):
+            yield from _photos_below(name)
+        elif name.lower().endswith((".csv", ".tsv")):
+            yield from map(_Photo, load_dataset(name).paths)
         else:
-            paths.append(name)  # also one that is missing or no photo: the reason takes its place
-    if not paths:
-        raise DatasetError("No photo was named; give photos, folders, or a list with -.")
-    return paths
+            yield _Photo(name)  # also one that is missing or no photo: reading will tell
+
+
+def _photos_below(folder: str) -> list[_Photo]:
+    from ..data.folder import list_images, other_files
+
+    try:
+        listing = list_images(folder)
+    except DatasetError as error:
+        return [_Photo(folder, str(error).removesuffix("."))]
+    if not listing.images:
+        others = other_files(listing.ignored).removesuffix(".")
+        return [_Photo(folder, f"is a folder without images{others and '.'}{others}")]
+    return [_Photo(path) for path in listing.images]
+
+
+def _in_place(listed: Iterable[_Photo], answers: Iterable[Prediction]) -> list[Prediction]:
+    """Return one prediction for each photo, under the path that was typed."""
+    from ..bundle.bundle import Prediction
+
+    rest = iter(answers)
+    return [
+        replace(next(rest), path=photo.path)
+        if photo.reason is None
+        else Prediction(photo.path, [], photo.reason)
+        for photo in listed
+    ]
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from .._io.html import facts_table, few
+from .._io.html import facts_table
+from .._io.wording import counted, few
 from ..errors import DatasetError
 from ..images.image_file import Box
 from .columns import column_array
@@ -31,7 +32,7 @@ class Dataset:
         One file per image, absolute.
     labels : sequence of str, int, bool or float, or None
         The class of each image, as it was given, all of one type; None among them for an
-        unlabelled image (NaN, ``pandas.NA`` and "" become None). None in their place: no
+        unlabelled image (NaN, ``pandas.NA``, "" and blanks become None). None in their place: no
         classes are known.
     split : sequence of str or None
         ``"train"``, ``"validation"`` or ``"test"`` for each image, if the data set says so.
@@ -86,7 +87,8 @@ class Dataset:
         for column, values in columns.items():
             if values is not None and len(values) != len(self.paths):
                 raise DatasetError(
-                    f"{len(self.paths)} paths came with {len(values)} values of {column!r}; "
+                    f"{counted(len(self.paths), 'path')} came with "
+                    f"{counted(len(values), 'value')} of {column!r}; "
                     "there must be one for each.",
                     column=column,
                 )

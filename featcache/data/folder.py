@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._io.html import few
+from .._io.wording import counted, few
 from ..errors import DatasetError
-from ..images.formats import SUFFIXES, is_readable, missing_extra, starts_as_image
+from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
 from .dataset import Dataset
 
 log = logging.getLogger("featcache")
@@ -70,27 +70,20 @@ def from_folder(path: str | Path) -> Dataset:
     """List a folder: split folders, class folders, or the images in it.
 
     ``train/<class>/`` and ``test/<class>/`` are classes and split. A flat ``test/`` or
-    ``validation/`` beside class folders in ``train/`` is an unlabelled part. Other files are
+    ``validation/`` beside class folders in ``train/`` is an unlabelled part, and so is one
+    without a folder of a training class, such as ``test/images/``. Other files are
     counted in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it
     begins as one.
 
     Raises
     ------
     DatasetError
-        If no image is found, images lie beside class folders, or split folders are laid out
-        in a way that leaves the classes unknown.
+        If no image is found, images lie beside class folders, class folders lie one level too
+        deep, or split folders are laid out in a way that leaves the classes unknown.
     """
     root = Path(os.path.abspath(path))
-    listing = list_images(str(root))
+    listing = _some_images(root)
     files, ignored = listing.images, listing.ignored
-    if not files:
-        raise DatasetError(
-            f"No image was found in {root} (looked for {', '.join(sorted(SUFFIXES))}, also in "
-            f"folders below).{_instead(ignored)} Expected either images, or one folder per class "
-            "with its images.",
-            received=str(root),
-            ignored=ignored,
-        )
     below = len(os.path.join(str(root), ""))
     parts = [file[below:].split(os.sep) for file in files]
     loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
@@ -98,8 +91,8 @@ def from_folder(path: str | Path) -> Dataset:
         return Dataset(paths=files, root=str(root), name=root.name, ignored=ignored)
     if loose:
         raise DatasetError(
-            f"{root} holds {len(loose)} images beside class folders (the first is "
-            f"{Path(loose[0]).name!r}), so their class is unknown. Move them into a class folder "
+            f"{root} holds {counted(len(loose), 'image')} beside class folders (the first is "
+            f"{Path(loose[0]).name!r}), of unknown class. Move such images into a class folder "
             "or elsewhere, or list the images you mean in a CSV file.",
             received=str(root),
             loose=loose,
@@ -109,7 +102,35 @@ def from_folder(path: str | Path) -> Dataset:
         split = [str(split_of(p[0])) for p in parts]
         return Dataset(files, labels, split, str(root), root.name, ignored=ignored)
     _say_nested(root, parts)
+    _check_depth(root, parts)
     return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
+
+
+def images_below(path: str | Path) -> Dataset:
+    """List all images below a folder, whatever its layout, without labels.
+
+    Raises
+    ------
+    DatasetError
+        If no image is found.
+    """
+    root = Path(os.path.abspath(path))
+    listing = _some_images(root)
+    return Dataset(listing.images, root=str(root), name=root.name, ignored=listing.ignored)
+
+
+def _some_images(root: Path) -> Listing:
+    listing = list_images(str(root))
+    if not listing.images:
+        readable = sorted(filter(is_readable, SUFFIXES))
+        raise DatasetError(
+            f"No image was found in {root} (looked for {', '.join(readable)}, also in "
+            f"folders below).{other_files(listing.ignored)} Expected either images, or one folder "
+            "per class with its images.",
+            received=str(root),
+            ignored=listing.ignored,
+        )
+    return listing
 
 
 def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
@@ -119,12 +140,15 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
     --------
     >>> ignored_by_ending(["notes.txt", "b.txt", "a.HEIC", "notes", ".git/"])
     {'.heic': 1, '(no ending)': 1, '.txt': 2, '(hidden folder)': 1}
+    >>> ignored_by_ending([".hidden.jpg"])
+    {'(hidden file)': 1}
     """
     counts: Counter[str] = Counter()
     pictures = set()
     for path in paths:
-        hidden = path.endswith(os.sep)
-        ending = "(hidden folder)" if hidden else _ending(path) or "(no ending)"
+        ending = _ending(path) or "(no ending)"
+        if _is_hidden(path):
+            ending = "(hidden folder)" if path.endswith(os.sep) else "(hidden file)"
         counts[ending] += 1
         if _may_be_picture(path):
             pictures.add(ending)
@@ -132,24 +156,34 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
 
 
 def worth_warning(ignored: Iterable[str]) -> bool:
-    """Tell whether files that were left out may be pictures: neither texts nor hidden folders."""
+    """Tell whether files that were left out may be pictures: neither texts nor hidden."""
     return any(map(_may_be_picture, ignored))
 
 
 def _may_be_picture(path: str) -> bool:
-    return not path.endswith(os.sep) and _ending(path) not in _SIDECARS
+    return not _is_hidden(path) and _ending(path) not in _SIDECARS
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path.rstrip(os.sep)).startswith(".")
 
 
 def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _instead(ignored: Sequence[str]) -> str:
+def extras_for(ignored: Iterable[str]) -> list[str]:
+    """Return how to install what would read some of the files that were left out."""
+    hints = {missing_extra_of(path) for path in ignored if _may_be_picture(path)}
+    return sorted(hint for hint in hints if hint is not None)
+
+
+def other_files(ignored: Sequence[str]) -> str:
+    """Say which files a folder without images holds, and how those could be read; "" for none."""
     if not ignored:
         return ""
     counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
-    hints = {missing_extra(_ending(path)) for path in ignored} - {None}
-    how = "".join(f" {hint}." for hint in sorted(map(str, hints)))
+    how = "".join(f" {hint}." for hint in extras_for(ignored))
     return f" It holds other files: {counts}.{how}"
 
 
@@ -196,14 +230,41 @@ def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
         )
     if not deep:
         return None
-    trained = {p[1] for p in parts if len(p) > 2 and split_of(p[0]) == "train"}
-    unseen = sorted({p[1] for p in parts if len(p) > 2} - trained) if trained else []
+    _check_depth(root, [p[1:] for p in parts if len(p) > 2], split=True)
+    unlabelled = _unlabelled_tops(root, parts)
+    return [p[1] if len(p) > 2 and p[0] not in unlabelled else None for p in parts]
+
+
+def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
+    """Return the split folders whose folders are no training classes, such as ``test/images/``.
+
+    The log names these, and single classes without a training image.
+    """
+    folders: dict[str, set[str]] = {}
+    for p in parts:
+        if len(p) > 2:
+            folders.setdefault(p[0], set()).add(p[1])
+    trained = {name for top in folders if split_of(top) == "train" for name in folders[top]}
+    unlabelled = {top for top in folders if trained and not folders[top] & trained}
+    for top in sorted(unlabelled):
+        if any(p[2] in trained for p in parts if p[0] == top and len(p) > 3):
+            raise DatasetError(
+                f"{root / top} holds its class folders one level too deep, below "
+                f"{few(sorted(folders[top]))}. {_LAYOUT}",
+                received=top,
+            )
+        log.warning(
+            "%s: no folder in %r is a training class (it holds %s), so its images are taken as "
+            "unlabelled.", root, top, few(sorted(folders[top])),
+        )  # fmt: skip
+    labelled = set().union(*(folders[top] for top in folders.keys() - unlabelled))
+    unseen = sorted(labelled - trained) if trained else []
     if unseen:
         log.warning(
             "%s: no training image of %s (classes without one: %d); they cannot be learnt.",
             root, few(unseen), len(unseen),
         )  # fmt: skip
-    return [p[1] if len(p) > 2 else None for p in parts]
+    return unlabelled
 
 
 def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
@@ -223,6 +284,48 @@ def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
             "in no part. A CSV file with the columns path, label and split can say it.",
             root, ", ".join(below),
         )  # fmt: skip
+
+
+def _check_depth(root: Path, parts: Sequence[list[str]], *, split: bool = False) -> None:
+    """Refuse class folders that lie one level deeper than expected.
+
+    Parameters
+    ----------
+    root : Path
+    parts : sequence of list of str
+        Path of each image from where the classes are expected.
+    split : bool
+        Whether that is below split folders.
+    """
+    tops = {p[0] for p in parts}
+    holders = tops - {p[0] for p in parts if len(p) == 2}  # no image lies directly in them
+    below = sorted({(p[0], p[1]) for p in parts if p[0] in holders})
+    if len(tops) == 1 and holders:
+        _refuse_one_folder(root, tops.pop(), [name for _, name in below], split)
+    over: dict[str, list[str]] = {}
+    for top, name in below:
+        over.setdefault(name, []).append(top)
+    shared = {n: of for n, of in sorted(over.items()) if len(of) > 1 and not split_of(n)}
+    for name, of in shared.items():
+        raise DatasetError(
+            f"{root} holds folders of the same name in several others, such as {name!r} in "
+            f"{few(of)}: which of them are the classes? Expected <class>/..., or "
+            "train/<class>/... and test/<class>/..., with each class in one folder. Move the "
+            "folders, or list all images in a CSV file with the columns path, label and split.",
+            received=list(shared),
+        )
+
+
+def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) -> None:
+    what = f"If these are the classes, name {root / top} instead"
+    if split:
+        what = f"Move them one level up, out of {top!r}, to train/<class>/... and test/<class>/..."
+    raise DatasetError(
+        f"{root} holds all images in one folder, {top!r}, which has only folders in it "
+        f"({few(below)}), so that {top!r} would be the only class. {what}; or list all images in "
+        "a CSV file with the columns path and label.",
+        received=top,
+    )
 
 
 def list_images(root: str) -> Listing:

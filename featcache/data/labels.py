@@ -5,11 +5,13 @@ Pure functions on values; pandas is never imported, its values are recognised.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .._io.wording import counted, few
 from ..errors import DatasetError
 
 ON_CONFLICT = ("warn", "error", "keep")
@@ -21,17 +23,19 @@ _EXACT = (str, int, bool)
 def is_missing(value: Any) -> bool:
     """Tell whether a value stands for "not known".
 
-    None, NaN, ``pandas.NA``, ``NaT`` and the empty string do.
+    None, NaN, ``pandas.NA``, ``NaT``, the empty string and one of blanks do.
 
     Examples
     --------
-    >>> [is_missing(value) for value in (None, float("nan"), "", "nan", 0, False)]
-    [True, True, True, False, False, False]
+    >>> [is_missing(value) for value in (None, float("nan"), "", " ", "nan", 0, False)]
+    [True, True, True, True, False, False, False]
     """
     if value is None:
         return True
+    if isinstance(value, str):
+        return not value.strip()
     try:
-        return bool(value == "" or value != value)
+        return bool(value != value)
     except (TypeError, ValueError):  # pandas.NA is neither equal nor unequal to itself
         return type(value).__name__ == "NAType"
 
@@ -47,8 +51,10 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
     Returns
     -------
     list of str, int, bool, float or None
-        Whole floats become ints where labels are missing or ints stand beside them: pandas
-        and NumPy turn ints into floats to make room for a missing one.
+        A NumPy or pandas column of floats that are all whole becomes ints, whether some are
+        missing or not: it is what pandas makes of ints to make room for a missing one.
+        Elements of a list keep their type, but for whole floats beside ints, which become
+        ints.
 
     Raises
     ------
@@ -57,16 +63,40 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
 
     Examples
     --------
-    >>> normalise_labels([2, 10, None]), normalise_labels([2.0, float("nan")])
-    ([2, 10, None], [2, None])
+    >>> normalise_labels([2.0, float("nan")]), normalise_labels(np.array([2.0, float("nan")]))
+    ([2.0, None], [2, None])
     """
     values = list(labels.tolist() if hasattr(labels, "tolist") else labels)
+    if _is_whole_column(labels):
+        return whole_numbers(values)
     types = set(map(type, values))
-    if len(types - {type(None)}) == 1 and types & set(_EXACT) and "" not in values:
+    exact = len(types - {type(None)}) == 1 and bool(types & set(_EXACT))
+    if exact and not (str in types and any(map(is_missing, set(values) - {None}))):
         return values  # the usual case, without a look at each of a million labels
     values = [None if _missing_label(value, row) else _plain(value, row)
               for row, value in enumerate(values, start=1)]  # fmt: skip
     return _of_one_type(values)
+
+
+def whole_numbers(values: Sequence[Any]) -> list[Any]:
+    """Return whole floats as ints, None for a missing one; other values as they are.
+
+    Examples
+    --------
+    >>> whole_numbers([2.0, None]), whole_numbers([2.0, 0.5])
+    ([2, None], [2.0, 0.5])
+    """
+    if all(is_missing(v) or (isinstance(v, float) and v.is_integer()) for v in values):
+        return [None if is_missing(value) else int(value) for value in values]
+    return list(values)
+
+
+def _is_whole_column(labels: Any) -> bool:
+    """Tell whether labels, or the categories that they are of, are a column of whole floats."""
+    categories = getattr(getattr(labels, "dtype", None), "categories", None)
+    column = labels if categories is None else categories
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    return kind == "f" and all(is_missing(v) or float(v).is_integer() for v in column.tolist())
 
 
 def _missing_label(value: Any, row: int) -> bool:
@@ -99,8 +129,7 @@ def _plain(value: Any, row: int) -> Any:
 def _of_one_type(values: list[Any]) -> list[Any]:
     types = {type(value) for value in values} - {type(None)}
     if types <= {int, float} and float in types:
-        whole = all(value is None or float(value).is_integer() for value in values)
-        if whole and (int in types or None in values):
+        if int in types and all(v is None or float(v).is_integer() for v in values):
             return [None if value is None else int(value) for value in values]
         return [None if value is None else float(value) for value in values]
     if len(types) > 1:
@@ -142,10 +171,21 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
     checked = normalise_labels(categories)
     outside = set(labels) - {None} - set(checked)
     mixed = {type(label) for label in labels} - {type(None)} - {type(name) for name in checked}
-    if outside or mixed or None in checked or len(set(checked)) != len(checked):
+    repeated = sorted(name for name, count in Counter(checked).items() if count > 1)
+    fault = ""
+    if None in checked:
+        fault = "one of them is missing"
+    elif repeated:
+        fault = f"{few(repeated)} {'is' if len(repeated) == 1 else 'are'} among them several times"
+    elif outside:
+        fault = f"the labels also have {few(sorted(outside))}"
+    elif mixed:
+        types = sorted(kind.__name__ for kind in mixed)
+        fault = f"the labels are of another type ({', '.join(types)})"
+    if fault:
         raise DatasetError(
-            f"The categories {_few(checked)} must be distinct, none of them missing, and hold "
-            f"every label; the labels also have {_few(sorted(outside))}.",
+            f"The categories ({few(checked)}) must be distinct, none of them missing, and hold "
+            f"every label, but {fault}.",
             received=checked,
             outside=sorted(outside),
         )
@@ -220,12 +260,8 @@ def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
         for c in conflicts[:3]
     )
     more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
-    count = "1 image occurs" if len(conflicts) == 1 else f"{len(conflicts)} images occur"
+    count = counted(len(conflicts), "image occurs", "images occur")
     return (
         f"{count} under several labels (the same content): {shown}{more}. "
         "At most one of the labels is right."
     )
-
-
-def _few(values: Sequence[Any]) -> str:
-    return ", ".join(map(repr, values[:8])) + (", ..." if len(values) > 8 else "") or "none"

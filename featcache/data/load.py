@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._io.wording import counted
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
 from .boxes import cropped
@@ -15,6 +17,10 @@ from .columns import label_values, text_column
 from .dataset import Dataset
 from .folder import from_folder, split_of
 from .labels import categories_of, is_missing
+
+_COLUMNS = ("path", "label", "split")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+URL_REASON = "is a URL, not a file; download the image and give the path of the file"
 
 
 def describe(
@@ -30,6 +36,8 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, (str, os.PathLike)):
+        if is_url(data):
+            raise DatasetError(f"{data} {URL_REASON}.", received=data)
         path = Path(os.path.abspath(os.path.expanduser(os.fspath(data))))
         if path.is_dir():
             return from_folder(path)
@@ -74,29 +82,33 @@ def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dat
 def from_csv(path: str | Path) -> Dataset:
     """Read a table of images; relative paths start at the table's own folder.
 
+    Cells are separated by commas, those of a file named ``.tsv`` by tabs; blanks around a
+    cell are no part of it.
+
     Raises
     ------
     DatasetError
-        Without a ``path`` column, with two columns of one name, or with rows of another
-        length than the header's.
+        Without a ``path`` column, with two columns of one name, with one called ``Label`` or
+        ``labels`` instead of ``label``, or with rows of another length than the header's.
     """
     path = Path(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            rows = list(csv.reader(file, delimiter=delimiter, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path} is not a CSV text in UTF-8: {error}.", path=path) from error
     except OSError as error:
         raise DatasetNotFound(f"{path} cannot be read: {error.strerror}.", path=path) from error
-    rows = [row for row in rows if row]
+    rows = [[cell.strip() for cell in row] for row in rows if row]
     if len(rows) < 2:
         raise DatasetError(f"{path} has no rows below its header.", path=path)
-    header = [name.strip() for name in rows[0]]
+    header = rows[0]
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DatasetError(
-                f"{path}, row {number}: {len(row)} values, but the header names {len(header)} "
-                "columns. Quote values that hold a comma.",
+                f"{path}, row {number}: {counted(len(row), 'value')}, but the header names "
+                f"{counted(len(header), 'column')}. Quote values that hold a comma.",
                 path=path,
                 row=number,
             )
@@ -105,12 +117,13 @@ def from_csv(path: str | Path) -> Dataset:
     for name, cells in columns.items():
         if name == "label":
             columns[name] = label_values(cells)
-        elif name not in ("path", "split"):
+        elif name not in _COLUMNS:
             columns[name] = text_column(cells)
     return _from_columns(columns, path.parent.resolve(), path.parent.name or path.stem, str(path))
 
 
 def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -> Dataset:
+    _check_spelling(list(columns), source)
     if "path" not in columns:
         raise DatasetError(
             f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "
@@ -125,7 +138,7 @@ def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -
     categories = categories_of(labels)
     if labels is not None and all(map(is_missing, labels)):
         labels = None  # an empty column names no class
-    others = {k: v for k, v in columns.items() if k not in ("path", "label", "split")}
+    others = {k: v for k, v in columns.items() if k not in _COLUMNS}
     return Dataset(paths, labels, split, str(base), name, others, categories=categories)
 
 
@@ -133,7 +146,8 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
     """Return absolute paths; a missing one is an error that names its row."""
     found = []
     for row, path in enumerate(paths, start=1):
-        if isinstance(path, bytes) or not isinstance(path, (str, os.PathLike)) or not str(path):
+        is_path = isinstance(path, (str, os.PathLike))
+        if not is_path or is_missing(str(path)):
             what = "empty" if is_missing(path) else f"{path!r}, which is no path"
             raise DatasetError(
                 f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
@@ -141,8 +155,15 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
                 row=row,
                 received=path,
             )
+        if is_url(path):
+            raise DatasetError(f"{source}: row {row}: {path} {URL_REASON}.", row=row, received=path)
         found.append(os.path.abspath(os.path.join(base, os.path.expanduser(os.fspath(path)))))
     return found
+
+
+def is_url(path: Any) -> bool:
+    """Tell whether a text is a URL, which would else become a local path."""
+    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def _check_names(names: Sequence[str], source: str) -> None:
@@ -153,6 +174,19 @@ def _check_names(names: Sequence[str], source: str) -> None:
             "would be lost. Rename or remove them.",
             columns=twice,
         )
+
+
+def _check_spelling(names: Sequence[str], source: str) -> None:
+    """Refuse ``Label`` or ``labels`` for ``label``: it would be one more attribute."""
+    for expected in _COLUMNS:
+        meant = [n for n in names if n.strip().lower() in (expected, f"{expected}s")]
+        if meant and expected not in names:
+            raise DatasetError(
+                f"{source} has a column {meant[0]!r}, but none called {expected!r}. Rename it to "
+                f"{expected!r}; if something else is meant, give it another name.",
+                received=meant[0],
+                expected=expected,
+            )
 
 
 def _split_name(value: Any, source: str, row: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.wording import counted
 from ..errors import InvalidRequest
 
 log = logging.getLogger("featcache")
@@ -81,9 +82,9 @@ def split_rows(
     if not validation:
         return train, test, "official"
     log.warning(
-        "The split has two parts: the %d images of the data set's validation part are in the "
-        "training part. To keep them apart, choose rows by the data set's own split.",
-        validation,
+        "The split has two parts: the data set's validation part (%s) is in the training part. "
+        "To keep them apart, choose rows by the data set's own split.",
+        counted(validation, "image"),
     )
     return train, test, "official, validation images in the training part"
 
@@ -104,7 +105,10 @@ def check_test_size(test_size: Any) -> None:
 
 def _say_unlabelled(count: int, where: str) -> None:
     if count:
-        log.warning("%d unlabelled images are left out of %s.", count, where)
+        log.warning(
+            "%s left out of %s.",
+            counted(count, "unlabelled image is", "unlabelled images are"), where,
+        )  # fmt: skip
 
 
 def stratified_group_split(
@@ -160,7 +164,8 @@ def stratified_group_split(
     mask[test] = True
     if mask.all() or not mask.any():
         raise InvalidRequest(
-            f"{len(members)} different images are too few to split with test_size={test_size}.",
+            f"{counted(len(members), 'different image is', 'different images are')} too few to "
+            f"split with test_size={test_size}.",
             received=test_size,
         )
     return np.flatnonzero(~mask), np.flatnonzero(mask)
@@ -218,8 +223,9 @@ def official_split(groups: Sequence[Hashable], split: Sequence[str]) -> tuple[Po
     train, test = np.flatnonzero(~is_test & ~is_copy), np.flatnonzero(is_test)
     if not len(train) or not len(test):
         raise InvalidRequest(
-            f"The data set's own split has {len(train)} training and {len(test)} test images; "
-            "both are needed. Give test_size= to split at random.",
+            f"The data set's own split has {counted(len(train), 'training image')} and "
+            f"{counted(len(test), 'test image')}; both are needed. "
+            "Give test_size= to split at random.",
             train=len(train),
             test=len(test),
         )

@@ -29,12 +29,14 @@ def load_dataset(
         images, a CSV file or DataFrame with a ``path`` column and, if there are any,
         ``label`` and ``split``, the paths themselves, or the name of a data set that
         ``featcache fetch`` brings, such as ``"stanford-dogs"``. A flat ``test/`` or
-        ``val/`` beside class folders in ``train/`` is an unlabelled part. Labels and further
-        columns of a CSV file are numbers or bools where pandas would read such; names of
-        folders stay text.
+        ``val/`` beside class folders in ``train/``, or one without a folder of a training
+        class, is an unlabelled part. Labels and further
+        columns of a CSV file are numbers or bools where pandas would read such, but no
+        number is changed: those with leading zeros stay text, and so do labels such as
+        ``1.10`` and ``+1``. Names of folders stay text.
     labels : sequence, optional
         Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
-        NaN and "" mean unlabelled.
+        NaN, "" and blanks mean unlabelled.
     crop : {"whole", "box"}, optional
         ``"box"``: the part of each photo that the columns ``left``, ``top``, ``right`` and
         ``bottom`` give. Default: whole photos.

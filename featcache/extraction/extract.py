@@ -19,10 +19,11 @@ from .._io import cache_dirs
 from .._io.atomic import make_folder
 from .._io.console import show_log_in_notebook
 from .._io.progress import progress_bar
+from .._io.wording import counted
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import build
-from ..data.folder import ignored_by_ending, worth_warning
+from ..data.folder import extras_for, ignored_by_ending, worth_warning
 from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
 from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
 from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
@@ -370,6 +371,7 @@ def _join(
             unlabelled=kept_set.unlabelled,
             ignored=ignored_by_ending(dataset.ignored),
             ignored_files=list(dataset.ignored),
+            hints=extras_for(dataset.ignored),
             conflicts=conflicts,
         ),
         quarantined=quarantined,
@@ -377,12 +379,14 @@ def _join(
         attributes=dict(kept_set.attributes),
         boxes=None if kept_set.boxes is None else list(kept_set.boxes),
         arguments=job.resolved.arguments(),
+        categorical=dataset.categories is not None,
     )
 
 
 def _nothing_usable(quarantined: list[Quarantined]) -> str:
     shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
     return (
-        f"None of the {len(quarantined)} images can be used. The first are {shown}. Mend or "
-        "replace them; retry_failed=True (--retry-failed) tries the same files once more."
+        f"No image can be used: {counted(len(quarantined), 'image')} quarantined. The first: "
+        f"{shown}. Fix or replace the files; retry_failed=True (--retry-failed) tries the same "
+        "files again."
     )

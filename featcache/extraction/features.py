@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.html import facts_table, few
+from .._io.html import facts_table
 from .._io.progress import StageTimings
+from .._io.wording import counted, few
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
@@ -71,6 +72,8 @@ class ExtractionSummary:
         How many files of the folder were not taken for images, by ending.
     ignored_files : sequence of str
         Their paths; a hidden folder ends in a separator.
+    hints : sequence of str
+        How to install what would read some of them.
     conflicts : sequence of mapping
         Contents that occur under several labels: ``id``, ``paths`` and ``labels`` of each.
     """
@@ -89,6 +92,7 @@ class ExtractionSummary:
     unlabelled: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     ignored_files: Sequence[str] = ()
+    hints: Sequence[str] = ()
     conflicts: Sequence[Mapping[str, Any]] = ()
 
     def __str__(self) -> str:
@@ -108,9 +112,9 @@ class ExtractionSummary:
     def _ignored(self) -> str:
         counts = list(self.ignored.items())[:5]
         shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
-        return f"{len(self.ignored_files)} other files ignored: {shown}" + (
-            ", ..." if len(self.ignored) > 5 else ""
-        )
+        more = ", ..." if len(self.ignored) > 5 else ""
+        count = counted(len(self.ignored_files), "other file")
+        return "; ".join([f"{count} ignored: {shown}{more}", *self.hints])
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,8 @@ class Features:
     summary : ExtractionSummary
     arguments : mapping of str to Any
         Those of `featcache.extract` that give the same kind of features.
+    categorical : bool
+        Whether the order of `classes` was given, by a pandas Categorical for example.
     """
 
     X: StoredRows
@@ -158,12 +164,17 @@ class Features:
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     boxes: list[Box | None] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    categorical: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __repr__(self) -> str:
-        classes = f", {len(self.classes)} classes" if self.classes is not None else ""
+        classes = (
+            f", {counted(len(self.classes), 'class', 'classes')}"
+            if self.classes is not None
+            else ""
+        )
         bad = f", {len(self.quarantined)} quarantined" if self.quarantined else ""
         return (
             f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.summary.backbone}"
@@ -284,6 +295,8 @@ class Features:
     def to_frame(self, *, embeddings: bool = False) -> Any:
         """Return a pandas DataFrame with one row per image.
 
+        Labels that were a Categorical are one again, with the categories in their order.
+
         Parameters
         ----------
         embeddings : bool
@@ -305,7 +318,8 @@ class Features:
         columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
         if self.labels is not None:
             whole = self.is_labelled.all()  # else pandas would make floats of whole numbers
-            columns["label"] = pd.Series(self.labels, dtype=None if whole else object)
+            dtype = pd.CategoricalDtype(self.classes) if self.categorical else None
+            columns["label"] = pd.Series(self.labels, dtype=dtype if whole or dtype else object)
         if self.parts is not None:
             columns["split"] = self.parts
         if self.boxes is not None:

@@ -66,6 +66,12 @@ _SIGNATURES = {
 _SHORT_SIGNATURES = {
     b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP", b"BM": "BMP", b"DDS ": "DDS",
 }  # fmt: skip
+# Signatures too short to tell an image from a text, with what else its header must hold.
+_HEADERS = {
+    "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
+    "PPM": re.compile(rb"P[1-6]\s+(?:#|[0-9]+\s+[0-9#])"),
+    "DDS": re.compile(rb"DDS \x7c\0\0\0"),
+}
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _BEGINNING = 132
 
@@ -185,7 +191,9 @@ def _signature(start: bytes) -> str | None:
         return "WebP"
     if start[4:8] == b"ftyp" and start[8:12] in (b"avif", b"avis"):
         return "AVIF"
-    return next((name for sign, name in _SIGNATURES.items() if start.startswith(sign)), None)
+    signed = (name for sign, name in _SIGNATURES.items() if start.startswith(sign))
+    headed = (name for name, header in _HEADERS.items() if header.match(start))
+    return next(signed, None) or next(headed, None)
 
 
 def _beginning(path: str | os.PathLike[str]) -> bytes:
@@ -216,6 +224,15 @@ def missing_extra(ending: str) -> str | None:
     if ending not in HEIF_SUFFIXES | DICOM_SUFFIXES or _installed(module):
         return None
     return f"pip install 'featcache[{_EXTRAS[module]}]' reads {ending}"
+
+
+def missing_extra_of(path: str | os.PathLike[str]) -> str | None:
+    """Return `missing_extra` of a file, judged by its content if its ending is unknown."""
+    ending = Path(path).suffix.lower()
+    if ending not in SUFFIXES:
+        start = _beginning(path)
+        ending = ".heic" if is_heif(start) else ".dcm" if is_dicom(start) else ending
+    return missing_extra(ending)
 
 
 @lru_cache

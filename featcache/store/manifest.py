@@ -19,6 +19,7 @@ from typing import Any
 
 from .._io.atomic import write_atomic
 from .._io.own_files import read_own_file, whole_number
+from .._io.wording import counted
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
@@ -152,8 +153,8 @@ def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
         except FileNotFoundError:
             if count := sum(1 for path in folder.glob("*.h5") if rows_of(path.name) is not None):
                 log.warning(
-                    "%s has %d shards, but no %s. `featcache repair %s` writes it again from the "
-                    "shards.", folder, count, NAME, folder,
+                    "%s has %s, but no %s. `featcache repair %s` writes it again from the "
+                    "shards.", folder, counted(count, "shard"), NAME, folder,
                 )  # fmt: skip
         except OSError as error:
             log.warning("%s cannot be read: %s.", folder / NAME, error.strerror or error)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, remove_stale, write_atomic
 from .._io.system_errors import system_errors
+from .._io.wording import counted
 from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from ..hdf5.sandbox import inspect_shard
@@ -252,8 +253,8 @@ class Store:
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
-            f"{len(missing)} of {len(packed)} images are not stored in {self.folder} (the first "
-            f"is {missing[0][:16] if missing else '?'}...). Extract them first.",
+            f"Not stored in {self.folder}: {len(missing)} of {counted(len(packed), 'image')} (the "
+            f"first is {missing[0][:16] if missing else '?'}...). Extract them first.",
             path=self.folder,
             ids=missing,
         )
@@ -290,8 +291,8 @@ class Store:
             reason = error.evidence.get("reason", str(error))
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
-                "%s: passed over %d rows: %s. `featcache repair %s` saves what is sound.",
-                name, rows, reason, self.folder,
+                "%s: passed over %s: %s. `featcache repair %s` saves what is sound.",
+                name, counted(rows, "row"), reason, self.folder,
             )  # fmt: skip
             return None
         return metadata
@@ -350,8 +351,8 @@ class Store:
         rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
             raise StoreMismatch(
-                f"Rows of shape {embeddings.shape} came with {len(ids)} ids for a store of width "
-                f"{self.width}.",
+                f"Rows of shape {embeddings.shape} came with {counted(len(ids), 'id')} for a store "
+                f"of width {self.width}.",
                 stored=self.width,
                 requested=embeddings.shape,
             )

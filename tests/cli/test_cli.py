@@ -105,7 +105,10 @@ BAD = {
     "unknown backbone": (["extract", "vgg91", "EMPTY"], "Did you mean 'vgg19'"),
     "missing column": (["extract", "vgg19", "CSV"], "no column 'path'"),
     "missing weights": (["extract", "vgg19", "PHOTOS", "--weights", "no.h5"], "no weights file"),
-    "all bad": (["extract", "mobilenet", "TEXT", "--weights", "random"], "None of the 1 images"),
+    "all bad": (
+        ["extract", "mobilenet", "TEXT", "--weights", "random"],
+        "No image can be used: 1 image",
+    ),
     "unknown store": (["info", "nothing"], "There is no store 'nothing'"),
     "bad size": (["extract", "vgg19", "PHOTOS", "--image-size", "0"], "image_size=0"),
 }

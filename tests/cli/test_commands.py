@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import photo
-from featcache import extract, make_bundle
+from featcache import extract, load_bundle, make_bundle
 from featcache.cli import main
 from featcache.errors import StoreError
 from featcache.store.store_names import find_store
@@ -162,6 +162,49 @@ def test_one_bad_file_costs_one_prediction(
     assert " %" in lines[1]
     assert "notes.txt: cannot be used" in lines[2]
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
+
+
+def test_predictions_need_no_layout_of_folders(
+    bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_model: Any
+) -> None:
+    for name in ("1.png", "trip/2.png", "train/3.png", "test/4.png"):
+        photo(tmp_path / "loose" / name, 5)
+    assert main(["predict", *bundle, str(tmp_path / "loose")]) == 0
+    assert capsys.readouterr().out.count(" %\n") == 4
+    found = load_bundle(bundle[0]).predict(tmp_path / "loose", backbone=tiny_model)
+    assert len(found) == 4
+
+
+def test_a_folder_without_images_costs_one_line(
+    bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("x")
+    folders = [str(tmp_path / "empty"), str(tmp_path / "notes")]
+    good = str(photo(tmp_path / "x.jpg", 3))
+    assert main(["predict", *bundle, *folders, good]) == 0
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == f"{folders[0]}: cannot be used: is a folder without images"
+    assert second.endswith("is a folder without images. It holds other files: 1 .txt")
+    assert " %" in third
+    assert main(["predict", *bundle, folders[0], "--strict"]) == 1
+
+
+def test_predictions_are_under_the_path_that_was_typed(
+    bundle: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo(tmp_path / "some" / "x.jpg", 3)
+    monkeypatch.chdir(tmp_path)
+    typed = ["some/x.jpg", "./some/../some/x.jpg", "none.jpg", "https://example.org/x.jpg"]
+    assert main(["predict", *bundle, *typed, "some", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in record] == [*typed, "some/x.jpg"]
+    assert record[3]["reason"].startswith("is a URL")
+    assert record[0]["guesses"] == record[4]["guesses"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -42,7 +42,7 @@ def test_train_and_test_folders_become_the_split(tmp_path: Path) -> None:
 
 def test_images_beside_class_folders_are_an_error_not_a_guess(photos: Path) -> None:
     photo(photos / "stray.png", 99)
-    with pytest.raises(DatasetError, match=r"1 images beside class folders .*'stray.png'"):
+    with pytest.raises(DatasetError, match=r"1 image beside class folders .*'stray.png'"):
         load_dataset(photos)
 
 
@@ -82,7 +82,7 @@ def test_dataframe_and_list_of_paths_agree_with_the_csv(photos: Path) -> None:
 
 
 def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> None:
-    with pytest.raises(DatasetError, match="1 paths came with 2 values of 'labels'"):
+    with pytest.raises(DatasetError, match="1 path came with 2 values of 'labels'"):
         load_dataset([photos / "cat/00.png"], labels=["a", "b"])
 
 
@@ -93,7 +93,7 @@ def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> No
             [["file", "label"], ["a.png", "x"]],
             r"no column 'path'; its columns are \['file', 'label'\]",
         ),
-        ([["path", "label"], ["a.png"]], "row 2: 1 values, but the header names 2"),
+        ([["path", "label"], ["a.png"]], "row 2: 1 value, but the header names 2 columns"),
         ([["path", "split"], ["a.png", "maybe"]], "row 1 has split 'maybe'"),
         ([["path", "label", "label"], ["a.png", "x", "y"]], "several columns called 'label'"),
         ([["path"]], "no rows below its header"),
@@ -231,3 +231,54 @@ def test_a_set_that_is_cropped_is_not_cropped_again(photos: Path) -> None:
 
 def test_ids_that_came_with_a_set_are_taken() -> None:
     assert content_ids(Dataset(["a.png"], ids=["ab" * 32]), None) == ["ab" * 32]
+
+
+def test_blanks_around_the_cells_of_a_csv_file_are_no_part_of_them(photos: Path) -> None:
+    path = photos / "t.csv"
+    path.write_text('path, label, fold, note\n cat/00.png, 10 , 0, "a, b"\ndog/06.png , 9, 1, c\n')
+    dataset = load_dataset(path)
+    assert list(dataset.paths) == [str(photos / "cat/00.png"), str(photos / "dog/06.png")]
+    assert dataset.labels == [10, 9]
+    assert dataset.attributes["fold"].dtype == "int64"
+    assert dataset.attributes["note"].tolist() == ["a, b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Label", "label"), ("labels", "label"), ("SPLIT", "split"), ("Path", "path")],
+)
+def test_columns_that_differ_in_case_or_number_alone_are_refused(
+    photos: Path, name: str, expected: str
+) -> None:
+    columns = {"path": "cat/00.png", "label": "x", "split": "train"}
+    columns = {name if k == expected else k: v for k, v in columns.items()}
+    message = f"has a column '{name}', but none called '{expected}'"
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(table(photos / "t.csv", [list(columns), list(columns.values())]))
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(pd.DataFrame([columns]))
+    if expected != "path":
+        both = pd.DataFrame([{**columns, expected: "test"}])
+        assert list(load_dataset(both).attributes) == [name]
+
+
+def test_a_url_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    url = "https://example.org/x.jpg"
+    csv_file = table(tmp_path / "t.csv", [["path"], [url]])
+    for data in (url, [url], csv_file):
+        with pytest.raises(DatasetError, match=r"https://example.org/x.jpg is a URL, not a file"):
+            load_dataset(data)
+
+
+def test_a_table_named_in_capitals_is_read_by_its_kind(photos: Path) -> None:
+    for name, comma in (("T.TSV", "\t"), ("T.CSV", ",")):
+        (photos / name).write_text(f"path{comma}label\ncat/00.png{comma}a\n")
+        assert load_dataset(photos / name).labels == ["a"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_path_of_blanks_in_a_table_names_its_row(tmp_path: Path, name: str) -> None:
+    comma = "," if name == "t.csv" else "\t"
+    (tmp_path / name).write_text(f"path{comma}label\na.png{comma}a\n  {comma}b\n")
+    with pytest.raises(DatasetError, match="the path of row 2 is empty"):
+        load_dataset(tmp_path / name)

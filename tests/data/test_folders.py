@@ -44,6 +44,18 @@ def test_a_flat_test_folder_is_an_unlabelled_part(
     assert len(make_split(load_dataset(root), 0.5).test) > 0
 
 
+@pytest.mark.parametrize("part", ["test/images", "test/test", "val/unknown", "test/a/b"])
+def test_a_part_without_a_folder_of_a_training_class_is_unlabelled(
+    tmp_path: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = load_dataset(layout(tmp_path, *labelled("train"), f"{part}/1.png"))
+    assert dataset.classes == ["cat", "dog"]
+    assert dataset.unlabelled == 1
+    assert "is a training class" in caplog.text
+    assert "taken as unlabelled" in caplog.text
+    assert "cannot be learnt" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -74,6 +86,12 @@ def test_a_flat_test_folder_alone_is_a_part_without_classes(tmp_path: Path) -> N
         ([*labelled("train"), "extra/1.png"], "'train' beside 'extra'"),
         (["training_set/training_set/cat/1.png"], "split folders within split folders"),
         (["data/train/cat/1.png", "data/test/cat/1.png"], "one folder, 'data'"),
+        (["images/cat/1.png", "images/dog/2.png"], "name .*images instead"),
+        (["train/images/cat/1.png", "test/images/dog/2.png"], "one level up, out of 'images'"),
+        (["images/c/1.png", "images/d/2.png", "masks/c/3.png"], "'c' in 'images', 'masks'"),
+        (["fold0/c/1.png", "fold0/d/2.png", "fold1/c/3.png"], "which of them are the classes"),
+        ([*labelled("train"), "test/images/cat/1.png"], "one level too deep, below 'images'"),
+        (["train/a/c/1.png", "train/b/c/2.png", "test/a/d/2.png"], "'c' in 'a', 'b'"),
     ],
 )
 def test_layouts_with_two_meanings_are_refused(
@@ -81,6 +99,13 @@ def test_layouts_with_two_meanings_are_refused(
 ) -> None:
     with pytest.raises(DatasetError, match=message):
         load_dataset(layout(tmp_path, *names))
+
+
+def test_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
+    names = ["cat/spring/1.png", "cat/spring/2/2.png", "dog/autumn/3.png", "owl/4.png"]
+    assert load_dataset(layout(tmp_path / "a", *names)).classes == ["cat", "dog", "owl"]
+    names = ["cat/1.png", "cat/more/2.png", "dog/3.png", "dog/more/4.png"]
+    assert load_dataset(layout(tmp_path / "b", *names)).classes == ["cat", "dog"]
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
@@ -99,7 +124,7 @@ def test_usual_names_of_parts_are_known(tmp_path: Path) -> None:
 def test_classes_without_training_images_and_nested_parts_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_dataset(layout(tmp_path / "a", *labelled("train"), "test/unknown/1.png"))
+    load_dataset(layout(tmp_path / "a", *labelled("train", "test"), "test/unknown/1.png"))
     assert "no training image of 'unknown'" in caplog.text
     load_dataset(layout(tmp_path / "b", "cat/train/1.png", "cat/test/2.png", "dog/train/3.png"))
     assert "not read as a split" in caplog.text
@@ -115,7 +140,8 @@ def test_ignored_files_are_counted_by_ending_and_named(
     (photos / ".git" / "x.png").write_bytes(b"")
     summary = extract(tiny_model, photos).summary
     assert dict(summary.ignored) == {
-        ".cr2": 2, "(hidden folder)": 1, "(no ending)": 1, ".psd": 1, ".txt": 1, ".png": 1,
+        ".cr2": 2, "(hidden folder)": 1, "(no ending)": 1, ".psd": 1, ".txt": 1,
+        "(hidden file)": 1,
     }  # fmt: skip
     names = {os.path.basename(p.rstrip(os.sep)) for p in summary.ignored_files}
     assert names == {"a.cr2", "b.CR2", "c.psd", "notes", "list.txt", ".hidden.png", ".git"}

@@ -83,11 +83,31 @@ def test_a_categorical_gives_its_own_codes_unused_categories_included(
         assert features.split(0.5)[0].classes == features.classes
 
 
+@pytest.mark.parametrize("missing", [[], [None]])
+@pytest.mark.parametrize("values", [("small", "medium", "large"), (3, 1, 2)])
+def test_a_frame_of_features_has_the_categorical_again(
+    files: list[str], tiny_model: Any, values: tuple[Any, ...], missing: list[None]
+) -> None:
+    labels = [*missing, *[values[0], values[2]] * 6][:12]
+    sizes = pd.Series(pd.Categorical(labels, categories=values))
+    features = extract(tiny_model, files, labels=sizes)
+    pd.testing.assert_series_equal(features.to_frame()["label"], sizes, check_names=False)
+    assert features[:3].to_frame()["label"].cat.categories.tolist() == list(values)
+    plain = extract(tiny_model, files, labels=labels).to_frame()["label"]
+    assert not isinstance(plain.dtype, pd.CategoricalDtype)
+
+
 def test_categories_stay_in_a_part_of_a_data_set(files: list[str]) -> None:
     sizes = pd.Categorical([2, 1] * 6, categories=[2, 1, 3])
     assert load_dataset(files, labels=sizes).take([1]).classes == [2, 1, 3]
     with pytest.raises(DatasetError, match="also have 'x'"):
         Dataset(["a"], ["x"], categories=["y"])
+    with pytest.raises(DatasetError, match="every label, but 'y' is among them several times"):
+        Dataset(["a"], ["y"], categories=["y", "y"])
+    with pytest.raises(DatasetError, match="but one of them is missing"):
+        Dataset(["a"], ["y"], categories=["y", None])
+    with pytest.raises(DatasetError, match=r"but the labels are of another type \(bool\)"):
+        Dataset(["a"], [True], categories=[0, 1])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +124,7 @@ def test_labels_that_are_no_classes_are_refused(labels: list[Any], message: str)
         Dataset(["a", "b"], labels)
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, ""], ids=repr)
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, "", " "], ids=repr)
 def test_a_missing_label_is_no_class_and_its_image_is_kept(
     files: list[str], tiny_model: Any, missing: Any
 ) -> None:
@@ -127,12 +147,55 @@ def test_whole_numbers_beside_missing_ones_stay_whole(files: list[str]) -> None:
     assert load_dataset(frame(files, label=column.astype("Int64"))).classes == [3, 11]
 
 
+@pytest.mark.parametrize("missing", [[], [None]])
+def test_the_type_of_labels_does_not_depend_on_missing_ones(
+    tmp_path: Path, missing: list[None]
+) -> None:
+    def types(labels: Any) -> set[type]:
+        dataset = Dataset(["a.png"] * len(labels), labels)
+        return {type(label) for label in dataset.labels or []} - {type(None)}
+
+    for values, of_column in (([0.0, 1.0], int), ([0.5, 1.0], float)):
+        labels = [*values, *missing]
+        assert types(labels) == {float}
+        assert types(pd.Series(labels)) == types(pd.Series(labels, dtype="Float64")) == {of_column}
+        assert types(np.array(labels, float)) == {of_column}
+        assert types(pd.Categorical(labels)) == {of_column}
+        pd.DataFrame({"path": "a.png", "label": labels}).to_csv(tmp_path / "t.csv", index=False)
+        assert types(load_dataset(tmp_path / "t.csv").labels) == {of_column}
+
+
+def test_floats_stay_floats_in_a_part_of_a_data_set() -> None:
+    dataset = Dataset(["a", "b", "c"], np.array([0.5, 1.0, np.nan]))
+    assert [type(v) for v in dataset.take([1, 2]).labels or []] == [float, type(None)]
+    sizes = pd.Categorical([1.0, 1.0], categories=[0.5, 1.0])
+    assert Dataset(["a", "b"], sizes).classes == [0.5, 1.0]
+
+
+def test_labels_of_blanks_are_missing_everywhere(files: list[str], tmp_path: Path) -> None:
+    labels = ["a", " ", "\t", "b"] * 3
+    assert load_dataset(files, labels=labels).unlabelled == 6
+    assert load_dataset(frame(files, label=labels)).unlabelled == 6
+    frame(files, label=labels).to_csv(tmp_path / "t.csv", index=False)
+    assert load_dataset(tmp_path / "t.csv").unlabelled == 6
+
+
+@pytest.mark.parametrize("missing", [None, "", " ", np.nan, pd.NA], ids=repr)
+def test_heads_know_what_a_missing_label_is(missing: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(12, 4))
+    labels = ["a", "b"] * 5 + [missing] * 2
+    for y in (labels, np.array(labels, object), pd.Series(labels)):
+        assert heads.make_head("logistic").fit(X, y).classes_.tolist() == ["a", "b"]
+    if isinstance(missing, str):
+        assert heads.make_head("logistic").fit(X, np.array(labels)).classes_.tolist() == ["a", "b"]
+
+
 def test_a_table_without_any_label_has_none(files: list[str], tiny_model: Any) -> None:
     dataset = load_dataset(frame(files, label=[None] * 12))
     assert (dataset.labels, dataset.classes) == (None, None)
 
 
-@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, ""], ids=repr)
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, "", " "], ids=repr)
 def test_a_missing_path_names_its_row(files: list[str], missing: Any) -> None:
     with pytest.raises(DatasetError, match="the path of row 2 is empty"):
         load_dataset(pd.DataFrame({"path": [files[0], missing]}))
@@ -154,7 +217,7 @@ def test_heads_leave_unlabelled_rows_out_and_say_so(
         caplog.clear()
         trained = heads.make_head(head).fit(features.X, y)
         assert trained.classes_.tolist() == classes
-        assert "2 of 12 rows are unlabelled and left out" in caplog.text
+        assert "Unlabelled rows are left out: 2 of 12" in caplog.text
     clean = heads.make_head(head).fit(features[:10].X, features[:10].y)
     again = heads.make_head(head).fit(features.X, features.y)
     assert np.allclose(clean.predict_proba(features.X), again.predict_proba(features.X))
@@ -175,7 +238,7 @@ def test_a_search_leaves_unlabelled_rows_out(
 ) -> None:
     features = extract(tiny_model, files, labels=["a", "b"] * 5 + [None, None])
     found = heads.search("logistic", features, {"C": [0.1]}, cv=2)
-    assert "2 of 12 rows are unlabelled" in caplog.text
+    assert "Unlabelled rows are left out: 2 of 12" in caplog.text
     assert "nan" not in str(vars(found)).lower()
 
 
@@ -256,7 +319,12 @@ def test_the_command_line_lists_conflicts_and_takes_the_choice(
         (["1.10", "1.1"], ["1.10", "1.1"]),
         (["0.5", "1.0"], [0.5, 1.0]),
         (["True", "False"], [True, False]),
-        (["true", "False"], ["true", "False"]),
+        (["true", "FALSE", "True", ""], [True, False, True, None]),
+        (["0.5", "1"], [0.5, 1.0]),
+        (["1.0", "2.0", ""], [1, 2, None]),
+        (["1.0", "2.0"], [1, 2]),
+        (["0.5", "1", "1.0"], ["0.5", "1", "1.0"]),
+        (["1234567890123456780", "18446744073709551615"], [1234567890123456780, 2**64 - 1]),
         (["1", "NA", ""], [1, None, None]),
         (["a", " ", "b"], ["a", None, "b"]),
         (["1", "a"], ["1", "a"]),
@@ -277,7 +345,8 @@ def test_labels_of_a_csv_file_become_numbers_only_if_none_is_lost(
     [
         ["1", "2"], ["1", ""], ["0.5", "1e3"], ["-1.5", "NaN"], ["True", "False"],
         ["true", "FALSE"], ["a", "b"], ["a", ""], ["", ""], ["1", "x"], ["True", ""],
-        ["12345678901234567"],
+        ["12345678901234567"], ["1234567890123456780", "1234567890123456781"],
+        ["18446744073709551615", "1"], ["true", ""], ["+1", "2"],
     ],
 )  # fmt: skip
 def test_columns_of_a_csv_file_have_the_type_that_pandas_gives_them(
@@ -287,12 +356,43 @@ def test_columns_of_a_csv_file_have_the_type_that_pandas_gives_them(
         csv.writer(file).writerows([["c", "d"], *([cell, "x"] for cell in cells)])
     expected = pd.read_csv(tmp_path / "t.csv")["c"]
     found = text_column(cells)
-    if expected.dtype.kind in "ifb":
+    if expected.dtype.kind in "iufb":
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected.to_numpy(), equal_nan=expected.dtype.kind == "f")
     else:
         assert found.dtype == object
         assert [v is None for v in found] == expected.isna().tolist()
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1234567890123456780", "1234567890123456781", ""],
+         [1234567890123456780, 1234567890123456781, None]),
+        (["18446744073709551615", "-1"], [2**64 - 1, -1]),
+        (["True", "", "FALSE"], [True, None, False]),
+        (["36893488147419103233", "1"], ["36893488147419103233", "1"]),
+        (["9007199254740993", "0.5"], ["9007199254740993", "0.5"]),
+        (["1" * 5000], ["1" * 5000]),
+    ],
+)  # fmt: skip
+def test_columns_of_a_csv_file_that_no_numeric_type_holds_keep_their_values(
+    cells: list[str], values: list[Any]
+) -> None:
+    found = text_column(cells)
+    assert found.dtype == object
+    assert found.tolist() == values
+    assert [type(v) for v in found] == [type(v) for v in values]
+
+
+def test_whole_numbers_of_a_data_frame_are_exact() -> None:
+    large = [2**53, 2**53 + 1]
+    assert column_array(pd.array([*large, None], "Int64")).tolist() == [*large, None]
+    assert column_array(pd.array(large, "Int64")).dtype == np.int64
+    assert column_array([2**64 - 1, 1]).dtype == np.uint64
+    assert column_array([2**64, 1]).tolist() == [2**64, 1]
+    assert column_array([2**53 + 1, 0.5]).tolist() == [2**53 + 1, 0.5]
+    assert column_array([10**400, None]).tolist() == [10**400, None]
 
 
 def test_numbers_with_leading_zeros_are_names() -> None:
@@ -395,7 +495,7 @@ def test_validation_rows_in_the_training_part_are_told(
     dataset = load_dataset(frame(files, label=["a", "b"] * 6, split=parts))
     features = extract(tiny_model, dataset)
     train, _ = features.split()
-    assert "the 3 images of the data set's validation part are in the training part" in caplog.text
+    assert "the data set's validation part (3 images) is in the training part" in caplog.text
     caplog.clear()
     split = make_split(dataset)
     assert "validation" in split.name

@@ -153,7 +153,7 @@ def test_if_every_image_is_bad_it_is_an_error_with_the_reasons(
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_text("no image")
     with pytest.raises(
-        NoUsableImages, match=r"None of the 2 images .* 'a.jpg': is not an image"
+        NoUsableImages, match=r"No image can be used: 2 images .* 'a.jpg': is not an image"
     ) as raised:
         extract(tiny_model, tmp_path)
     assert len(raised.value.quarantined) == 2

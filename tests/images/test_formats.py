@@ -14,6 +14,7 @@ from PIL import Image
 
 from conftest import photo
 from featcache import extract, load_dataset
+from featcache.errors import DatasetError
 from featcache.images import formats
 from featcache.images.decode import DECODE_VERSION, decode
 from featcache.images.image_file import BadImage
@@ -264,9 +265,42 @@ def test_without_the_extra_its_files_are_ignored_or_the_reason_names_it(
     features = extract(tiny_model, tmp_path)
     assert dict(features.summary.ignored) == {f".{ending}": 1}
     assert len(features) == 1
+    hint = f"pip install 'featcache[{extra}]' reads .{ending}"
+    assert f"1 other file ignored: 1 .{ending}; {hint})" in str(features.summary)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / f"b.{ending}").rename(tmp_path / "alone" / "unnamed.part2")
+    assert list(extract(tiny_model, tmp_path).summary.hints) == [hint]
+    with pytest.raises(DatasetError, match="No image was found") as caught:
+        load_dataset(tmp_path / "alone")
+    assert hint in str(caught.value)
+    assert f".{ending}," not in str(caught.value)
+    (tmp_path / "alone" / "unnamed.part2").rename(tmp_path / f"b.{ending}")
     listed = extract(tiny_model, [tmp_path / "a.png", tmp_path / f"b.{ending}"])
     assert f"pip install 'featcache[{extra}]'" in listed.quarantined[0].reason
     monkeypatch.undo()
     # Nothing was remembered against the file: once the extra is there, so is the row.
     assert len(extract(tiny_model, [tmp_path / "a.png", tmp_path / f"b.{ending}"])) == 2
     assert len(load_dataset(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("format_", "mode"),
+    [("BMP", "RGB"), ("PPM", "RGB"), ("PPM", "L"), ("PPM", "1"), ("DDS", "RGB")],
+)
+def test_images_without_a_known_ending_are_told_by_their_header(
+    tmp_path: Path, format_: str, mode: str
+) -> None:
+    file = tmp_path / "scan.dat"
+    file.write_bytes(encoded(noise(mode), format_))
+    (tmp_path / "old").write_bytes(b"P2\n# by hand\n1 1\n255\n7\n")
+    assert len(load_dataset(tmp_path)) == 2
+    assert load_dataset(file).paths == [str(file)]
+
+
+@pytest.mark.parametrize(
+    "data", [b"BMW and others, in a list of cars", b"P2 is a processor", b"DDS in dentistry", b"P1"]
+)
+def test_texts_that_begin_as_images_do_are_none(tmp_path: Path, data: bytes) -> None:
+    photo(tmp_path / "a.png", 0)
+    (tmp_path / "notes").write_bytes(data)
+    assert len(load_dataset(tmp_path)) == 1
