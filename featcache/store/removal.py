@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._io.html import few
+from .._io.wording import few
 from ..errors import StoreError
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX, is_in_use, lease
