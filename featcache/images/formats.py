@@ -24,7 +24,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from . import limits
+from . import jpeg2000, limits
 from .image_file import BadImage
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -116,6 +116,8 @@ def excess(image: Image.Image, data: bytes) -> str | None:
         return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
     if image.format == "ICO" and any(n > _MOST_ICON_PIXELS for n in _icon_pixels(data)):
         return f"is an icon with a picture of more than {_MOST_ICON_PIXELS:,} pixels"
+    if image.format == "JPEG2000":
+        return jpeg2000.excess(data, image.size)
     return None
 
 
@@ -125,7 +127,8 @@ def codec_bytes(image: Image.Image, data: bytes) -> int:
     if image.format == "HEIF":  # a crop of what is coded, in half a dozen bytes per pixel
         return max(pixels, _coded_pixels(data)) * 8
     if image.format == "JPEG2000":  # OpenJPEG holds each band in 32 bits, twice
-        return pixels * 8 * max(3, len(image.getbands()))
+        parts = jpeg2000.partition(jpeg2000.read_codestream(data))
+        return pixels * 8 * max(3, len(image.getbands())) + parts.needed
     return pixels * 8 if image.format == "AVIF" else 0
 
 

@@ -142,6 +142,106 @@ def test_a_strip_of_a_whole_tiff_is_counted() -> None:
     assert sizes == {1: 8_000_000, 1000: 8_000_000 + 6_000_000}
 
 
+def jpeg_2000(
+    side: int,
+    *,
+    precinct: int = 64,
+    layers: int = 1,
+    own_tile: bool = False,
+    boxes: bool = False,
+    declared: int = 0,
+) -> bytes:
+    """A JPEG 2000 of 64 x 64 pixels whose headers are edited.
+
+    Parameters
+    ----------
+    side : int
+        Of the image and of its one tile.
+    precinct : int
+        Side of the precincts, a power of two.
+    layers : int
+    own_tile : bool
+        Whether the tile's header, not the image's, says how it is coded.
+    boxes : bool
+        Whether the codestream stands in JP2 boxes.
+    declared : int
+        Side that these boxes declare, if not the codestream's.
+    """
+    Image.new("RGB", (64, 64), (9, 99, 200)).save(
+        out := io.BytesIO(), "JPEG2000", no_jp2=not boxes, num_resolutions=1,
+        precinct_size=(64, 64), codeblock_size=(4, 4),
+    )  # fmt: skip
+    data = bytearray(out.getvalue())
+    if boxes:
+        start = data.index(b"ihdr") + 4
+        struct.pack_into(">II", data, start, declared or side, declared or side)
+    start = data.index(b"\xff\x51")  # SIZ
+    for offset in (6, 22):
+        struct.pack_into(">II", data, start + offset, side, side)
+    start = data.index(b"\xff\x52")  # COD
+    whole = bytes(data[start : start + 2 + struct.unpack_from(">H", data, start + 2)[0]])
+    edited = bytearray(whole)
+    struct.pack_into(">H", edited, 6, layers)
+    edited[-1] = (precinct.bit_length() - 1) * 17
+    if not own_tile:
+        return bytes(data).replace(whole, edited)
+    tile = data.index(b"\xff\x90")  # SOT
+    length = struct.unpack_from(">I", data, tile + 6)[0]
+    struct.pack_into(">I", data, tile + 6, length + len(edited))
+    return bytes(data[: tile + 12] + edited + data[tile + 12 :])
+
+
+@pytest.mark.parametrize("options", [{}, {"own_tile": True}, {"boxes": True}])
+def test_a_jpeg_2000_of_too_many_precincts_is_refused_before_it_is_decoded(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    file = tmp_path / "a.jp2"
+    file.write_bytes(jpeg_2000(500, precinct=1, **options))
+    taken, reasons = peak_of([file])
+    assert "500 x 500 pixels into 750,000 JPEG 2000 precincts and 750,000 code blocks" in reasons
+    assert taken < 50
+
+
+def test_the_precincts_of_a_jpeg_2000_count_in_the_memory_that_threads_share(
+    tmp_path: Path,
+) -> None:
+    files = []
+    for i in range(4):
+        files.append(tmp_path / f"{i}.j2k")
+        files[-1].write_bytes(jpeg_2000(350, precinct=1) + bytes([i]))
+    alone, reasons = peak_of(files[:1])
+    assert 150 < alone < 350
+    taken, reasons = peak_of(files, 600_000_000)
+    assert "into" not in reasons
+    assert taken < alone + 100
+
+
+def test_a_jpeg_2000_of_too_many_layers_is_refused() -> None:
+    with pytest.raises(BadImage, match=r"3,072,000 JPEG 2000 packets in 1,000 layers"):
+        decode(jpeg_2000(64, precinct=2, layers=1000))
+
+
+def test_a_jpeg_2000_larger_than_its_boxes_declare_is_refused() -> None:
+    with pytest.raises(BadImage, match=r"declares 64 x 64 .* codestream has 3,000 x 3,000"):
+        decode(jpeg_2000(3000, boxes=True, declared=64))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile_size": (32, 48), "tile_offset": (3, 5), "offset": (7, 9)},
+        {"quality_layers": [40, 20, 1], "quality_mode": "rates", "progression": "RPCL"},
+        {"precinct_size": (64, 64), "codeblock_size": (16, 16), "num_resolutions": 3},
+        {"plt": True, "irreversible": True, "no_jp2": True, "comment": "a"},
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_jpeg_2000_files_of_all_layouts_are_decoded(mode: str, options: dict[str, Any]) -> None:
+    image = Image.effect_noise((200, 120), 60).convert(mode)
+    image.save(out := io.BytesIO(), "JPEG2000", **options)
+    assert decode(out.getvalue()).size == Image.open(out).size
+
+
 @pytest.mark.parametrize("value", [0, 2**32 - 1])
 def test_senseless_sizes_of_tiles_give_a_reason(value: int) -> None:
     data = tiff_with_tile(32)
