@@ -24,7 +24,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from . import jpeg2000, limits
+from . import avif, jpeg2000, limits
 from .image_file import BadImage
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -119,7 +119,7 @@ def excess(image: Image.Image, data: bytes) -> str | None:
         return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
     if image.format == "JPEG2000":
         return jpeg2000.excess(data, image.size)
-    return None
+    return avif.excess(data) if image.format == "AVIF" else None
 
 
 def codec_bytes(image: Image.Image, data: bytes) -> int:
@@ -130,7 +130,7 @@ def codec_bytes(image: Image.Image, data: bytes) -> int:
     if image.format == "JPEG2000":  # OpenJPEG holds each band in 32 bits, twice
         parts = jpeg2000.partition(jpeg2000.read_codestream(data))
         return pixels * 8 * max(3, len(image.getbands())) + parts.needed
-    return pixels * 8 if image.format == "AVIF" else 0
+    return max(pixels, avif.coded_pixels(data)) * 8 if image.format == "AVIF" else 0
 
 
 def _coded_pixels(data: bytes) -> int:

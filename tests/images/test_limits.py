@@ -22,6 +22,7 @@ from PIL import Image
 from conftest import make_tiny_model, photo
 from featcache import Store, extract
 from featcache.data import file_index
+from featcache.images import avif
 from featcache.images.decode import decode, load_pixels
 from featcache.images.image_file import BadImage, content_id
 from featcache.images.limits import MemoryBudget, working_bytes
@@ -382,6 +383,120 @@ def test_a_dicom_frame_of_too_many_precincts_or_scans_is_refused() -> None:
 )
 def test_compressed_dicom_files_are_decoded(frame: bytes, syntax: str) -> None:
     assert decode(dicom_of(frame, syntax, 64)).size == (64, 64)
+
+
+def avif_file(side: int, declared: int, **options: Any) -> bytes:
+    """An AVIF of `side` x `side` pixels whose boxes declare another size."""
+    image = Image.new("RGB", (side, side), (9, 99, 200))
+    image.save(out := io.BytesIO(), "AVIF", speed=10, quality=10, **options)
+    extent = b"ispe\0\0\0\0"
+    data = out.getvalue().replace(
+        extent + struct.pack(">II", side, side), extent + struct.pack(">II", declared, declared)
+    )
+    track = b"av01" + bytes(7) + b"\1" + bytes(16)  # its sample entry, up to the size
+    return data.replace(
+        track + struct.pack(">HH", side, side), track + struct.pack(">HH", declared, declared)
+    )
+
+
+def test_a_large_picture_in_a_small_avif_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    file = tmp_path / "a.avif"
+    file.write_bytes(avif_file(5000, 64))
+    taken, reasons = peak_of([file])
+    assert "declares 64 x 64 pixels, but holds an AV1 picture of 5,000 x 5,000" in reasons
+    assert taken < 30
+
+
+def test_a_large_frame_of_a_small_animated_avif_is_refused() -> None:
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (600, 600))] * 2}
+    assert decode(avif_file(600, 600, **frames)).size == (600, 600)
+    with pytest.raises(BadImage, match="64 x 64 pixels, but holds an AV1 picture of 600 x 600"):
+        decode(avif_file(600, 64, **frames))
+
+
+def test_a_frame_that_may_have_a_size_of_its_own_counts_as_the_largest_of_these() -> None:
+    frames = {"save_all": True, "append_images": [Image.new("RGB", (300, 200))]}
+    Image.new("RGB", (300, 200)).save(out := io.BytesIO(), "AVIF", **frames)
+    assert avif.coded_pixels(out.getvalue()) == 512 * 256
+    Image.new("RGB", (300, 200)).save(out := io.BytesIO(), "AVIF")
+    assert avif.coded_pixels(out.getvalue()) == 300 * 200
+
+
+def box(kind: bytes, content: bytes, *, full: bool = False) -> bytes:
+    content = bytes(4 * full) + content
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def avif_boxes(items: list[tuple[bytes, bytes]], *sizes: tuple[int, int]) -> bytes:
+    """The boxes of an AVIF whose items are all in its ``idat``, the kind of each before it."""
+    infos, places, content = b"", b"", b""
+    for number, (kind, data) in enumerate(items, 1):
+        info = struct.pack(">HH4s", number, 0, kind) + b"\0"
+        infos += box(b"infe", b"\2\0\0\0" + info)
+        places += struct.pack(">HHHHII", number, 1, 0, 1, len(content), len(data))
+        content += data
+    extents = b"".join(box(b"ispe", struct.pack(">II", *size), full=True) for size in sizes)
+    meta = box(b"iinf", struct.pack(">H", len(items)) + infos, full=True)
+    meta += box(b"iloc", b"\1\0\0\0\x44\0" + struct.pack(">H", len(items)) + places)
+    meta += box(b"iprp", box(b"ipco", extents)) + box(b"idat", content)
+    return box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", meta, full=True)
+
+
+def av1(width: int, height: int, frames: int = 1) -> bytes:
+    """A reduced sequence header of AV1 with that size, and empty frames."""
+    bits = f"000{1:b}{1:b}{0:05b}{15:04b}{15:04b}{width - 1:016b}{height - 1:016b}"
+    bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    header = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return bytes([1 << 3 | 2, len(header)]) + header + frames * bytes([6 << 3 | 2, 0])
+
+
+def test_the_frames_and_the_grid_of_an_avif_count() -> None:
+    picture = av1(100, 50)
+    assert avif.coded_pixels(avif_boxes([(b"av01", picture)], (100, 50))) == 5000
+    assert avif.coded_pixels(avif_boxes([(b"av01", av1(100, 50, 7))], (100, 50))) == 35_000
+    grid = b"\0\0\1\1" + struct.pack(">HH", 200, 100)
+    items = [(b"grid", grid), (b"av01", picture)]
+    assert avif.coded_pixels(avif_boxes(items, (200, 100), (100, 50))) == 25_000
+    assert avif.excess(avif_boxes(items, (200, 100), (100, 50))) is None
+    assert "AV1 picture of 200 x 100" in str(avif.excess(avif_boxes(items, (100, 50))))
+    assert "AV1 picture of 100 x 50" in str(avif.excess(avif_boxes(items, (200, 100))))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda d: d.replace(b"av01", b"xv01"), "no AV1 sequence header"),
+        (lambda d: d.replace(b"\0\1\0\1\0\0\0\1", b"\0\1\0\2\0\0\0\1"), "of other items"),
+        (lambda d: d.replace(b"\0\2\0\1\0\0\0\1", b"\0\1\0\1\0\0\0\1"), "more than once"),
+        (lambda d: d.replace(b"ispe", b"idat"), "'idat' more than once"),
+        (lambda d: d[:-20], "is damaged"),
+    ],
+    ids=["no stream", "method", "item", "idat", "cut"],
+)
+def test_an_avif_whose_size_cannot_be_told_is_refused(edit: Any, reason: str) -> None:
+    data = avif_boxes([(b"av01", av1(100, 50)), (b"av01", av1(100, 50))], (100, 50))
+    assert avif.excess(data) is None
+    assert edit(data) != data
+    with pytest.raises(BadImage, match=reason):
+        avif.read_headers(edit(data))
+
+
+def test_a_heic_whose_boxes_declare_too_little_is_refused_before_it_is_decoded(
+    tmp_path: Path,
+) -> None:
+    import pillow_heif
+
+    image = Image.new("RGB", (1500, 1500), (9, 99, 200))
+    pillow_heif.from_pillow(image).save(out := io.BytesIO(), quality=10)
+    extent = b"ispe\0\0\0\0"
+    sizes = struct.pack(">II", 1500, 1500), struct.pack(">II", 64, 64)
+    data = out.getvalue().replace(*(extent + size for size in sizes))
+    assert data != out.getvalue()
+    file = tmp_path / "a.heic"
+    file.write_bytes(data)
+    taken, reasons = peak_of([file])
+    assert "is damaged" in reasons
+    assert taken < 30
 
 
 @pytest.mark.parametrize("value", [0, 2**32 - 1])
