@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import re
 import stat
 import struct
 from functools import lru_cache
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from . import avif, jpeg2000, limits
+from . import av1, boxes, jpeg2000, limits
 from .image_file import BadImage
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -112,14 +111,16 @@ def is_tga(data: bytes) -> bool:
 def excess(image: Image.Image, data: bytes) -> str | None:
     """Say why an image of a further format is too much to decode; None if it is not."""
     pixels = image.size[0] * image.size[1]
-    if image.format == "HEIF" and _coded_pixels(data) > limits.MAX_PIXELS:
-        return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
+    if image.format == "HEIF":
+        if _coded_pixels(data) > limits.MAX_PIXELS:
+            return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
+        return boxes.read_boxes(data, streams=False).excess(())
     plain = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if (plain or image.format == "QOI") and pixels > _MOST_SLOW_PIXELS:
         return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
     if image.format == "JPEG2000":
         return jpeg2000.excess(data, image.size)
-    return avif.excess(data) if image.format == "AVIF" else None
+    return av1.excess(data) if image.format == "AVIF" else None
 
 
 def codec_bytes(image: Image.Image, data: bytes) -> int:
@@ -130,16 +131,16 @@ def codec_bytes(image: Image.Image, data: bytes) -> int:
     if image.format == "JPEG2000":  # OpenJPEG holds each band in 32 bits, twice
         parts = jpeg2000.partition(jpeg2000.read_codestream(data))
         return pixels * 8 * max(3, len(image.getbands())) + parts.needed
-    return max(pixels, avif.coded_pixels(data)) * 8 if image.format == "AVIF" else 0
+    return max(pixels, av1.coded_pixels(data)) * 8 if image.format == "AVIF" else 0
 
 
 def _coded_pixels(data: bytes) -> int:
-    """Return the pixels of the largest picture that a HEIC file's property boxes declare.
+    """Return the pixels of the largest picture that a HEIC file's boxes declare.
 
-    Its image may be a small part of that: the whole is decoded first.
+    Its image may be a small part of that: the whole is decoded first. The decoder refuses a
+    picture that is larger than it is declared.
     """
-    extents = re.finditer(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", data, re.DOTALL)
-    sizes = [struct.unpack(">II", match[1]) for match in extents]
+    sizes = boxes.read_boxes(data, streams=False).sizes
     return max((width * height for width, height in sizes), default=0)
 
 
