@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .boxes import Declared, Size, read_boxes
+from .boxes import Declared, Piece, Size, read_boxes
 from .image_file import BadImage
 
 _MAX_UNITS = 100_000  # OBUs, the parts of a stream
@@ -67,7 +67,7 @@ def read_streams(data: bytes) -> tuple[Declared, list[Stream]]:
     return declared, streams
 
 
-def _streams(data: bytes) -> list[Stream]:
+def _streams(data: Piece) -> list[Stream]:
     """Return what each sequence header in an AV1 stream declares."""
     at = units = frames = 0
     headers = []
@@ -88,7 +88,7 @@ def _streams(data: bytes) -> list[Stream]:
     return [Stream(size, bound, frames) for size, bound in headers]
 
 
-def _leb128(data: bytes, at: int) -> tuple[int, int]:
+def _leb128(data: Piece, at: int) -> tuple[int, int]:
     """Return a number of seven bits per byte, and where the next one begins."""
     value = 0
     for i in range(8):
@@ -101,7 +101,7 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 class _Bits:
     """Reads bits, the most significant first."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Piece) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
 
     def read(self, count: int) -> int:
@@ -122,7 +122,7 @@ class _Bits:
             self.read(zeros)
 
 
-def _sequence(data: bytes) -> tuple[Size, Size]:
+def _sequence(data: Piece) -> tuple[Size, Size]:
     """Return the size in a sequence header, and the largest of any frame (AV1 5.5.1)."""
     bits = _Bits(data)
     bits.skip((3, 1))

@@ -19,6 +19,7 @@ _AV1, _CANVASES = b"av01", (b"grid", b"iovl")
 
 Extents = tuple[tuple[int, int], ...]
 Size = tuple[int, int]
+Piece = bytes | memoryview
 
 
 class Declared(NamedTuple):
@@ -28,7 +29,7 @@ class Declared(NamedTuple):
     ----------
     sizes : set of (int, int)
         Width and height that the boxes give to any picture.
-    streams : list of bytes
+    streams : list of bytes or memoryview
         Each AV1 picture, and the first sample of each track.
     canvases : list of (int, int)
         Width and height that pictures are put together to.
@@ -37,7 +38,7 @@ class Declared(NamedTuple):
     """
 
     sizes: set[Size]
-    streams: list[bytes]
+    streams: list[Piece]
     canvases: list[Size]
     layered: bool
 
@@ -101,11 +102,16 @@ class _Reader:
         canvases += [_canvas(overlay, 10) for overlay in overlays]
         return Declared(self._sizes, parts, canvases, self._layered)
 
-    def _joined(self, parts: Collection[Extents]) -> list[bytes]:
-        """Return the bytes of each part; several that overlap could be more than the file."""
+    def _joined(self, parts: Collection[Extents]) -> list[Piece]:
+        """Return the bytes of each part; several that overlap could be more than the file.
+
+        A part that is in one place is not copied.
+        """
         if sum(length for part in parts for _, length in part) > len(self._data):
             raise BadImage("is damaged: its pictures are more bytes than the file")
-        return [b"".join(self._data[at : at + length] for at, length in part) for part in parts]
+        view = memoryview(self._data)
+        pieces = [[view[at : at + length] for at, length in part] for part in parts]
+        return [some[0] if len(some) == 1 else b"".join(some) for some in pieces]
 
     def _scoped_walk(self, at: int, end: int) -> _Scope:
         """Read the boxes between two places; return what they alone declare."""
@@ -248,6 +254,6 @@ class _Cursor:
         return int.from_bytes(self._data[self._at - width : self._at], "big")
 
 
-def _canvas(data: bytes, at: int) -> Size:
+def _canvas(data: Piece, at: int) -> Size:
     """Return the width and height in a grid or an overlay, which are at that place."""
     return struct.unpack_from(">II" if data[1] & 1 else ">HH", data, at)
