@@ -70,8 +70,13 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
                     file, needed = open_dicom(data)
                     reserved.for_decoding(len(data), needed)
                     return _to_rgb(render_dicom(file))
+                icon = formats.is_icon(data)
+                if icon:  # decoded as soon as it is opened
+                    reserved.for_decoding(len(data), formats.icon_bytes(data))
                 image = _open(data)
-                reserved.for_decoding(len(data), _checked_bytes(image, data))
+                needed = _checked_bytes(image, data)
+                if not icon:
+                    reserved.for_decoding(len(data), needed)
                 image.load()
                 return _to_rgb(_upright(image))
     except BadImage:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import formats, limits
+from . import dicom_frames, formats, limits
 from .image_file import BadImage
 
 # Inflates the whole file at once, whatever size that has.
@@ -79,7 +79,28 @@ def _check(file: Any) -> int:
         raise BadImage(
             f"is compressed as {syntax.name}; pip install 'pylibjpeg[all]' reads it", lasting=False
         )
+    if syntax.is_encapsulated:
+        needed += dicom_frames.frame_bytes(_first_frame(file), (columns, rows))
+        if needed > limits.MAX_WORKING_BYTES:
+            raise BadImage(
+                f"would take {needed / 1e6:,.0f} MB to decode as DICOM; the limit is "
+                f"{limits.MAX_WORKING_BYTES / 1e6:,.0f} MB"
+            )
     return needed
+
+
+def _first_frame(file: Any) -> bytes:
+    """Return the compressed bytes of the frame that is decoded, found as pydicom finds it."""
+    from pydicom.encaps import get_frame
+
+    tables = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+    frame: bytes = get_frame(
+        file.PixelData,
+        0,
+        extended_offsets=tuple(file[t].value for t in tables) if tables[0] in file else None,
+        number_of_frames=int(file.get("NumberOfFrames") or 1),
+    )
+    return frame
 
 
 def _windowed(values: NDArray[Any], file: Any) -> NDArray[np.float64]:

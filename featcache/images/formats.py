@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import re
 import stat
 import struct
 from functools import lru_cache
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from . import limits
+from . import av1, boxes, jpeg2000, limits
 from .image_file import BadImage
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
@@ -78,6 +77,9 @@ _BEGINNING = 132
 # Pillow decodes these in Python, about a million pixels per second.
 _MOST_SLOW_PIXELS = 10_000_000
 _MOST_ICON_PIXELS = 1024 * 1024
+_MOST_ICON_PICTURES, _MOST_PNG_CHUNKS = 1000, 1000
+_ICON_PIXEL_BYTES = 24  # the picture, that on white, and the steps between them
+_ICON, _PNG, _OS2_HEADER = b"\0\0\1\0", b"\x89PNG\r\n\x1a\n", 12
 _TGA_DEPTHS = {1: {8}, 2: {16, 24, 32}, 3: {8, 16}, 9: {8}, 10: {16, 24, 32}, 11: {8, 16}}
 _TGA_FOOTER = b"TRUEVISION-XFILE."
 
@@ -115,14 +117,16 @@ def is_tga(data: bytes) -> bool:
 def excess(image: Image.Image, data: bytes) -> str | None:
     """Say why an image of a further format is too much to decode; None if it is not."""
     pixels = image.size[0] * image.size[1]
-    if image.format == "HEIF" and _coded_pixels(data) > limits.MAX_PIXELS:
-        return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
+    if image.format == "HEIF":
+        if _coded_pixels(data) > limits.MAX_PIXELS:
+            return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
+        return boxes.read_boxes(data, streams=False).excess(())
     plain = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
     if (plain or image.format == "QOI") and pixels > _MOST_SLOW_PIXELS:
         return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
-    if image.format == "ICO" and any(n > _MOST_ICON_PIXELS for n in _icon_pixels(data)):
-        return f"is an icon with a picture of more than {_MOST_ICON_PIXELS:,} pixels"
-    return None
+    if image.format == "JPEG2000":
+        return jpeg2000.excess(data, image.size)
+    return av1.excess(data) if image.format == "AVIF" else None
 
 
 def codec_bytes(image: Image.Image, data: bytes) -> int:
@@ -131,30 +135,83 @@ def codec_bytes(image: Image.Image, data: bytes) -> int:
     if image.format == "HEIF":  # a crop of what is coded, in half a dozen bytes per pixel
         return max(pixels, _coded_pixels(data)) * 8
     if image.format == "JPEG2000":  # OpenJPEG holds each band in 32 bits, twice
-        return pixels * 8 * max(3, len(image.getbands()))
-    return pixels * 8 if image.format == "AVIF" else 0
+        parts = jpeg2000.partition(jpeg2000.read_codestream(data))
+        return pixels * 8 * max(3, len(image.getbands())) + parts.needed
+    return max(pixels, av1.coded_pixels(data)) * 8 if image.format == "AVIF" else 0
 
 
 def _coded_pixels(data: bytes) -> int:
-    """Return the pixels of the largest picture that a HEIC file's property boxes declare.
+    """Return the pixels of the largest picture that a HEIC file's boxes declare.
 
-    Its image may be a small part of that: the whole is decoded first.
+    Its image may be a small part of that: the whole is decoded first. The decoder refuses a
+    picture that is larger than it is declared.
     """
-    extents = re.finditer(rb"\0\0\0\x14ispe\0\0\0\0(.{8})", data, re.DOTALL)
-    sizes = [struct.unpack(">II", match[1]) for match in extents]
+    sizes = boxes.read_boxes(data, streams=False).sizes
     return max((width * height for width, height in sizes), default=0)
 
 
-def _icon_pixels(data: bytes) -> list[int]:
-    """Return the pixels of each picture in an icon, by the picture's own header."""
-    counts = []
-    for entry in range(struct.unpack_from("<H", data, 4)[0]):
-        start = struct.unpack_from("<I", data, 6 + 16 * entry + 12)[0]
-        png = data[start : start + 4] == b"\x89PNG"
-        width, height = struct.unpack_from(*((">II", data, start + 16) if png else
-                                             ("<ii", data, start + 4)))  # fmt: skip
-        counts.append(abs(width * height))
-    return counts
+def is_icon(data: bytes) -> bool:
+    """Tell whether bytes begin as an icon, which Pillow decodes as soon as it is opened."""
+    return data.startswith(_ICON)
+
+
+def icon_bytes(data: bytes) -> int:
+    """Return the memory that opening an icon takes, by the own header of each picture in it.
+
+    The sizes in the icon's directory are at most 256, and may be wrong.
+
+    Raises
+    ------
+    BadImage
+        If a picture is too large, or a header is missing or doubtful.
+    """
+    most = 0
+    try:
+        count = struct.unpack_from("<H", data, 4)[0]
+        if count > _MOST_ICON_PICTURES:
+            raise BadImage(
+                f"is an icon of {count:,} pictures; the limit is {_MOST_ICON_PICTURES:,}"
+            )
+        for entry in range(count):
+            width, height = _icon_size(data, struct.unpack_from("<I", data, 18 + 16 * entry)[0])
+            if width * height > _MOST_ICON_PIXELS:
+                raise BadImage(
+                    f"is an icon with a picture of more than {_MOST_ICON_PIXELS:,} pixels: "
+                    f"{width:,} x {height:,}"
+                )
+            most = max(most, width * height)
+    except struct.error as error:
+        raise BadImage("is damaged: it starts as an icon, but is cut off") from error
+    return most * _ICON_PIXEL_BYTES
+
+
+def _icon_size(data: bytes, start: int) -> tuple[int, int]:
+    """Return width and height of an icon's picture; twice its height where a mask follows."""
+    if data[start : start + 8] == _PNG:
+        return _png_size(data, start + 8)
+    if struct.unpack_from("<I", data, start)[0] == _OS2_HEADER:
+        width, height = struct.unpack_from("<HH", data, start + 4)
+    else:
+        width, height = struct.unpack_from("<Ii", data, start + 4)
+    return width, abs(height)
+
+
+def _png_size(data: bytes, at: int) -> tuple[int, int]:
+    """Return the size of a PNG whose first chunk begins there.
+
+    Pillow takes the last size before the pixels, so that there must be one only.
+    """
+    sizes = []
+    for _ in range(_MOST_PNG_CHUNKS):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind in (b"IDAT", b"fdAT"):
+            break
+        if kind == b"IHDR":
+            sizes.append(struct.unpack_from(">II", data, at + 8))
+        at += 12 + length
+    if len(sizes) != 1:
+        raise BadImage(f"is damaged: a PNG in the icon declares {len(sizes)} sizes, not one")
+    return sizes[0]
 
 
 def is_heif(data: bytes) -> bool:

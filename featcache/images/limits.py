@@ -154,10 +154,18 @@ def excess(image: Image.Image, data: bytes) -> str | None:
             f"would take {needed / 1e6:,.0f} MB to decode ({width:,} x {height:,}, "
             f"{image.mode}); the limit is {MAX_WORKING_BYTES / 1e6:,.0f} MB"
         )
-    # Each scan of a progressive JPEG goes over all of it; sound ones have about ten. Counting
-    # takes longer than all else here, and most files are too short to hold too many.
-    most = MAX_SCANNED_PIXELS // pixels
-    if image.format in ("JPEG", "MPO") and len(data) > most * _SCAN_BYTES:
+    return scan_excess(image.size, data) if image.format in ("JPEG", "MPO") else None
+
+
+def scan_excess(size: tuple[int, int], data: bytes) -> str | None:
+    """Say why a JPEG of that width and height has too many scans; None if it has not.
+
+    Each scan of a progressive JPEG goes over all of it; valid ones have about ten.
+    """
+    width, height = size
+    most = MAX_SCANNED_PIXELS // (width * height)
+    # Counting takes longer than all else here, and most files are too short to hold too many.
+    if len(data) > most * _SCAN_BYTES:
         scans = data.count(b"\xff\xda")
         if scans > most:
             return f"goes over its {width:,} x {height:,} pixels in {scans:,} scans"
