@@ -76,6 +76,7 @@ class Backbone:
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(network.model.inputs, pooled)
         _check_size(cut, request.image_size)
+        _check_weights(cut, request)
         self.weights_hash = _hash_weights(cut)
         self.model = cut
         width = cut.output_shape[-1]
@@ -223,6 +224,21 @@ def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str
         raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
     kind = "Average" if pooling == "avg" else "Max"
     return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
+
+
+def _check_weights(model: Any, request: Request) -> None:
+    """Raise `WeightsMismatch` for NaN, which some activations turn into finite values again."""
+    for weight in model.weights:
+        value = np.asarray(weight)
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            origin = request.weights.origin
+            raise WeightsMismatch(
+                f"{int(np.isnan(value).sum())} of the {value.size} values of {weight.path} are NaN "
+                f"(weights of {request.name}: {origin}), so its features would mean nothing; "
+                "give weights without NaN.",
+                file=request.weights.path,
+                received=weight.path,
+            )
 
 
 def _hash_weights(model: Any) -> str:

@@ -208,7 +208,8 @@ def make_bundle(
         Tells backbone, weights, how photos are prepared, and the names of the classes.
     classifier : heads.Head, Classifier, or scikit-learn estimator or Pipeline
         Fitted on the labels or on ``features.y``: codes become the classes that they stand
-        for, if the head's predictions for some labelled rows agree. `featcache.bundle.estimators.to_classifier` lists the estimators.
+        for, if the head's predictions for some labelled rows agree.
+        `featcache.bundle.estimators.to_classifier` lists the estimators.
     classes : sequence of str, int or bool, optional
         Labels in the order of the head's own classes. Default: its classes, or what they
         stand for as codes.

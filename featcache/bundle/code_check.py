@@ -1,4 +1,4 @@
-"""Whether the integer classes of a head are the codes of a data set's labels, by its predictions."""
+"""Whether a head's integer classes are the codes of the features' labels, by its predictions."""
 
 from __future__ import annotations
 

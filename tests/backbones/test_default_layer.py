@@ -162,6 +162,85 @@ def test_a_last_layer_that_may_be_of_logits_is_kept_with_a_warning(
         assert "logits" not in caplog.text
 
 
+def softmax_of_own(x: Any) -> Any:
+    import keras
+
+    return keras.ops.softmax(x)
+
+
+def wrapped_subclass(keras: Any, x: Any) -> Any:
+    class Head(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.dense = keras.layers.Dense(4, activation="softmax")
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    return Head()(x)
+
+
+def lambda_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Lambda(softmax_of_own)(keras.layers.Dense(4)(x))
+
+
+def rescaled_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Rescaling(100.0)(dense_softmax(keras, x))
+
+
+def cast_softmax(keras: Any, x: Any) -> Any:
+    return keras.ops.cast(dense_softmax(keras, x), "float16")
+
+
+def two_averaged(keras: Any, x: Any) -> Any:
+    make = keras.layers
+    return make.Average()(
+        [make.Dense(4, activation="softmax")(x), make.Dense(4, activation="softmax")(x)]
+    )
+
+
+def own_activation(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation=softmax_of_own)(x)
+
+
+def last_relu(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="relu", bias_initializer="ones")(x)
+
+
+def one_value(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(1, activation="relu", bias_initializer="ones")(x)
+
+
+LIKE_PROBABILITIES: list[tuple[Callable[[Any, Any], Any], int]] = [
+    (wrapped_subclass, 1),
+    (lambda_softmax, 1),
+    (rescaled_softmax, 1),
+    (cast_softmax, 1),
+    (two_averaged, 1),
+    (own_activation, 1),
+    (last_relu, 0),
+    (one_value, 0),
+]
+
+
+@pytest.mark.parametrize(("end", "told"), LIKE_PROBABILITIES)
+def test_features_that_look_like_class_probabilities_are_warned_of_once(
+    photos: Path, caplog: pytest.LogCaptureFixture, end: Callable[[Any, Any], Any], told: int
+) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs, x = body(keras)
+    model = keras.Model(inputs, end(keras, x))
+    extract(model, photos, layer="output", preprocessing="unit")
+    assert "look like" not in caplog.text
+    features = extract(model, photos, batch_size=3)
+    assert features.spec.layer == "output"
+    warned = [r for r in caplog.records if "look like class probabilities" in r.getMessage()]
+    assert [r.levelname for r in warned] == ["WARNING"] * told
+    assert all("layer='output' keeps" in r.getMessage() for r in warned)
+
+
 def expected(model: Any, folder: Path) -> Any:
     files = sorted(folder.iterdir())
     pixels = np.stack([resize(decode(f.read_bytes()), (16, 16)) for f in files])
