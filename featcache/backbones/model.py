@@ -17,10 +17,10 @@ from . import preprocessing
 from .architecture import architecture_hash
 from .graph import (
     OUTPUT,
-    before_possible_scores,
     check_input,
     default_layer,
     output_of,
+    possible_scores,
     resolve_layer,
 )
 from .keras_backend import has_accelerator, import_keras, quiet_stderr
@@ -184,13 +184,17 @@ def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any
 
 def _log_possible_scores(model: Any, name: str) -> None:
     """Say which layer to name if the output, kept as an embedding, is one of class scores."""
-    before = before_possible_scores(model)
-    if before is not None:
+    found = possible_scores(model)
+    if found is not None:
+        meant = (
+            "class scores (logits)" if found.activation == "no activation"
+            else "scores of several labels per image and not a hash code"
+        )  # fmt: skip
         log.warning(
-            "%s ends in a layer of %d values without an activation; its features are these values. "
-            "If they are class scores (logits), layer=%r, which feeds that layer, gives better "
-            "features; layer='output' keeps the output without this warning.",
-            name, model.outputs[0].shape[-1], before,
+            "%s ends in a layer of %d values with %s; its features are these values. "
+            "If they are %s, layer=%r, which feeds that layer, gives better features; "
+            "layer='output' keeps the output without this warning.",
+            name, model.outputs[0].shape[-1], found.activation, meant, found.feeding,
         )  # fmt: skip
 
 

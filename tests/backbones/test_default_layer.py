@@ -57,6 +57,34 @@ def convolution_softmax(keras: Any, x: Any) -> Any:
     return keras.layers.Softmax()(keras.layers.Flatten()(x))
 
 
+def named_multi_label(keras: Any, x: Any) -> Any:
+    return keras.layers.Activation("sigmoid")(keras.layers.Dense(4, name="predictions")(x))
+
+
+def pre_logits(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="pre_logits")(x)
+
+
+def named_embedding(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="classifier_embedding")(x)
+
+
+def named_but_relu(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="relu", name="classifier")(x)
+
+
+def named_with_relu_after(keras: Any, x: Any) -> Any:
+    return keras.layers.ReLU()(keras.layers.Dense(4, name="classification")(x))
+
+
+def hash_code(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(64, activation="sigmoid", name="code")(x)
+
+
+def pre_logits_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="softmax", name="pre_logits")(x)
+
+
 def projection(keras: Any, x: Any) -> Any:
     return keras.layers.Dense(4, name="projection")(x)
 
@@ -75,6 +103,13 @@ ENDS: list[tuple[Callable[[Any, Any], Any], str]] = [
     (named_logits, "pool"),
     (operation_softmax, "pool"),
     (convolution_softmax, "pool"),
+    (named_multi_label, "pool"),
+    (pre_logits_softmax, "pool"),
+    (pre_logits, "output"),
+    (named_embedding, "output"),
+    (named_but_relu, "output"),
+    (named_with_relu_after, "output"),
+    (hash_code, "output"),
     (projection, "output"),
     (two_scores, "output"),
 ]
@@ -142,24 +177,37 @@ def test_models_within_models_are_looked_into(photos: Path) -> None:
         assert (same.spec, same.summary.computed) == (features.spec, 0)
 
 
-@pytest.mark.parametrize(("activation", "told"), [(None, 1), ("relu", 0)])
-def test_a_last_layer_that_may_be_of_logits_is_kept_with_a_warning(
-    photos: Path, caplog: pytest.LogCaptureFixture, activation: str | None, told: int
+@pytest.mark.parametrize(
+    ("activation", "name", "told"),
+    [
+        (None, "last", "no activation"),
+        ("sigmoid", "last", "sigmoid"),
+        ("relu", "last", None),
+        (None, "pre_logits", None),
+        ("sigmoid", "embedding", None),
+    ],
+)
+def test_a_last_layer_that_may_be_of_class_scores_is_kept_with_a_warning(
+    photos: Path,
+    caplog: pytest.LogCaptureFixture,
+    activation: str | None,
+    name: str,
+    told: str | None,
 ) -> None:
     import keras
 
     inputs, x = body(keras)
-    model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name="last")(x))
+    model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name=name)(x))
     outer = keras.Input((16, 16, 3))
     for own, before in ((model, "'pool'"), (keras.Model(outer, model(outer)), "/pool'")):
         caplog.clear()
         assert extract(own, photos / "cat", preprocessing="none").spec.layer == "output"
-        warned = [r.getMessage() for r in caplog.records if "logits" in r.getMessage()]
-        assert len(warned) == told
-        assert all(before in text for text in warned)
+        warned = [r.getMessage() for r in caplog.records if "gives better" in r.getMessage()]
+        assert len(warned) == (told is not None)
+        assert all(before in text and f"4 values with {told};" in text for text in warned)
         caplog.clear()
         extract(own, photos / "cat", preprocessing="none", layer="output")
-        assert "logits" not in caplog.text
+        assert "gives better" not in caplog.text
 
 
 def softmax_of_own(x: Any) -> Any:
@@ -261,7 +309,7 @@ def test_the_default_is_said_and_output_keeps_what_was_stored_under_output(
     import keras
 
     folder = photos / "cat"
-    with caplog.at_level(logging.INFO, "featcache"):
+    with caplog.at_level(logging.WARNING, "featcache"):
         features = extract(classifier, folder)
     assert "ends in a classification layer" in caplog.text
     assert "layer='output' keeps" in caplog.text
@@ -277,7 +325,7 @@ def test_the_default_is_said_and_output_keeps_what_was_stored_under_output(
     for layer, same in ((None, features), ("output", output)):
         for _ in range(2):
             caplog.clear()
-            with caplog.at_level(logging.INFO, "featcache"):
+            with caplog.at_level(logging.WARNING, "featcache"):
                 again = extract(tmp_path / "own.keras", folder, layer=layer)
             assert (again.spec, again.summary.computed) == (same.spec, 0)
             assert ("ends in a classification layer" in caplog.text) == (layer is None)
