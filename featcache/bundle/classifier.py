@@ -62,7 +62,7 @@ class Classifier:
     width : int
         Length of an embedding.
     temperature : float
-        Divisor of the scores before the softmax.
+        Divisor of the scores before the softmax; 1 if none was fitted.
 
     Raises
     ------
@@ -92,6 +92,11 @@ class Classifier:
                 f"temperature {self.temperature}.",
                 received=width,
             )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted; heads fit one, estimators do not."""
+        return self.temperature != 1.0
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the score of each class.

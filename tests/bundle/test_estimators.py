@@ -142,6 +142,19 @@ def test_a_scikit_learn_pipeline_becomes_a_bundle(features: Any, tmp_path: Path)
     assert np.allclose(proba, model.predict_proba(np.asarray(features.X)), atol=1e-5)
 
 
+def test_a_card_says_calibrated_only_where_a_temperature_was_fitted(
+    features: Any, tmp_path: Path
+) -> None:
+    head = LogisticHead().fit(features.X, features.labels)
+    assert head.temperature_ != 1
+    estimator = make_pipeline(StandardScaler(), SOFTMAX).fit(np.asarray(features.X), features.y)
+    for model, calibrated in ((head, True), (estimator, False)):
+        make_bundle(features, model).save(tmp_path / "b")
+        card = load_bundle(tmp_path / "b").card()
+        assert ("Probabilities are calibrated" in card) == calibrated
+        assert ("as the estimator gives them" in card) == (not calibrated)
+
+
 def test_a_head_fitted_on_some_classes_names_those(features: Any) -> None:
     X = np.asarray(features.X)
     classes = ["ant", "bee", "cat", "dog"]
