@@ -6,7 +6,9 @@ itself a layer of another.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,16 +71,19 @@ def check_input(model: Any) -> None:
         )
 
 
-def check_layer(layer: Any) -> None:
-    """Raise `InvalidRequest` unless `layer` is None, a name or an index."""
-    if layer is None or isinstance(layer, str) or type(layer) is int:
-        return
+def checked_layer(layer: Any) -> str | int | None:
+    """Return a layer as a name, an int or None; raise `InvalidRequest` for anything else."""
+    if layer is None or isinstance(layer, str):
+        return layer
     if isinstance(layer, (list, tuple, set, dict)):
         raise InvalidRequest(
-            f"layer={layer!r} names {len(layer)} layers, but only one layer is supported per "
-            "extraction; call extract once per layer.",
+            f"layer={layer!r} is a {type(layer).__name__}, but an extraction takes one layer; "
+            "call extract once per layer.",
             received=layer,
         )
+    with contextlib.suppress(TypeError):
+        if not isinstance(layer, bool):
+            return operator.index(layer)
     raise InvalidRequest(
         f"layer={layer!r} is a {type(layer).__name__}; give a layer's name, or its index as an "
         "int (-2 is the last but one).",

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InvalidRequest
 from ..images.decode import RESIZES
 from . import preprocessing
-from .graph import check_input, check_layer
+from .graph import check_input, checked_layer
 from .model_file import ModelFile, is_model_file, look_at_model
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, find_backbone
 from .weights import Weights, choose_weights
@@ -105,7 +105,7 @@ def make_request(
     ------
     InvalidRequest, UnknownBackbone, WeightsUnavailable
     """
-    check_layer(layer)
+    layer = checked_layer(layer)
     check_pooling(pooling)
     if resize not in RESIZES:
         raise InvalidRequest(

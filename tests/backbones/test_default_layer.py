@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from featcache import explain, extract
 from featcache._io.cache_dirs import cache_folder
 from featcache.backbones.graph import default_layer
 from featcache.bundle.bundle import make_bundle
+from featcache.cli import main
 from featcache.errors import FeatcacheError, InvalidRequest, UnknownLayer
 from featcache.extraction.recheck import verify_sample
 from featcache.images.decode import decode, resize
@@ -340,7 +342,7 @@ def test_a_sample_of_a_classifiers_output_is_verified_as_its_output(
 
 def test_an_index_counts_layers_as_python_does(photos: Path, classifier: Any) -> None:
     by_name = extract(classifier, photos, layer="pool")
-    for layer in (-2, 3, "-2"):
+    for layer in (-2, 3, "-2", np.int64(-2), np.uint8(3)):
         features = extract(classifier, photos, layer=layer)
         assert (features.spec, features.summary.computed) == (by_name.spec, 0)
     options: dict[str, Any] = {"weights": "random", "image_size": 32}
@@ -349,6 +351,24 @@ def test_an_index_counts_layers_as_python_does(photos: Path, classifier: Any) ->
     assert explain("mobilenet", photos, layer="output", **options).spec.layer == "output"
     with pytest.raises(UnknownLayer, match=r"5 layers, so layer=-6 is out of range"):
         extract(classifier, photos, layer=-6)
+
+
+def test_a_layer_whose_name_is_a_number_is_chosen_by_it(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    model = keras.Model(inputs, dense_softmax(keras, keras.layers.Dense(5, name="1")(x)))
+    model.save(tmp_path / "own.keras")
+    assert extract(model, photos, layer="1").spec.layer == "1"
+    command = ["extract", str(tmp_path / "own.keras"), str(photos), "-q", "--json"]
+    for layer, width in (("1", 5), ("3", 6), ("-2", 5)):
+        assert main([*command, f"--layer={layer}"]) == 0
+        assert json.loads(capsys.readouterr().out)["width"] == width
+    for layer in ("--2", "-", "9"):
+        assert main([*command, f"--layer={layer}"]) == 2
+        assert "own has" in capsys.readouterr().err
 
 
 def test_a_layer_called_output_before_the_end_never_shares_the_outputs_key(photos: Path) -> None:
@@ -410,8 +430,10 @@ REFUSED = [
     (several_outputs, {}, r"has 2 outputs; name one with layer=: age, breed"),
     (several_outputs, {"layer": "output"}, r"has 2 outputs; name one with layer=: age, breed"),
     (subclassed, {}, r"subclassed model, which has no graph .* keras.Model\(inputs, model\(inputs"),
-    (several_outputs, {"layer": ["age", "breed"]}, r"names 2 layers, but only one layer is supp"),
+    (several_outputs, {"layer": ["age", "breed"]}, r"is a list, but an extraction takes one"),
     (several_outputs, {"layer": 1.5}, r"layer=1.5 is a float; give a layer's name, or its index"),
+    (several_outputs, {"layer": [-2]}, r"layer=\[-2\] is a list, but .* once per layer"),
+    (several_outputs, {"layer": np.bool_(True)}, r"layer=.*True.* is a bool"),
     (several_outputs, {"layer": True}, r"layer=True is a bool; give a layer's name, or its index"),
 ]
 
