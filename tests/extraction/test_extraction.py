@@ -212,6 +212,18 @@ def test_an_image_whose_values_are_not_finite_beside_others_is_quarantined(photo
     assert [Path(q.path).name for q in again.quarantined] == ["00.png", "black.png"]
 
 
+def test_what_differs_under_one_description_is_not_described_twice(photos: Path) -> None:
+    extract(make_tiny_model(), photos)
+    other = str(explain(make_tiny_model(seed=1), photos))
+    assert "differs in other weights)" in other
+    layer = str(explain(make_tiny_model(), photos, layer="conv"))
+    assert "layer: output there, conv here" in layer
+    assert "weights" not in layer or "weights of other layers" in layer
+    deeper = str(explain(make_tiny_model(seed=1), photos, layer="conv"))
+    assert "weights of other layers" in deeper
+    assert "passed" not in other + layer + deeper
+
+
 def test_two_models_never_share_a_row(photos: Path) -> None:
     one, other = make_tiny_model(0), make_tiny_model(1)
     assert extract(one, photos).summary.folder != extract(other, photos).summary.folder
