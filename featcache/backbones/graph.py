@@ -64,11 +64,19 @@ def check_input(model: Any) -> None:
         )
     shape = tuple(inputs[0].shape)
     if len(shape) != 4 or shape[3] != 3:
-        channels = f" of {shape[3]} channel{'s' * (shape[3] != 1)}" if len(shape) == 4 else ""
         raise InvalidRequest(
-            f"The model takes arrays {shape}{channels}; a backbone takes RGB images (b, h, w, 3).",
+            f"The model takes arrays {shape}{_channels(shape)}; a backbone takes RGB images "
+            "(b, h, w, 3).",
             received=shape,
         )
+
+
+def _channels(shape: tuple[int | None, ...]) -> str:
+    if len(shape) != 4:
+        return ""
+    if shape[1] == 3:
+        return ", channels first"
+    return f" of {shape[3]} channel{'s' * (shape[3] != 1)}"
 
 
 def checked_layer(layer: Any) -> str | int | None:

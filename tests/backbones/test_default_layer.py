@@ -425,7 +425,10 @@ def subclassed(keras: Any) -> Any:
 REFUSED = [
     (several_inputs, {}, r"takes 2 inputs \(.*age.* \(None, 3\)\); a backbone takes one"),
     (one_channel, {}, r"\(None, 16, 16, 1\) of 1 channel; a backbone takes RGB images"),
-    (channels_first, {}, r"of 16 channels; a backbone takes RGB images"),
+    (channels_first, {}, r"16, 16\), channels first; a backbone takes RGB images"),
+    (several_outputs, {"image_size": 0}, r"image_size=0 is out of range; give .* 1 to 4096"),
+    (several_outputs, {"image_size": (9, 4097)}, r"4097\) is out of range"),
+    (several_outputs, {"image_size": "big"}, r"image_size='big' is not a size"),
     (unbuilt, {}, r"Sequential is not built"),
     (several_outputs, {}, r"has 2 outputs; name one with layer=: age, breed"),
     (several_outputs, {"layer": "output"}, r"has 2 outputs; name one with layer=: age, breed"),
@@ -447,7 +450,7 @@ def test_a_model_that_cannot_serve_is_refused_in_a_sentence_and_leaves_nothing_b
     import keras
 
     with pytest.raises(InvalidRequest, match=message) as raised:
-        extract(make(keras), photos, preprocessing="none", image_size=16, **options)
+        extract(make(keras), photos, **{"preprocessing": "none", "image_size": 16, **options})
     assert "\n" not in str(raised.value)
     assert not cache_folder().exists()
 
