@@ -6,9 +6,12 @@ itself a layer of another.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import operator
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, UnknownLayer
@@ -16,14 +19,19 @@ from .architecture import layer_names
 
 OUTPUT = "output"
 _CLASSIFIERS = {"Dense", "Conv2D"}
-_SQUASHING = {"softmax", "sigmoid", "log_softmax", "hard_sigmoid"}
-_SQUASHING_LAYERS = {"Softmax", "Sigmoid", "LogSoftmax", "HardSigmoid"}
+_SOFTMAX = {"softmax", "log_softmax"}
+_SIGMOID = {"sigmoid", "hard_sigmoid"}
+_ACTIVATION_LAYERS = {
+    "HardSigmoid": "hard_sigmoid", "LogSoftmax": "log_softmax", "ReLU": "relu",
+    "Sigmoid": "sigmoid", "Softmax": "softmax",
+}  # fmt: skip
 # What may stand between the layer that computes class scores and the model's output.
-_AFTER_SCORES = _SQUASHING_LAYERS | {
+_AFTER_SCORES = set(_ACTIVATION_LAYERS) | {
     "Activation", "AveragePooling2D", "BatchNormalization", "Dropout", "Flatten",
-    "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Identity", "ReLU", "Reshape", "Squeeze",
+    "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Identity", "Reshape", "Squeeze",
 }  # fmt: skip
 _SCORE_NAME = re.compile(r"(?:^|_)(?:predictions?|logits?|classifier|classification)(?:_|$)")
+_REPRESENTATION_NAME = re.compile(r"pre_?logits?|embedding")
 # These change no value of a forward pass.
 _IDENTITIES = {
     "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise",
@@ -56,23 +64,34 @@ def check_input(model: Any) -> None:
         )
     shape = tuple(inputs[0].shape)
     if len(shape) != 4 or shape[3] != 3:
-        channels = f" of {shape[3]} channel{'s' * (shape[3] != 1)}" if len(shape) == 4 else ""
         raise InvalidRequest(
-            f"The model takes arrays {shape}{channels}; a backbone takes RGB images (b, h, w, 3).",
+            f"The model takes arrays {shape}{_channels(shape)}; a backbone takes RGB images "
+            "(b, h, w, 3).",
             received=shape,
         )
 
 
-def check_layer(layer: Any) -> None:
-    """Raise `InvalidRequest` unless `layer` is None, a name or an index."""
-    if layer is None or isinstance(layer, str) or type(layer) is int:
-        return
+def _channels(shape: tuple[int | None, ...]) -> str:
+    if len(shape) != 4:
+        return ""
+    if shape[1] == 3:
+        return ", channels first"
+    return f" of {shape[3]} channel{'s' * (shape[3] != 1)}"
+
+
+def checked_layer(layer: Any) -> str | int | None:
+    """Return a layer as a name, an int or None; raise `InvalidRequest` for anything else."""
+    if layer is None or isinstance(layer, str):
+        return layer
     if isinstance(layer, (list, tuple, set, dict)):
         raise InvalidRequest(
-            f"layer={layer!r} names {len(layer)} layers, but only one layer is supported per "
-            "extraction; call extract once per layer.",
+            f"layer={layer!r} is a {type(layer).__name__}, but an extraction takes one layer; "
+            "call extract once per layer.",
             received=layer,
         )
+    with contextlib.suppress(TypeError):
+        if not isinstance(layer, bool):
+            return operator.index(layer)
     raise InvalidRequest(
         f"layer={layer!r} is a {type(layer).__name__}; give a layer's name, or its index as an "
         "int (-2 is the last but one).",
@@ -127,10 +146,15 @@ def default_layer(model: Any) -> str:
     back from its single output of one vector per image, past layers that only pool,
     reshape, normalize, drop or activate, the first other layer is a Dense or Conv2D layer, and
 
-    - softmax or sigmoid is that layer's activation or is applied after it, or
-    - its name holds the word predictions, logits, classifier or classification;
+    - softmax is that layer's activation or is applied after it, or
+    - sigmoid is, and the layer has a single unit or a name of class scores, or
+    - its name is one of class scores, and no activation follows;
 
-    and if a layer with weights precedes it. The layer that feeds it is the nearest one
+    and if a layer with weights precedes it. A name of class scores holds the word predictions,
+    logits, classifier or classification, and neither pre_logits nor embedding. Several sigmoid
+    values without such a name may be scores of several labels per image or a hash code: they
+    are kept as the output, of which `extract` warns, as of a last layer without an activation
+    (see `possible_scores`). The layer that feeds the classification layer is the nearest one
     before it that changes values: dropout is passed over, and so is a Flatten or Reshape of
     one vector per image.
 
@@ -153,19 +177,41 @@ def default_layer(model: Any) -> str:
     return found
 
 
-def before_possible_scores(model: Any) -> str | None:
-    """Return the layer that feeds a last Dense or Conv2D layer without an activation.
+@dataclass(frozen=True)
+class PossibleScores:
+    """An output that `default_layer` keeps, although it may be one of class scores.
 
-    Such a layer may compute class scores (logits) or project to an embedding: nothing in the
-    model tells which, so that `default_layer` keeps its output. None for other models.
+    Attributes
+    ----------
+    feeding : str
+        The layer to name if they are class scores.
+    activation : {"no activation", "sigmoid"}
+        Of the values.
     """
-    operation, _ = _origin(model.outputs[0])
-    while _is_model(operation):
-        operation, _ = _origin(operation.outputs[0])
-    linear = getattr(getattr(operation, "activation", None), "__name__", None) == "linear"
-    if type(operation).__name__ not in _CLASSIFIERS or not linear:
+
+    feeding: str
+    activation: str
+
+
+def possible_scores(model: Any) -> PossibleScores | None:
+    """Tell whether an output that `default_layer` keeps may hold class scores.
+
+    A last Dense or Conv2D layer without an activation may compute logits or project to an
+    embedding; several sigmoid values may be scores of several labels per image or a hash
+    code. Nothing in the model tells which, unless the layer's name is one of a representation.
+    None for other models.
+    """
+    end = _end_of(model)
+    if end is None or _REPRESENTATION_NAME.search(end.operation.name.lower()):
         return None
-    return _feeding_layer(model, squashed=True) or None
+    if end.activations and not end.activations <= _SIGMOID:
+        return None
+    if not end.activations and end.passed:
+        return None
+    feeding = _feeding_layer(model, surely=True)
+    if not feeding:
+        return None
+    return PossibleScores(feeding, "sigmoid" if end.activations else "no activation")
 
 
 def output_of(keras: Any, model: Any, layer: str) -> Any:
@@ -226,32 +272,78 @@ def _unknown_layer(names: dict[str, Any], layer: str, called: str) -> UnknownLay
     )
 
 
-def _feeding_layer(model: Any, squashed: bool = False, fed: bool = False) -> str | None:
-    """Return the layer that feeds the classification layer.
+@dataclass(frozen=True)
+class _End:
+    """The last layer of a model before those that only pool, reshape, normalize or activate.
 
-    `squashed` tells whether softmax or sigmoid follows the model, `fed` whether layers with
-    weights precede it. None if there is no such layer, ``""`` if it precedes the model.
+    `activations` holds those that are applied to its values, by name, without "linear";
+    `passed` tells whether other layers stand between it and the output.
     """
+
+    operation: Any
+    node: Any
+    activations: frozenset[str]
+    passed: bool
+
+    def is_classification(self) -> bool:
+        """Tell whether the layer computes class scores; see `default_layer`."""
+        if self.activations & _SOFTMAX:
+            return True
+        name = self.operation.name.lower()
+        named = bool(_SCORE_NAME.search(name)) and not _REPRESENTATION_NAME.search(name)
+        if self.activations & _SIGMOID:
+            return named or self.node.output_tensors[0].shape[-1] == 1
+        return named and not self.activations
+
+
+def _last(model: Any, after: frozenset[str] = frozenset(), passed: bool = False) -> _End | None:
+    """Return the end of a model, which may be a model itself; None without one vector per image."""
     tensor = model.outputs[0]
     if not _is_vector(tensor):
         return None
     operation, node = _origin(tensor)
     while type(operation).__name__ in _AFTER_SCORES and len(node.input_tensors) == 1:
-        squashed = squashed or _squashes(operation)
+        after, passed = after | _activations(operation), True
         operation, node = _origin(node.input_tensors[0])
     if len(node.input_tensors) != 1:
         return None
-    (given,) = node.input_tensors
-    if _is_model(operation) and len(operation.outputs) == len(operation.inputs) == 1:
-        inner = _feeding_layer(operation, squashed, fed or _has_weights(given))
+    return _End(operation, node, after | _activations(operation), passed)
+
+
+def _end_of(model: Any) -> _End | None:
+    """Return the Dense or Conv2D layer that a model ends in, also within inner models."""
+    end = _last(model)
+    while end is not None and _is_chain(end.operation):
+        end = _last(end.operation, end.activations, end.passed)
+    return end if end is not None and type(end.operation).__name__ in _CLASSIFIERS else None
+
+
+def _is_chain(operation: Any) -> bool:
+    return _is_model(operation) and len(operation.outputs) == len(operation.inputs) == 1
+
+
+def _feeding_layer(
+    model: Any, after: frozenset[str] = frozenset(), fed: bool = False, surely: bool = False
+) -> str | None:
+    """Return the layer that feeds the classification layer.
+
+    `after` holds the activations that follow the model, `fed` tells whether layers with weights
+    precede it, `surely` takes the last layer for one of class scores. None if there is no such
+    layer, ``""`` if it precedes the model.
+    """
+    end = _last(model, after)
+    if end is None:
+        return None
+    (given,) = end.node.input_tensors
+    if _is_chain(end.operation):
+        fed_inside = fed or _has_weights(given)
+        inner = _feeding_layer(end.operation, end.activations, fed_inside, surely)
         if inner == "":
             return _named_before(model, given, fed)
-        return inner and f"{_name_in(model, operation)}/{inner}"
-    if type(operation).__name__ not in _CLASSIFIERS:
+        return inner and f"{_name_in(model, end.operation)}/{inner}"
+    if type(end.operation).__name__ not in _CLASSIFIERS:
         return None
-    if not (squashed or _squashes(operation) or _SCORE_NAME.search(operation.name.lower())):
-        return None
-    return _named_before(model, given, fed)
+    return _named_before(model, given, fed) if surely or end.is_classification() else None
 
 
 def _named_before(model: Any, tensor: Any, fed: bool) -> str | None:
@@ -281,9 +373,14 @@ def _is_vector(tensor: Any) -> bool:
     return len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))
 
 
-def _squashes(operation: Any) -> bool:
-    activation = getattr(getattr(operation, "activation", None), "__name__", None)
-    return activation in _SQUASHING or type(operation).__name__ in _SQUASHING_LAYERS
+def _activations(operation: Any) -> frozenset[str]:
+    """Return the name of what a layer applies to its values, unless that is "linear"."""
+    kind = type(operation).__name__
+    if kind in _ACTIVATION_LAYERS:
+        return frozenset({_ACTIVATION_LAYERS[kind]})
+    activation = getattr(operation, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return frozenset() if activation is None or name == "linear" else frozenset({name})
 
 
 def _has_weights(tensor: Any) -> bool:

@@ -17,10 +17,10 @@ from . import preprocessing
 from .architecture import architecture_hash
 from .graph import (
     OUTPUT,
-    before_possible_scores,
     check_input,
     default_layer,
     output_of,
+    possible_scores,
     resolve_layer,
 )
 from .keras_backend import has_accelerator, import_keras, quiet_stderr
@@ -76,6 +76,7 @@ class Backbone:
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(network.model.inputs, pooled)
         _check_size(cut, request.image_size)
+        _check_weights(cut, request)
         self.weights_hash = _hash_weights(cut)
         self.model = cut
         width = cut.output_shape[-1]
@@ -183,13 +184,17 @@ def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any
 
 def _log_possible_scores(model: Any, name: str) -> None:
     """Say which layer to name if the output, kept as an embedding, is one of class scores."""
-    before = before_possible_scores(model)
-    if before is not None:
+    found = possible_scores(model)
+    if found is not None:
+        meant = (
+            "class scores (logits)" if found.activation == "no activation"
+            else "scores of several labels per image and not a hash code"
+        )  # fmt: skip
         log.warning(
-            "%s ends in a layer of %d values without an activation; its features are these values. "
-            "If they are class scores (logits), layer=%r, which feeds that layer, gives better "
-            "features; layer='output' keeps the output without this warning.",
-            name, model.outputs[0].shape[-1], before,
+            "%s ends in a layer of %d values with %s; its features are these values. "
+            "If they are %s, layer=%r, which feeds that layer, gives better features; "
+            "layer='output' keeps the output without this warning.",
+            name, model.outputs[0].shape[-1], found.activation, meant, found.feeding,
         )  # fmt: skip
 
 
@@ -223,6 +228,21 @@ def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str
         raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
     kind = "Average" if pooling == "avg" else "Max"
     return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
+
+
+def _check_weights(model: Any, request: Request) -> None:
+    """Raise `WeightsMismatch` for NaN, which some activations turn into finite values again."""
+    for weight in model.weights:
+        value = np.asarray(weight)
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            origin = request.weights.origin
+            raise WeightsMismatch(
+                f"{int(np.isnan(value).sum())} of the {value.size} values of {weight.path} are NaN "
+                f"(weights of {request.name}: {origin}), so its features would mean nothing; "
+                "give weights without NaN.",
+                file=request.weights.path,
+                received=weight.path,
+            )
 
 
 def _hash_weights(model: Any) -> str:

@@ -31,6 +31,7 @@ from .model_config import check_network
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
+_WEIGHTS_ENDING = ".weights.h5"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = {_CONFIG, _WEIGHTS, "metadata.json"}
 _MOST_CONFIG_BYTES = 32 * 2**20
@@ -92,7 +93,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
     ModelRefused
         If it is not there, is not such a file, or could do more than compute.
     """
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    path = _model_path(path)
     if path.name.lower().endswith(OLD_ENDINGS):
         raise ModelRefused(
             f"{path} is a model in Keras' old format, which can carry code that runs as it is "
@@ -122,6 +123,19 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
         raise _refusal(path, error) from error
 
 
+def _model_path(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path; raise `ModelRefused` for a file of weights without a network."""
+    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    if path.name.lower().endswith(_WEIGHTS_ENDING):
+        raise ModelRefused(
+            f"{path} holds weights only, and no model. Name the backbone that they belong to, "
+            "such as 'vgg16', and pass the file as weights= (--weights); of a network of your own, "
+            "load them into it and pass the keras.Model.",
+            path=path,
+        )
+    return path
+
+
 def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
     """Load a saved model as a backbone, without running anything that came with it.
 
@@ -143,7 +157,7 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
     ModelRefused
         With the reason.
     """
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    path = _model_path(path)
     if allow_h5 and path.name.lower().endswith(OLD_ENDINGS):
         if not path.is_file():
             raise ModelRefused(f"There is no model file {path}.", path=path)

@@ -9,10 +9,12 @@ from typing import Any
 from ..errors import InvalidRequest
 from ..images.decode import RESIZES
 from . import preprocessing
-from .graph import check_input, check_layer
+from .graph import check_input, checked_layer
 from .model_file import ModelFile, is_model_file, look_at_model
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, find_backbone
 from .weights import Weights, choose_weights
+
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def make_request(
     ------
     InvalidRequest, UnknownBackbone, WeightsUnavailable
     """
-    check_layer(layer)
+    layer = checked_layer(layer)
     check_pooling(pooling)
     if resize not in RESIZES:
         raise InvalidRequest(
@@ -182,13 +184,16 @@ def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
         pair = (given, given) if isinstance(given, int) else tuple(int(side) for side in given)
     except (TypeError, ValueError):
         pair = ()
-    if len(pair) != 2 or not all(1 <= side <= 4096 for side in pair):
-        what = "is needed, since the model's input size is open" if given is None else "is odd"
-        raise InvalidRequest(
-            f"image_size={given!r} {what}; give one side or (height, width) in pixels, 1 to 4096.",
-            received=given,
-        )
-    return int(pair[0]), int(pair[1])
+    if len(pair) == 2 and all(1 <= side <= _LARGEST_SIDE for side in pair):
+        return int(pair[0]), int(pair[1])
+    sizes = f"one side or (height, width) in pixels, 1 to {_LARGEST_SIDE}"
+    if given is None:
+        message = f"The model's input size is open, so image_size= must be given: {sizes}."
+    elif len(pair) == 2:
+        message = f"image_size={given!r} is out of range; give {sizes}."
+    else:
+        message = f"image_size={given!r} is not a size; give {sizes}."
+    raise InvalidRequest(message, received=given)
 
 
 def _input_size(model: Any) -> tuple[int, int] | None:

@@ -26,7 +26,7 @@ from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import ensure_available, identity, weights_without_top
 
 log = logging.getLogger("featcache")
-_MEMO_VERSION = 3
+_MEMO_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
     if request.layer is not None:
         return
     if entry is None and layer != OUTPUT:
-        log.info(
+        log.warning(
             "%s ends in a classification layer; its features are the output of layer %r, which "
             "feeds it. layer='output' keeps the model's output.",
             request.name,

@@ -18,6 +18,7 @@ from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from .bundle_file import read_bundle, write_bundle
 from .classifier import Classifier
+from .code_check import check_codes
 from .model_card import model_card
 
 
@@ -217,7 +218,8 @@ def make_bundle(
         Tells backbone, weights, how photos are prepared, and the names of the classes.
     classifier : heads.Head, Classifier, or scikit-learn estimator or Pipeline
         Fitted on the labels or on ``features.y``: codes become the classes that they stand
-        for. `featcache.bundle.estimators.to_classifier` lists the estimators.
+        for, if the head's predictions for some labelled rows agree.
+        `featcache.bundle.estimators.to_classifier` lists the estimators.
     classes : sequence of str, int or bool, optional
         Labels in the order of the head's own classes. Default: its classes, or what they
         stand for as codes.
@@ -232,7 +234,8 @@ def make_bundle(
     ------
     InvalidRequest
         If the head is not for embeddings of this width, a step of a pipeline cannot be
-        stored, or its classes are neither labels of the features nor codes, or may be both.
+        stored, or its classes are neither labels of the features nor codes, or may be both,
+        or are codes of another order.
     """
     from .estimators import to_classifier
 
@@ -245,7 +248,10 @@ def make_bundle(
     if classes is not None:
         plain = replace(plain, classes=list(classes))
     elif features.classes is not None:
-        plain = replace(plain, classes=_class_names(plain.classes, features.classes))
+        names = _class_names(plain.classes, features.classes)
+        if names != list(plain.classes):
+            check_codes(plain, features)
+        plain = replace(plain, classes=names)
     return Bundle(plain, features.spec, features.arguments, metrics or {}, metadata or {})
 
 

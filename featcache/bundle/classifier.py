@@ -63,7 +63,7 @@ class Classifier:
     width : int
         Length of an embedding.
     temperature : float
-        Divisor of the scores before the softmax.
+        Divisor of the scores before the softmax; 1 if none was fitted.
 
     Raises
     ------
@@ -94,6 +94,11 @@ class Classifier:
                 f"{self.temperature}.",
                 received=width,
             )
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether a temperature was fitted; heads fit one, estimators do not."""
+        return self.temperature != 1.0
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the score of each class.

@@ -54,8 +54,7 @@ def model_card(
         "## Where it may fail",
         "",
         "It always answers with one of its classes, also for a photo that shows none of them. "
-        "Probabilities are calibrated on photos like those that it was trained on, and on no "
-        "others.",
+        + _probabilities(classifier),
         "",
         "## Classes",
         "",
@@ -63,3 +62,15 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _probabilities(classifier: Classifier) -> str:
+    if classifier.is_calibrated:
+        return (
+            "Probabilities are calibrated on photos like those that it was trained on, and on no "
+            "others."
+        )
+    return (
+        "Probabilities are as the estimator gives them: no temperature was fitted, so they may be "
+        "too high or too low."
+    )

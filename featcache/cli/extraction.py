@@ -107,14 +107,8 @@ def _backbone(options: dict[str, Any]) -> Any:
 
 def _arguments(common: Common, options: dict[str, Any]) -> dict[str, Any]:
     no_progress = options.pop("no_progress")
-    layer = options.pop("layer")
     return {
         **options,
-        "layer": int(layer) if layer is not None and _is_index(layer) else layer,
         "cache_dir": common.cache_dir,
         "progress": common.progress(no_progress),
     }
-
-
-def _is_index(layer: str) -> bool:
-    return layer.lstrip("-").isdecimal()

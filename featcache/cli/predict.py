@@ -139,6 +139,6 @@ def _record(prediction: Prediction) -> dict[str, Any]:
 def _line(prediction: Prediction) -> str:
     path = printable(prediction.path)  # one line per photo, whatever its name holds
     if prediction.reason:
-        return f"{path}: cannot be used: {prediction.reason}"
+        return f"{path}: no prediction ({prediction.reason})"
     guesses = [f"{printable(name)} {100 * value:.1f} %" for name, value in prediction.guesses]
     return f"{path}: {', '.join(guesses)}"

@@ -38,6 +38,7 @@ from ..store.store import Store
 from .features import ExtractionSummary, Features, Quarantined
 from .pipeline import default_workers
 from .prepare import ExtractionJob, Source, explanation_of, planned, prepare, uses_sample
+from .row_check import RowCheck
 from .runner import Computation, Work
 
 log = logging.getLogger("featcache")
@@ -142,7 +143,7 @@ def extract(
     Raises
     ------
     UnknownBackbone, UnknownLayer, InvalidRequest
-        If an argument makes no sense.
+        If an argument makes no sense, or the model gives no finite value for valid images.
     ModelRefused
         If a saved model holds anything but Keras' own layers and their weights.
     DatasetError, DatasetNotFound, NoUsableImages
@@ -304,7 +305,8 @@ def _compute(
     store = Store.create(job.folder, spec, engine.width, request.metadata())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
     with progress_bar(len(work.items), request.name, "images", progress) as bar:
-        computation = Computation(work, engine, store, bar)
+        check = RowCheck(job.resolved, len(store))
+        computation = Computation(work, engine, store, bar, check)
         try:
             computation.run(workers or default_workers())
         except KeyboardInterrupt:

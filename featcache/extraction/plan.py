@@ -109,10 +109,17 @@ class Explanation:
             return line
         if self.nearest is None:
             return f"{line} (new: no store of {self.spec.backbone} yet)"
-        changes = "; ".join(
-            f"{k}: {there} there, {here} here" for k, (there, here) in self.values.items()
-        )
+        changes = "; ".join(self._change(name) for name in self.values)
         return f"{line} (new: the nearest store, {self.nearest.name}, differs in {changes})"
+
+    def _change(self, name: str) -> str:
+        """Say how a component differs; where both have the same description, only that it does."""
+        there, here = self.values[name]
+        if there != here:
+            return f"{name}: {there} there, {here} here"
+        if name == "weights":
+            return "weights of other layers" if "layer" in self.values else "other weights"
+        return f"{name}: another one called {here}"
 
 
 def nearest_store(

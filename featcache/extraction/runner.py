@@ -22,6 +22,7 @@ from ..images.decode import Pixels, pixels_of, reservation
 from ..images.image_file import BadImage, read_expected
 from ..store.store import Store
 from .pipeline import Batch, batches
+from .row_check import RowCheck
 
 Item = tuple[int, str]  # position in the data set, and id of the row
 _IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory
@@ -51,6 +52,8 @@ class Computation:
     store : Store
     bar : progress bar
         Counts images whose fate is settled: committed, or found bad.
+    check : RowCheck, optional
+        Looks at the rows of each batch.
 
     Attributes
     ----------
@@ -59,8 +62,12 @@ class Computation:
     seconds : StageTimings
     """
 
-    def __init__(self, work: Work, engine: Engine, store: Store, bar: Any) -> None:
+    def __init__(
+        self, work: Work, engine: Engine, store: Store, bar: Any, check: RowCheck | None = None
+    ) -> None:
         self.work, self.engine, self.store, self._bar = work, engine, store, bar
+        self._check = check
+        self._not_finite: dict[str, BadImage] = {}
         self.bad: dict[str, BadImage] = {}
         self.seconds = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
@@ -74,10 +81,21 @@ class Computation:
         Raises
         ------
         StoreWriteError, OutOfMemory, InvalidRequest
-            Whatever stopped a stage. Batches that were computed are committed still.
+            Whatever stopped a stage, also that no row is finite. Batches that were computed are
+            committed still.
         KeyboardInterrupt
             On Ctrl-C; the batch that is in the backbone is committed first.
         """
+        try:
+            self._run(workers)
+        finally:
+            # Without a finite row they are no fault of the images.
+            if self._check is None or self._check.any_finite:
+                self.bad.update(self._not_finite)
+        if self._check is not None:
+            self._check.finish()
+
+    def _run(self, workers: int) -> None:
         stream = batches(self.work.items, self._load, lambda: self.engine.batch_size, workers)
         with ExitStack() as stack:
             stack.callback(self._flush)
@@ -127,6 +145,8 @@ class Computation:
         if computed.cancelled():
             return
         rows = computed.result()
+        if rows is not None and self._check is not None:
+            self._check.see(rows)
         if rows is not None:
             self._computed.append((rows, [item[1] for item in batch.items]))
         waited = time.perf_counter() - self._since
@@ -144,7 +164,9 @@ class Computation:
     def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
         sound = np.isfinite(rows).all(axis=1)
         for i in np.flatnonzero(~sound):
-            self.bad[ids[i]] = BadImage("the backbone gives values for it that are not finite")
+            self._not_finite[ids[i]] = BadImage(
+                "the backbone gives values for it that are not finite"
+            )
         started = time.perf_counter()
         about = {**self._versions, "seconds": f"{started - self._since:.6f}"}
         self._since = started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from featcache import explain, extract
 from featcache._io.cache_dirs import cache_folder
 from featcache.backbones.graph import default_layer
 from featcache.bundle.bundle import make_bundle
+from featcache.cli import main
 from featcache.errors import FeatcacheError, InvalidRequest, UnknownLayer
 from featcache.extraction.recheck import verify_sample
 from featcache.images.decode import decode, resize
@@ -57,6 +59,34 @@ def convolution_softmax(keras: Any, x: Any) -> Any:
     return keras.layers.Softmax()(keras.layers.Flatten()(x))
 
 
+def named_multi_label(keras: Any, x: Any) -> Any:
+    return keras.layers.Activation("sigmoid")(keras.layers.Dense(4, name="predictions")(x))
+
+
+def pre_logits(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="pre_logits")(x)
+
+
+def named_embedding(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, name="classifier_embedding")(x)
+
+
+def named_but_relu(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="relu", name="classifier")(x)
+
+
+def named_with_relu_after(keras: Any, x: Any) -> Any:
+    return keras.layers.ReLU()(keras.layers.Dense(4, name="classification")(x))
+
+
+def hash_code(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(64, activation="sigmoid", name="code")(x)
+
+
+def pre_logits_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="softmax", name="pre_logits")(x)
+
+
 def projection(keras: Any, x: Any) -> Any:
     return keras.layers.Dense(4, name="projection")(x)
 
@@ -75,6 +105,13 @@ ENDS: list[tuple[Callable[[Any, Any], Any], str]] = [
     (named_logits, "pool"),
     (operation_softmax, "pool"),
     (convolution_softmax, "pool"),
+    (named_multi_label, "pool"),
+    (pre_logits_softmax, "pool"),
+    (pre_logits, "output"),
+    (named_embedding, "output"),
+    (named_but_relu, "output"),
+    (named_with_relu_after, "output"),
+    (hash_code, "output"),
     (projection, "output"),
     (two_scores, "output"),
 ]
@@ -142,24 +179,116 @@ def test_models_within_models_are_looked_into(photos: Path) -> None:
         assert (same.spec, same.summary.computed) == (features.spec, 0)
 
 
-@pytest.mark.parametrize(("activation", "told"), [(None, 1), ("relu", 0)])
-def test_a_last_layer_that_may_be_of_logits_is_kept_with_a_warning(
-    photos: Path, caplog: pytest.LogCaptureFixture, activation: str | None, told: int
+@pytest.mark.parametrize(
+    ("activation", "name", "told"),
+    [
+        (None, "last", "no activation"),
+        ("sigmoid", "last", "sigmoid"),
+        ("relu", "last", None),
+        (None, "pre_logits", None),
+        ("sigmoid", "embedding", None),
+    ],
+)
+def test_a_last_layer_that_may_be_of_class_scores_is_kept_with_a_warning(
+    photos: Path,
+    caplog: pytest.LogCaptureFixture,
+    activation: str | None,
+    name: str,
+    told: str | None,
 ) -> None:
     import keras
 
     inputs, x = body(keras)
-    model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name="last")(x))
+    model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name=name)(x))
     outer = keras.Input((16, 16, 3))
     for own, before in ((model, "'pool'"), (keras.Model(outer, model(outer)), "/pool'")):
         caplog.clear()
         assert extract(own, photos / "cat", preprocessing="none").spec.layer == "output"
-        warned = [r.getMessage() for r in caplog.records if "logits" in r.getMessage()]
-        assert len(warned) == told
-        assert all(before in text for text in warned)
+        warned = [r.getMessage() for r in caplog.records if "gives better" in r.getMessage()]
+        assert len(warned) == (told is not None)
+        assert all(before in text and f"4 values with {told};" in text for text in warned)
         caplog.clear()
         extract(own, photos / "cat", preprocessing="none", layer="output")
-        assert "logits" not in caplog.text
+        assert "gives better" not in caplog.text
+
+
+def softmax_of_own(x: Any) -> Any:
+    import keras
+
+    return keras.ops.softmax(x)
+
+
+def wrapped_subclass(keras: Any, x: Any) -> Any:
+    class Head(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.dense = keras.layers.Dense(4, activation="softmax")
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    return Head()(x)
+
+
+def lambda_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Lambda(softmax_of_own)(keras.layers.Dense(4)(x))
+
+
+def rescaled_softmax(keras: Any, x: Any) -> Any:
+    return keras.layers.Rescaling(100.0)(dense_softmax(keras, x))
+
+
+def cast_softmax(keras: Any, x: Any) -> Any:
+    return keras.ops.cast(dense_softmax(keras, x), "float16")
+
+
+def two_averaged(keras: Any, x: Any) -> Any:
+    make = keras.layers
+    return make.Average()(
+        [make.Dense(4, activation="softmax")(x), make.Dense(4, activation="softmax")(x)]
+    )
+
+
+def own_activation(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation=softmax_of_own)(x)
+
+
+def last_relu(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(4, activation="relu", bias_initializer="ones")(x)
+
+
+def one_value(keras: Any, x: Any) -> Any:
+    return keras.layers.Dense(1, activation="relu", bias_initializer="ones")(x)
+
+
+LIKE_PROBABILITIES: list[tuple[Callable[[Any, Any], Any], int]] = [
+    (wrapped_subclass, 1),
+    (lambda_softmax, 1),
+    (rescaled_softmax, 1),
+    (cast_softmax, 1),
+    (two_averaged, 1),
+    (own_activation, 1),
+    (last_relu, 0),
+    (one_value, 0),
+]
+
+
+@pytest.mark.parametrize(("end", "told"), LIKE_PROBABILITIES)
+def test_features_that_look_like_class_probabilities_are_warned_of_once(
+    photos: Path, caplog: pytest.LogCaptureFixture, end: Callable[[Any, Any], Any], told: int
+) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs, x = body(keras)
+    model = keras.Model(inputs, end(keras, x))
+    extract(model, photos, layer="output", preprocessing="unit")
+    assert "look like" not in caplog.text
+    features = extract(model, photos, batch_size=3)
+    assert features.spec.layer == "output"
+    warned = [r for r in caplog.records if "look like class probabilities" in r.getMessage()]
+    assert [r.levelname for r in warned] == ["WARNING"] * told
+    assert all("layer='output' keeps" in r.getMessage() for r in warned)
 
 
 def expected(model: Any, folder: Path) -> Any:
@@ -182,7 +311,7 @@ def test_the_default_is_said_and_output_keeps_what_was_stored_under_output(
     import keras
 
     folder = photos / "cat"
-    with caplog.at_level(logging.INFO, "featcache"):
+    with caplog.at_level(logging.WARNING, "featcache"):
         features = extract(classifier, folder)
     assert "ends in a classification layer" in caplog.text
     assert "layer='output' keeps" in caplog.text
@@ -198,7 +327,7 @@ def test_the_default_is_said_and_output_keeps_what_was_stored_under_output(
     for layer, same in ((None, features), ("output", output)):
         for _ in range(2):
             caplog.clear()
-            with caplog.at_level(logging.INFO, "featcache"):
+            with caplog.at_level(logging.WARNING, "featcache"):
                 again = extract(tmp_path / "own.keras", folder, layer=layer)
             assert (again.spec, again.summary.computed) == (same.spec, 0)
             assert ("ends in a classification layer" in caplog.text) == (layer is None)
@@ -213,7 +342,7 @@ def test_a_sample_of_a_classifiers_output_is_verified_as_its_output(
 
 def test_an_index_counts_layers_as_python_does(photos: Path, classifier: Any) -> None:
     by_name = extract(classifier, photos, layer="pool")
-    for layer in (-2, 3, "-2"):
+    for layer in (-2, 3, "-2", np.int64(-2), np.uint8(3)):
         features = extract(classifier, photos, layer=layer)
         assert (features.spec, features.summary.computed) == (by_name.spec, 0)
     options: dict[str, Any] = {"weights": "random", "image_size": 32}
@@ -222,6 +351,24 @@ def test_an_index_counts_layers_as_python_does(photos: Path, classifier: Any) ->
     assert explain("mobilenet", photos, layer="output", **options).spec.layer == "output"
     with pytest.raises(UnknownLayer, match=r"5 layers, so layer=-6 is out of range"):
         extract(classifier, photos, layer=-6)
+
+
+def test_a_layer_whose_name_is_a_number_is_chosen_by_it(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    inputs, x = body(keras)
+    model = keras.Model(inputs, dense_softmax(keras, keras.layers.Dense(5, name="1")(x)))
+    model.save(tmp_path / "own.keras")
+    assert extract(model, photos, layer="1").spec.layer == "1"
+    command = ["extract", str(tmp_path / "own.keras"), str(photos), "-q", "--json"]
+    for layer, width in (("1", 5), ("3", 6), ("-2", 5)):
+        assert main([*command, f"--layer={layer}"]) == 0
+        assert json.loads(capsys.readouterr().out)["width"] == width
+    for layer in ("--2", "-", "9"):
+        assert main([*command, f"--layer={layer}"]) == 2
+        assert "own has" in capsys.readouterr().err
 
 
 def test_a_layer_called_output_before_the_end_never_shares_the_outputs_key(photos: Path) -> None:
@@ -278,13 +425,18 @@ def subclassed(keras: Any) -> Any:
 REFUSED = [
     (several_inputs, {}, r"takes 2 inputs \(.*age.* \(None, 3\)\); a backbone takes one"),
     (one_channel, {}, r"\(None, 16, 16, 1\) of 1 channel; a backbone takes RGB images"),
-    (channels_first, {}, r"of 16 channels; a backbone takes RGB images"),
+    (channels_first, {}, r"16, 16\), channels first; a backbone takes RGB images"),
+    (several_outputs, {"image_size": 0}, r"image_size=0 is out of range; give .* 1 to 4096"),
+    (several_outputs, {"image_size": (9, 4097)}, r"4097\) is out of range"),
+    (several_outputs, {"image_size": "big"}, r"image_size='big' is not a size"),
     (unbuilt, {}, r"Sequential is not built"),
     (several_outputs, {}, r"has 2 outputs; name one with layer=: age, breed"),
     (several_outputs, {"layer": "output"}, r"has 2 outputs; name one with layer=: age, breed"),
     (subclassed, {}, r"subclassed model, which has no graph .* keras.Model\(inputs, model\(inputs"),
-    (several_outputs, {"layer": ["age", "breed"]}, r"names 2 layers, but only one layer is supp"),
+    (several_outputs, {"layer": ["age", "breed"]}, r"is a list, but an extraction takes one"),
     (several_outputs, {"layer": 1.5}, r"layer=1.5 is a float; give a layer's name, or its index"),
+    (several_outputs, {"layer": [-2]}, r"layer=\[-2\] is a list, but .* once per layer"),
+    (several_outputs, {"layer": np.bool_(True)}, r"layer=.*True.* is a bool"),
     (several_outputs, {"layer": True}, r"layer=True is a bool; give a layer's name, or its index"),
 ]
 
@@ -298,7 +450,7 @@ def test_a_model_that_cannot_serve_is_refused_in_a_sentence_and_leaves_nothing_b
     import keras
 
     with pytest.raises(InvalidRequest, match=message) as raised:
-        extract(make(keras), photos, preprocessing="none", image_size=16, **options)
+        extract(make(keras), photos, **{"preprocessing": "none", "image_size": 16, **options})
     assert "\n" not in str(raised.value)
     assert not cache_folder().exists()
 

@@ -100,7 +100,9 @@ class TestUse:
         inputs = keras.Input((None, None, 3))
         outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs))
         keras.Model(inputs, outputs).save(tmp_path / "open.keras")
-        with pytest.raises(InvalidRequest, match="image_size=None is needed"):
+        with pytest.raises(
+            InvalidRequest, match="input size is open, so image_size= must be given"
+        ):
             featcache.extract(tmp_path / "open.keras", photos, preprocessing="unit")
         with pytest.raises(InvalidRequest, match="How are images prepared"):
             featcache.extract(tmp_path / "open.keras", photos, image_size=16)
@@ -143,6 +145,19 @@ class TestUse:
         model.save(tmp_path / "model.keras")
         found = featcache.extract(tmp_path / "model.keras", photos, preprocessing="none")
         assert found.X.shape == (12, 3)
+
+
+def test_a_weights_file_in_the_place_of_a_model_is_named_as_such(
+    tiny_model: Any, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "own.weights.h5"
+    tiny_model.save_weights(path)
+    for options in ([], ["--allow-h5"]):
+        assert main(["extract", str(path), str(photos), "-q", *options]) == 2
+        told = capsys.readouterr().err
+        assert "holds weights only" in told
+        assert "as weights= (--weights)" in told
+        assert "code" not in told
 
 
 @pytest.mark.filterwarnings("ignore:.*legacy.*", "ignore:.*lambda.*", "ignore:.*HDF5.*")

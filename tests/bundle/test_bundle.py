@@ -163,7 +163,7 @@ def test_the_command_predicts_files_folders_and_lists(
     assert main(["predict", path, "-", "-q"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2
-    assert "nowhere.jpg: cannot be used: cannot be opened" in out[1]
+    assert "nowhere.jpg: no prediction (cannot be opened: " in out[1]
     assert main(["predict", str(tmp_path / "none"), one]) == 2
     assert "There is no bundle" in capsys.readouterr().err
 

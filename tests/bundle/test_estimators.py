@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
@@ -26,6 +27,7 @@ from sklearn.svm import LinearSVC
 
 from contracts import blobs
 from featcache import extract, load_bundle, make_bundle
+from featcache.bundle.code_check import better_assignment
 from featcache.bundle.estimators import to_classifier
 from featcache.errors import InvalidRequest
 from heads import LogisticHead
@@ -140,6 +142,19 @@ def test_a_scikit_learn_pipeline_becomes_a_bundle(features: Any, tmp_path: Path)
     assert np.allclose(proba, model.predict_proba(np.asarray(features.X)), atol=1e-5)
 
 
+def test_a_card_says_calibrated_only_where_a_temperature_was_fitted(
+    features: Any, tmp_path: Path
+) -> None:
+    head = LogisticHead().fit(features.X, features.labels)
+    assert head.temperature_ != 1
+    estimator = make_pipeline(StandardScaler(), SOFTMAX).fit(np.asarray(features.X), features.y)
+    for model, calibrated in ((head, True), (estimator, False)):
+        make_bundle(features, model).save(tmp_path / "b")
+        card = load_bundle(tmp_path / "b").card()
+        assert ("Probabilities are calibrated" in card) == calibrated
+        assert ("as the estimator gives them" in card) == (not calibrated)
+
+
 def test_a_head_fitted_on_some_classes_names_those(features: Any) -> None:
     X = np.asarray(features.X)
     classes = ["ant", "bee", "cat", "dog"]
@@ -180,3 +195,73 @@ def test_unlabelled_rows_are_no_class(features: Any) -> None:
     head = LogisticHead().fit(np.asarray(features.X), features.y - 1)
     with pytest.raises(InvalidRequest, match="unlabelled rows are often coded so"):
         make_bundle(features, head)
+
+
+# Codes of one's own
+
+
+@pytest.fixture
+def clear(tmp_path: Path, tiny_model: Any) -> Any:
+    """Features of dark cats and light dogs, ten each."""
+    for i in range(20):
+        path = tmp_path / "clear" / ("cat" if i < 10 else "dog") / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 60, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels + np.uint8(0 if i < 10 else 150)).save(path)
+    return extract(tiny_model, tmp_path / "clear")
+
+
+def test_a_head_fitted_on_other_codes_than_the_features_is_refused(clear: Any) -> None:
+    own = np.array([1 if label == "cat" else 0 for label in clear.labels])
+    head = LogisticHead(C=10.0).fit(clear.X, own)
+    with pytest.raises(InvalidRequest, match=r"with 0 as 'dog', 1 as 'cat'\. Pass classes=") as e:
+        make_bundle(clear, head)
+    assert e.value.evidence["fitting"] == {0: "dog", 1: "cat"}
+    bundle = make_bundle(clear, head, classes=["dog", "cat"])
+    predicted = np.array(bundle.classes)[bundle.predict_proba(clear).argmax(axis=1)]
+    assert (predicted == clear.labels).mean() > 0.8
+
+
+def test_other_codes_without_labels_cannot_be_noticed(clear: Any) -> None:
+    head = LogisticHead(C=10.0).fit(clear.X, 1 - clear.y)
+    unlabelled = replace(clear, y=np.full(len(clear), np.nan))
+    assert list(make_bundle(unlabelled, head).classes) == ["cat", "dog"]
+
+
+def test_codes_of_some_classes_are_compared_with_all_labels(clear: Any) -> None:
+    head = LogisticHead(C=10.0).fit(clear.X, clear.y)  # 0 for cat, but ant is 0
+    several = replace(clear, classes=["ant", "bee", "cat", "dog"], y=clear.y + 2)
+    with pytest.raises(InvalidRequest, match="with 0 as 'cat', 1 as 'dog'"):
+        make_bundle(several, head)
+
+
+def predictions(truth: Any, classes: int, accuracy: float, seed: int) -> Any:
+    generator = np.random.default_rng(seed)
+    right = generator.random(len(truth)) < accuracy
+    return np.where(right, truth, generator.integers(0, classes, len(truth)))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 24, 200])
+@pytest.mark.parametrize("rows", [12, 100, 2000])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_weak_heads_are_not_refused_for_noise(classes: int, rows: int, skewed: bool) -> None:
+    generator = np.random.default_rng(rows + classes)
+    weights = 1 / np.arange(1, classes + 1) if skewed else np.ones(classes)
+    for seed in range(30):
+        truth = generator.choice(classes, rows, p=weights / weights.sum())
+        for accuracy in (0.0, 0.1, 0.3):
+            predicted = predictions(truth, classes, accuracy, seed)
+            assert better_assignment(predicted, truth) == {}
+        of_rarest = np.full(rows, classes - 1)
+        assert better_assignment(of_rarest, truth) == {}
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(2, 60), (3, 60), (24, 500), (200, 4000)])
+def test_another_order_is_noticed_whole_or_in_part(classes: int, rows: int) -> None:
+    truth = np.arange(rows) % classes
+    predicted = predictions(truth, classes, 0.8, 0)
+    turned = better_assignment((predicted + 1) % classes, truth)
+    assert turned == {(code + 1) % classes: code for code in range(classes)}
+    swapped = np.array([1, 0, *range(2, classes)])
+    found = better_assignment(swapped[predicted], truth)
+    assert found == {0: 1, 1: 0}

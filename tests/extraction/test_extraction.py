@@ -18,6 +18,7 @@ from PIL import Image
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import Dataset, Features, explain, extract
+from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.backbones.model import Backbone
 from featcache.errors import (
     DatasetError,
@@ -163,8 +164,64 @@ def test_values_that_are_not_finite_never_enter_a_store(photos: Path) -> None:
     model = make_tiny_model()
     kernel, bias = model.get_weights()
     model.set_weights([kernel * np.float32(1e38), bias])
-    with pytest.raises(NoUsableImages, match="not finite"):
+    with pytest.raises(InvalidRequest, match=r"12 images is finite, .* the model gives"):
         extract(model, photos)
+    assert not list(stores_folder(cache_folder()).iterdir())
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, None])
+def test_a_model_that_gives_no_finite_value_is_blamed_and_not_the_images(
+    photos: Path, tmp_path: Path, batch_size: int | None
+) -> None:
+    for i in range(12, 40):
+        photo(photos / "dog" / f"{i}.png", i)
+    model = make_tiny_model()
+    kernel, bias = model.get_weights()
+    model.set_weights([kernel * np.float32(1e38), bias])
+    model.save(tmp_path / "own.keras")
+    for own in (model, tmp_path / "own.keras"):
+        with pytest.raises(InvalidRequest, match="check its weights") as raised:
+            extract(own, photos, batch_size=batch_size)
+        assert raised.value.images >= 32
+        assert not list(stores_folder(cache_folder()).iterdir())
+
+
+def test_weights_of_nan_are_refused_even_where_an_activation_hides_them(
+    photos: Path, tmp_path: Path
+) -> None:
+    model = make_tiny_model()
+    model.set_weights([np.full(w.shape, np.nan, np.float32) for w in model.get_weights()])
+    model.save(tmp_path / "nan.keras")
+    for own in (model, tmp_path / "nan.keras"):
+        with pytest.raises(WeightsMismatch, match="216 of the 216 values of conv/kernel are NaN"):
+            extract(own, photos)
+        assert not stores_folder(cache_folder()).exists()
+
+
+def test_an_image_whose_values_are_not_finite_beside_others_is_quarantined(photos: Path) -> None:
+    import keras
+
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, keras.ops.max(inputs / keras.ops.max(inputs), axis=(1, 2)))
+    Image.new("RGB", (24, 20)).save(photos / "cat" / "00.png")
+    options: dict[str, Any] = {"preprocessing": "none", "batch_size": 1}
+    first = extract(model, photos, **options)
+    assert [Path(q.path).name for q in first.quarantined] == ["00.png"]
+    Image.new("RGB", (30, 20)).save(photos / "cat" / "black.png")
+    again = extract(model, photos, **options)
+    assert [Path(q.path).name for q in again.quarantined] == ["00.png", "black.png"]
+
+
+def test_what_differs_under_one_description_is_not_described_twice(photos: Path) -> None:
+    extract(make_tiny_model(), photos)
+    other = str(explain(make_tiny_model(seed=1), photos))
+    assert "differs in other weights)" in other
+    layer = str(explain(make_tiny_model(), photos, layer="conv"))
+    assert "layer: output there, conv here" in layer
+    assert "weights" not in layer or "weights of other layers" in layer
+    deeper = str(explain(make_tiny_model(seed=1), photos, layer="conv"))
+    assert "weights of other layers" in deeper
+    assert "passed" not in other + layer + deeper
 
 
 def test_two_models_never_share_a_row(photos: Path) -> None:

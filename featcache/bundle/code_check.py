@@ -1,0 +1,147 @@
+"""Whether a head's integer classes are the codes of the features' labels, by its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.special import gammaln, rel_entr
+
+from .._io.html import few
+from ..errors import InvalidRequest
+from ..extraction.features import Features
+from .classifier import Classifier
+
+Codes = NDArray[np.int64]
+_MOST_ROWS = 4000
+# Chance, at most, that the predictions of a head near chance prefer another assignment.
+_FALSE_ALARM = 1e-3
+
+
+def check_codes(classifier: Classifier, features: Features) -> None:
+    """Predict some labelled rows; refuse a head whose classes are other codes than the features'.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Whose classes are taken as positions in ``features.classes``.
+    features : Features
+        Without a labelled row nothing is checked.
+
+    Raises
+    ------
+    InvalidRequest
+        If the head's classes fit the labels under another assignment, and clearly better.
+    """
+    rows = np.flatnonzero(features.is_labelled)
+    if not len(rows) or features.y is None or features.classes is None:
+        return
+    if len(rows) > _MOST_ROWS:  # evenly spaced, so that rows sorted by class give all classes
+        rows = rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
+    truth = features.y[rows].astype(np.int64)
+    codes = np.array(list(classifier.classes), np.int64)
+    scores = classifier.scores(np.asarray(features.X.take(rows)))
+    predicted = codes[scores.argmax(axis=1)]
+    known = np.isin(truth, codes)
+    # Rows of classes that the head was not trained on say nothing, unless its codes mean those.
+    if _agreement(predicted[known], truth[known]) > 0:
+        predicted, truth = predicted[known], truth[known]
+    better = better_assignment(predicted, truth)
+    if better:
+        raise _refused(predicted, truth, better, features.classes)
+
+
+def better_assignment(predicted: Codes, truth: Codes) -> dict[int, int]:
+    """Return the classes that the predicted codes stand for, where that is clearly not themselves.
+
+    A row agrees with an assignment if its prediction is assigned to its class. The best
+    assignment is clearly better if more rows agree with it than predictions independent of
+    the class would give, whichever of the assignments turned out best, and more than with the
+    identity, as in McNemar's test. Both use the Chernoff bound of the binomial tail.
+
+    Parameters
+    ----------
+    predicted, truth : ndarray (n,) of int64
+        The head's code and the class of each row.
+
+    Returns
+    -------
+    dict of int to int
+        Code to class where both differ; empty if the codes fit, or the rows do not tell.
+
+    Examples
+    --------
+    >>> codes = np.arange(40) % 2
+    >>> better_assignment(1 - codes, codes), better_assignment(codes, codes)
+    ({0: 1, 1: 0}, {})
+    """
+    own, at_own = np.unique(predicted, return_inverse=True)
+    present, at_present = np.unique(truth, return_inverse=True)
+    counts = np.zeros((len(own), len(present)), np.int64)
+    np.add.at(counts, (at_own, at_present), 1)
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / max(1, len(truth))
+    same = own[:, None] == present
+    excess = counts - by_chance
+    gain = excess - (excess * same).sum(axis=1, keepdims=True)
+    chosen = np.stack(linear_sum_assignment(-gain))
+    chosen = chosen[:, gain[tuple(chosen)] > 0]
+    rows, columns = chosen
+    kept = int((counts * same)[rows].sum())
+    better = int(counts[rows, columns].sum())
+    if not _is_clear(counts[rows], better, kept, by_chance[rows, columns], len(own)):
+        return {}
+    return dict(zip(own[rows].tolist(), present[columns].tolist(), strict=True))
+
+
+def _is_clear(counts: Codes, better: int, kept: int, by_chance: NDArray[Any], codes: int) -> bool:
+    """Tell whether `better` rows that agree are more than chance, and than the `kept` ones."""
+    if not better:
+        return False
+    moved, present = counts.shape
+    rows = counts.sum()
+    above_chance = rows * _divergence(better / rows, by_chance.sum() / rows)
+    above_kept = (better + kept) * _divergence(better / (better + kept), 0.5)
+    needed = -np.log(_FALSE_ALARM)
+    # The codes that move, out of all, and the class of each.
+    log_choices = _log_binomial(codes, moved) + _log_binomial(present, moved) + gammaln(moved + 1)
+    return bool(above_chance > needed + log_choices and above_kept > needed + np.log(present))
+
+
+def _agreement(predicted: Codes, truth: Codes) -> float:
+    """Return how many more rows agree than with predictions independent of the class."""
+    size = 1 + max(predicted.max(initial=0), truth.max(initial=0))
+    by_chance = np.bincount(predicted, minlength=size) @ np.bincount(truth, minlength=size)
+    return float((predicted == truth).sum() - by_chance / max(1, len(truth)))
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return float(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+
+def _divergence(observed: float, expected: float) -> float:
+    """Return how far a fraction exceeds its expectation: the exponent of the Chernoff bound."""
+    if observed <= expected:
+        return 0.0
+    return float(rel_entr(observed, expected) + rel_entr(1 - observed, 1 - expected))
+
+
+def _refused(
+    predicted: Codes, truth: Codes, better: dict[int, int], names: Sequence[Any]
+) -> InvalidRequest:
+    own = list(better)
+    fitting = few([f"{code} as {names[better[code]]!r}" for code in own], str)
+    taken = few([f"{code} as {names[code]!r}" for code in own], str)
+    moved = np.isin(predicted, own)
+    assigned = np.array([better.get(code, code) for code in predicted.tolist()])
+    agree, would_agree = (int((codes == truth)[moved].sum()) for codes in (predicted, assigned))
+    return InvalidRequest(
+        f"The head's classes are integers, which would be read as codes of the features: {taken}. "
+        f"But of {int(moved.sum())} rows that it predicts as these, {agree} have that label, and "
+        f"{would_agree} with {fitting}. Pass classes=, the labels in the order of the head's own "
+        "classes, or train on features.y.",
+        received=own,
+        fitting={code: names[other] for code, other in better.items()},
+    )
