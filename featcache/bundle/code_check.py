@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
-from .._io.html import few
+from .._io.wording import few
 from ..errors import InvalidRequest
 from ..extraction.features import Features
 from .classifier import Classifier

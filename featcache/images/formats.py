@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import stat
 import struct
 from functools import lru_cache
