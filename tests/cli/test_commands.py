@@ -158,7 +158,7 @@ def test_one_bad_file_costs_one_prediction(
     bad = [str(tmp_path / "none.jpg"), str(tmp_path / "notes.txt")]
     assert main(["predict", *bundle, bad[0], good, bad[1]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "none.jpg: cannot be used" in lines[0]
+    assert "none.jpg: no prediction" in lines[0]
     assert " %" in lines[1]
     assert "notes.txt: cannot be used" in lines[2]
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
@@ -185,8 +185,8 @@ def test_a_folder_without_images_costs_one_line(
     good = str(photo(tmp_path / "x.jpg", 3))
     assert main(["predict", *bundle, *folders, good]) == 0
     first, second, third = capsys.readouterr().out.splitlines()
-    assert first == f"{folders[0]}: cannot be used: is a folder without images"
-    assert second.endswith("is a folder without images. It holds other files: 1 .txt")
+    assert first == f"{folders[0]}: no prediction (is a folder without images)"
+    assert second.endswith("is a folder without images. It holds other files: 1 .txt)")
     assert " %" in third
     assert main(["predict", *bundle, folders[0], "--strict"]) == 1
 
