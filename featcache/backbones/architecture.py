@@ -8,11 +8,12 @@ Works on Keras' model objects without importing Keras.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
+
+from .own_code import own_code
 
 _NO_PART_OF_A_FEATURE = {
     "trainable", "seed", "seed_generator", "compile_config", "build_config", "backend",
@@ -63,23 +64,22 @@ def _automatic_parts(class_name: str, name: str) -> tuple[str, int | None]:
 def architecture_hash(model: Any) -> str:
     """Hash what a model computes apart from its weights' values.
 
-    Layer classes, their settings and connections, and the source of classes that are not
-    Keras' own; layer names, which say nothing, are replaced by their order.
+    Layer classes, their settings and connections, and all code that is not Keras' own; layer
+    names, which say nothing, are replaced by their order.
 
     Raises
     ------
     ValueError
-        If the model cannot describe itself (`get_config`).
+        If the model cannot describe itself (`get_config`), or refers to what cannot be read.
     """
     try:
         config = model.get_config()
     except Exception as error:
         raise ValueError(f"get_config() failed: {error}") from error
     layers = all_layers(model)
-    sources = sorted({_source(type(layer)) for layer in layers} - {""})
     names = _Names(layers, config)
     described = names.in_keys(names.without({**config, "name": "model"}))
-    text = json.dumps([described, sources], sort_keys=True, default=_describe)
+    text = json.dumps([described, own_code(model)], sort_keys=True, default=_describe)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -214,15 +214,6 @@ def _escaped(name: Any) -> Any:
     """Tell a name from the labels that replace others."""
     taken = isinstance(name, str) and re.fullmatch(r"layer\d+|model", name)
     return f"named {name}" if taken else name
-
-
-def _source(kind: type) -> str:
-    if kind.__module__.split(".")[0] == "keras":
-        return ""
-    try:
-        return f"{kind.__qualname__}\n{inspect.getsource(kind)}"
-    except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _describe(value: Any) -> str:

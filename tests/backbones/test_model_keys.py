@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from featcache import extract
 from featcache.backbones.architecture import architecture_hash
+from featcache.backbones.own_code import own_code
+from featcache.errors import InvalidRequest
 
 PINNED = "688a166fdf7f74cb"
 Build = Callable[[str], Any]
@@ -129,3 +134,175 @@ def test_the_keys_of_networks_with_automatic_names_are_pinned() -> None:
 
     keras.utils.clear_session()
     assert build()[:16] == build()[:16] == PINNED
+
+
+_SCALE = 1.0
+
+
+class _Scaled:
+    """Mixed into layers below, so that their code is in a base that is no layer."""
+
+    factor = 1.0
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor * _SCALE
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+def _layer_class(**attributes: Any) -> Any:
+    import keras
+
+    return type("Own", (_Scaled, keras.layers.Layer), attributes)
+
+
+def _activation(scale: float) -> Any:
+    import keras
+
+    return network(keras.layers.Dense(2, activation=_multiply(scale)))
+
+
+def _multiply(scale: float) -> Any:
+    def own(x: Any) -> Any:
+        return x * scale
+
+    return own
+
+
+def _lambda_with_closure(scale: float) -> Any:
+    import keras
+
+    return network(keras.layers.Lambda(_multiply(scale)))
+
+
+def _lambda_with_global(scale: float) -> Any:
+    import keras
+
+    globals()["_SCALE"] = scale
+    return network(keras.layers.Lambda(lambda x: x * _SCALE))
+
+
+def _layer_with_global(scale: float) -> Any:
+    globals()["_SCALE"] = scale
+    return network(_layer_class()())
+
+
+def _base_class(scale: float) -> Any:
+    return network(type("Child", (_layer_class(factor=scale),), {})())
+
+
+def _later_attribute(scale: float) -> Any:
+    layer = _layer_class()()
+    layer.factor = scale
+    return network(layer)
+
+
+def _in_a_wrapper(scale: float) -> Any:
+    import keras
+
+    return network(keras.layers.TimeDistributed(_layer_class(factor=scale)()))
+
+
+def _in_a_list(scale: float) -> Any:
+    layer = _layer_class(call=lambda self, x: self.parts[1](x))()
+    layer.parts = [3, _multiply(scale)]
+    return network(layer)
+
+
+def _called_with_a_function(scale: float) -> Any:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, keras.ops.vectorized_map(_multiply(scale), inputs))
+
+
+def _call_replaced(scale: float) -> Any:
+    import keras
+
+    layer = keras.layers.ReLU()
+    layer.call = _multiply(scale)
+    return network(layer)
+
+
+def _untracked_variable(scale: float) -> Any:
+    import keras
+
+    class Holder:
+        value = keras.Variable(scale)
+
+    return network(keras.layers.Lambda(lambda x: x * Holder.value))
+
+
+def _setting_that_keras_knows(scale: float) -> Any:
+    layer = _layer_class(get_config=lambda self: {"seed": self.seed})()
+    layer.seed = scale
+    return network(layer)
+
+
+def _order_of_classes(scale: float) -> Any:
+    one, two = (_layer_class(factor=factor) for factor in (scale, 4 - scale))
+    return network(one(), two())
+
+
+OWN = [
+    _activation, _lambda_with_closure, _lambda_with_global, _layer_with_global, _base_class,
+    _later_attribute, _in_a_wrapper, _in_a_list, _called_with_a_function, _call_replaced,
+    _untracked_variable, _setting_that_keras_knows, _order_of_classes,
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("build", OWN)
+def test_code_of_ones_own_is_part_of_the_key(
+    build: Callable[[float], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    monkeypatch.setitem(globals(), "_SCALE", 1.0)
+    hashes = []
+    for scale in (1.0, 3.0, 1.0):
+        keras.utils.clear_session()
+        hashes.append(architecture_hash(build(scale)))
+    assert hashes[0] != hashes[1]
+    assert hashes[0] == hashes[2]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_of_ones_own_gives_the_same_key_whatever_was_built_before() -> None:
+    import keras
+
+    def build() -> str:
+        inner = _layer_class(
+            __init__=lambda self: (
+                keras.layers.Layer.__init__(self),
+                setattr(self, "inner", keras.layers.Dense(2)),
+                setattr(self, "random", keras.random.SeedGenerator(1)),
+                setattr(self, "start", keras.initializers.Zeros()),
+            )[0]
+        )()
+        return architecture_hash(network(inner, keras.layers.Dense(2, activation=_multiply(2))))
+
+    assert build() == build()
+
+
+def test_objects_that_cannot_be_read_are_refused() -> None:
+    layer = _layer_class()()
+    layer.lock = threading.Lock()
+    with pytest.raises(ValueError, match=r"'own.*type _thread.lock.*cannot be read"):
+        architecture_hash(network(layer))
+
+
+def test_extracting_with_such_a_model_says_what_to_do(photos: Path) -> None:
+    layer = _layer_class()()
+    layer.lock = threading.Lock()
+    with pytest.raises(InvalidRequest, match="make other objects inside call"):
+        extract(network(layer), photos, preprocessing="unit")
+
+
+def test_keras_own_layers_around_ones_own_have_no_code() -> None:
+    import keras
+
+    model = network(keras.layers.Dense(2), _layer_class()(), keras.layers.Dense(2))
+    assert [place for place, _ in own_code(model)] == ["2"]
+    assert own_code(network(keras.layers.Dense(2, activation=keras.activations.relu))) == []
