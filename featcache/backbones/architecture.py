@@ -8,6 +8,7 @@ Works on Keras' model objects without importing Keras.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -31,19 +32,31 @@ def layer_names(model: Any) -> dict[str, Any]:
     Returns
     -------
     dict of str to keras.Layer
-        In the model's own order.
+        In the model's own order, each layer once. Where a name was given to another layer,
+        the automatic ones of its kind count from a higher number.
     """
-    numbered: dict[str, list[tuple[int, Any]]] = {}
+    numbered: dict[str, dict[int, Any]] = {}
     for layer in model.layers:
         base, number = _automatic_parts(type(layer).__name__, layer.name)
         if number is not None:
-            numbered.setdefault(base, []).append((number, layer))
+            numbered.setdefault(base, {})[number] = layer
+    automatic = {id(layer) for members in numbered.values() for layer in members.values()}
+    taken = {layer.name for layer in model.layers if id(layer) not in automatic}
     fresh: dict[int, str] = {}
     for base, members in numbered.items():
-        first = min(number for number, _ in members)
-        for number, layer in members:
-            fresh[id(layer)] = base if number == first else f"{base}_{number - first}"
+        names = _free_names(base, [number - min(members) for number in members], taken)
+        fresh |= {id(layer): name for layer, name in zip(members.values(), names, strict=True)}
+        taken.update(names)
     return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
+
+
+def _free_names(base: str, numbers: list[int], taken: set[str]) -> list[str]:
+    """Return a name for each number: the numbers go up by as many as leaves none taken."""
+    for shift in itertools.count():
+        names = [f"{base}_{n + shift}" if n + shift else base for n in numbers]
+        if taken.isdisjoint(names):
+            return names
+    raise AssertionError("there is always a higher number")
 
 
 def automatic_base(class_name: str) -> str:

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from conftest import photo
 from featcache import extract
-from featcache.backbones.architecture import architecture_hash
+from featcache.backbones.architecture import architecture_hash, layer_names
+from featcache.backbones.graph import resolve_layer
 from featcache.backbones.own_code import own_code
 from featcache.errors import InvalidRequest
 
@@ -306,3 +310,52 @@ def test_keras_own_layers_around_ones_own_have_no_code() -> None:
     model = network(keras.layers.Dense(2), _layer_class()(), keras.layers.Dense(2))
     assert [place for place, _ in own_code(model)] == ["2"]
     assert own_code(network(keras.layers.Dense(2, activation=keras.activations.relu))) == []
+
+
+def _names_that_clash() -> Any:
+    import keras
+
+    make = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    x = make.Conv2D(4, 3, name="conv")(inputs)
+    x = make.ReLU(name="activation")(x)
+    x = make.Activation("tanh")(x)
+    x = make.Conv2D(5, 3, name="activation_2")(x)
+    x = make.Activation("sigmoid")(x)
+    return keras.Model(inputs, make.GlobalAveragePooling2D()(x))
+
+
+def test_a_given_name_that_a_fresh_session_would_give_takes_no_layers_place() -> None:
+    import keras
+
+    make = keras.layers.Activation
+    found = []
+    for built_before in (3, 5):
+        keras.utils.clear_session()
+        for _ in range(built_before):
+            make("relu")
+        model = _names_that_clash()
+        names = layer_names(model)
+        assert list(names.values()) == model.layers
+        assert names["activation"] is model.layers[2]
+        assert names["activation_2"] is model.layers[4]
+        found.append(list(names))
+        for index in range(-len(model.layers), len(model.layers)):
+            assert names[resolve_layer(model, index, "m")] is model.layers[index]
+    assert found[0] == found[1]
+
+
+def test_an_index_gives_the_rows_of_the_layer_of_that_index(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.clear_session()
+    for _ in range(3):
+        keras.layers.Activation("relu")
+    model = _names_that_clash()
+    paths = [photo(tmp_path / f"{seed}.png", seed, (8, 8)) for seed in range(4)]
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    for index in (2, 3, -2, -3):
+        features = extract(model, paths, layer=index, preprocessing="unit", engine="keras")
+        cut = keras.Model(model.inputs, model.layers[index].output)
+        expected = cut.predict(pixels / np.float32(255), verbose=0).mean(axis=(1, 2))
+        assert np.allclose(features.X, expected, atol=1e-5)
