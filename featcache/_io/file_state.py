@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+# A file changed this shortly before it was read may change again within one tick of the
+# clock, with the same size and times; its state does not stand for what was read.
+_RACY_NS = 2_000_000_000
+
 
 class FileState(NamedTuple):
     """What a `stat` tells of a file; while it is the same, so is the content.
@@ -22,3 +26,8 @@ class FileState(NamedTuple):
 def file_state(status: os.stat_result) -> FileState:
     """Pick the fields of a `stat` result that tell a changed file from an unchanged one."""
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def is_settled(state: FileState, read_at_ns: int) -> bool:
+    """Tell whether any change since a file was read shows in its state."""
+    return max(state.mtime_ns, state.ctime_ns) < read_at_ns - _RACY_NS

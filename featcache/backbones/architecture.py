@@ -8,10 +8,13 @@ Works on Keras' model objects without importing Keras.
 from __future__ import annotations
 
 import hashlib
-import inspect
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
+
+from .own_code import own_code
 
 _NO_PART_OF_A_FEATURE = {
     "trainable", "seed", "seed_generator", "compile_config", "build_config", "backend",
@@ -29,19 +32,31 @@ def layer_names(model: Any) -> dict[str, Any]:
     Returns
     -------
     dict of str to keras.Layer
-        In the model's own order.
+        In the model's own order, each layer once. Where a name was given to another layer,
+        the automatic ones of its kind count from a higher number.
     """
-    numbered: dict[str, list[tuple[int, Any]]] = {}
+    numbered: dict[str, dict[int, Any]] = {}
     for layer in model.layers:
-        base = automatic_base(type(layer).__name__)
-        if match := re.fullmatch(re.escape(base) + r"(?:_(\d+))?", layer.name):
-            numbered.setdefault(base, []).append((int(match[1] or 0), layer))
+        base, number = _automatic_parts(type(layer).__name__, layer.name)
+        if number is not None:
+            numbered.setdefault(base, {})[number] = layer
+    automatic = {id(layer) for members in numbered.values() for layer in members.values()}
+    taken = {layer.name for layer in model.layers if id(layer) not in automatic}
     fresh: dict[int, str] = {}
     for base, members in numbered.items():
-        first = min(number for number, _ in members)
-        for number, layer in members:
-            fresh[id(layer)] = base if number == first else f"{base}_{number - first}"
+        names = _free_names(base, [number - min(members) for number in members], taken)
+        fresh |= {id(layer): name for layer, name in zip(members.values(), names, strict=True)}
+        taken.update(names)
     return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
+
+
+def _free_names(base: str, numbers: list[int], taken: set[str]) -> list[str]:
+    """Return a name for each number: the numbers go up by as many as leaves none taken."""
+    for shift in itertools.count():
+        names = [f"{base}_{n + shift}" if n + shift else base for n in numbers]
+        if taken.isdisjoint(names):
+            return names
+    raise AssertionError("there is always a higher number")
 
 
 def automatic_base(class_name: str) -> str:
@@ -52,26 +67,32 @@ def automatic_base(class_name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
+def _automatic_parts(class_name: str, name: str) -> tuple[str, int | None]:
+    """Return base and number of an automatic name; None for a name that was given."""
+    base = automatic_base(class_name)
+    match = re.fullmatch(re.escape(base) + r"(?:_(\d+))?", name)
+    return base, int(match[1] or 0) if match else None
+
+
 def architecture_hash(model: Any) -> str:
     """Hash what a model computes apart from its weights' values.
 
-    Layer classes, their settings and connections, and the source of classes that are not
-    Keras' own; layer names, which say nothing, are replaced by their order.
+    Layer classes, their settings and connections, and all code that is not Keras' own; layer
+    names, which say nothing, are replaced by their order.
 
     Raises
     ------
     ValueError
-        If the model cannot describe itself (`get_config`).
+        If the model cannot describe itself (`get_config`), or refers to what cannot be read.
     """
     try:
         config = model.get_config()
     except Exception as error:
         raise ValueError(f"get_config() failed: {error}") from error
     layers = all_layers(model)
-    renamed = {layer.name: f"layer{i}" for i, layer in enumerate(layers)}
-    renamed[model.name] = "model"
-    sources = sorted({_source(type(layer)) for layer in layers} - {""})
-    text = json.dumps([_cleaned(config, renamed), sources], sort_keys=True, default=_describe)
+    names = _Names(layers, config)
+    described = names.in_keys(names.without({**config, "name": "model"}))
+    text = json.dumps([described, own_code(model)], sort_keys=True, default=_describe)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -80,29 +101,132 @@ def all_layers(model: Any) -> list[Any]:
     found: list[Any] = []
     for layer in model.layers:
         found.append(layer)
-        found.extend(all_layers(layer) if hasattr(layer, "layers") else ())
+        found.extend(all_layers(layer) if _is_network(layer) else ())
     return found
 
 
-def _cleaned(value: Any, renamed: dict[str, str]) -> Any:
-    if isinstance(value, dict):
+def _is_network(layer: Any) -> bool:
+    return hasattr(layer, "layers") and hasattr(layer, "predict_on_batch")
+
+
+class _Names:
+    """Replaces the names of layers in a model's configuration by their order.
+
+    Only where Keras puts the name of a layer: a setting, such as an activation, may be the
+    same word.
+    """
+
+    def __init__(self, layers: list[Any], config: dict[str, Any]) -> None:
+        self._labels = {layer.name: f"layer{i}" for i, layer in enumerate(layers)}
+        self._networks = {layer.name for layer in layers if _is_network(layer)}
+        self._keys: dict[str, str] = {}
+        first: dict[str, int] = {}
+        for layer in layers:
+            base, number = _automatic_parts(type(layer).__name__, layer.name)
+            if number is not None and number <= first.setdefault(base, number):
+                first[base], self._keys[base] = number, self._labels[layer.name]
+        self._labels = {**self._unlisted(config), **self._labels}
+
+    def without(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the configuration of a model with other names for the layers in it."""
         return {
-            renamed.get(k, k): _cleaned(v, renamed)
-            for k, v in value.items()
-            if k not in _NO_PART_OF_A_FEATURE
+            key: self._layers(value)
+            if key == "layers"
+            else self._references(value)
+            if key in ("input_layers", "output_layers")
+            else self._settings(value)
+            for key, value in config.items()
+            if key not in _NO_PART_OF_A_FEATURE
         }
-    if isinstance(value, (list, tuple)):
-        return [_cleaned(item, renamed) for item in value]
-    return renamed.get(value, value) if isinstance(value, str) else value
+
+    def _unlisted(self, config: dict[str, Any]) -> dict[str, str]:
+        """Return fresh names for what `model.layers` leaves out.
+
+        That is operations and the inputs of Sequential models; they keep their given names.
+        """
+        numbered: dict[str, dict[int, str]] = {}
+        for record in self._records(config):
+            name = _name_of(record)
+            base, number = _automatic_parts(record["class_name"], name)
+            if number is not None:
+                numbered.setdefault(base, {})[number] = name
+        return {
+            members[number]: f"{base}_{place}" if place else base
+            for base, members in numbered.items()
+            for place, number in enumerate(sorted(members))
+        }
+
+    def _records(self, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for record in config.get("layers", ()):
+            yield record
+            if _name_of(record) in self._networks:
+                yield from self._records(record["config"])
+
+    def in_keys(self, value: Any) -> Any:
+        """Rename settings that are called like a layer, ``activation`` beside an Activation.
+
+        The keys of stores have been made so; since an automatic name says no more than the
+        layer's class, nothing is lost.
+        """
+        if isinstance(value, dict):
+            return {
+                self._keys.get(key, _escaped(key)): self.in_keys(one) for key, one in value.items()
+            }
+        return [self.in_keys(one) for one in value] if isinstance(value, list) else value
+
+    def _layers(self, records: Any) -> Any:
+        return [self._layer(record) for record in records]
+
+    def _layer(self, record: dict[str, Any]) -> Any:
+        """Rename a layer or operation of a model; the record is {class_name, config, ...}."""
+        config = record["config"]
+        cleaned = self._settings({k: v for k, v in record.items() if k != "config"})
+        inner = (
+            self.without(config) if _name_of(record) in self._networks else self._settings(config)
+        )
+        for part, given in ((cleaned, record), (inner, config)):
+            if isinstance(given.get("name"), str):
+                part["name"] = self._label(given["name"])
+        return {**cleaned, "config": inner}
+
+    def _references(self, value: Any) -> Any:
+        """Rename [layer, call, output], or what lists or names several of such."""
+        if isinstance(value, dict):
+            return {key: self._references(one) for key, one in value.items()}
+        if not isinstance(value, (list, tuple)):
+            return value
+        if len(value) == 3 and isinstance(value[0], str):
+            return [self._label(value[0]), *value[1:]]
+        return [self._references(one) for one in value]
+
+    def _settings(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            cleaned = {
+                key: self._settings(one)
+                for key, one in value.items()
+                if key not in _NO_PART_OF_A_FEATURE
+            }
+            if value.get("class_name") == "__keras_tensor__":  # what a layer is called with
+                history = self._references(value["config"]["keras_history"])
+                cleaned["config"]["keras_history"] = history
+            return cleaned
+        if isinstance(value, (list, tuple)):
+            return [self._settings(item) for item in value]
+        return value
+
+    def _label(self, name: str) -> Any:
+        return self._labels.get(name, _escaped(name))
 
 
-def _source(kind: type) -> str:
-    if kind.__module__.split(".")[0] == "keras":
-        return ""
-    try:
-        return f"{kind.__qualname__}\n{inspect.getsource(kind)}"
-    except (OSError, TypeError):
-        return f"{kind.__module__}.{kind.__qualname__}"
+def _name_of(record: dict[str, Any]) -> str:
+    """Return the name of a layer or operation that a model's configuration describes."""
+    return str(record.get("name", record["config"].get("name")))
+
+
+def _escaped(name: Any) -> Any:
+    """Tell a name from the labels that replace others."""
+    taken = isinstance(name, str) and re.fullmatch(r"layer\d+|model", name)
+    return f"named {name}" if taken else name
 
 
 def _describe(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a preprocessing function consists of, as text that is the same in every session.
+"""What a function of the user's consists of, as text that is the same in every session.
 
 Its source without names, comments and layout, and whatever it refers to: defaults, closure,
 globals. Installed libraries are named and not looked into; addresses never appear.
@@ -41,13 +41,20 @@ _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-
 _OWN = ("featcache", "heads", "bench")  # named like other libraries, wherever they lie
 
 
-def function_hash(function: Callable[..., Any]) -> str:
+Known = Callable[[Any, Callable[[Any], Any]], Any]
+
+
+def function_hash(function: Any, *, known: Known = lambda value, of: None) -> str:
     """Return the SHA-256 of a function's source and of all values that it refers to.
 
     Parameters
     ----------
     function : callable
-        A function, lambda, method, `functools.partial`, or an object with ``__call__``.
+        A function, lambda, method, `functools.partial`, or an object with ``__call__``; or a
+        list of such and of values.
+    known : callable
+        Given a value and what describes its parts, returns the description of the value
+        where it has a special one, else None.
 
     Returns
     -------
@@ -61,13 +68,19 @@ def function_hash(function: Callable[..., Any]) -> str:
     InvalidRequest
         If it refers to an object whose values cannot be read, such as an open file.
     """
-    return str(_Description().of(function))
+    return str(_Description(known).of(function))
+
+
+def is_library_class(kind: type) -> bool:
+    """Tell whether a class belongs to Python, to an installed package or to this one."""
+    return _is_installed(kind.__module__, _file_of(kind))
 
 
 class _Description:
     """Describes values: plain ones by lists of text, all others by a digest of their parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Known) -> None:
+        self._known = known
         # Objects are kept: a freed one's address could be given to another.
         self._done: dict[int, tuple[Any, str]] = {}
         self._open: list[int] = []  # whose parts are being described
@@ -95,6 +108,10 @@ class _Description:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _of_object(self, value: Any) -> Any:
+        found = self._known(value, self.of)
+        return self._of_unknown(value) if found is None else found
+
+    def _of_unknown(self, value: Any) -> Any:
         described: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
             ((np.ndarray, np.generic), self._array),
             ((list, tuple), self._sequence),
@@ -331,4 +348,5 @@ def _refused(value: Any, reason: str) -> InvalidRequest:
         f"read ({reason}), so that rows of another function could be taken for its own. Use "
         "numbers, arrays and functions, and make such objects inside the function.",
         received=kind,
+        reason=reason,
     )

@@ -123,14 +123,15 @@ def resolve_layer(model: Any, layer: str | int, called: str) -> str:
     if isinstance(layer, str) and layer not in names and re.fullmatch(r"-?\d+", layer):
         layer = int(layer)
     if isinstance(layer, int):
-        if not -len(names) <= layer < len(names):
+        count = len(model.layers)
+        if not -count <= layer < count:
             raise UnknownLayer(
-                f"{called} has {len(names)} layers, so layer={layer} is out of range; indexes go "
-                f"from {-len(names)} to {len(names) - 1}.",
+                f"{called} has {count} layers, so layer={layer} is out of range; indexes go "
+                f"from {-count} to {count - 1}.",
                 received=layer,
                 layers=list(names),
             )
-        layer = list(names)[layer]
+        layer = str(_name_in(model, model.layers[layer]))
     if layer == OUTPUT:
         _check_output_name(model, names)
     elif not _has_layer(names, layer):

@@ -205,7 +205,8 @@ def _name_of(model: Any) -> str:
         raise InvalidRequest(
             f"The model cannot be told apart from others ({error}), so its features cannot be "
             "cached safely. Build it as a functional model of layers that describe themselves "
-            "with get_config().",
+            "with get_config(), and keep functions, numbers and arrays in them; make other objects "
+            "inside call().",
             received=type(model).__name__,
         ) from error
 

@@ -28,6 +28,7 @@ from ..errors import ModelRefused
 from ..hdf5.sandbox import foreign_reason
 from .keras_backend import import_keras, quiet_stderr
 from .model_config import check_network
+from .own_code import operations
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
@@ -245,7 +246,7 @@ def _limited_weights(keras: Any, most: int) -> Iterator[None]:
 def _check_outputs(model: Any) -> None:
     """Raise ValueError if a layer would take more for one image than any memory holds."""
     loops = 0
-    for layer in _operations(model):
+    for layer in operations(model):
         loops += _loops(layer)
         if loops > _MOST_LOOPS:
             raise ValueError(f"its layer {layer.name!r} loops {loops:,} times")
@@ -258,20 +259,6 @@ def _check_outputs(model: Any) -> None:
                     )
             if "Attention" in type(layer).__name__ and _scores(layer, node) > _MOST_OUTPUTS:
                 raise ValueError(f"its layer {layer.name!r} compares too many values for an image")
-
-
-def _operations(model: Any) -> list[Any]:
-    """Return the layers, those in layers, and operations, which `model.layers` leaves out."""
-    found: dict[int, Any] = {}
-    waiting = [model]
-    while waiting:
-        outer = waiting.pop()
-        inner = outer._flatten_layers(False, False) if hasattr(outer, "_flatten_layers") else ()
-        for one in (*inner, *getattr(outer, "operations", ())):
-            if id(one) not in found:
-                found[id(one)] = one
-                waiting.append(one)
-    return list(found.values())
 
 
 def _sides(tensor: Any) -> list[int]:

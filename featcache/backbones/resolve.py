@@ -16,6 +16,7 @@ from typing import Any
 
 from .._io.atomic import recall, remember
 from .._io.cache_dirs import cache_folder, weights_folder
+from .._io.file_state import FileState
 from .._io.own_files import whole_number
 from ..images.decode import DECODE_VERSION
 from . import preprocessing
@@ -23,7 +24,7 @@ from .graph import OUTPUT
 from .model import Backbone
 from .request import Request, make_request
 from .spec import BackboneEntry, BackboneSpec, content_key
-from .weights import ensure_available, identity, weights_without_top
+from .weights import current_state, ensure_available, identities, weights_without_top
 
 log = logging.getLogger("featcache")
 _MEMO_VERSION = 4
@@ -107,9 +108,16 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
 
 
 def build(request: Request, folder: Path) -> ResolvedBackbone:
-    """Build the backbone of a request and remember what its weights hash to."""
-    if request.entry is not None:
+    """Build the backbone of a request and remember what its weights hash to.
+
+    That is remembered only if the file was the same before and after it was loaded.
+    """
+    if request.entry is not None and request.weights.path is None:
         request = _available(request, request.entry)
+    state = current_state(request.weights)
+    if request.entry is not None:
+        request = _available(request, request.entry)  # checks the file whose state is known
+    files = _memo_files(folder, request)
     backbone = Backbone(request)
     found = {
         "backbone": backbone.name,
@@ -117,7 +125,9 @@ def build(request: Request, folder: Path) -> ResolvedBackbone:
         "weights": backbone.weights_hash,
         "pooling": backbone.pooling,
     }
-    _remember(folder, request, {"spec": found, "width": backbone.width})
+    if _is_unchanged(request, state):
+        still = set(_memo_files(folder, request))
+        _remember([file for file in files if file in still], found, backbone.width)
     return ResolvedBackbone(request, _spec(request, **found), backbone.width, backbone)
 
 
@@ -169,10 +179,14 @@ def _resize(request: Request) -> str:
     return how if request.crop == "whole" else f"{request.crop}-{how}"
 
 
-def _memo_file(folder: Path, request: Request) -> Path | None:
-    pinned = identity(request.weights, request.entry)
-    if not pinned:
-        return None  # a model that is at hand is hashed each time
+def _is_unchanged(request: Request, state: FileState | None) -> bool:
+    try:
+        return current_state(request.weights) == state
+    except OSError:  # it was removed as soon as it was loaded
+        return False
+
+
+def _memo_file(folder: Path, request: Request, pinned: list[Any]) -> Path:
     layer, entry = request.layer, request.entry
     if layer is None and entry is not None:
         layer = entry.layer  # so a bundle, which asks for the default by its name, finds it
@@ -189,10 +203,26 @@ def _memo_file(folder: Path, request: Request) -> Path | None:
     return folder / f"{content_key(question)[:32]}.json"
 
 
+def _memo_files(folder: Path, request: Request) -> list[Path]:
+    """Return where the answer is remembered; nowhere for a model that is passed."""
+    pins = identities(request.weights, request.entry)
+    return [_memo_file(folder, request, pinned) for pinned in pins]
+
+
 def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
-    file = _memo_file(folder, request)
-    if file is None:
-        return None
+    missed: list[Path] = []
+    for pinned in identities(request.weights, request.entry):
+        file = _memo_file(folder, request, pinned)
+        memo = _read_memo(file, request)
+        if memo is not None:
+            if missed:  # the content was known: from now on its state is enough
+                _remember(missed, memo["spec"], memo["width"])
+            return memo
+        missed.append(file)
+    return None
+
+
+def _read_memo(file: Path, request: Request) -> dict[str, Any] | None:
     memo: Any = recall(file)
     try:
         spec = {
@@ -207,7 +237,6 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
     return {"spec": spec, "width": width}
 
 
-def _remember(folder: Path, request: Request, memo: dict[str, Any]) -> None:
-    file = _memo_file(folder, request)
-    if file is not None:
-        remember(file, memo, "a weights hash")
+def _remember(files: list[Path], spec: dict[str, str], width: int) -> None:
+    for file in files:
+        remember(file, {"spec": spec, "width": width}, "a weights hash")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .._io.download import retrieve
-from .._io.file_state import file_state
+from .._io.file_state import FileState, file_state, is_settled
 from .._io.hashes import file_hash
 from ..errors import (
     DownloadFailed,
@@ -211,23 +213,37 @@ def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
     return weights
 
 
-def identity(weights: Weights, entry: BackboneEntry | None) -> list[Any]:
-    """Return what pins the values without reading them, for remembering their hash.
+def identities(weights: Weights, entry: BackboneEntry | None) -> Iterator[list[Any]]:
+    """Yield what pins the values, for remembering their hash: the cheapest first.
 
-    Published files are pinned by the hash that Keras publishes, other files by their path
-    and state.
+    Published files are pinned by the hash that Keras publishes, which was checked. Other files
+    are pinned by their path and state if any change since would show in it, and by their
+    content, which is read only if it is asked for. Nothing pins a model that is passed.
     """
+    published = _published_identity(weights, entry)
+    if published:
+        yield published
+    elif weights.path is not None:
+        state = file_state(os.stat(weights.path))
+        if is_settled(state, time.time_ns()):
+            yield ["file", str(weights.path), *state]
+        yield ["content", file_hash(weights.path)]
+
+
+def _published_identity(weights: Weights, entry: BackboneEntry | None) -> list[Any]:
     if weights.kind == "random":
         return ["random", RANDOM_VERSION, weights.seed]
     if weights.kind == "imagenet" and entry is not None:
         file, known = entry.published(top=weights.top)
-        if known:
-            return ["imagenet", file, known]
+        return ["imagenet", file, known] if known else []
     if weights.kind == "packaged" and entry is not None:
         return ["packaged", entry.file, entry.hash]
-    if weights.path is None:
-        return []
-    return ["file", str(weights.path), *file_state(os.stat(weights.path))]
+    return []
+
+
+def current_state(weights: Weights) -> FileState | None:
+    """Return the state of the weights' file, None if they have none."""
+    return None if weights.path is None else file_state(os.stat(weights.path))
 
 
 def _file_hash(path: Path, like: str) -> str:

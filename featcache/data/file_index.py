@@ -20,15 +20,12 @@ from typing import Any
 
 from .._io.atomic import recall, remember
 from .._io.cache_dirs import cache_folder, index_folder
-from .._io.file_state import FileState, file_state
+from .._io.file_state import file_state, is_settled
 from ..images.decode import reservation
 from ..images.image_file import BadImage, content_id, is_content_id, read_file
 from .dataset import Dataset
 
 VERSION = 2
-# A file changed this shortly before it was read may change again within one tick of the
-# clock, with the same size and times; such a file is read again next time.
-_RACY_NS = 2_000_000_000
 _FILES_A_TASK = 64
 
 
@@ -91,7 +88,7 @@ def identify(
                 data, state = read_file(path, held.for_file)
                 image_id = content_id(data)
                 del data  # before the next large file may be read
-            if _settled(state, started):
+            if is_settled(state, started):
                 fresh[path] = (*state, image_id)
             return FileIdentity(image_id)
         except BadImage as bad:
@@ -130,10 +127,6 @@ def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = Non
         return list(dataset.ids)
     folder = index_folder(cache_folder(cache_dir))
     return [found.image_id or "" for found in identify(dataset.paths, dataset.root, folder)]
-
-
-def _settled(state: FileState, read_at_ns: int) -> bool:
-    return max(state.mtime_ns, state.ctime_ns) < read_at_ns - _RACY_NS
 
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from featcache._io import file_state
 from featcache.data import file_index
 from featcache.data.file_index import identify
 from featcache.images.image_file import content_id
@@ -24,7 +25,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return read(path, reserve)
 
     monkeypatch.setattr(file_index, "read_file", counting)
-    monkeypatch.setattr(file_index, "_RACY_NS", 0)
+    monkeypatch.setattr(file_state, "_RACY_NS", 0)
     return seen
 
 

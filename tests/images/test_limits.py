@@ -21,6 +21,7 @@ from PIL import Image
 
 from conftest import make_tiny_model, photo
 from featcache import Store, extract
+from featcache._io import file_state
 from featcache.data import file_index
 from featcache.images import av1, boxes
 from featcache.images.decode import decode, load_pixels
@@ -606,7 +607,7 @@ def test_an_image_edited_between_the_look_and_the_decoding_gets_no_row(
     monkeypatch.setattr(
         "featcache.images.image_file.file_state", lambda _: state._replace(size=len(other))
     )
-    monkeypatch.setattr(file_index, "_RACY_NS", 0)
+    monkeypatch.setattr(file_state, "_RACY_NS", 0)
     time.sleep(0.02)
     features = extract(model, tmp_path / "photos", cache_dir=tmp_path / "cache")
     assert [q.reason for q in features.quarantined] == [
