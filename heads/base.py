@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -136,6 +138,24 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _steps(self) -> list[ClassifierStep]:
         """Return the steps that give the scores."""
+
+
+def integer_seed(random_state: Any) -> int:
+    """Return the number that all randomness of one training follows from.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+        A number stands for itself; the others give another number each time.
+
+    Examples
+    --------
+    >>> integer_seed(7)
+    7
+    """
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 class StandardScaler:

@@ -27,7 +27,7 @@ def choose_temperature(
     unseen: Rows,
     scores: Callable[[Rows], NDArray[Any]],
     scores_of: Callable[[Rows, Rows], NDArray[Any]],
-    seed: int = 0,
+    random_state: int = 0,
     *,
     least_prior: float = 0.0,
 ) -> float:
@@ -43,7 +43,7 @@ def choose_temperature(
         From rows to the trained model's scores (m, k).
     scores_of : callable
         From the rows to train another model on and the rows to score to scores (m, k).
-    seed : int
+    random_state : int
         Of the folds.
     least_prior : float
         Where every class has a single row, the temperature is at least this. 1 for a network
@@ -51,7 +51,7 @@ def choose_temperature(
     """
     if len(unseen) >= ENOUGH_HELD_OUT:
         return fit_temperature(scores(unseen), codes[unseen])
-    fitted = cross_fitted_temperature(scores_of, codes, seed)
+    fitted = cross_fitted_temperature(scores_of, codes, random_state)
     if fitted is not None:
         return fitted
     return max(least_prior, prior_temperature(scores(np.arange(len(codes))), codes))
@@ -132,7 +132,7 @@ def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:
     return np.asarray(own - others.max(axis=1))
 
 
-def held_out_folds(codes: Rows, folds: int, seed: int = 0) -> list[Rows]:
+def held_out_folds(codes: Rows, folds: int, random_state: int = 0) -> list[Rows]:
     """Deal rows into folds to hold out, so that training never lacks a class.
 
     Each fold holds out as many rows of a class as every other: a class that had one row
@@ -145,7 +145,7 @@ def held_out_folds(codes: Rows, folds: int, seed: int = 0) -> list[Rows]:
         Class of each row.
     folds : int
         At most; fewer if no class has so many rows.
-    seed : int
+    random_state : int
 
     Returns
     -------
@@ -159,7 +159,7 @@ def held_out_folds(codes: Rows, folds: int, seed: int = 0) -> list[Rows]:
     [2, 2, 2]
     """
     counts = np.bincount(codes)
-    order = np.random.default_rng(seed).permutation(len(codes))
+    order = np.random.default_rng(random_state).permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]  # by class, shuffled within it
     rank = np.arange(len(codes)) - (np.cumsum(counts) - counts)[codes[order]]
     fold = rank // np.maximum(1, counts // max(1, folds))[codes[order]]
@@ -170,7 +170,7 @@ def held_out_folds(codes: Rows, folds: int, seed: int = 0) -> list[Rows]:
 
 
 def cross_fitted_temperature(
-    scores_of: Callable[[Rows, Rows], NDArray[Any]], codes: Rows, seed: int = 0
+    scores_of: Callable[[Rows, Rows], NDArray[Any]], codes: Rows, random_state: int = 0
 ) -> float | None:
     """Fit a temperature to scores that models without the scored rows gave.
 
@@ -183,7 +183,7 @@ def cross_fitted_temperature(
     scores_of : callable
         From the rows to train on and the rows to score to scores (m, k).
     codes : ndarray (n,)
-    seed : int
+    random_state : int
         Of the folds.
 
     Returns
@@ -194,7 +194,7 @@ def cross_fitted_temperature(
     everything = np.arange(len(codes))
     held_out: list[Rows] = []
     scores: list[NDArray[Any]] = []
-    for fold in held_out_folds(codes, _FOLDS, seed):
+    for fold in held_out_folds(codes, _FOLDS, random_state):
         scores.append(scores_of(np.setdiff1d(everything, fold), fold))
         held_out.append(fold)
         if sum(map(len, held_out)) >= _ENOUGH_CROSS_FITTED:

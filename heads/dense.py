@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from featcache import ClassifierStep, import_keras
 
-from .base import Floats, Head, StandardScaler
+from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
 from .schedule import Progress, Schedule
 
@@ -43,12 +43,13 @@ class DenseHead(Head):
     batch_size : int
     patience : int
         Epochs without a better held-out loss until training stops.
-    plateau, cut : int, float
-        Epochs without a better held-out loss until the learning rate is multiplied by `cut`.
-    validation_size : float
+    lr_patience, factor : int, float
+        Epochs without a better held-out loss until the learning rate is multiplied by `factor`.
+    validation_fraction : float
         Share of the training rows held out; below 50 such rows the temperature is
         cross-fitted.
-    seed : int
+    random_state : int, numpy.random.RandomState or None
+        Of all randomness.
 
     Attributes
     ----------
@@ -70,10 +71,10 @@ class DenseHead(Head):
         learning_rate: float = 1e-4,
         batch_size: int = 64,
         patience: int = 10,
-        plateau: int = 4,
-        cut: float = 0.3,
-        validation_size: float = 0.1,
-        seed: int = 0,
+        lr_patience: int = 4,
+        factor: float = 0.3,
+        validation_fraction: float = 0.1,
+        random_state: Any = 0,
     ) -> None:
         self.units = units
         self.dropout = dropout
@@ -81,12 +82,13 @@ class DenseHead(Head):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.patience = patience
-        self.plateau = plateau
-        self.cut = cut
-        self.validation_size = validation_size
-        self.seed = seed
+        self.lr_patience = lr_patience
+        self.factor = factor
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+        self._seed = integer_seed(self.random_state)
         self._scale = StandardScaler(X)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
@@ -117,17 +119,17 @@ class DenseHead(Head):
 
         unseen = np.setdiff1d(held_out, train)
         return choose_temperature(
-            codes, unseen, lambda rows: self._forward(scaled[rows]), scores_of, self.seed,
+            codes, unseen, lambda rows: self._forward(scaled[rows]), scores_of, self._seed,
             least_prior=1,
         )  # fmt: skip
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
-        wanted = round(len(codes) * self.validation_size)
+        wanted = round(len(codes) * self.validation_fraction)
         if wanted < len(self.classes_) or np.bincount(codes).min() < 2:
             return rows, rows  # too few to hold any out: stop on the training loss
         train, held_out = train_test_split(
-            rows, test_size=wanted, stratify=codes, random_state=self.seed
+            rows, test_size=wanted, stratify=codes, random_state=self._seed
         )
         return np.sort(train), np.sort(held_out)
 
@@ -138,7 +140,7 @@ class DenseHead(Head):
         if self.units:
             layers += [
                 keras.layers.Dense(self.units, activation="relu"),
-                keras.layers.Dropout(self.dropout, seed=self.seed),
+                keras.layers.Dropout(self.dropout, seed=self._seed),
             ]
         layers.append(keras.layers.Dense(len(self.classes_)))
         network = keras.Sequential(layers)
@@ -162,10 +164,10 @@ class DenseHead(Head):
         self._start(network)
         rate = self._rate(len(train))
         schedule = Schedule(
-            self.epochs, self.batch_size, rate, self.patience, self.plateau, self.cut
+            self.epochs, self.batch_size, rate, self.patience, self.lr_patience, self.factor
         )
         progress, best = Progress(rate), network.get_weights()
-        generator = np.random.default_rng(self.seed)
+        generator = np.random.default_rng(self._seed)
         while not progress.done:
             started = time.perf_counter()
             network.optimizer.learning_rate.assign(progress.learning_rate)
@@ -186,7 +188,7 @@ class DenseHead(Head):
         for number, layer in enumerate(network.layers):
             if layer.weights:
                 kernel, bias = layer.weights
-                kernel.assign(_first_weights(self.seed * 10 + number)(kernel.shape))
+                kernel.assign(_first_weights(self._seed * 10 + number)(kernel.shape))
                 bias.assign(np.zeros(bias.shape, np.float32))
         network.optimizer.build(network.trainable_variables)
         for variable in network.optimizer.variables:

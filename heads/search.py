@@ -69,7 +69,7 @@ def search(
     cv: int = 5,
     *,
     n_jobs: int = -1,
-    seed: int = 0,
+    random_state: int = 0,
 ) -> SearchResult:
     """Try every point of a grid by cross-validation, and train the best on all rows.
 
@@ -88,7 +88,7 @@ def search(
         Processes; -1 is one a core. The matrix is mapped from one file by all of them, not
         copied to each. Linear heads are searched in one process, on all its cores, with the
         columns scaled once for all folds.
-    seed : int
+    random_state : int
         Of the folds.
 
     Returns
@@ -117,7 +117,7 @@ def search(
             f"{sorted(estimator.get_params())}.",
             received=sorted(unknown),
         )
-    folds = _folds(features, cv, seed)
+    folds = _folds(features, cv, random_state)
     X, y = np.asarray(features.X), features.y
     if isinstance(estimator, LinearHead):
         per_point = _along_paths(estimator, points, X, y, [test for _, test in folds])
@@ -142,7 +142,9 @@ def _settings(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "defaults"
 
 
-def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _folds(
+    features: Features, cv: int, random_state: int
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     y = features.y
     assert y is not None
     _, groups = np.unique(np.array(features.ids), return_inverse=True)
@@ -153,8 +155,8 @@ def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], N
         )
     # Groups are slow to deal out, and of no use where no photo is there twice.
     if groups.max() == len(groups) - 1:
-        return list(StratifiedKFold(cv, shuffle=True, random_state=seed).split(y, y))
-    folds = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
+        return list(StratifiedKFold(cv, shuffle=True, random_state=random_state).split(y, y))
+    folds = StratifiedGroupKFold(cv, shuffle=True, random_state=random_state)
     return list(folds.split(y, y, groups))
 
 

@@ -74,13 +74,13 @@ class CachedHead(Contender):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train the head on the stored rows of the images."""
         head = clone(self.head)
-        if "seed" in head.get_params():
-            head.set_params(seed=seed)
+        if "random_state" in head.get_params():
+            head.set_params(random_state=random_state)
         self._n_classes = n_classes
         self._trained = head.fit(self._embeddings(images), codes)
 
@@ -172,7 +172,7 @@ def _parameters_of(head: Head) -> int:
         layers = [layer for layer in (head.hidden_, head.output_) if layer is not None]
         return int(sum(array.size for layer in layers for array in layer))
     if hasattr(head, "booster_"):
-        return int(head.booster_.num_trees() * getattr(head, "leaves", 0))
+        return int(head.booster_.num_trees() * getattr(head, "num_leaves", 0))
     return int(head.coef_.size + head.intercept_.size) if hasattr(head, "coef_") else 0
 
 

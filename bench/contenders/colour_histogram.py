@@ -80,7 +80,7 @@ class ColourHistogram(Contender):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train the head on the histograms of the images."""

@@ -187,7 +187,7 @@ def test_what_is_no_probability_is_refused(photos: Path, bad: Any) -> None:
 
 
 def test_a_saved_split_fits_the_set_after_a_move(photos: Path, tmp_path: Path) -> None:
-    split = make_split(load_dataset(photos), 0.25, seed=3)
+    split = make_split(load_dataset(photos), 0.25, random_state=3)
     split.save(tmp_path / "split.json")
     moved = photos.rename(tmp_path / "elsewhere")
     again = load_split(tmp_path / "split.json", load_dataset(moved))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -50,7 +51,7 @@ class TestDenseHead(HeadContract):
 
     def test_the_best_epochs_weights_are_kept(self) -> None:
         X, y = blobs(4, 60, 32, spread=1)
-        head = DenseHead(units=32, epochs=60, learning_rate=0.05, validation_size=0.3).fit(X, y)
+        head = DenseHead(units=32, epochs=60, learning_rate=0.05, validation_fraction=0.3).fit(X, y)
         train, held_out = head._parts(y)
         proba = softmax(head._scores(X[held_out]), axis=1)
         loss = -np.log(proba[np.arange(len(held_out)), y[held_out]]).mean()
@@ -197,3 +198,20 @@ def test_search_refuses_what_it_cannot_search(features: Any, photos: Path, tiny_
         search("logistic", features, {"C": [1.0]}, cv=99)
     with pytest.raises(InvalidRequest, match="needs labels"):
         search("logistic", extract(tiny_model, photos / "cat"), {"C": [1.0]})
+
+
+@pytest.mark.parametrize("head", [LightGBMHead(n_estimators=5), DenseHead(units=4, epochs=2)])
+def test_a_random_state_may_be_an_object_as_in_scikit_learn(head: Any) -> None:
+    X, y = blobs(3, 20, 8)
+    fits = [
+        clone(head).set_params(random_state=np.random.RandomState(s)).fit(X, y).predict_proba(X)
+        for s in (0, 0, 1)
+    ]
+    assert np.array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
+
+
+@pytest.mark.parametrize("name", list(heads.HEADS))
+def test_parameters_have_the_names_of_scikit_learn_and_lightgbm(name: str) -> None:
+    private = {"seed", "rounds", "leaves", "components", "validation_size", "plateau", "cut"}
+    assert not private & set(make_head(name).get_params())
