@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 # A temperature is one number: so many rows that training has not seen fix it well enough.
 ENOUGH_HELD_OUT = 50
@@ -29,6 +30,7 @@ def choose_temperature(
     scores_of: Callable[[Rows, Rows], NDArray[Any]],
     random_state: int = 0,
     *,
+    weights: Floats | None = None,
     least_prior: float = 0.0,
 ) -> float:
     """Return a trained model's temperature by the best evidence that there is.
@@ -45,19 +47,21 @@ def choose_temperature(
         From the rows to train another model on and the rows to score to scores (m, k).
     random_state : int
         Of the folds.
+    weights : ndarray (n,), optional
+        How much each row counts; default: 1.
     least_prior : float
         Where every class has a single row, the temperature is at least this. 1 for a network
         without a penalty on its weights, which is too sure already.
     """
     if len(unseen) >= ENOUGH_HELD_OUT:
-        return fit_temperature(scores(unseen), codes[unseen])
-    fitted = cross_fitted_temperature(scores_of, codes, random_state)
+        return fit_temperature(scores(unseen), codes[unseen], _some(weights, unseen))
+    fitted = cross_fitted_temperature(scores_of, codes, random_state, weights)
     if fitted is not None:
         return fitted
-    return max(least_prior, prior_temperature(scores(np.arange(len(codes))), codes))
+    return max(least_prior, prior_temperature(scores(np.arange(len(codes))), codes, weights))
 
 
-def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
+def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:
     """Find the divisor of the scores that minimises the log loss on held-out rows.
 
     Each truth counts for ``1 - 1 / (n + 2)`` and the other classes share the rest (after
@@ -68,6 +72,8 @@ def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
     ----------
     scores : ndarray (n, k)
     codes : ndarray (n,)
+    weights : ndarray (n,), optional
+        How much each row counts; default: 1.
 
     Returns
     -------
@@ -83,17 +89,19 @@ def fit_temperature(scores: NDArray[Any], codes: Rows) -> float:
         logs = log_softmax(scores[piece] / temperature, axis=1)
         own = logs[np.arange(len(logs)), codes[piece]]
         rest = (logs.sum(axis=1) - own) / others
-        return float(-((1 - doubt) * own + doubt * rest).sum())
+        losses = -((1 - doubt) * own + doubt * rest)
+        return float(losses.sum() if weights is None else weights[piece] @ losses)
 
     def loss(log_temperature: float) -> float:
         temperature = np.exp(log_temperature)
-        return sum(piece_loss(piece, temperature) for piece in pieces) / len(codes)
+        return sum(piece_loss(piece, temperature) for piece in pieces) / total
 
+    total = len(codes) if weights is None else float(weights.sum(dtype=np.float64))
     bounds = (np.log(1e-3), np.log(1e3))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def prior_temperature(scores: NDArray[Any], codes: Rows) -> float:
+def prior_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:
     """Return a temperature for scores of the training rows, where no row can be held out.
 
     The mean margin of the training rows becomes ``3 log(k)``: a head on one row per class
@@ -105,6 +113,8 @@ def prior_temperature(scores: NDArray[Any], codes: Rows) -> float:
     scores : ndarray (n, k)
         Of the rows that the head was trained on.
     codes : ndarray (n,)
+    weights : ndarray (n,), optional
+        How much each row counts; default: 1.
 
     Returns
     -------
@@ -112,7 +122,7 @@ def prior_temperature(scores: NDArray[Any], codes: Rows) -> float:
         1 if the scores do not separate the training rows.
     """
     margins = [_margins(scores[piece], codes[piece]) for piece in score_pieces(*scores.shape)]
-    margin = float(np.concatenate(margins).mean())
+    margin = float(np.average(np.concatenate(margins), weights=weights))
     temperature = margin / (_PRIOR_MARGIN * np.log(scores.shape[1]))
     return float(np.clip(temperature, 1e-3, 1e3)) if temperature > 0 else 1.0
 
@@ -170,7 +180,10 @@ def held_out_folds(codes: Rows, folds: int, random_state: int = 0) -> list[Rows]
 
 
 def cross_fitted_temperature(
-    scores_of: Callable[[Rows, Rows], NDArray[Any]], codes: Rows, random_state: int = 0
+    scores_of: Callable[[Rows, Rows], NDArray[Any]],
+    codes: Rows,
+    random_state: int = 0,
+    weights: Floats | None = None,
 ) -> float | None:
     """Fit a temperature to scores that models without the scored rows gave.
 
@@ -185,6 +198,8 @@ def cross_fitted_temperature(
     codes : ndarray (n,)
     random_state : int
         Of the folds.
+    weights : ndarray (n,), optional
+        How much each row counts; default: 1.
 
     Returns
     -------
@@ -201,4 +216,9 @@ def cross_fitted_temperature(
             break
     if not held_out:
         return None
-    return fit_temperature(np.concatenate(scores), codes[np.concatenate(held_out)])
+    rows = np.concatenate(held_out)
+    return fit_temperature(np.concatenate(scores), codes[rows], _some(weights, rows))
+
+
+def _some(weights: Floats | None, rows: Rows) -> Floats | None:
+    return None if weights is None else weights[rows]

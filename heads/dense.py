@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,23 @@ from featcache import ClassifierStep, import_keras
 from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
 from .schedule import Progress, Schedule
+from .weights import RowWeights
 
 Rows = NDArray[Any]
 
 _BATCHES_PER_EPOCH = 10
 _MOST_RAISED_RATE = 1e-3
+
+
+class _Data(NamedTuple):
+    """Scaled rows, their class codes, and their weights in the loss if they have any."""
+
+    X: Floats
+    codes: NDArray[np.int64]
+    weights: Floats | None
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        return None if self.weights is None else self.weights[rows]
 
 
 class DenseHead(Head):
@@ -48,6 +60,8 @@ class DenseHead(Head):
     validation_fraction : float
         Share of the training rows held out; below 50 such rows the temperature is
         cross-fitted.
+    class_weight : {None, "balanced"} or dict
+        Weight of each label's rows; "balanced" makes all classes count the same.
     random_state : int, numpy.random.RandomState or None
         Of all randomness.
 
@@ -74,6 +88,7 @@ class DenseHead(Head):
         lr_patience: int = 4,
         factor: float = 0.3,
         validation_fraction: float = 0.1,
+        class_weight: Any = None,
         random_state: Any = 0,
     ) -> None:
         self.units = units
@@ -85,42 +100,38 @@ class DenseHead(Head):
         self.lr_patience = lr_patience
         self.factor = factor
         self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
         self.random_state = random_state
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         self._seed = integer_seed(self.random_state)
-        self._scale = StandardScaler(X)
+        self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
         network = self._network(X.shape[1])
         size = min(self.batch_size, len(train))
-        best, self.history_ = self._train(network, size, scaled, codes, train, held_out)
+        data = _Data(scaled, codes, _mean_one(weights.loss))
+        best, self.history_ = self._train(network, size, data, train, held_out)
         self._take(best)
-        self.temperature_ = self._temperature(network, size, scaled, codes, train, held_out)
+        self.temperature_ = self._temperature(network, size, data, train, held_out)
 
     def _temperature(
-        self,
-        network: Any,
-        size: int,
-        scaled: Floats,
-        codes: NDArray[np.int64],
-        train: Rows,
-        held_out: Rows,
+        self, network: Any, size: int, data: _Data, train: Rows, held_out: Rows
     ) -> float:
         best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # The same network and size of batch, so that nothing is compiled again.
-            weights, _ = self._train(network, size, scaled, codes, train, train)
+            weights, _ = self._train(network, size, data, train, train)
             self._take(weights)
-            scores = self._forward(scaled[scored])
+            scores = self._forward(data.X[scored])
             self.hidden_, self.output_ = best
             return scores
 
         unseen = np.setdiff1d(held_out, train)
         return choose_temperature(
-            codes, unseen, lambda rows: self._forward(scaled[rows]), scores_of, self._seed,
-            least_prior=1,
+            data.codes, unseen, lambda rows: self._forward(data.X[rows]), scores_of, self._seed,
+            weights=data.weights, least_prior=1,
         )  # fmt: skip
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -147,18 +158,12 @@ class DenseHead(Head):
         network.compile(
             optimizer=keras.optimizers.Adam(self.learning_rate),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            weighted_metrics=["accuracy"],
         )
         return network
 
     def _train(
-        self,
-        network: Any,
-        size: int,
-        X: Floats,
-        codes: NDArray[np.int64],
-        train: Rows,
-        held_out: Rows,
+        self, network: Any, size: int, data: _Data, train: Rows, held_out: Rows
     ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
         """Train epoch by epoch; return the weights of the best one, and the history."""
         self._start(network)
@@ -173,11 +178,11 @@ class DenseHead(Head):
             network.optimizer.learning_rate.assign(progress.learning_rate)
             # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
             steps = [
-                network.train_on_batch(X[rows], codes[rows])[:2]
+                network.train_on_batch(data.X[rows], data.codes[rows], data.weights_of(rows))[:2]
                 for rows in _batches(generator.permutation(train), size)
             ]
             loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
-            validation = self._score(network, X[held_out], codes[held_out])
+            validation = self._score(network, data, held_out)
             seconds = time.perf_counter() - started
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
@@ -200,13 +205,18 @@ class DenseHead(Head):
         raised = self.learning_rate * max(1.0, _BATCHES_PER_EPOCH / batches)
         return max(self.learning_rate, min(raised, _MOST_RAISED_RATE))
 
-    def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
+    def _score(self, network: Any, data: _Data, rows: Rows) -> tuple[float, float]:
+        """Return loss and accuracy of the network as it is, on some rows."""
         self._take(network.get_weights())
-        scores = self._forward(X)
+        scores, codes, weights = (
+            self._forward(data.X[rows]),
+            data.codes[rows],
+            data.weights_of(rows),
+        )
         shifted = scores - scores.max(axis=1, keepdims=True)
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        loss = -logs[np.arange(len(codes)), codes].mean()
-        return float(loss), float(np.mean(scores.argmax(axis=1) == codes))
+        loss = np.average(-logs[np.arange(len(codes)), codes], weights=weights)
+        return float(loss), float(np.average(scores.argmax(axis=1) == codes, weights=weights))
 
     def _take(self, weights: list[NDArray[Any]]) -> None:
         """Take over a network's weights: kernel and bias, layer by layer."""
@@ -230,6 +240,11 @@ class DenseHead(Head):
         scale = {"mean": self._scale.mean, "scale": self._scale.scale}
         inner = [] if self.hidden_ is None else [linear(self.hidden_), ClassifierStep("relu")]
         return [ClassifierStep("standardise", scale), *inner, linear(self.output_)]
+
+
+def _mean_one(weights: Floats | None) -> Floats | None:
+    """Divide weights by their mean: Adam's steps do not follow the unit of the loss."""
+    return None if weights is None else np.asarray(weights / weights.mean(), np.float32)
 
 
 def _first_weights(seed: int) -> Any:

@@ -18,6 +18,7 @@ from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
+from .weights import RowWeights
 
 # It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MOST_CLASSES = 2000
@@ -59,6 +60,8 @@ class LightGBMHead(Head):
     validation_fraction : float
         Share of the training rows held out for early stopping and for the temperature; below
         50 such rows the temperature is cross-fitted.
+    class_weight : {None, "balanced"} or dict
+        Weight of each label's rows; "balanced" makes all classes count the same.
     random_state : int, numpy.random.RandomState or None
         Of all randomness.
     n_jobs : int, optional
@@ -85,6 +88,7 @@ class LightGBMHead(Head):
         reg_lambda: float = 5.0,
         patience: int = 15,
         validation_fraction: float = 0.1,
+        class_weight: Any = None,
         random_state: Any = 0,
         n_jobs: int | None = None,
     ) -> None:
@@ -97,10 +101,11 @@ class LightGBMHead(Head):
         self.reg_lambda = reg_lambda
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         count = len(self.classes_)
         if count > _MOST_CLASSES:
             raise InvalidRequest(
@@ -118,22 +123,28 @@ class LightGBMHead(Head):
         # The model is the same with any number of threads.
         self._threads = self.n_jobs or _threads(X, count)
         with threadpool_limits(self._threads, "blas"):
-            self._fit_on(X, codes)
+            self._fit_on(X, codes, weights.loss)
 
-    def _fit_on(self, X: Floats, codes: Rows) -> None:
+    def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None) -> None:
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = self._held_out(codes)
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
-        self.booster_ = self._boost(reduced, codes, train, stop_early, self.n_estimators)
+        self.booster_ = self._boost(reduced, codes, weights, train, stop_early, self.n_estimators)
         self.best_iteration_ = int(
             self.booster_.best_iteration or self.booster_.current_iteration()
         )
-        self.temperature_ = self._temperature(X, codes, held_out)
+        self.temperature_ = self._temperature(X, codes, weights, held_out)
 
     def _boost(
-        self, reduced: Floats, codes: Rows, train: Rows, stop_early: Rows, n_estimators: int
+        self,
+        reduced: Floats,
+        codes: Rows,
+        weights: Floats | None,
+        train: Rows,
+        stop_early: Rows,
+        n_estimators: int,
     ) -> Any:
         """Train on some rows, and watch others to stop early if there are any."""
         import lightgbm
@@ -155,25 +166,36 @@ class LightGBMHead(Head):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        data = lightgbm.Dataset(
-            reduced[train], codes[train], params={"verbosity": -1}, free_raw_data=False
-        )
+
+        def part(rows: Rows) -> dict[str, Any]:
+            return {
+                "data": reduced[rows],
+                "label": codes[rows],
+                "weight": None if weights is None else weights[rows],
+            }
+
+        data = lightgbm.Dataset(**part(train), params={"verbosity": -1}, free_raw_data=False)
         watch: dict[str, Any] = {}
         if len(stop_early):
-            watch["valid_sets"] = [data.create_valid(reduced[stop_early], codes[stop_early])]
+            watch["valid_sets"] = [data.create_valid(**part(stop_early))]
             watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
         return lightgbm.train(parameters, data, n_estimators, **watch)
 
-    def _temperature(self, X: Floats, codes: Rows, held_out: Rows) -> float:
+    def _temperature(self, X: Floats, codes: Rows, weights: Floats | None, held_out: Rows) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # Axes of all rows would spread the scored ones out as if they were for training.
             mean, axes = self._axes(X[train])
             reduced = _project(X, mean, axes)
-            booster = self._boost(reduced, codes, train, train[:0], self.best_iteration_)
+            booster = self._boost(reduced, codes, weights, train, train[:0], self.best_iteration_)
             return np.asarray(booster.predict(reduced[scored], raw_score=True))
 
         return choose_temperature(
-            codes, held_out, lambda rows: self._scores(X[rows]), scores_of, self._seed
+            codes,
+            held_out,
+            lambda rows: self._scores(X[rows]),
+            scores_of,
+            self._seed,
+            weights=weights,
         )
 
     def _scores(self, X: Floats) -> NDArray[Any]:

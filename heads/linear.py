@@ -17,6 +17,7 @@ from featcache.errors import InvalidRequest
 from .base import Floats, Head, StandardScaler, row_space
 from .calibration import fit_temperature, held_out_folds, prior_temperature
 from .solver import minimise, new_memory
+from .weights import RowWeights
 
 # Times `tol`, where no weights are kept, but only a temperature.
 _FOR_TEMPERATURE = 30
@@ -48,42 +49,46 @@ class LinearHead(Head):
     calibration_folds: int
 
     @abstractmethod
-    def _loss(self, scores: Floats, codes: NDArray[np.int64]) -> float:
-        """Return the loss of scores (b, k), summed; turn the scores into its gradient."""
+    def _loss(self, scores: Floats, codes: NDArray[np.int64], weights: RowWeights) -> float:
+        """Return the weighted sum of losses of scores (b, k), and make them its gradient."""
 
     @abstractmethod
     def _curvature(self, n_classes: int) -> float:
         """Return the second derivative of the loss in a score, on average: about."""
 
-    def _strength(self, n_classes: int) -> float:
-        """Return the weight of the loss against half the squared weights."""
-        return self.C
+    def _loss_weight(self, C: float, n_classes: int) -> float:
+        """Return the weight of the loss against half the squared coefficients."""
+        return C
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         _check_strength(self.C)
-        scale = StandardScaler(X)
+        scale = StandardScaler(X, weights=weights.sample)
         order, folds = _in_folds(codes, self.calibration_folds)
         rows, axes = row_space(scale(X, order))
-        codes = codes[order]
-        problem = _Problem(self, rows, codes, len(self.classes_))
+        codes, weights = codes[order], weights.take(order)
+        problem = _Problem(self, rows, codes, len(self.classes_), weights)
         # The problem is strictly convex: a near start changes the time that it takes, not
         # where it ends.
-        weights: Floats | None = None
-        held_out, truth = [], []
+        found: Floats | None = None
+        held_out, scored = [], []
         for fold in folds:
-            weights, _ = problem.solve(weights, self.tol * _FOR_TEMPERATURE, without=fold)
+            found, _ = problem.solve(self.C, found, self.tol * _FOR_TEMPERATURE, without=fold)
             # A temperature is one number: of many classes, some of the rows fix it.
-            some = slice(fold.start, fold.stop, -(-_rows_of(fold) * len(weights.T) // _MOST_SCORES))
-            held_out.append(rows[some] @ weights[:-1] + weights[-1])
-            truth.append(codes[some])
-        weights, self.n_iter_ = problem.solve(weights, self.tol)
+            some = slice(fold.start, fold.stop, -(-_rows_of(fold) * len(found.T) // _MOST_SCORES))
+            held_out.append(rows[some] @ found[:-1] + found[-1])
+            scored.append(np.arange(len(rows))[some])
+        found, self.n_iter_ = problem.solve(self.C, found, self.tol)
         if folds:
-            self.temperature_ = fit_temperature(np.concatenate(held_out), np.concatenate(truth))
+            seen = np.concatenate(scored)
+            self.temperature_ = fit_temperature(
+                np.concatenate(held_out), codes[seen], weights.take(seen).loss
+            )
         elif self.calibration_folds:
-            self.temperature_ = prior_temperature(rows @ weights[:-1] + weights[-1], codes)
-        coefficients = weights[:-1].T
+            scores = rows @ found[:-1] + found[-1]
+            self.temperature_ = prior_temperature(scores, codes, weights.loss)
+        coefficients = found[:-1].T
         coefficients = coefficients if axes is None else coefficients @ axes
-        self.coef_, self.intercept_ = scale.fold(coefficients, weights[-1])
+        self.coef_, self.intercept_ = scale.fold(coefficients, found[-1])
 
     def accuracy_paths(
         self,
@@ -102,7 +107,7 @@ class LinearHead(Head):
         X : ndarray (n, d)
         y : ndarray (n,)
         folds : sequence of ndarray of int64
-            Rows of each fold; together each row once.
+            Rows of each fold, none of them in two; rows of no fold are always trained on.
         strengths : sequence of float
             Values of ``C``, in any order.
 
@@ -113,27 +118,26 @@ class LinearHead(Head):
         for strength in strengths:
             _check_strength(strength)
         classes, codes = np.unique(y, return_inverse=True)
-        order = np.concatenate(folds)
+        rest = np.setdiff1d(np.arange(len(codes)), np.concatenate(folds))
+        order = np.concatenate([*folds, rest])
         rows, _ = row_space(StandardScaler(X)(X, order))
         problem = _Problem(self, rows, codes.astype(np.int64)[order], len(classes))
         slices = _slices(folds)
         weights: list[Floats | None] = [None] * len(folds)
         found = np.empty((len(strengths), len(folds)))
-        kept = self.C
         for place in np.argsort(strengths):
-            self.C = float(strengths[place])
+            C = float(strengths[place])
             moved: Floats | None = None
             for number, fold in enumerate(slices):
                 start = weights[number]
                 if moved is not None:
                     start = moved if start is None else start + moved
-                solved, _ = problem.solve(start, self.tol, without=fold)
-                guesses = (rows[fold] @ solved[:-1] + solved[-1]).argmax(axis=1)
-                found[place, number] = np.mean(guesses == problem.codes[fold])
+                solved, _ = problem.solve(C, start, self.tol, without=fold)
+                predictions = (rows[fold] @ solved[:-1] + solved[-1]).argmax(axis=1)
+                found[place, number] = np.mean(predictions == problem.codes[fold])
                 if moved is None:
                     moved = solved if weights[0] is None else solved - weights[0]
                 weights[number] = solved
-        self.C = kept
         return found
 
     def _scores(self, X: Floats) -> NDArray[Any]:
@@ -146,17 +150,27 @@ class LinearHead(Head):
 class _Problem:
     """The training rows and what all solutions on them share."""
 
-    def __init__(self, head: LinearHead, rows: Floats, codes: NDArray[np.int64], k: int) -> None:
+    def __init__(
+        self,
+        head: LinearHead,
+        rows: Floats,
+        codes: NDArray[np.int64],
+        k: int,
+        weights: RowWeights | None = None,
+    ) -> None:
         self._head, self._rows, self.codes, self._k = head, rows, codes, k
-        self._gram = rows.T @ rows
+        self._weights = RowWeights() if weights is None else weights
+        loss = self._weights.loss
+        self._gram = _gram(rows, loss)
+        self._total = len(rows) if loss is None else float(loss.sum(dtype=np.float64))
         self._known: tuple[float, tuple[Floats, np.float32]] | None = None
 
     def solve(
-        self, start: Floats | None, tol: float, without: slice | None = None
+        self, C: float, start: Floats | None, tol: float, without: slice | None = None
     ) -> tuple[Floats, int]:
-        """Return weights (d + 1, k), the intercept last, and the number of steps."""
+        """Return coefficients (d + 1, k), the intercept last, and the number of steps."""
         head, width = self._head, self._rows.shape[1]
-        C = head._strength(self._k)
+        C = head._loss_weight(C, self._k)
         parts = self._parts(without)
         inverse, unit = self._coordinates(C)
 
@@ -164,10 +178,10 @@ class _Problem:
             moved = flat.reshape(width + 1, self._k)
             weights, intercept = inverse.T @ moved[:-1], moved[-1] * unit
             loss, gradient = 0.0, np.zeros_like(moved)
-            for rows, codes in parts:
+            for rows, codes, row_weights in parts:
                 scores = rows @ weights
                 scores += intercept
-                loss += head._loss(scores, codes)
+                loss += head._loss(scores, codes, row_weights)
                 gradient[:-1] += (scores.T @ rows).T  # quicker than rows.T @ scores
                 gradient[-1] += scores.sum(axis=0)
             gradient *= np.float32(C)
@@ -185,7 +199,7 @@ class _Problem:
         found = flat.reshape(width + 1, self._k)
         return np.vstack([inverse.T @ found[:-1], found[-1:] * unit]), steps
 
-    def _parts(self, without: slice | None) -> list[tuple[Floats, NDArray[np.int64]]]:
+    def _parts(self, without: slice | None) -> list[tuple[Floats, NDArray[np.int64], RowWeights]]:
         """Return views of the rows that count: a copy would double the memory.
 
         A part at a time, so that its scores are still in the processor's cache when the
@@ -198,7 +212,7 @@ class _Problem:
             for first, stop in runs
             for start in range(first, stop, _PART)
         ]
-        return [(self._rows[part], self.codes[part]) for part in parts]
+        return [(self._rows[part], self.codes[part], self._weights.take(part)) for part in parts]
 
     def _typical(self, C: float) -> np.float32:
         typical: np.float32 = np.float32(C * self._head._curvature(self._k))
@@ -220,7 +234,7 @@ class _Problem:
         # In place: the transpose of a symmetric matrix is in the order that LAPACK wants.
         root, _ = lapack.spotrf(curved.T, lower=1, overwrite_a=1)
         inverse, _ = lapack.strtri(root, lower=1, overwrite_c=1)
-        unit = np.float32(1 / np.sqrt(max(len(self._rows) * typical, 1e-12)))
+        unit = np.float32(1 / np.sqrt(max(self._total * typical, 1e-12)))
         self._known = C, (inverse, unit)
         self._memory = new_memory()
         return self._known[1]
@@ -234,6 +248,17 @@ def _check_strength(C: Any) -> None:
             "for weaker regularisation.",
             received=C,
         )
+
+
+def _gram(rows: Floats, weights: Floats | None) -> Floats:
+    """Return the sum of the rows' outer products, by their weights if they have any."""
+    if weights is None:
+        return np.asarray(rows.T @ rows)
+    gram: Floats = np.zeros((rows.shape[1], rows.shape[1]), np.float32)
+    for start in range(0, len(rows), _PART):
+        part = slice(start, start + _PART)
+        gram += (rows[part] * weights[part, None]).T @ rows[part]
+    return gram
 
 
 def _rows_of(part: slice) -> int:

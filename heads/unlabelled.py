@@ -6,14 +6,15 @@ import logging
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache import Features
 
 log = logging.getLogger("featcache")
 
 
-def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
-    """Return the rows whose label is neither None nor NaN, and their labels.
+def labelled(X: Any, y: Any) -> NDArray[np.bool_] | None:
+    """Tell which rows have a label, neither None nor NaN.
 
     Parameters
     ----------
@@ -23,26 +24,35 @@ def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
 
     Returns
     -------
-    (array-like, array-like)
-        `X` and `y` themselves if all rows are labelled, or their lengths differ. Codes that
-        were floats to make room for NaN are whole numbers again.
+    ndarray (n,) of bool or None
+        None if all have one, or if the lengths differ.
 
     Examples
     --------
-    >>> labelled_rows([[1.0], [2.0]], ["a", None])[1]
-    ['a']
+    >>> labelled([[1.0], [2.0]], ["a", None])
+    array([ True, False])
     """
-    values = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
+    values = _values(y)
     if values.ndim != 1 or values.dtype.kind not in "fO" or len(values) != np.shape(X)[0]:
-        return X, y
+        return None
     known = np.array([value is not None and _equals_itself(value) for value in values], bool)
-    if known.all() or not known.any():
-        return X, y
+    return None if known.all() else known
+
+
+def take_labelled(X: Any, y: Any, known: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Return the labelled rows and their labels, and log how many rows are left out.
+
+    Codes that were floats to make room for NaN are whole numbers again.
+    """
     log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
-    kept = values[known].tolist()
+    kept = _values(y)[known].tolist()
     if all(isinstance(value, float) and value.is_integer() for value in kept):
         kept = [int(value) for value in kept]
     return np.asarray(X)[known], kept
+
+
+def _values(y: Any) -> NDArray[Any]:
+    return np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
 
 
 def labelled_features(features: Features) -> Features:
