@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +43,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
         those are few, else a prior; above 1 it makes probabilities more modest. Guo et al.
         2017, arXiv 1706.04599.
+    trains_in_seconds : bool
+        Whether thousands of rows take seconds, so that curves of many trainings make sense.
     """
+
+    trains_in_seconds: ClassVar[bool] = True
 
     class_weight: Any
 
@@ -134,6 +138,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pieces = score_pieces(len(rows), len(self.classes_))
         codes = np.concatenate([self._scores(rows[piece]).argmax(axis=1) for piece in pieces])
         return np.asarray(self.classes_[codes])
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> int:
+        """Number of values that training chose for the scores."""
 
     def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.

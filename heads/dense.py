@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep, import_keras
 
@@ -74,6 +75,7 @@ class DenseHead(Head):
         cumulative ``seconds``, one value an epoch.
     """
 
+    trains_in_seconds = False
     hidden_: tuple[Floats, Floats] | None
     output_: tuple[Floats, Floats]
 
@@ -102,6 +104,13 @@ class DenseHead(Head):
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.random_state = random_state
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of values in all kernels and biases."""
+        check_is_fitted(self, "output_")
+        layers = [layer for layer in (self.hidden_, self.output_) if layer is not None]
+        return int(sum(array.size for layer in layers for array in layer))
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         self._seed = integer_seed(self.random_state)

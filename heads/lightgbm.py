@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featcache import ClassifierStep
@@ -104,6 +105,12 @@ class LightGBMHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
         self.n_jobs = n_jobs
+
+    @property
+    def n_parameters(self) -> int:
+        """Most leaves that all trees can have."""
+        check_is_fitted(self, "booster_")
+        return int(self.booster_.num_trees() * self.num_leaves)
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         count = len(self.classes_)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
+from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
@@ -59,6 +60,12 @@ class LinearHead(Head):
     def _loss_weight(self, C: float, n_classes: int) -> float:
         """Return the weight of the loss against half the squared coefficients."""
         return C
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coefficients and intercepts."""
+        check_is_fitted(self, "coef_")
+        return int(self.coef_.size + self.intercept_.size)
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         _check_strength(self.C)
