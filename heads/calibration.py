@@ -80,25 +80,27 @@ def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = 
     float
         Between 0.001 and 1000.
     """
+    total = len(codes) if weights is None else float(weights.sum(dtype=np.float64))
+
+    def loss(log_temperature: float) -> float:
+        losses = log_losses(scores, codes, float(np.exp(log_temperature)))
+        return float(losses.sum() if weights is None else weights @ losses) / total
+
+    bounds = (np.log(1e-3), np.log(1e3))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def log_losses(scores: NDArray[Any], codes: Rows, temperature: float) -> NDArray[np.float64]:
+    """Return the log loss of each row's scores over a temperature, smoothed as by Platt."""
     doubt = 1 / (len(codes) + 2)
     others = scores.shape[1] - 1
-
-    pieces = score_pieces(*scores.shape)
-
-    def piece_loss(piece: slice, temperature: float) -> float:
+    found = np.empty(len(codes))
+    for piece in score_pieces(*scores.shape):
         logs = log_softmax(scores[piece] / temperature, axis=1)
         own = logs[np.arange(len(logs)), codes[piece]]
         rest = (logs.sum(axis=1) - own) / others
-        losses = -((1 - doubt) * own + doubt * rest)
-        return float(losses.sum() if weights is None else weights[piece] @ losses)
-
-    def loss(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        return sum(piece_loss(piece, temperature) for piece in pieces) / total
-
-    total = len(codes) if weights is None else float(weights.sum(dtype=np.float64))
-    bounds = (np.log(1e-3), np.log(1e3))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+        found[piece] = -((1 - doubt) * own + doubt * rest)
+    return found
 
 
 def prior_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:

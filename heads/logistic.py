@@ -20,9 +20,11 @@ class LogisticHead(LinearHead):
 
     Parameters
     ----------
-    C : float
-        Inverse strength of the L2 penalty. Embeddings have many columns and few rows a
-        class, so the default is far below scikit-learn's 1.
+    C : float or "auto"
+        Inverse strength of the L2 penalty, as in scikit-learn. "auto" chooses it by held-out
+        rows, from 0.01 on by factors of about three; with fewer than eight rows per class it
+        is 0.01. Embeddings have many columns and few rows per class, so that good values are
+        far below scikit-learn's 1.
     max_iter : int
         Steps of the solver.
     tol : float
@@ -38,6 +40,8 @@ class LogisticHead(LinearHead):
     coef_ : ndarray (k, d), float32
         For raw columns; the scaling is folded in.
     intercept_ : ndarray (k,), float32
+    C_ : float
+        The strength that was used.
 
     Examples
     --------
@@ -47,9 +51,11 @@ class LogisticHead(LinearHead):
     (40, 2)
     """
 
+    _usual = 0.01
+
     def __init__(
         self,
-        C: float = 0.01,
+        C: float | str = "auto",
         max_iter: int = 300,
         tol: float = 1e-4,
         calibration_folds: int = 3,

@@ -99,7 +99,7 @@ def test_a_weight_of_k_is_k_copies_for_the_solver_itself(
 ) -> None:
     X, y = blobs(3, 40, 20, spread=0.8)
     times = np.arange(len(y)) % 4
-    head = make_head(name, tol=1e-9, max_iter=4000, calibration_folds=0)
+    head = make_head(name, C=0.01, tol=1e-9, max_iter=4000, calibration_folds=0)
     weighted = clone(head).fit(X, y, times)
     monkeypatch.setattr("heads.base.merge_copies", lambda *arguments: arguments)
     copied = clone(head).fit(np.repeat(X, times, axis=0), np.repeat(y, times))
