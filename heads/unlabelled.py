@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache import Features
-
 log = logging.getLogger("featcache")
 
 
@@ -53,15 +51,6 @@ def take_labelled(X: Any, y: Any, known: NDArray[np.bool_]) -> tuple[Any, Any]:
 
 def _values(y: Any) -> NDArray[Any]:
     return np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
-
-
-def labelled_features(features: Features) -> Features:
-    """Return the features less those without a label, and log how many these are."""
-    known = features.is_labelled
-    if known.all():
-        return features
-    log.warning("%d of %d rows are unlabelled and left out.", int((~known).sum()), len(known))
-    return features[known]
 
 
 def _equals_itself(value: Any) -> bool:
