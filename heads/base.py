@@ -41,7 +41,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Width of the embedding.
     temperature_ : float
         Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
-        those are few, else a prior; above 1 it makes probabilities more modest. Guo et al.
+        those are few, else a prior; above 1 it makes probabilities less confident. Guo et al.
         2017, arXiv 1706.04599.
     trains_in_seconds : bool
         Whether thousands of rows take seconds, so that curves of many trainings make sense.
@@ -236,7 +236,7 @@ def _check_classes(y: NDArray[Any]) -> None:
 
 
 class StandardScaler:
-    """Columns to mean 0 and deviation 1 in float32; constant columns become 0.
+    """Columns to mean 0 and standard deviation 1 in float32; constant columns become 0.
 
     Folded into linear heads after training, so that predicting needs no scaled copy.
     """
@@ -261,11 +261,11 @@ class StandardScaler:
         mean = sum(summed(X[piece], piece) for piece in pieces) / total
         self.mean: Floats = np.asarray(mean, np.float32)
         squares = sum(summed(np.square(X[piece] - self.mean), piece) for piece in pieces)
-        deviation = np.sqrt(squares / total)
+        std = np.sqrt(squares / total)
         # Relative, since embeddings come in any unit: what varies by less than float32
         # resolves is constant.
-        tiny = deviation <= 1e-6 * np.abs(self.mean)
-        self.scale: Floats = np.where(tiny | (deviation == 0), 1.0, deviation).astype(np.float32)
+        tiny = std <= 1e-6 * np.abs(self.mean)
+        self.scale: Floats = np.where(tiny | (std == 0), 1.0, std).astype(np.float32)
 
     def __call__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
         """Return the standardised copy of X, or of some of its rows in their order."""

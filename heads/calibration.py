@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-# A temperature is one number: so many rows that training has not seen fix it well enough.
+# A temperature is one number: this number of rows that training has not seen fixes it well enough.
 ENOUGH_HELD_OUT = 50
 _ENOUGH_CROSS_FITTED = 200
 _FOLDS = 3
@@ -51,7 +51,7 @@ def choose_temperature(
         How much each row counts; default: 1.
     least_prior : float
         Where every class has a single row, the temperature is at least this. 1 for a network
-        without a penalty on its weights, which is too sure already.
+        without a penalty on its weights, which is too confident already.
     """
     if len(unseen) >= ENOUGH_HELD_OUT:
         return fit_temperature(scores(unseen), codes[unseen], _some(weights, unseen))
@@ -64,7 +64,7 @@ def choose_temperature(
 def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:
     """Find the divisor of the scores that minimises the log loss on held-out rows.
 
-    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes share the rest (after
+    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes divide the rest (after
     Platt 1999): n rows that are all right are no proof of never being wrong, and a divisor
     fitted to them alone would make every later mistake a certain one.
 
@@ -130,7 +130,7 @@ def prior_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None 
 
 
 def score_pieces(rows: int, classes: int) -> list[slice]:
-    """Cut rows up: of 10,000 classes, copies of all scores would take gigabytes."""
+    """Divide rows into pieces: of 10,000 classes, copies of all scores would take gigabytes."""
     size = max(1, SCORES_PER_PIECE // classes)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
@@ -156,7 +156,7 @@ def held_out_folds(codes: Rows, folds: int, random_state: int = 0) -> list[Rows]
     codes : ndarray (n,)
         Class of each row.
     folds : int
-        At most; fewer if no class has so many rows.
+        At most; fewer if no class has that many rows.
     random_state : int
 
     Returns

@@ -38,7 +38,7 @@ class DenseHead(Head):
     """Dense layer, dropout and softmax, trained with Adam on stored features.
 
     The classification top of the usual fine-tuned model, without computing a feature twice.
-    Early stopping restores the best weights; the learning rate is cut on a plateau. Both
+    Early stopping restores the best weights; the learning rate is reduced on a plateau. Both
     watch rows held out from the training rows. Trained by Keras on any of its backends;
     predicting needs NumPy alone.
 
@@ -47,7 +47,7 @@ class DenseHead(Head):
     units : int
         Width of the hidden layer; 0 for none.
     dropout : float
-        Share of hidden values dropped in training.
+        Fraction of hidden values dropped in training.
     epochs : int
         At most.
     learning_rate : float
@@ -59,7 +59,7 @@ class DenseHead(Head):
     lr_patience, factor : int, float
         Epochs without a better held-out loss until the learning rate is multiplied by `factor`.
     validation_fraction : float
-        Share of the training rows held out; below 50 such rows the temperature is
+        Fraction of the training rows held out; below 50 such rows the temperature is
         cross-fitted.
     class_weight : {None, "balanced"} or dict
         Weight of each label's rows; "balanced" makes all classes count the same.
@@ -72,7 +72,7 @@ class DenseHead(Head):
         Kernel and bias of each layer, float32; `hidden_` is None without one.
     history_ : dict of str to list of float
         ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
-        cumulative ``seconds``, one value an epoch.
+        cumulative ``seconds``, one value per epoch.
     """
 
     trains_in_seconds = False
@@ -263,7 +263,7 @@ def _first_weights(seed: int) -> Any:
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
     """Cut rows into batches of one size; the first rows again fill the last one up.
 
-    One shape for all batches: every further one would be compiled anew.
+    One shape for all batches: every further one would be compiled again.
     """
     count = -(-len(rows) // size)
     return list(np.resize(rows, count * size).reshape(count, size))

@@ -86,7 +86,7 @@ def _numbered(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[
             f"{'rows' if groups is None else 'groups or images'}.",
             received=cv,
         )
-    # Groups are slow to deal out, and of no use where no photo is there twice.
+    # Groups are slow to assign, and of no use where no photo is there twice.
     if different == len(y):
         return list(StratifiedKFold(cv, shuffle=True, random_state=random_state).split(y, y))
     folds = StratifiedGroupKFold(cv, shuffle=True, random_state=random_state)
@@ -98,7 +98,7 @@ def _given(
 ) -> list[Fold]:
     if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
         with warnings.catch_warnings():
-            # Photos are groups by default; `make_folds` says so if a splitter parts them.
+            # Photos are groups by default; `make_folds` logs it if a splitter separates them.
             warnings.filterwarnings("ignore", "The groups parameter is ignored")
             return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
     if isinstance(cv, (str, bool)) or not hasattr(cv, "__iter__"):

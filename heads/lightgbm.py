@@ -1,4 +1,4 @@
-"""Gradient-boosted trees (LightGBM). The only door to LightGBM."""
+"""Gradient-boosted trees (LightGBM). The only module that imports LightGBM."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LightGBMHead(Head):
     Trees on raw embeddings are slow and weak: with 101 classes and 1,280 columns, plain
     settings collapse. What works is few columns, tiny trees with random thresholds (extremely
     randomised trees, Geurts et al. 2006), a low learning rate and strong regularisation; the
-    defaults follow that. One tree a class and round is grown, so the
+    defaults follow that. One tree per class and round is grown, so the
     size of the model is ``n_estimators * classes`` trees.
 
     Parameters
@@ -49,17 +49,17 @@ class LightGBMHead(Head):
         Most boosting rounds; early stopping ends sooner.
     learning_rate : float
     num_leaves : int
-        Leaves a tree.
+        Leaves per tree.
     feature_fraction : float
-        Share of the columns that each tree may use.
+        Fraction of the columns that each tree may use.
     extra_trees : bool
-        Try one random threshold a column instead of all.
+        Try one random threshold per column instead of all.
     reg_lambda : float
         L2 penalty of the leaves.
     patience : int
         Rounds without a better held-out log loss until training stops; 0 never stops early.
     validation_fraction : float
-        Share of the training rows held out for early stopping and for the temperature; below
+        Fraction of the training rows held out for early stopping and for the temperature; below
         50 such rows the temperature is cross-fitted.
     class_weight : {None, "balanced"} or dict
         Weight of each label's rows; "balanced" makes all classes count the same.
@@ -73,7 +73,7 @@ class LightGBMHead(Head):
     ----------
     booster_ : lightgbm.Booster
     components_ : ndarray (c, d), float32
-        Principal axes, scaled so that components have deviation 1.
+        Principal axes, scaled so that components have standard deviation 1.
     mean_ : ndarray (d,), float32
     best_iteration_ : int
     """
@@ -223,12 +223,12 @@ class LightGBMHead(Head):
         )
 
     def _axes(self, X: Floats) -> tuple[Floats, Floats]:
-        """Return the mean (d,) and the principal axes (c, d), scaled for deviation 1."""
+        """Return the mean (d,) and the principal axes (c, d), scaled to standard deviation 1."""
         kept = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         solver = "randomized" if kept < min(X.shape) // 2 else "full"
         pca = PCA(kept, svd_solver=solver, random_state=self._seed).fit(X)
-        deviation = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        axes = np.asarray(pca.components_ / deviation[:, None], np.float32)
+        std = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
+        axes = np.asarray(pca.components_ / std[:, None], np.float32)
         return np.asarray(pca.mean_, np.float32), axes
 
     def _reduce(self, X: Floats) -> Floats:

@@ -30,7 +30,7 @@ _LOG_LOSS = 0.1  # beside an error rate
 _FOLDS_TO_CHOOSE = 3
 # With fewer, held-out rows say less of the best strength than experience with other data does.
 _ROWS_PER_CLASS_TO_CHOOSE = 8
-# A temperature is one number: from so many rows on, one held-out fold fixes it well enough.
+# A temperature is one number: from this number of rows on, one held-out fold fixes it well enough.
 _MANY_ROWS = 4000
 _PART = 4096  # rows
 _MOST_SCORES = 10_000_000  # held out for a temperature

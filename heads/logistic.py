@@ -30,8 +30,8 @@ class LogisticHead(LinearHead):
     tol : float
         Relative decrease of the objective at which it stops.
     calibration_folds : int
-        Folds for the temperature, since so strong a penalty makes probabilities too
-        modest; 0 leaves them as they are. From 4,000 rows on, one of them is held out.
+        Folds for the temperature, since so strong a penalty makes probabilities not
+        confident enough; 0 leaves them as they are. From 4,000 rows on, one of them is held out.
     class_weight : {None, "balanced"} or dict
         Weight of each label's rows; "balanced" makes all classes count the same.
 

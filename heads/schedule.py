@@ -1,4 +1,4 @@
-"""When training by epochs cuts its learning rate, when it stops: pure bookkeeping."""
+"""When training by epochs reduces its learning rate, and when it stops."""
 
 from __future__ import annotations
 

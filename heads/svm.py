@@ -17,7 +17,7 @@ class SVMHead(LinearHead):
 
     The primal problem of LIBLINEAR's ``L2R_L2LOSS_SVC`` (Fan et al. 2008), but all classes
     in one search, so that the work is a few large matrix products instead of one
-    coordinate descent a class. The bias is not penalised. Margins become probabilities by a
+    coordinate descent per class. The bias is not penalised. Margins become probabilities by a
     temperature fitted on held-out rows.
 
     Parameters
