@@ -226,10 +226,14 @@ def _check_classes(y: NDArray[Any]) -> None:
     """Raise `InvalidRequest` unless each label is a class."""
     try:
         check_classification_targets(y)
-    except ValueError as error:
-        shown = ", ".join(repr(value) for value in np.unique(np.asarray(y).ravel())[:3].tolist())
+        np.unique(y)
+    except (TypeError, ValueError) as error:
+        unsorted = "Labels of types that do not sort together"
+        reason = unsorted if isinstance(error, TypeError) else str(error).split(". ")[0]
+        values = dict.fromkeys(map(repr, y.ravel().tolist()))
+        shown = ", ".join(list(values)[:3])
         raise InvalidRequest(
-            f"{str(error).split('. ')[0]}. A head predicts classes, but y holds {shown}, ...; "
+            f"{reason}. A head predicts classes, but y holds {shown}, ...; "
             "give integers, strings or booleans as labels.",
             received=shown,
         ) from error

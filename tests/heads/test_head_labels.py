@@ -21,6 +21,7 @@ from heads import HEADS, LogisticHead, make_head
         ([float("nan")] * 12, "None of the 12 rows has a label"),
         ([0.5, 1.5] * 6, r"Unknown label type: continuous\. A head predicts classes, but y holds"),
         ([0.25, None] * 6, "Unknown label type: continuous"),
+        (np.array(["a", 1] * 6, object), "y holds 'a', 1, ...; give integers, strings or"),
     ],
 )
 @pytest.mark.parametrize("name", list(HEADS))
