@@ -154,7 +154,9 @@ def _compare(
     for seed in range(options.seed, options.seed + max(1, options.seeds)):
         split = _split(options, dataset, test_size, seed)
         few_shot = COUNTS if options.few_shot and not runs else ()
-        runs.append(evaluate(contenders, split, seed=seed, few_shot=few_shot, progress=progress))
+        runs.append(
+            evaluate(contenders, split, random_state=seed, few_shot=few_shot, progress=progress)
+        )
         print(runs[-1])
     files = runs[0].save(out)
     summary = summarise(runs)

@@ -94,7 +94,7 @@ class Split:
 def make_split(
     dataset: Dataset,
     test_size: float | None = None,
-    seed: int = 0,
+    random_state: int = 0,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Split:
@@ -109,7 +109,7 @@ def make_split(
     test_size : float, optional
         Fraction of the images, between 0 and 1 exclusive. Without it, the data set's own
         split if it has one, with its validation part in the training part, else 0.2.
-    seed : int
+    random_state : int
     cache_dir : path, optional
         Where content ids are remembered.
 
@@ -134,7 +134,7 @@ def make_split(
     groups = [ids[i] for i in readable]
     labels = [(dataset.labels or [])[i] for i in readable]
     parts = None if dataset.split is None else [dataset.split[i] for i in readable]
-    train, test, name = split_rows(groups, labels, parts, test_size, seed)
+    train, test, name = split_rows(groups, labels, parts, test_size, random_state)
     if all(labels[i] is None for i in test):
         raise DatasetError(
             f"The test part of {dataset.name!r} has no labels, so nothing can be scored on it. "

@@ -1,8 +1,8 @@
 """Classical heads on stored embeddings: scikit-learn estimators with calibrated output."""
 
 from .base import Head
-from .boosting import LightGBMHead
 from .dense import DenseHead
+from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
 from .registry import HEADS, make_head
 from .search import SearchResult, search

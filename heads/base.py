@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -17,7 +19,8 @@ from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
 from .calibration import score_pieces
-from .unlabelled import labelled_rows
+from .unlabelled import labelled, take_labelled
+from .weights import RowWeights, check_sample_weight, merge_copies, row_weights
 
 Floats = NDArray[np.float32]
 
@@ -38,11 +41,17 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Width of the embedding.
     temperature_ : float
         Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
-        those are few, else a prior; above 1 it makes probabilities more modest. Guo et al.
+        those are few, else a prior; above 1 it makes probabilities less confident. Guo et al.
         2017, arXiv 1706.04599.
+    trains_in_seconds : bool
+        Whether thousands of rows take seconds, so that curves of many trainings make sense.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Head:
+    trains_in_seconds: ClassVar[bool] = True
+
+    class_weight: Any
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Head:
         """Train on embeddings.
 
         Parameters
@@ -52,6 +61,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array-like (n,)
             Labels, of any type that sorts. Rows with None or NaN are unlabelled; they are left
             out, which is logged.
+        sample_weight : array-like (n,), optional
+            How many times each row counts; default: once. Equal rows of one class are counted
+            as one row with the sum of their weights.
 
         Returns
         -------
@@ -61,13 +73,18 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InvalidRequest
-            If there is only one class.
+            Without labels, for labels that are not classes, with only one class, or for
+            weights that are not valid.
         ValueError
             If shapes differ, or values are not finite.
         """
-        X, y = labelled_rows(X, y)
+        X, y, sample_weight = _labelled(self, X, y, sample_weight)
         X, y = validate_data(self, X, y, dtype=np.float32, order="C")
-        check_classification_targets(y)
+        rows, y = np.asarray(X), np.asarray(y)
+        _check_classes(y)
+        sample = check_sample_weight(sample_weight, len(rows))
+        if sample is not None:
+            rows, y, sample = rows[sample > 0], y[sample > 0], sample[sample > 0]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidRequest(
@@ -76,8 +93,28 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 received=self.classes_.tolist(),
             )
         self.temperature_ = 1.0
-        self._fit_codes(np.asarray(X), codes.astype(np.int64))
+        rows, codes, sample = merge_copies(rows, codes.astype(np.int64), sample)
+        weights = row_weights(self.class_weight, self.classes_, codes, sample)
+        self._fit_codes(rows, codes, weights)
         return self
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy on labelled rows.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+        y : array-like (n,)
+            Rows with None or NaN are unlabelled; they are left out, which is logged.
+        sample_weight : array-like (n,), optional
+
+        Raises
+        ------
+        InvalidRequest
+            If no row has a label.
+        """
+        X, y, sample_weight = _labelled(self, X, y, sample_weight)
+        return float(super().score(X, y, sample_weight))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class.
@@ -101,6 +138,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         pieces = score_pieces(len(rows), len(self.classes_))
         codes = np.concatenate([self._scores(rows[piece]).argmax(axis=1) for piece in pieces])
         return np.asarray(self.classes_[codes])
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> int:
+        """Number of values that training chose for the scores."""
 
     def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.
@@ -126,7 +168,7 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self._scores(np.asarray(X)), np.float64)
 
     @abstractmethod
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         """Train on class codes 0..k-1, and set `temperature_` if the scores need one."""
 
     @abstractmethod
@@ -138,27 +180,96 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the steps that give the scores."""
 
 
+def integer_seed(random_state: Any) -> int:
+    """Return the number that all randomness of one training follows from.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+        A number stands for itself; the others give another number each time.
+
+    Examples
+    --------
+    >>> integer_seed(7)
+    7
+    """
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _labelled(head: Head, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Return the labelled rows, their labels and weights; raise without any label."""
+    if y is None:
+        raise InvalidRequest(
+            f"{type(head).__name__} requires y to be passed, but the target y is None: give one "
+            "label per row. The y of features of an unlabelled data set is None."
+        )
+    known = labelled(X, y)
+    if known is None:
+        return X, y, sample_weight
+    if not known.any():
+        raise InvalidRequest(
+            f"None of the {len(known)} rows has a label: y holds only None or NaN. Give at least "
+            "some of the rows a label.",
+            received=len(known),
+        )
+    return *take_labelled(X, y, known), _some(sample_weight, known)
+
+
+def _some(values: Any, known: NDArray[np.bool_]) -> Any:
+    """Return the values of labelled rows; what does not fit is left for a later check."""
+    return values if np.shape(values) != known.shape else np.asarray(values)[known]
+
+
+def _check_classes(y: NDArray[Any]) -> None:
+    """Raise `InvalidRequest` unless each label is a class."""
+    try:
+        check_classification_targets(y)
+        np.unique(y)
+    except (TypeError, ValueError) as error:
+        unsorted = "Labels of types that do not sort together"
+        reason = unsorted if isinstance(error, TypeError) else str(error).split(". ")[0]
+        values = dict.fromkeys(map(repr, y.ravel().tolist()))
+        shown = ", ".join(list(values)[:3])
+        raise InvalidRequest(
+            f"{reason}. A head predicts classes, but y holds {shown}, ...; "
+            "give integers, strings or booleans as labels.",
+            received=shown,
+        ) from error
+
+
 class StandardScaler:
-    """Columns to mean 0 and deviation 1 in float32; constant columns become 0.
+    """Columns to mean 0 and standard deviation 1 in float32; constant columns become 0.
 
     Folded into linear heads after training, so that predicting needs no scaled copy.
     """
 
-    def __init__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        X: Floats,
+        rows: NDArray[np.int64] | None = None,
+        weights: Floats | None = None,
+    ) -> None:
         chosen = np.arange(len(X)) if rows is None else rows
         # float64 sums: a float32 mean over many rows loses digits. Piece by piece, since a
         # float64 copy of the whole would be twice the matrix.
         pieces = np.array_split(chosen, max(1, len(chosen) // _ROWS_A_PIECE))
-        mean = sum(X[piece].sum(axis=0, dtype=np.float64) for piece in pieces) / len(chosen)
-        self.mean: Floats = mean.astype(np.float32)
-        squares = sum(
-            np.square(X[piece] - self.mean).sum(axis=0, dtype=np.float64) for piece in pieces
-        )
-        deviation = np.sqrt(squares / len(chosen))
+        total = float(len(chosen) if weights is None else weights[chosen].sum(dtype=np.float64))
+
+        def summed(values: Floats, piece: NDArray[np.int64]) -> NDArray[np.float64]:
+            if weights is not None:
+                values = values * weights[piece, None]
+            return np.asarray(values.sum(axis=0, dtype=np.float64))
+
+        mean = sum(summed(X[piece], piece) for piece in pieces) / total
+        self.mean: Floats = np.asarray(mean, np.float32)
+        squares = sum(summed(np.square(X[piece] - self.mean), piece) for piece in pieces)
+        std = np.sqrt(squares / total)
         # Relative, since embeddings come in any unit: what varies by less than float32
         # resolves is constant.
-        tiny = deviation <= 1e-6 * np.abs(self.mean)
-        self.scale: Floats = np.where(tiny | (deviation == 0), 1.0, deviation).astype(np.float32)
+        tiny = std <= 1e-6 * np.abs(self.mean)
+        self.scale: Floats = np.where(tiny | (std == 0), 1.0, std).astype(np.float32)
 
     def __call__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
         """Return the standardised copy of X, or of some of its rows in their order."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep, import_keras
 
-from .base import Floats, Head, StandardScaler
+from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
 from .schedule import Progress, Schedule
+from .weights import RowWeights
 
 Rows = NDArray[Any]
 
@@ -21,11 +23,22 @@ _BATCHES_PER_EPOCH = 10
 _MOST_RAISED_RATE = 1e-3
 
 
+class _Data(NamedTuple):
+    """Scaled rows, their class codes, and their weights in the loss if they have any."""
+
+    X: Floats
+    codes: NDArray[np.int64]
+    weights: Floats | None
+
+    def weights_of(self, rows: Rows) -> Floats | None:
+        return None if self.weights is None else self.weights[rows]
+
+
 class DenseHead(Head):
     """Dense layer, dropout and softmax, trained with Adam on stored features.
 
     The classification top of the usual fine-tuned model, without computing a feature twice.
-    Early stopping restores the best weights; the learning rate is cut on a plateau. Both
+    Early stopping restores the best weights; the learning rate is reduced on a plateau. Both
     watch rows held out from the training rows. Trained by Keras on any of its backends;
     predicting needs NumPy alone.
 
@@ -34,7 +47,7 @@ class DenseHead(Head):
     units : int
         Width of the hidden layer; 0 for none.
     dropout : float
-        Share of hidden values dropped in training.
+        Fraction of hidden values dropped in training.
     epochs : int
         At most.
     learning_rate : float
@@ -43,12 +56,15 @@ class DenseHead(Head):
     batch_size : int
     patience : int
         Epochs without a better held-out loss until training stops.
-    plateau, cut : int, float
-        Epochs without a better held-out loss until the learning rate is multiplied by `cut`.
-    validation_size : float
-        Share of the training rows held out; below 50 such rows the temperature is
+    lr_patience, factor : int, float
+        Epochs without a better held-out loss until the learning rate is multiplied by `factor`.
+    validation_fraction : float
+        Fraction of the training rows held out; below 50 such rows the temperature is
         cross-fitted.
-    seed : int
+    class_weight : {None, "balanced"} or dict
+        Weight of each label's rows; "balanced" makes all classes count the same.
+    random_state : int, numpy.random.RandomState or None
+        Of all randomness.
 
     Attributes
     ----------
@@ -56,9 +72,10 @@ class DenseHead(Head):
         Kernel and bias of each layer, float32; `hidden_` is None without one.
     history_ : dict of str to list of float
         ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
-        cumulative ``seconds``, one value an epoch.
+        cumulative ``seconds``, one value per epoch.
     """
 
+    trains_in_seconds = False
     hidden_: tuple[Floats, Floats] | None
     output_: tuple[Floats, Floats]
 
@@ -70,10 +87,11 @@ class DenseHead(Head):
         learning_rate: float = 1e-4,
         batch_size: int = 64,
         patience: int = 10,
-        plateau: int = 4,
-        cut: float = 0.3,
-        validation_size: float = 0.1,
-        seed: int = 0,
+        lr_patience: int = 4,
+        factor: float = 0.3,
+        validation_fraction: float = 0.1,
+        class_weight: Any = None,
+        random_state: Any = 0,
     ) -> None:
         self.units = units
         self.dropout = dropout
@@ -81,53 +99,57 @@ class DenseHead(Head):
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.patience = patience
-        self.plateau = plateau
-        self.cut = cut
-        self.validation_size = validation_size
-        self.seed = seed
+        self.lr_patience = lr_patience
+        self.factor = factor
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.random_state = random_state
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
-        self._scale = StandardScaler(X)
+    @property
+    def n_parameters(self) -> int:
+        """Number of values in all kernels and biases."""
+        check_is_fitted(self, "output_")
+        layers = [layer for layer in (self.hidden_, self.output_) if layer is not None]
+        return int(sum(array.size for layer in layers for array in layer))
+
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+        self._seed = integer_seed(self.random_state)
+        self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
         network = self._network(X.shape[1])
         size = min(self.batch_size, len(train))
-        best, self.history_ = self._train(network, size, scaled, codes, train, held_out)
+        data = _Data(scaled, codes, _mean_one(weights.loss))
+        best, self.history_ = self._train(network, size, data, train, held_out)
         self._take(best)
-        self.temperature_ = self._temperature(network, size, scaled, codes, train, held_out)
+        self.temperature_ = self._temperature(network, size, data, train, held_out)
 
     def _temperature(
-        self,
-        network: Any,
-        size: int,
-        scaled: Floats,
-        codes: NDArray[np.int64],
-        train: Rows,
-        held_out: Rows,
+        self, network: Any, size: int, data: _Data, train: Rows, held_out: Rows
     ) -> float:
         best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # The same network and size of batch, so that nothing is compiled again.
-            weights, _ = self._train(network, size, scaled, codes, train, train)
+            weights, _ = self._train(network, size, data, train, train)
             self._take(weights)
-            scores = self._forward(scaled[scored])
+            scores = self._forward(data.X[scored])
             self.hidden_, self.output_ = best
             return scores
 
         unseen = np.setdiff1d(held_out, train)
         return choose_temperature(
-            codes, unseen, lambda rows: self._forward(scaled[rows]), scores_of, self.seed,
-            least_prior=1,
+            data.codes, unseen, lambda rows: self._forward(data.X[rows]), scores_of, self._seed,
+            weights=data.weights, least_prior=1,
         )  # fmt: skip
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
-        wanted = round(len(codes) * self.validation_size)
+        wanted = round(len(codes) * self.validation_fraction)
         if wanted < len(self.classes_) or np.bincount(codes).min() < 2:
             return rows, rows  # too few to hold any out: stop on the training loss
         train, held_out = train_test_split(
-            rows, test_size=wanted, stratify=codes, random_state=self.seed
+            rows, test_size=wanted, stratify=codes, random_state=self._seed
         )
         return np.sort(train), np.sort(held_out)
 
@@ -138,44 +160,38 @@ class DenseHead(Head):
         if self.units:
             layers += [
                 keras.layers.Dense(self.units, activation="relu"),
-                keras.layers.Dropout(self.dropout, seed=self.seed),
+                keras.layers.Dropout(self.dropout, seed=self._seed),
             ]
         layers.append(keras.layers.Dense(len(self.classes_)))
         network = keras.Sequential(layers)
         network.compile(
             optimizer=keras.optimizers.Adam(self.learning_rate),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            weighted_metrics=["accuracy"],
         )
         return network
 
     def _train(
-        self,
-        network: Any,
-        size: int,
-        X: Floats,
-        codes: NDArray[np.int64],
-        train: Rows,
-        held_out: Rows,
+        self, network: Any, size: int, data: _Data, train: Rows, held_out: Rows
     ) -> tuple[list[NDArray[Any]], dict[str, list[float]]]:
         """Train epoch by epoch; return the weights of the best one, and the history."""
         self._start(network)
         rate = self._rate(len(train))
         schedule = Schedule(
-            self.epochs, self.batch_size, rate, self.patience, self.plateau, self.cut
+            self.epochs, self.batch_size, rate, self.patience, self.lr_patience, self.factor
         )
         progress, best = Progress(rate), network.get_weights()
-        generator = np.random.default_rng(self.seed)
+        generator = np.random.default_rng(self._seed)
         while not progress.done:
             started = time.perf_counter()
             network.optimizer.learning_rate.assign(progress.learning_rate)
             # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
             steps = [
-                network.train_on_batch(X[rows], codes[rows])[:2]
+                network.train_on_batch(data.X[rows], data.codes[rows], data.weights_of(rows))[:2]
                 for rows in _batches(generator.permutation(train), size)
             ]
             loss, accuracy = np.mean(np.array(steps, np.float64), axis=0)
-            validation = self._score(network, X[held_out], codes[held_out])
+            validation = self._score(network, data, held_out)
             seconds = time.perf_counter() - started
             if progress.record(schedule, (loss, accuracy), validation, seconds):
                 best = network.get_weights()
@@ -186,7 +202,7 @@ class DenseHead(Head):
         for number, layer in enumerate(network.layers):
             if layer.weights:
                 kernel, bias = layer.weights
-                kernel.assign(_first_weights(self.seed * 10 + number)(kernel.shape))
+                kernel.assign(_first_weights(self._seed * 10 + number)(kernel.shape))
                 bias.assign(np.zeros(bias.shape, np.float32))
         network.optimizer.build(network.trainable_variables)
         for variable in network.optimizer.variables:
@@ -198,13 +214,18 @@ class DenseHead(Head):
         raised = self.learning_rate * max(1.0, _BATCHES_PER_EPOCH / batches)
         return max(self.learning_rate, min(raised, _MOST_RAISED_RATE))
 
-    def _score(self, network: Any, X: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
+    def _score(self, network: Any, data: _Data, rows: Rows) -> tuple[float, float]:
+        """Return loss and accuracy of the network as it is, on some rows."""
         self._take(network.get_weights())
-        scores = self._forward(X)
+        scores, codes, weights = (
+            self._forward(data.X[rows]),
+            data.codes[rows],
+            data.weights_of(rows),
+        )
         shifted = scores - scores.max(axis=1, keepdims=True)
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        loss = -logs[np.arange(len(codes)), codes].mean()
-        return float(loss), float(np.mean(scores.argmax(axis=1) == codes))
+        loss = np.average(-logs[np.arange(len(codes)), codes], weights=weights)
+        return float(loss), float(np.average(scores.argmax(axis=1) == codes, weights=weights))
 
     def _take(self, weights: list[NDArray[Any]]) -> None:
         """Take over a network's weights: kernel and bias, layer by layer."""
@@ -230,6 +251,11 @@ class DenseHead(Head):
         return [ClassifierStep("standardise", scale), *inner, linear(self.output_)]
 
 
+def _mean_one(weights: Floats | None) -> Floats | None:
+    """Divide weights by their mean: Adam's steps do not follow the unit of the loss."""
+    return None if weights is None else np.asarray(weights / weights.mean(), np.float32)
+
+
 def _first_weights(seed: int) -> Any:
     return import_keras().initializers.GlorotUniform(seed=seed)
 
@@ -237,7 +263,7 @@ def _first_weights(seed: int) -> Any:
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
     """Cut rows into batches of one size; the first rows again fill the last one up.
 
-    One shape for all batches: every further one would be compiled anew.
+    One shape for all batches: every further one would be compiled again.
     """
     count = -(-len(rows) // size)
     return list(np.resize(rows, count * size).reshape(count, size))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from featcache.errors import InvalidRequest
 
 from .base import Head
-from .boosting import LightGBMHead
 from .dense import DenseHead
+from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
 from .svm import SVMHead
 

@@ -1,4 +1,4 @@
-"""When training by epochs cuts its learning rate, when it stops: pure bookkeeping."""
+"""When training by epochs reduces its learning rate, and when it stops."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Schedule:
         To begin with.
     patience : int
         Epochs without a better validation loss until training stops.
-    plateau, cut : int, float
-        Epochs without one until the learning rate is multiplied by `cut`.
+    lr_patience, factor : int, float
+        Epochs without one until the learning rate is multiplied by `factor`.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
     patience: int
-    plateau: int
-    cut: float
+    lr_patience: int
+    factor: float
 
 
 @dataclass
@@ -91,8 +91,8 @@ def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool
     else:
         progress.waited += 1
         progress.since_cut += 1
-        if progress.since_cut >= schedule.plateau:
-            progress.learning_rate *= schedule.cut
+        if progress.since_cut >= schedule.lr_patience:
+            progress.learning_rate *= schedule.factor
             progress.since_cut = 0
     progress.done = progress.epoch >= schedule.epochs or progress.waited >= schedule.patience
     return better

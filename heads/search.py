@@ -2,74 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 from sklearn.base import clone
-from sklearn.model_selection import ParameterGrid, StratifiedGroupKFold, StratifiedKFold
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import ParameterGrid
 
 from featcache import Features
 from featcache.errors import InvalidRequest
 
 from .base import Head
+from .folds import Fold, is_partition, make_folds
 from .linear import LinearHead
 from .registry import make_head
-from .unlabelled import labelled_features
+from .unlabelled import labelled, take_labelled
 
 _SHOWN = 10  # points of a table in a notebook
+Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """What a search found, under the names of `sklearn.model_selection.GridSearchCV`.
 
     Attributes
     ----------
-    best_head : Head
-        Trained on all rows with the best parameters.
-    best_parameters : dict
-    best_score : float
-        Mean accuracy over the folds.
-    table : list of dict
-        One record a point of the grid: ``parameters``, ``mean``, ``deviation``, ``folds``;
-        the best first.
+    best_estimator_ : Head or None
+        Trained on all labelled rows with the best parameters; None with ``refit=False``.
+    best_params_ : dict
+    best_score_ : float
+        Mean score of the best parameters over the folds.
+    best_index_ : int
+        Their position in `cv_results_`.
+    cv_results_ : dict of str to array or list
+        ``params``, ``param_<name>``, ``split<i>_test_score``, ``mean_test_score``,
+        ``std_test_score`` and ``rank_test_score``, one entry per point of the grid.
     """
 
-    best_head: Head
-    best_parameters: dict[str, Any]
-    best_score: float
-    table: list[dict[str, Any]]
+    best_estimator_: Any
+    best_params_: dict[str, Any]
+    best_score_: float
+    best_index_: int
+    cv_results_: dict[str, Any]
 
     def _repr_html_(self) -> str:
         """Return the ten best points as a table, for a notebook."""
+        found = self.cv_results_
+        order = np.argsort(found["rank_test_score"], kind="stable")
         rows = "".join(
-            f"<tr><td>{escape(_settings(record['parameters']))}</td><td>{record['mean']:.4f}</td>"
-            f"<td>{record['deviation']:.4f}</td></tr>"
-            for record in self.table[:_SHOWN]
+            f"<tr><td>{escape(_settings(found['params'][i]))}</td>"
+            f"<td>{found['mean_test_score'][i]:.4f}</td>"
+            f"<td>{found['std_test_score'][i]:.4f}</td></tr>"
+            for i in order[:_SHOWN]
         )
-        more = len(self.table) - _SHOWN
+        more = len(order) - _SHOWN
         return (
-            f"<p>{escape(type(self.best_head).__name__)}: best accuracy {self.best_score:.4f} with "
-            f"{escape(_settings(self.best_parameters))}</p>"
-            "<table><thead><tr><th>parameters</th><th>accuracy</th><th>std over folds</th></tr>"
+            f"<p>Best mean score {self.best_score_:.4f} with "
+            f"{escape(_settings(self.best_params_))}</p>"
+            "<table><thead><tr><th>parameters</th><th>mean score</th><th>std over folds</th></tr>"
             f"</thead><tbody>{rows}</tbody></table>"
-            + (f"<p>and {more} more in <code>table</code></p>" if more > 0 else "")
+            + (f"<p>and {more} more in <code>cv_results_</code></p>" if more > 0 else "")
         )
 
 
 def search(
     head: Head | str,
-    features: Features,
-    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
-    cv: int = 5,
+    X: Features | ArrayLike,
+    y: ArrayLike | None = None,
     *,
+    param_grid: Grid,
+    groups: ArrayLike | None = None,
+    cv: Any = 5,
+    scoring: str | Callable[..., float] | None = None,
     n_jobs: int = -1,
-    seed: int = 0,
+    random_state: Any = 0,
+    refit: bool = True,
 ) -> SearchResult:
     """Try every point of a grid by cross-validation, and train the best on all rows.
 
@@ -77,19 +91,28 @@ def search(
     ----------
     head : Head or str
         A head, or its name in the registry.
-    features : featcache.Features
-        With labels; unlabelled rows are left out, which is logged. Copies of a photo always
-        fall into the same fold.
-    grid : mapping or list of mappings
+    X : featcache.Features or array-like (n, d)
+    y : array-like (n,), optional
+        Labels; default: the class codes of the features. Unlabelled rows are left out, which
+        is logged.
+    param_grid : mapping or list of mappings
         Parameter name -> values, as `sklearn.model_selection.ParameterGrid`.
-    cv : int
-        Folds, stratified by class.
+    groups : array-like (n,), optional
+        Rows of one group fall into the same fold; default: the photos of the features, so
+        that copies of a photo do.
+    cv : int, splitter, array-like (n,) or iterable of (train, test)
+        Number of folds, stratified by class; any splitter of scikit-learn; the number or name
+        of each row's fold, -1 or None for rows that are always trained on; or rows.
+    scoring : str or callable, optional
+        Scorer of scikit-learn; default: accuracy.
     n_jobs : int
-        Processes; -1 is one a core. The matrix is mapped from one file by all of them, not
-        copied to each. Linear heads are searched in one process, on all its cores, with the
-        columns scaled once for all folds.
-    seed : int
-        Of the folds.
+        Processes; -1 is one per core. The matrix is mapped from one file by all of them, not
+        copied to each. The accuracy of linear heads is searched in one process, on all its
+        cores, along a path of ``C``.
+    random_state : int, numpy.random.RandomState or None
+        Of the folds that a number makes.
+    refit : bool
+        Whether to train the best point on all rows.
 
     Returns
     -------
@@ -98,17 +121,47 @@ def search(
     Raises
     ------
     InvalidRequest
-        Without labels, with fewer than two folds or images, or an unknown parameter.
+        Without labels, with folds that cannot be made, or for an unknown parameter or scorer.
 
     Examples
     --------
-    ``search("logistic", features, {"C": [0.003, 0.01, 0.03]}).best_parameters``
+    ``search("svm", features, param_grid={"C": [0.001, 0.01]}, cv=3).best_params_``
     """
     estimator = make_head(head) if isinstance(head, str) else head
-    if features.y is None:
-        raise InvalidRequest("A search needs labels, but these features have none (y is None).")
-    features = labelled_features(features)
-    assert features.y is not None
+    points = _points(estimator, param_grid)
+    scorer = _scorer(estimator, scoring)
+    if isinstance(X, Features):
+        y = X.y if y is None else y
+        groups = X.ids if groups is None else groups
+        X = np.asarray(X.X)
+    if y is None:
+        raise InvalidRequest(
+            "A search needs labels, but y is None. Give one label per row, or features of a "
+            "labelled data set."
+        )
+    known = labelled(X, y)
+    if known is not None:
+        if not known.any():
+            raise InvalidRequest(
+                f"A search needs labels, but none of the {len(known)} rows has one."
+            )
+        X, y = take_labelled(X, y, known)
+    rows, codes = np.asarray(X), np.asarray(y)
+    folds = make_folds(rows, codes, groups, cv, random_state, known)
+    scores = np.empty((len(points), len(folds)))
+    paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
+    along, alone = _sort_points(estimator, points, paths and is_partition(folds, len(rows)))
+    for group in along:
+        solver = clone(estimator).set_params(**points[group[0]])
+        strengths = [float(points[i].get("C", solver.C)) for i in group]
+        scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
+    if alone:
+        heads = [clone(estimator).set_params(**points[i]) for i in alone]
+        scores[alone] = _one_by_one(heads, rows, codes, folds, scorer, n_jobs)
+    return _result(estimator, points, scores, rows, codes, refit)
+
+
+def _points(estimator: Any, grid: Grid) -> list[dict[str, Any]]:
     points = list(ParameterGrid(grid))
     unknown = {name for point in points for name in point} - set(estimator.get_params())
     if unknown or not points:
@@ -117,89 +170,93 @@ def search(
             f"{sorted(estimator.get_params())}.",
             received=sorted(unknown),
         )
-    folds = _folds(features, cv, seed)
-    X, y = np.asarray(features.X), features.y
-    if isinstance(estimator, LinearHead):
-        per_point = _along_paths(estimator, points, X, y, [test for _, test in folds])
-    else:
-        per_point = _one_by_one(estimator, points, X, y, folds, n_jobs)
-    order = np.argsort(-per_point.mean(axis=1), kind="stable")
-    table = [
-        {
-            "parameters": points[i],
-            "mean": float(per_point[i].mean()),
-            "deviation": float(per_point[i].std()),
-            "folds": per_point[i].tolist(),
-        }
-        for i in order
-    ]
-    best = points[order[0]]
-    trained = clone(estimator).set_params(**best).fit(X, y)
-    return SearchResult(trained, dict(best), table[0]["mean"], table)
+    return points
+
+
+def _scorer(estimator: Any, scoring: Any) -> Callable[..., float]:
+    if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
+        raise InvalidRequest(
+            f"scoring={scoring!r} is not one scorer; give the name of one of scikit-learn's, such "
+            "as 'balanced_accuracy', or a callable (estimator, X, y) -> float.",
+            received=scoring,
+        )
+    try:
+        return check_scoring(estimator, scoring)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise InvalidRequest(
+            f"scoring={scoring!r} is not a scorer of scikit-learn; see "
+            "sklearn.metrics.get_scorer_names() for those that there are.",
+            received=scoring,
+        ) from error
+
+
+def _sort_points(
+    estimator: Any, points: Sequence[Mapping[str, Any]], paths: bool
+) -> tuple[list[list[int]], list[int]]:
+    """Return groups of points that differ in C alone, and the points to try one by one."""
+    groups: dict[str, list[int]] = {}
+    alone = []
+    for number, point in enumerate(points):
+        whole = {**estimator.get_params(), **point}
+        if paths and not isinstance(whole["C"], str) and whole["class_weight"] is None:
+            rest = {name: value for name, value in point.items() if name != "C"}
+            groups.setdefault(repr(sorted(rest.items())), []).append(number)
+        else:
+            alone.append(number)
+    return list(groups.values()), alone
+
+
+def _one_by_one(
+    heads: Sequence[Any],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    folds: Sequence[Fold],
+    scorer: Callable[..., float],
+    n_jobs: int,
+) -> NDArray[np.float64]:
+    """Return the score of each head on each fold, every one trained on its own."""
+    scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
+        delayed(_score)(clone(head), X, y, *fold, scorer) for head in heads for fold in folds
+    )
+    return np.array(scores, np.float64).reshape(len(heads), len(folds))
+
+
+def _score(
+    head: Any,
+    X: NDArray[Any],
+    y: NDArray[Any],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    scorer: Callable[..., float],
+) -> float:
+    return float(scorer(head.fit(X[train], y[train]), X[test], y[test]))
+
+
+def _result(
+    estimator: Any,
+    points: list[dict[str, Any]],
+    scores: NDArray[np.float64],
+    X: NDArray[Any],
+    y: NDArray[Any],
+    refit: bool,
+) -> SearchResult:
+    mean = scores.mean(axis=1)
+    rank = rankdata(-mean, method="min").astype(np.int32)
+    found: dict[str, Any] = {"params": points}
+    for name in sorted({name for point in points for name in point}):
+        values = np.ma.MaskedArray(np.empty(len(points), object), mask=True)
+        for number, point in enumerate(points):
+            if name in point:
+                values[number] = point[name]
+        found[f"param_{name}"] = values
+    found |= {f"split{i}_test_score": scores[:, i] for i in range(scores.shape[1])}
+    found |= {
+        "mean_test_score": mean, "std_test_score": scores.std(axis=1), "rank_test_score": rank,
+    }  # fmt: skip
+    best = int(rank.argmin())
+    trained = clone(estimator).set_params(**points[best]).fit(X, y) if refit else None
+    return SearchResult(trained, dict(points[best]), float(mean[best]), best, found)
 
 
 def _settings(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in parameters.items()) or "defaults"
-
-
-def _folds(features: Features, cv: int, seed: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    y = features.y
-    assert y is not None
-    _, groups = np.unique(np.array(features.ids), return_inverse=True)
-    if not 2 <= cv <= len(set(groups.tolist())):
-        raise InvalidRequest(
-            f"cv={cv} folds cannot be made of {len(set(groups.tolist()))} different images.",
-            received=cv,
-        )
-    # Groups are slow to deal out, and of no use where no photo is there twice.
-    if groups.max() == len(groups) - 1:
-        return list(StratifiedKFold(cv, shuffle=True, random_state=seed).split(y, y))
-    folds = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
-    return list(folds.split(y, y, groups))
-
-
-def _one_by_one(
-    head: Head,
-    points: Sequence[Mapping[str, Any]],
-    X: NDArray[Any],
-    y: NDArray[Any],
-    folds: Sequence[tuple[NDArray[Any], NDArray[Any]]],
-    n_jobs: int,
-) -> NDArray[np.float64]:
-    """Return the accuracy of each point on each fold, every one trained on its own."""
-    scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
-        delayed(_score)(clone(head).set_params(**point), X, y, *fold)
-        for point in points
-        for fold in folds
-    )
-    return np.array(scores).reshape(len(points), len(folds))
-
-
-def _score(
-    head: Head, X: NDArray[Any], y: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
-) -> float:
-    head.fit(X[train], y[train])
-    return float(np.mean(head.predict(X[test]) == y[test]))
-
-
-def _along_paths(
-    head: LinearHead,
-    points: Sequence[Mapping[str, Any]],
-    X: NDArray[Any],
-    y: NDArray[Any],
-    tests: Sequence[NDArray[Any]],
-) -> NDArray[np.float64]:
-    """Return the accuracy of each point on each fold; those that differ in C alone together.
-
-    In one process: the matrix products use all cores, and nothing need be copied.
-    """
-    groups: dict[str, list[int]] = {}
-    for number, point in enumerate(points):
-        rest = {name: value for name, value in point.items() if name != "C"}
-        groups.setdefault(repr(sorted(rest.items())), []).append(number)
-    found = np.empty((len(points), len(tests)))
-    for group in groups.values():
-        solver = clone(head).set_params(**points[group[0]])
-        strengths = [float(points[number].get("C", solver.C)) for number in group]
-        found[group] = solver.accuracy_paths(X, y, tests, strengths)
-    return found

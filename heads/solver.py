@@ -17,7 +17,7 @@ from .base import Floats
 # Steps, how the gradient changed over each, and the inverse product of the two.
 Memory = deque[tuple[Floats, Floats, float]]
 _MEMORY = 6
-_SUFFICIENT = 1e-4  # share of the decrease that the slope promises
+_SUFFICIENT = 1e-4  # fraction of the decrease that the slope promises
 _HALVINGS = 30
 
 

@@ -6,15 +6,15 @@ import logging
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from featcache import Features
 from featcache.toolkit import is_missing
 
 log = logging.getLogger("featcache")
 
 
-def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
-    """Return the rows whose label is not missing (None, NaN, "" or blanks), and their labels.
+def labelled(X: Any, y: Any) -> NDArray[np.bool_] | None:
+    """Tell which rows have a label, neither None, NaN, "" nor blanks.
 
     Parameters
     ----------
@@ -24,32 +24,32 @@ def labelled_rows(X: Any, y: Any) -> tuple[Any, Any]:
 
     Returns
     -------
-    (array-like, array-like)
-        `X` and `y` themselves if all rows are labelled, or their lengths differ. The codes of
-        an array that were floats to make room for NaN are whole numbers again.
+    ndarray (n,) of bool or None
+        None if all have one, or if the lengths differ.
 
     Examples
     --------
-    >>> labelled_rows([[1.0], [2.0]], ["a", None])[1]
-    ['a']
+    >>> labelled([[1.0], [2.0]], ["a", None])
+    array([ True, False])
     """
-    values = np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)
+    values = _values(y)
     if values.ndim != 1 or values.dtype.kind not in "fOU" or len(values) != np.shape(X)[0]:
-        return X, y
+        return None
     known = np.array([not is_missing(value) for value in values], bool)
-    if known.all() or not known.any():
-        return X, y
+    return None if known.all() else known
+
+
+def take_labelled(X: Any, y: Any, known: NDArray[np.bool_]) -> tuple[Any, Any]:
+    """Return the labelled rows and their labels, and log how many rows are left out.
+
+    Codes that were floats to make room for NaN are whole numbers again.
+    """
     log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
-    kept = values[known].tolist()
-    if values.dtype.kind == "f" and all(value.is_integer() for value in kept):
+    kept = _values(y)[known].tolist()
+    if all(isinstance(value, float) and value.is_integer() for value in kept):
         kept = [int(value) for value in kept]
     return np.asarray(X)[known], kept
 
 
-def labelled_features(features: Features) -> Features:
-    """Return the features less those without a label, and log how many these are."""
-    known = features.is_labelled
-    if known.all():
-        return features
-    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
-    return features[known]
+def _values(y: Any) -> NDArray[Any]:
+    return np.asarray(y, object) if isinstance(y, (list, tuple)) else np.asarray(y)

@@ -156,7 +156,7 @@ class ContenderContract:
     def test_it_learns_and_gives_probabilities_in_the_order_asked(self, prepared: Any) -> None:
         contender, images, codes = prepared
         train, test = self.halves(images)
-        contender.fit(images.take(train), codes[train], 2, seed=0, progress=False)
+        contender.fit(images.take(train), codes[train], 2, random_state=0, progress=False)
         proba = contender.predict_proba(images.take(test))
         assert proba.shape == (len(test), 2)
         assert np.allclose(proba.sum(axis=1), 1, atol=1e-4)
@@ -167,7 +167,7 @@ class ContenderContract:
     def test_a_class_without_training_images_has_its_column(self, prepared: Any) -> None:
         contender, images, codes = prepared
         train, test = self.halves(images)
-        contender.fit(images.take(train), codes[train], 4, seed=0, progress=False)
+        contender.fit(images.take(train), codes[train], 4, random_state=0, progress=False)
         assert contender.predict_proba(images.take(test)).shape == (len(test), 4)
 
     def test_an_unusable_image_is_named_with_its_reason(
@@ -186,7 +186,7 @@ class ContenderContract:
     def test_it_describes_itself(self, prepared: Any) -> None:
         contender, images, codes = prepared
         train, _ = self.halves(images)
-        contender.fit(images.take(train), codes[train], 2, seed=0, progress=False)
+        contender.fit(images.take(train), codes[train], 2, random_state=0, progress=False)
         facts = contender.facts()
         assert facts.total_parameters >= facts.trainable_parameters > 0
         assert facts.backbone
@@ -210,7 +210,7 @@ class ContenderContract:
         codes = np.arange(40) % 2
         contender = self.make()
         assert not contender.prepare(images, progress=False)
-        contender.fit(images.take(range(20)), codes[:20], 2, seed=0, progress=False)
+        contender.fit(images.take(range(20)), codes[:20], 2, random_state=0, progress=False)
         proba = contender.predict_proba(images.take(range(20, 40)))
         assert np.mean(proba.argmax(axis=1) == codes[20:]) >= self.accuracy
 

@@ -17,7 +17,7 @@ RESAMPLES = 1000
 
 
 def bootstrap(
-    truth: Codes, proba: Floats, *, resamples: int = RESAMPLES, seed: int = 0
+    truth: Codes, proba: Floats, *, resamples: int = RESAMPLES, random_state: int = 0
 ) -> dict[str, NDArray[np.float64]]:
     """Compute every metric on resampled test images.
 
@@ -28,7 +28,7 @@ def bootstrap(
     -------
     dict of str to ndarray (resamples,)
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(random_state)
     rows = generator.integers(0, len(truth), (resamples, len(truth)))
     values: dict[str, list[float]] = {name: [] for name in METRICS}
     for chosen in rows:

@@ -93,7 +93,7 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """Return what `results.json` adds to the plain results."""
         return {
-            "seeds": [run.seed for run in self.runs],
+            "seeds": [run.random_state for run in self.runs],
             "table": self.table(),
             "comparisons": [asdict(c) for c in self.comparisons],
             "slices": [asdict(s) for s in self.slices],

@@ -83,7 +83,7 @@ class Contender(ABC):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train from scratch.
@@ -95,7 +95,7 @@ class Contender(ABC):
         codes : ndarray (n,)
             Class of each image, 0 to `n_classes` - 1; a class may have none.
         n_classes : int
-        seed : int
+        random_state : int
             Of all randomness.
         """
 

@@ -13,7 +13,7 @@ from sklearn.base import clone
 import featcache
 from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from heads import DenseHead, Head, make_head
+from heads import Head, make_head
 
 from ..splits import Images
 from .base import Contender, ContenderInfo
@@ -52,7 +52,7 @@ class CachedHead(Contender):
         self.head = make_head(head) if isinstance(head, str) else head
         self._options = {"cache_dir": cache_dir, **options}
         self._model_options = {k: v for k, v in self._options.items() if k in _MODEL_OPTIONS}
-        self.quick = not isinstance(self.head, DenseHead)
+        self.quick = self.head.trains_in_seconds
         self._features: Features | None = None
         self._rows: dict[str, int] = {}
 
@@ -74,13 +74,13 @@ class CachedHead(Contender):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train the head on the stored rows of the images."""
         head = clone(self.head)
-        if "seed" in head.get_params():
-            head.set_params(seed=seed)
+        if "random_state" in head.get_params():
+            head.set_params(random_state=random_state)
         self._n_classes = n_classes
         self._trained = head.fit(self._embeddings(images), codes)
 
@@ -92,7 +92,7 @@ class CachedHead(Contender):
         """Describe backbone, head and the cost of the features."""
         assert self._features is not None
         summary = self._features.summary
-        parameters = _parameters_of(self._trained)
+        parameters = self._trained.n_parameters
         store = featcache.open_store(summary.folder)
         return ContenderInfo(
             extract_seconds=summary.seconds_per_image * len(self._features),
@@ -165,15 +165,6 @@ def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.f
     proba = np.zeros((len(X), n_classes))
     proba[:, head.classes_] = head.predict_proba(X)
     return proba
-
-
-def _parameters_of(head: Head) -> int:
-    if hasattr(head, "output_"):
-        layers = [layer for layer in (head.hidden_, head.output_) if layer is not None]
-        return int(sum(array.size for layer in layers for array in layer))
-    if hasattr(head, "booster_"):
-        return int(head.booster_.num_trees() * getattr(head, "leaves", 0))
-    return int(head.coef_.size + head.intercept_.size) if hasattr(head, "coef_") else 0
 
 
 def _backbone_parameters(backbone: Any) -> int:

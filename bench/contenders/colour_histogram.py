@@ -52,6 +52,7 @@ class ColourHistogram(Contender):
 
     def __init__(self, head: str | Head = "logistic") -> None:
         self.head = make_head(head) if isinstance(head, str) else head
+        self.quick = self.head.trains_in_seconds
         self._rows: dict[str, NDArray[np.float32]] | None = None
         self._seconds = 0.0
 
@@ -80,7 +81,7 @@ class ColourHistogram(Contender):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train the head on the histograms of the images."""
@@ -93,7 +94,7 @@ class ColourHistogram(Contender):
 
     def facts(self) -> ContenderInfo:
         """Describe the head and the cost of the histograms, which are kept nowhere."""
-        weights = int(getattr(self._trained, "coef_", np.empty(0)).size)
+        weights = self._trained.n_parameters
         return ContenderInfo(
             extract_seconds=self._seconds,
             backbone="colour histogram",

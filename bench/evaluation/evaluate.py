@@ -24,7 +24,7 @@ def evaluate(
     contenders: Mapping[str, Contender],
     split: Split,
     *,
-    seed: int = 0,
+    random_state: int = 0,
     few_shot: Sequence[int] = (),
     progress: bool | None = None,
 ) -> Results:
@@ -37,7 +37,7 @@ def evaluate(
     ----------
     contenders : mapping of str to Contender
     split : Split
-    seed : int
+    random_state : int
         Of the contenders' randomness and of the order in which images are handed out.
     few_shot : sequence of int
         Also train quick contenders on so many images a class; see `bench.evaluation.few_shot`.
@@ -73,7 +73,7 @@ def evaluate(
             peaks[name] = memory.peak
         usable = split.without(set(unusable))
         _check_parts(usable)
-        order = np.random.default_rng(seed)
+        order = np.random.default_rng(random_state)
         train, test = order.permutation(usable.train), order.permutation(usable.test)
         train_images, test_images = (images_of(split, placed, rows) for rows in (train, test))
         codes = usable.codes(train)
@@ -87,7 +87,7 @@ def evaluate(
             (test_images, usable.codes(test)),
             len(split.classes),
             counts=few_shot,
-            seed=seed,
+            random_state=random_state,
             progress=progress,
         )
         results = []
@@ -95,7 +95,13 @@ def evaluate(
             log.info("%s: training on %d images", name, len(train))
             started = time.perf_counter()
             with PeakMemory() as memory:
-                contender.fit(train_images, codes, len(split.classes), seed=seed, progress=progress)
+                contender.fit(
+                    train_images,
+                    codes,
+                    len(split.classes),
+                    random_state=random_state,
+                    progress=progress,
+                )
                 fitted = time.perf_counter()
                 proba = np.asarray(contender.predict_proba(test_images), np.float64)
                 predicted = time.perf_counter()
@@ -115,7 +121,7 @@ def evaluate(
             )
             results.append(Result(name, truth, proba[in_order], positions, cost, facts))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
-    return Results(results, usable, seed, unusable, curves)
+    return Results(results, usable, random_state, unusable, curves)
 
 
 def _check_parts(split: Split) -> None:

@@ -53,7 +53,9 @@ def counts_for(codes: NDArray[np.int64], counts: Sequence[int] = COUNTS) -> list
     return sorted({count for count in counts if count <= least})
 
 
-def draw_rows(codes: NDArray[np.int64], per_class: int, draw: int, seed: int) -> NDArray[np.int64]:
+def draw_rows(
+    codes: NDArray[np.int64], per_class: int, draw: int, random_state: int
+) -> NDArray[np.int64]:
     """Choose so many rows of each class; for one draw, fewer are always part of more.
 
     Examples
@@ -63,7 +65,7 @@ def draw_rows(codes: NDArray[np.int64], per_class: int, draw: int, seed: int) ->
     >>> len(two), two < three
     (4, True)
     """
-    generator = np.random.default_rng([seed, draw])
+    generator = np.random.default_rng([random_state, draw])
     order = generator.permutation(len(codes))
     chosen = [order[codes[order] == code][:per_class] for code in np.unique(codes)]
     return np.sort(np.concatenate(chosen))
@@ -76,7 +78,7 @@ def few_shot_curves(
     n_classes: int,
     *,
     counts: Sequence[int] = COUNTS,
-    seed: int = 0,
+    random_state: int = 0,
     progress: bool | None = None,
 ) -> list[FewShot]:
     """Train contenders on few images a class, and score them on all test images.
@@ -90,7 +92,7 @@ def few_shot_curves(
     n_classes : int
     counts : sequence of int
         Images a class; those that some class has too few images for are left out.
-    seed : int
+    random_state : int
 
     Returns
     -------
@@ -105,9 +107,13 @@ def few_shot_curves(
         for name, contender in quick.items():
             for per_class in wanted:
                 for draw in range(DRAWS):
-                    rows = draw_rows(codes, per_class, draw, seed)
+                    rows = draw_rows(codes, per_class, draw, random_state)
                     contender.fit(
-                        images.take(rows), codes[rows], n_classes, seed=seed, progress=False
+                        images.take(rows),
+                        codes[rows],
+                        n_classes,
+                        random_state=random_state,
+                        progress=False,
                     )
                     prediction = contender.predict_proba(test[0]).argmax(axis=1)
                     points.append(

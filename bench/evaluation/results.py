@@ -127,7 +127,7 @@ class Results:
     results : list of Result
     split : Split
         Less the images that could not be used.
-    seed : int
+    random_state : int
     unusable : dict of str to str
         Id of an example -> reason.
     few_shot : list of FewShot
@@ -136,7 +136,7 @@ class Results:
 
     results: list[Result]
     split: Split
-    seed: int
+    random_state: int
     unusable: dict[str, str]
     few_shot: list[FewShot] = field(default_factory=list)
 
@@ -224,7 +224,7 @@ class Results:
         record = {
             "dataset": self.split.dataset.name,
             "split": self.split.name,
-            "seed": self.seed,
+            "seed": self.random_state,
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
             "classes": classes,

@@ -28,7 +28,7 @@ def calibrate(
     unseen: Rows,
     proba_of: Callable[[Any, Rows], NDArray[np.float64]],
     train_on: Callable[[Rows], Any],
-    seed: int,
+    random_state: int,
 ) -> tuple[float, float]:
     """Return the temperature of a trained network, and the seconds that fitting it took.
 
@@ -46,14 +46,14 @@ def calibrate(
         From a model and images to probabilities.
     train_on : callable
         From images to a model that was trained on them as `model` was on all.
-    seed : int
+    random_state : int
         Of the folds.
     """
     known = _read(folder / _FILE)
     if known is not None:
         return known
     started = time.perf_counter()
-    temperature = _fit(model, codes, unseen, proba_of, train_on, seed)
+    temperature = _fit(model, codes, unseen, proba_of, train_on, random_state)
     found = temperature, time.perf_counter() - started
     record = {"temperature": found[0], "seconds": found[1]}
     remember(folder / _FILE, record, "a calibration")
@@ -68,7 +68,9 @@ def divide_scores(model: Any, temperature: float) -> None:
     top.set_weights([weight / temperature for weight in top.get_weights()])
 
 
-def _fit(model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, seed: int) -> float:
+def _fit(
+    model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, random_state: int
+) -> float:
     # A class without images has a score that nothing was learned of.
     present, truth = np.unique(codes, return_inverse=True)
 
@@ -82,7 +84,7 @@ def _fit(model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, se
         unseen,
         lambda rows: scores(model, rows),
         lambda rows, scored: scores(train_on(rows), scored),
-        seed,
+        random_state,
         least_prior=1,
     )
 

@@ -80,9 +80,9 @@ class FineTuned(Contender):
         At most; of Adam, to begin with.
     patience : int
         Epochs without a better validation loss until training stops; the best weights stay.
-    plateau, cut : int, float
-        Epochs without one until the learning rate is multiplied by `cut`.
-    validation_size : float
+    lr_patience, factor : int, float
+        Epochs without one until the learning rate is multiplied by `factor`.
+    validation_fraction : float
         Share of the training images held out for both, by class, copies together.
     class_weight : {None, "balanced"}
         Weigh classes by how rare they are.
@@ -106,9 +106,9 @@ class FineTuned(Contender):
         batch_size: int = 32,
         learning_rate: float = 1e-4,
         patience: int = 8,
-        plateau: int = 3,
-        cut: float = 0.3,
-        validation_size: float = 0.1,
+        lr_patience: int = 3,
+        factor: float = 0.3,
+        validation_fraction: float = 0.1,
         class_weight: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
@@ -122,8 +122,8 @@ class FineTuned(Contender):
         self.backbone, self.unfreeze = backbone, unfreeze
         self.units, self.dropout = tuple(units), dropout
         self.augmentation = Augmentation() if augmentation is None else augmentation
-        self.schedule = Schedule(epochs, batch_size, learning_rate, patience, plateau, cut)
-        self.validation_size, self.class_weight = validation_size, class_weight
+        self.schedule = Schedule(epochs, batch_size, learning_rate, patience, lr_patience, factor)
+        self.validation_fraction, self.class_weight = validation_fraction, class_weight
         self._cache_dir, self._options = cache_dir, options
         self._pixels: Pixels | None = None
 
@@ -158,22 +158,22 @@ class FineTuned(Contender):
         codes: NDArray[np.int64],
         n_classes: int,
         *,
-        seed: int = 0,
+        random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
         """Train, or take up what was trained; the best epoch's weights serve."""
         self._decoded()  # or the error that says to prepare first
-        self.model, self._resolved, self._first_free = self._build(n_classes, seed)
-        self.folder = self._run_folder(images, codes, n_classes, seed)
-        train, validation = _parts(images, codes, self.validation_size, seed)
-        self._run = Run(self.model, self.folder, self.schedule, seed)
+        self.model, self._resolved, self._first_free = self._build(n_classes, random_state)
+        self.folder = self._run_folder(images, codes, n_classes, random_state)
+        train, validation = _parts(images, codes, self.validation_fraction, random_state)
+        self._run = Run(self.model, self.folder, self.schedule, random_state)
         if self._run.resumed_at:
             log.info("%s: taken up after epoch %d", self.folder.name, self._run.resumed_at)
         weights = _balanced(codes, n_classes) if self.class_weight == "balanced" else None
         self._run.train(self._reader(images), codes, train, validation, weights, progress)
         unseen = np.setdiff1d(validation, train)
         self.temperature_, self._fold_seconds = self._calibration(
-            images, codes, n_classes, seed, unseen, progress
+            images, codes, n_classes, random_state, unseen, progress
         )
         divide_scores(self.model, self.temperature_)
         self._save_model()
@@ -243,7 +243,7 @@ class FineTuned(Contender):
         images: Images,
         codes: NDArray[np.int64],
         n_classes: int,
-        seed: int,
+        random_state: int,
         unseen: NDArray[np.int64],
         progress: bool | None,
     ) -> tuple[float, float]:
@@ -254,25 +254,25 @@ class FineTuned(Contender):
             return predict(model, read, np.arange(len(rows)), self.schedule.batch_size)
 
         def train_on(rows: NDArray[np.int64]) -> Any:
-            return self._fold(images, codes, n_classes, seed, rows, progress)
+            return self._fold(images, codes, n_classes, random_state, rows, progress)
 
-        return calibrate(self.folder, self.model, codes, unseen, proba_of, train_on, seed)
+        return calibrate(self.folder, self.model, codes, unseen, proba_of, train_on, random_state)
 
     def _fold(
         self,
         images: Images,
         codes: NDArray[np.int64],
         n_classes: int,
-        seed: int,
+        random_state: int,
         rows: NDArray[np.int64],
         progress: bool | None,
     ) -> Any:
         """Return a model trained as the contender is, but on some of its images alone."""
-        model, _, _ = self._build(n_classes, seed)
+        model, _, _ = self._build(n_classes, random_state)
         name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
-        run = Run(model, self.folder / f"{FOLD_PREFIX}{name}", self.schedule, seed)
+        run = Run(model, self.folder / f"{FOLD_PREFIX}{name}", self.schedule, random_state)
         part, truth = images.take(rows), codes[rows]
-        train, validation = _parts(part, truth, self.validation_size, seed)
+        train, validation = _parts(part, truth, self.validation_fraction, random_state)
         weights = _balanced(truth, n_classes) if self.class_weight == "balanced" else None
         run.train(self._reader(part), truth, train, validation, weights, progress)
         return model
@@ -289,7 +289,7 @@ class FineTuned(Contender):
     def _load(self) -> ResolvedBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
-    def _build(self, n_classes: int, seed: int) -> tuple[Any, ResolvedBackbone, int]:
+    def _build(self, n_classes: int, random_state: int) -> tuple[Any, ResolvedBackbone, int]:
         """Return the compiled network, the backbone in it, and its first free layer."""
         keras = import_keras()
         resolved = self._load()
@@ -301,7 +301,7 @@ class FineTuned(Contender):
             resolved.backbone.model.set_weights(own.get_weights())
         model = build_network(
             resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
-            self.augmentation, seed,
+            self.augmentation, random_state,
         )  # fmt: skip
         model.compile(
             optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
@@ -326,7 +326,7 @@ class FineTuned(Contender):
             temporary.rmdir()
 
     def _run_folder(
-        self, images: Images, codes: NDArray[np.int64], n_classes: int, seed: int
+        self, images: Images, codes: NDArray[np.int64], n_classes: int, random_state: int
     ) -> Path:
         """Name the run by all that decides its outcome, as the store's key does."""
         order = np.argsort(np.array(images.ids))
@@ -338,12 +338,12 @@ class FineTuned(Contender):
                 "examples": hashlib.sha256(examples.encode()).hexdigest(),
                 "order": hashlib.sha256("".join(images.ids).encode()).hexdigest(),
                 "classes": n_classes,
-                "seed": seed,
+                "seed": random_state,
                 "unfreeze": self._first_free,
                 "top": [*self.units, repr(float(self.dropout))],
                 "augmentation": [repr(value) for value in astuple(self.augmentation)],
                 "schedule": [repr(value) for value in astuple(self.schedule)],
-                "validation": repr(float(self.validation_size)),
+                "validation": repr(float(self.validation_fraction)),
                 "class_weight": self.class_weight,
             }
         )
@@ -352,11 +352,11 @@ class FineTuned(Contender):
 
 
 def _parts(
-    images: Images, codes: NDArray[np.int64], size: float, seed: int
+    images: Images, codes: NDArray[np.int64], size: float, random_state: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold validation images out of the training part, copies of a photo together."""
     try:
-        return stratified_group_split(images.photos, codes.tolist(), size, seed)
+        return stratified_group_split(images.photos, codes.tolist(), size, random_state)
     except InvalidRequest:
         rows = np.arange(len(codes))  # too few to hold any out: watch the training images
         return rows, rows

@@ -74,7 +74,7 @@ def build_network(
     units: Sequence[int],
     dropout: float,
     augmentation: Augmentation,
-    seed: int,
+    random_state: int,
 ) -> Any:
     """Put a new top on a backbone and free its last part.
 
@@ -99,10 +99,10 @@ def build_network(
         x = layer(x)
     x = body(x, training=False)
     for number, width in enumerate(units):
-        start = keras.initializers.GlorotUniform(seed=seed * 100 + number)
+        start = keras.initializers.GlorotUniform(seed=random_state * 100 + number)
         x = keras.layers.Dense(width, activation="relu", kernel_initializer=start)(x)
         x = keras.layers.Dropout(dropout)(x)
-    start = keras.initializers.GlorotUniform(seed=seed * 100 + 99)
+    start = keras.initializers.GlorotUniform(seed=random_state * 100 + 99)
     outputs = keras.layers.Dense(n_classes, activation="softmax", kernel_initializer=start)(x)
     return keras.Model(inputs, outputs, name=f"{body.name}_finetuned")
 

@@ -32,13 +32,18 @@ class Run:
     folder : Path
         For the checkpoint.
     schedule : Schedule
-    seed : int
+    random_state : int
         Shuffling and every random layer follow from it and the number of the epoch alone, so
         that a resumed run sees what an uninterrupted one would have.
     """
 
-    def __init__(self, model: Any, folder: Path, schedule: Schedule, seed: int) -> None:
-        self.model, self.folder, self.schedule, self.seed = model, folder, schedule, seed
+    def __init__(self, model: Any, folder: Path, schedule: Schedule, random_state: int) -> None:
+        self.model, self.folder, self.schedule, self.random_state = (
+            model,
+            folder,
+            schedule,
+            random_state,
+        )
         self.progress = Progress(schedule.learning_rate)
         self._state = [*model.trainable_variables, *_moving_statistics(model)]
         self._best: Arrays = self._values()
@@ -102,7 +107,7 @@ class Run:
         epoch = self.progress.epoch
         self._reseed(epoch)
         self.model.optimizer.learning_rate.assign(self.progress.learning_rate)
-        order = np.random.default_rng([self.seed, epoch]).permutation(train)
+        order = np.random.default_rng([self.random_state, epoch]).permutation(train)
         size = min(self.schedule.batch_size, len(order))
         count = -(-len(order) // size)
         totals = np.zeros(2)
@@ -125,7 +130,7 @@ class Run:
     def _reseed(self, epoch: int) -> None:
         states = [v for v in self.model.variables if "seed_generator_state" in v.path]
         for number, state in enumerate(states):
-            start = [self.seed * 1009 + number, epoch + 1]
+            start = [self.random_state * 1009 + number, epoch + 1]
             state.assign(np.array(start, dtype=np.asarray(state).dtype))
 
     def _values(self) -> Arrays:

@@ -49,7 +49,7 @@ def _extract(root: Path, options: argparse.Namespace) -> dict[str, Any]:
 def _head(name: str) -> Callable[[Path, argparse.Namespace], dict[str, Any]]:
     def stage(root: Path, options: argparse.Namespace) -> dict[str, Any]:
         dogs = featcache.load_dataset(_folder(root, options))
-        split = make_split(dogs, 0.1, seed=0, cache_dir=root / "cache")
+        split = make_split(dogs, 0.1, random_state=0, cache_dir=root / "cache")
         contender = CachedHead(options.backbone, name, cache_dir=root / "cache")
         result = evaluate({name: contender}, split, progress=False)[name]
         metrics, cost = result.metrics, result.cost

@@ -11,7 +11,7 @@ _SPREAD = 0.62
 
 
 def made_up(
-    rows: int, width: int, classes: int, seed: int = 0
+    rows: int, width: int, classes: int, random_state: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Draw latent vectors around class centres and send them through a random ReLU layer.
 
@@ -22,7 +22,7 @@ def made_up(
     (ndarray (rows, width) float32, ndarray (rows,) int64)
         Embeddings and classes, every class equally often.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(random_state)
     codes = np.arange(rows) % classes
     generator.shuffle(codes)
     centres = generator.normal(0, _SPREAD, (classes, _LATENT))

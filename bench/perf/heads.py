@@ -90,11 +90,11 @@ def _path(X: Any, y: Any, started: float) -> dict[str, Any]:
     from heads import search
 
     features: Any = SimpleNamespace(X=X, y=y, ids=[str(i) for i in range(len(X))])
-    result = search("logistic", features, {"C": list(PATH)}, cv=5)
+    result = search("logistic", features, param_grid={"C": list(PATH)}, cv=5)
     whole = time.perf_counter()
-    make_head("logistic", C=result.best_parameters["C"]).fit(X, y)
+    make_head("logistic", C=result.best_params_["C"]).fit(X, y)
     single = time.perf_counter() - whole
-    return {"fit": whole - started, "single": single, "accuracy": result.best_score}
+    return {"fit": whole - started, "single": single, "accuracy": result.best_score_}
 
 
 def describe(records: list[dict[str, Any]]) -> str:

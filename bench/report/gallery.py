@@ -63,17 +63,19 @@ def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
-def random_photos(split: Split, count: int = 24, seed: int = 0) -> list[Card]:
+def random_photos(split: Split, count: int = 24, random_state: int = 0) -> list[Card]:
     """Choose training photos at random."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(random_state)
     chosen = generator.permutation(split.train)[:count]
     return [_card(split, int(i), None) for i in chosen]
 
 
-def correct_predictions(split: Split, result: Result, count: int = 12, seed: int = 0) -> list[Card]:
+def correct_predictions(
+    split: Split, result: Result, count: int = 12, random_state: int = 0
+) -> list[Card]:
     """Choose test photos at random among those that were predicted right."""
     rows = np.flatnonzero(result.prediction == result.truth)
-    chosen = np.random.default_rng(seed).permutation(rows)[:count]
+    chosen = np.random.default_rng(random_state).permutation(rows)[:count]
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in chosen]
 
 

@@ -109,7 +109,7 @@ def write_report(
             "test": len(first.split.test),
             "classes": len(first.split.classes),
             "split": first.split.name,
-            "seeds": ", ".join(str(run.seed) for run in summary.runs),
+            "seeds": ", ".join(str(run.random_state) for run in summary.runs),
         },
         best=next(row for row in rows if row["contender"] == best.name),
         sections=_sections(bool(networks), bool(curves), bool(first.few_shot), bool(of_best)),
@@ -220,7 +220,7 @@ def _made(summary: Summary) -> list[tuple[str, str]]:
             rows.append((package, metadata.version(package)))
         except metadata.PackageNotFoundError:
             continue
-    rows.append(("seeds", ", ".join(str(run.seed) for run in summary.runs)))
+    rows.append(("seeds", ", ".join(str(run.random_state) for run in summary.runs)))
     for result in summary.first:
         notes = "; ".join(f"{k}: {v}" for k, v in result.facts.notes.items() if k != "model")
         rows.append((result.name, f"weights: {result.facts.weights}; {notes}"))

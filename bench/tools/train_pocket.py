@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
     train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     schedule = Schedule(
         epochs=options.epochs, batch_size=options.batch_size, learning_rate=1e-3,
-        patience=6, plateau=2, cut=0.3,
+        patience=6, lr_patience=2, factor=0.3,
     )  # fmt: skip
     body, model = _network(options.seed, schedule)
     run = _TraitsRun(model, _folder(options, ids), schedule, options.seed)

@@ -26,7 +26,7 @@ def split_rows(
     labels: Sequence[Any] | None,
     parts: Sequence[str] | None,
     test_size: float | None,
-    seed: int,
+    random_state: int,
 ) -> tuple[Positions, Positions, str]:
     """Split rows by the data set's own split, or at random in class proportions.
 
@@ -40,7 +40,7 @@ def split_rows(
         The data set's own split, used without `test_size`.
     test_size : float or None
         Fraction of the rows, between 0 and 1 exclusive. Default: the own split, else 0.2.
-    seed : int
+    random_state : int
 
     Returns
     -------
@@ -63,8 +63,8 @@ def split_rows(
         rows = np.flatnonzero(known).tolist()
         _say_unlabelled(len(groups) - len(rows), "both parts of the split")
         chosen = None if labels is None else [labels[i] for i in rows]
-        train, test = stratified_group_split([groups[i] for i in rows], chosen, size, seed)
-        return np.array(rows)[train], np.array(rows)[test], f"random {size:g}, seed {seed}"
+        train, test = stratified_group_split([groups[i] for i in rows], chosen, size, random_state)
+        return np.array(rows)[train], np.array(rows)[test], f"random {size:g}, seed {random_state}"
     train, test = official_split(groups, parts)
     _say_unlabelled(int((~known[train]).sum()), "the training part")
     train = train[known[train]]
@@ -115,7 +115,7 @@ def stratified_group_split(
     groups: Sequence[Hashable],
     labels: Sequence[Hashable] | None,
     test_size: float,
-    seed: int,
+    random_state: int,
 ) -> tuple[Positions, Positions]:
     """Split positions into train and test.
 
@@ -128,8 +128,8 @@ def stratified_group_split(
         group with several labels counts for its first one.
     test_size : float
         Fraction of the rows for the test part, between 0 and 1.
-    seed : int
-        The same seed gives the same split for the same rows in the same order.
+    random_state : int
+        The same number gives the same split for the same rows in the same order.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def stratified_group_split(
 
     Examples
     --------
-    >>> train, test = stratified_group_split(list("abcdd"), [0, 0, 1, 1, 1], 0.4, seed=0)
+    >>> train, test = stratified_group_split(list("abcdd"), [0, 0, 1, 1, 1], 0.4, random_state=0)
     >>> sorted([*train.tolist(), *test.tolist()])
     [0, 1, 2, 3, 4]
     """
@@ -155,7 +155,7 @@ def stratified_group_split(
     classes: dict[Hashable, list[Hashable]] = {}
     for group, rows in members.items():
         classes.setdefault(labels[rows[0]] if labels is not None else 0, []).append(group)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(random_state)
     test: list[int] = []
     for label in sorted(classes, key=str):  # independent of which class comes first
         chosen = _choose(classes[label], members, test_size, generator)

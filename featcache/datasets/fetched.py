@@ -162,7 +162,7 @@ def _whole_photos(dataset: Dataset) -> Dataset:
 def _other_split(dataset: Dataset, split: str | None) -> Sequence[str] | None:
     if split is None:
         return None
-    _, test = stratified_group_split(dataset.paths, dataset.labels, 0.1, seed=0)
+    _, test = stratified_group_split(dataset.paths, dataset.labels, 0.1, random_state=0)
     chosen = set(test.tolist())
     return ["test" if row in chosen else "train" for row in range(len(dataset))]
 

@@ -262,7 +262,9 @@ class Features:
             boxes=None if self.boxes is None else pick(self.boxes),
         )
 
-    def split(self, test_size: float | None = None, seed: int = 0) -> tuple[Features, Features]:
+    def split(
+        self, test_size: float | None = None, random_state: int = 0
+    ) -> tuple[Features, Features]:
         """Split into train and test, in class proportions, copies of a photo together.
 
         Parameters
@@ -272,8 +274,8 @@ class Features:
             the data set's own split is used if it has one, else 0.2. Of the own split,
             validation rows are in the training part, with a warning in the log; choose by
             `parts` for three parts: ``features[np.array(features.parts) == "validation"]``.
-        seed : int
-            The same seed gives the same split.
+        random_state : int
+            The same number gives the same split.
 
         Returns
         -------
@@ -289,7 +291,7 @@ class Features:
         codes = None
         if self.y is not None:
             codes = [None if np.isnan(code) else int(code) for code in self.y]
-        train, test, _ = split_rows(self.ids, codes, self.parts, test_size, seed)
+        train, test, _ = split_rows(self.ids, codes, self.parts, test_size, random_state)
         return self.take(train), self.take(test)
 
     def to_frame(self, *, embeddings: bool = False) -> Any:

@@ -61,7 +61,7 @@ def verify_sample(
     data: Any,
     count: int = 20,
     *,
-    seed: int = 0,
+    random_state: int = 0,
     crop: str | None = None,
     margin: float = 0.0,
     backbone: Any = None,
@@ -78,7 +78,7 @@ def verify_sample(
         Where its images are; whatever `featcache.extract` takes.
     count : int
         How many of those that are stored, at random.
-    seed : int
+    random_state : int
     crop, margin
         As for `featcache.extract`.
     backbone : keras.Model, optional
@@ -122,7 +122,7 @@ def verify_sample(
             requested=resolved.spec,
         )
     assert resolved.backbone is not None
-    chosen = np.random.default_rng(seed).permutation(len(known))[:count]
+    chosen = np.random.default_rng(random_state).permutation(len(known))[:count]
     how = resolved.request.resize
     errors: dict[str, float] = {}
     for position, image_id in (known[i] for i in np.sort(chosen)):

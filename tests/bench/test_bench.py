@@ -18,9 +18,11 @@ from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
 from bench.evaluation import metrics
 from conftest import make_tiny_model, photo
-from contracts import ContenderContract
+from contracts import ContenderContract, easy_images
 from featcache import Dataset, load_dataset
 from featcache.errors import DatasetError, InvalidRequest
+
+__all__ = ["easy_images"]
 
 
 def predictions(n: int, k: int, seed: int) -> tuple[Any, Any]:
@@ -189,7 +191,7 @@ def test_what_is_no_probability_is_refused(photos: Path, bad: Any) -> None:
 
 
 def test_a_saved_split_fits_the_set_after_a_move(photos: Path, tmp_path: Path) -> None:
-    split = make_split(load_dataset(photos), 0.25, seed=3)
+    split = make_split(load_dataset(photos), 0.25, random_state=3)
     split.save(tmp_path / "split.json")
     moved = photos.rename(tmp_path / "elsewhere")
     again = load_split(tmp_path / "split.json", load_dataset(moved))

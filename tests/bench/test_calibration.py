@@ -25,7 +25,10 @@ DRAWS = 3
 
 def error_of(name: str, per_class: int, rare: int | None = None, spread: float = 1.6) -> float:
     """Calibration error of a head on few rows per class of made-up data, mean of some draws."""
-    small: dict[str, Any] = {"dense": {"units": 64, "epochs": 30}, "lightgbm": {"rounds": 120}}
+    small: dict[str, Any] = {
+        "dense": {"units": 64, "epochs": 30},
+        "lightgbm": {"n_estimators": 120},
+    }
     errors = []
     for draw in range(1 if name == "dense" else DRAWS):
         X, y = blobs(12, 60, 64, spread=spread, seed=draw)
@@ -116,7 +119,7 @@ def test_few_rows_raise_the_dense_heads_learning_rate_and_many_do_not() -> None:
 
 def test_cross_fitting_leaves_the_trained_head_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(6, 4, 32)
-    for head in (LightGBMHead(rounds=30), DenseHead(units=16, epochs=8)):
+    for head in (LightGBMHead(n_estimators=30), DenseHead(units=16, epochs=8)):
         with monkeypatch.context() as patch:
             patch.setattr(type(head), "_temperature", lambda *_: 1.0)
             plain = head.fit(X, y)._scores(X)
@@ -146,8 +149,8 @@ def test_every_head_is_calibrated_on_photos_of_24_classes(test_data: Path) -> No
             for draw in range(DRAWS):
                 rows = slice(None) if per_class is None else draw_rows(train.y, per_class, draw, 0)
                 head = make_head(name)
-                if "seed" in head.get_params():
-                    head.set_params(seed=draw)
+                if "random_state" in head.get_params():
+                    head.set_params(random_state=draw)
                 proba = head.fit(X[rows], train.y[rows]).predict_proba(U)
                 right = np.mean(proba.argmax(axis=1) == test.y)
                 found.append((calibration_error(test.y, proba), right, proba.max(axis=1).mean()))

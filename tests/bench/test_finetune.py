@@ -40,7 +40,7 @@ class TestFineTuned(ContenderContract):
 def network(unfreeze: Any, model: Any = None, rule: str | None = None, **options: Any) -> Any:
     resolved = featcache.load_backbone(model or make_tiny_model(), preprocessing=rule)
     arguments: dict[str, Any] = {
-        "units": (4,), "dropout": 0.0, "augmentation": NO_AUGMENTATION, "seed": 0, **options
+        "units": (4,), "dropout": 0.0, "augmentation": NO_AUGMENTATION, "random_state": 0, **options
     }  # fmt: skip
     return build_network(resolved.backbone, 3, unfreeze, **arguments), resolved.backbone
 
@@ -163,7 +163,9 @@ def test_every_augmentation_works_alone_and_changes_images_in_training_only(
 
 
 def test_the_schedule_cuts_the_rate_on_a_plateau_and_stops_after_patience() -> None:
-    schedule = Schedule(epochs=50, batch_size=8, learning_rate=1.0, patience=5, plateau=2, cut=0.1)
+    schedule = Schedule(
+        epochs=50, batch_size=8, learning_rate=1.0, patience=5, lr_patience=2, factor=0.1
+    )
     progress, best = Progress(1.0), []
     losses = [3, 2, 2, 2, 1, 1, 1, 1, 1, 1, 0.5]
     for loss in losses:
@@ -177,10 +179,10 @@ def test_the_schedule_cuts_the_rate_on_a_plateau_and_stops_after_patience() -> N
 
 def test_weights_of_the_best_epoch_serve_not_those_of_the_last(easy_images: Any) -> None:
     images, codes = easy_images
-    settings = {**QUICK, "learning_rate": 0.5, "epochs": 6, "validation_size": 0.4}
+    settings = {**QUICK, "learning_rate": 0.5, "epochs": 6, "validation_fraction": 0.4}
     contender = FineTuned(make_tiny_model(), 1.0, **settings)
     contender.prepare(images, progress=False)
-    contender.fit(images, codes, 2, seed=0, progress=False)
+    contender.fit(images, codes, 2, random_state=0, progress=False)
     from bench.finetune.fine_tuned import _parts
 
     _, held_out = _parts(images, codes, 0.4, 0)
@@ -266,6 +268,30 @@ def test_another_setting_is_another_run(easy_images: Any, changes: dict[str, Any
     assert folders[0] != folders[1]
 
 
+def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.finetune import fine_tuned
+    from heads.schedule import Progress
+
+    images, codes = easy_images
+    contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
+    contender.prepare(images, progress=False)
+    _, contender._resolved, contender._first_free = contender._build(2, 0)
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(fine_tuned, "content_key", lambda record: seen.update(record) or "0" * 64)
+    contender._run_folder(images, codes, 2, 7)
+    assert set(seen) == {
+        "version", "spec", "examples", "order", "classes", "seed", "unfreeze", "top",
+        "augmentation", "schedule", "validation", "class_weight",
+    }  # fmt: skip
+    assert (seen["version"], seen["seed"]) == (2, 7)
+    assert seen["schedule"] == [repr(v) for v in vars(contender.schedule).values()]
+    assert {"learning_rate", "epoch", "best_loss", "waited", "since_cut", "done", "history"} == set(
+        vars(Progress(0.1))
+    )
+
+
 def test_a_damaged_checkpoint_is_not_trusted(
     easy_images: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -326,7 +352,7 @@ contender = FineTuned(make_tiny_model(), 1.0, units=(16,), epochs=6, learning_ra
                       batch_size=8, patience=9, augmentation=Augmentation(), cache_dir={cache!r})
 images = Images(tuple(paths), tuple(ids))
 contender.prepare(images, progress=False)
-contender.fit(images, np.array(codes), 2, seed=3, progress=False)
+contender.fit(images, np.array(codes), 2, random_state=3, progress=False)
 print(json.dumps(contender.facts().history["val_loss"]))
 """
 

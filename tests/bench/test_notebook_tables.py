@@ -16,10 +16,10 @@ from heads import search
 
 def test_a_search_shows_its_best_points(photos: Path, tiny_model: Any) -> None:
     grid = {"C": np.geomspace(1e-4, 1, 12).tolist()}
-    result = search("logistic", extract(tiny_model, photos), grid, cv=2)
+    result = search("logistic", extract(tiny_model, photos), param_grid=grid, cv=2)
     page = result._repr_html_()
     assert page.count("<tr>") == 11
-    assert f"C={result.best_parameters['C']!r}" in page
+    assert f"C={result.best_params_['C']!r}" in page
     assert "and 2 more" in page
 
 

@@ -97,7 +97,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Any:
             augmentation=NO_AUGMENTATION, **cache,
         ),
     }  # fmt: skip
-    runs = [evaluate(contenders, make_split(dogs, 0.4, seed), seed=seed) for seed in (0, 1)]
+    runs = [evaluate(contenders, make_split(dogs, 0.4, seed), random_state=seed) for seed in (0, 1)]
     return summarise(runs), contenders, folder
 
 
@@ -191,6 +191,7 @@ def test_the_summary_joins_the_results_file(summary: Any, tmp_path: Path) -> Non
     save_summary(found, tmp_path)
     record = json.loads((tmp_path / "results.json").read_text())
     assert record["summary"]["seeds"] == [0, 1]
+    assert record["seed"] == 0
     assert len(record["summary"]["table"]) == 3
 
 

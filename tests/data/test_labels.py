@@ -237,7 +237,7 @@ def test_a_search_leaves_unlabelled_rows_out(
     files: list[str], tiny_model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     features = extract(tiny_model, files, labels=["a", "b"] * 5 + [None, None])
-    found = heads.search("logistic", features, {"C": [0.1]}, cv=2)
+    found = heads.search("logistic", features, param_grid={"C": [0.1]}, cv=2)
     assert "Unlabelled rows are left out: 2 of 12" in caplog.text
     assert "nan" not in str(vars(found)).lower()
 

@@ -14,7 +14,7 @@ from featcache.errors import InvalidRequest
 
 
 def test_files_labels_and_factors_belong_together(tmp_path: Path) -> None:
-    dataset = drawn_dogs(3, 4, seed=1, image_size=(48, 64), folder=tmp_path / "d")
+    dataset = drawn_dogs(3, 4, random_state=1, image_size=(48, 64), folder=tmp_path / "d")
     assert (len(dataset), len(dataset.classes or [])) == (12, 3)
     for path, label in zip(dataset.paths, dataset.labels or [], strict=True):
         assert Path(path).parent.name == label
@@ -33,7 +33,7 @@ def test_the_same_seed_draws_the_same_dogs_and_more_leave_the_first_unchanged(
         twin = tmp_path / "many" / Path(path).relative_to(tmp_path / "few")
         assert Path(path).read_bytes() == twin.read_bytes()
     assert len(many) == 12
-    other = drawn_dogs(2, 2, seed=9, image_size=64, folder=tmp_path / "other")
+    other = drawn_dogs(2, 2, random_state=9, image_size=64, folder=tmp_path / "other")
     assert {Path(p).read_bytes() for p in other.paths}.isdisjoint(
         Path(p).read_bytes() for p in few.paths
     )
@@ -79,7 +79,7 @@ def test_breeds_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"n_breeds": 0}, {"per_breed": 0}, {"seed": -1}, {"image_size": 8}]
+    "arguments", [{"n_breeds": 0}, {"per_breed": 0}, {"random_state": -1}, {"image_size": 8}]
 )
 def test_numbers_out_of_range_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(InvalidRequest):

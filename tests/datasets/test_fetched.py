@@ -96,7 +96,7 @@ def test_a_boxs_embedding_is_that_of_the_cut_out_pixels(
     expected = tiny_model.predict(pixels.astype("float32"), verbose=0)
     assert np.allclose(np.asarray(features.X), expected, rtol=1e-4, atol=1e-4)
     # Two boxes of a photo never fall on two sides.
-    train, test = features.split(test_size=0.3, seed=1)
+    train, test = features.split(test_size=0.3, random_state=1)
     assert not set(train.ids) & set(test.ids)
     frame = features.to_frame()
     assert frame["box"].tolist() == features.boxes

@@ -83,13 +83,13 @@ def test_to_frame_has_a_row_an_image_and_the_embedding_on_request(features: Feat
 
 
 def test_a_split_is_a_partition_with_all_classes_on_both_sides(features: Features) -> None:
-    train, test = features.split(0.25, seed=1)
+    train, test = features.split(0.25, random_state=1)
     assert sorted([*train.paths, *test.paths]) == sorted(features.paths)
     assert set(train.labels or []) == set(test.labels or []) == {"cat", "dog"}
 
 
 def test_a_seed_gives_one_split_and_another_seed_another(features: Features) -> None:
-    splits = [features.split(0.5, seed=s)[1].paths for s in (0, 0, 1)]
+    splits = [features.split(0.5, random_state=s)[1].paths for s in (0, 0, 1)]
     assert splits[0] == splits[1] != splits[2]
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import heads
 from contracts import HeadContract, blobs
-from featcache import extract
 from featcache.errors import InvalidRequest
-from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head, search
+from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head
 from heads.base import row_space
 from heads.calibration import fit_temperature
 from heads.solver import minimise
@@ -50,7 +50,7 @@ class TestDenseHead(HeadContract):
 
     def test_the_best_epochs_weights_are_kept(self) -> None:
         X, y = blobs(4, 60, 32, spread=1)
-        head = DenseHead(units=32, epochs=60, learning_rate=0.05, validation_size=0.3).fit(X, y)
+        head = DenseHead(units=32, epochs=60, learning_rate=0.05, validation_fraction=0.3).fit(X, y)
         train, held_out = head._parts(y)
         proba = softmax(head._scores(X[held_out]), axis=1)
         loss = -np.log(proba[np.arange(len(held_out)), y[held_out]]).mean()
@@ -159,41 +159,53 @@ def test_registry_suggests_near_names() -> None:
     assert set(heads.HEADS) >= {"logistic", "svm", "lightgbm"}
 
 
-# Search
+@pytest.mark.parametrize("head", [LightGBMHead(n_estimators=5), DenseHead(units=4, epochs=2)])
+def test_a_random_state_may_be_an_object_as_in_scikit_learn(head: Any) -> None:
+    X, y = blobs(3, 20, 8)
+    fits = [
+        clone(head).set_params(random_state=np.random.RandomState(s)).fit(X, y).predict_proba(X)
+        for s in (0, 0, 1)
+    ]
+    assert np.array_equal(fits[0], fits[1])
+    assert not np.array_equal(fits[0], fits[2])
 
 
-@pytest.fixture
-def features(photos: Path, tiny_model: Any) -> Any:
-    return extract(tiny_model, photos)
+@pytest.mark.parametrize("name", list(heads.HEADS))
+def test_parameters_have_the_names_of_scikit_learn_and_lightgbm(name: str) -> None:
+    private = {"seed", "rounds", "leaves", "components", "validation_size", "plateau", "cut"}
+    assert not private & set(make_head(name).get_params())
 
 
-def test_search_ranks_the_grid_and_trains_the_best_on_all_rows(features: Any) -> None:
-    result = search("logistic", features, {"C": [1e-3, 0.1]}, cv=3, n_jobs=1)
-    assert [set(record) for record in result.table] == [
-        {"parameters", "mean", "deviation", "folds"}
-    ] * 2
-    assert result.table[0]["mean"] == result.best_score >= result.table[1]["mean"]
-    assert result.best_head.predict(np.asarray(features.X)).shape == (12,)
-    assert result.best_head.get_params()["C"] == result.best_parameters["C"]
+@pytest.mark.parametrize("units", [0, 8])
+def test_heads_count_their_own_parameters(units: int) -> None:
+    X, y = blobs(3, 20, 10)
+    for name in ("logistic", "svm"):
+        assert make_head(name).fit(X, y).n_parameters == 3 * (10 + 1)
+    dense = DenseHead(units=units, epochs=1).fit(X, y)
+    assert dense.n_parameters == (10 * 8 + 8 + 8 * 3 + 3 if units else 10 * 3 + 3)
+    trees = LightGBMHead(n_estimators=2, num_leaves=3, patience=0).fit(X, y)
+    assert trees.n_parameters == 2 * 3 * 3
 
 
-def test_parallel_search_gives_the_same_table(features: Any) -> None:
-    tables = [search(SVMHead(), features, {"C": [1e-3, 0.1]}, cv=2, n_jobs=n).table for n in (1, 2)]
-    assert tables[0] == tables[1]
+@pytest.mark.parametrize("name", list(heads.HEADS))
+def test_an_untrained_head_has_no_parameters_to_count(name: str) -> None:
+    with pytest.raises(NotFittedError):
+        _ = make_head(name).n_parameters
 
 
-def test_copies_of_a_photo_never_straddle_a_fold(features: Any) -> None:
-    from heads.search import _folds
-
-    doubled = features.take([*range(12), *range(12)])
-    for train, test in _folds(doubled, 3, 0):
-        assert not {doubled.ids[i] for i in train} & {doubled.ids[i] for i in test}
+def test_heads_say_whether_they_train_in_seconds() -> None:
+    assert {name: make_head(name).trains_in_seconds for name in heads.HEADS} == {
+        "logistic": True, "svm": True, "lightgbm": True, "dense": False,
+    }  # fmt: skip
 
 
-def test_search_refuses_what_it_cannot_search(features: Any, photos: Path, tiny_model: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"no parameter \['D'\]"):
-        search("logistic", features, {"D": [1]})
-    with pytest.raises(InvalidRequest, match="cv=99 folds"):
-        search("logistic", features, {"C": [1.0]}, cv=99)
-    with pytest.raises(InvalidRequest, match="needs labels"):
-        search("logistic", extract(tiny_model, photos / "cat"), {"C": [1.0]})
+def test_a_contender_asks_its_head_how_long_it_trains_and_how_large_it_is() -> None:
+    from bench import CachedHead
+    from bench.contenders.colour_histogram import ColourHistogram
+
+    class Slow(LogisticHead):
+        trains_in_seconds = False
+
+    assert not CachedHead("mobilenet_v2", Slow()).quick
+    assert not ColourHistogram(Slow()).quick
+    assert CachedHead("mobilenet_v2", "svm").quick

@@ -81,5 +81,5 @@ def test_a_system_that_does_not_tell_gives_all_cores(monkeypatch: pytest.MonkeyP
 
 def test_the_trees_do_not_depend_on_the_number_of_threads() -> None:
     X, y = blobs(8, 60, 32)
-    scores = [LightGBMHead(n_jobs=n, rounds=40).fit(X, y).predict_proba(X) for n in (1, 2)]
+    scores = [LightGBMHead(n_jobs=n, n_estimators=40).fit(X, y).predict_proba(X) for n in (1, 2)]
     assert np.array_equal(*scores)

@@ -29,7 +29,7 @@ _QUALITY = 92
 def drawn_dogs(
     n_breeds: int = 20,
     per_breed: int = 40,
-    seed: int = 0,
+    random_state: int = 0,
     image_size: int | tuple[int, int] = 256,
     *,
     folder: str | os.PathLike[str] | None = None,
@@ -45,8 +45,8 @@ def drawn_dogs(
     ----------
     n_breeds, per_breed : int
         Number of classes, and of images in each.
-    seed : int
-        The same seed draws the same dogs; the first breeds and pictures stay the same when
+    random_state : int
+        The same number draws the same dogs; the first breeds and pictures stay the same when
         more are asked for.
     image_size : int or (int, int)
         Side, or height and width, in pixels; 32 to 2048.
@@ -69,17 +69,17 @@ def drawn_dogs(
         If the disk refuses.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if not (1 <= n_breeds <= 1500 and per_breed >= 1 and seed >= 0):
+    if not (1 <= n_breeds <= 1500 and per_breed >= 1 and random_state >= 0):
         raise InvalidRequest(
-            f"drawn_dogs needs 1 to 1500 breeds, at least 1 image a breed and a seed from 0, not "
-            f"n_breeds={n_breeds}, per_breed={per_breed}, seed={seed}."
+            "drawn_dogs needs 1 to 1500 breeds, at least 1 image per breed and random_state from "
+            f"0, not n_breeds={n_breeds}, per_breed={per_breed}, random_state={random_state}."
         )
     if not (32 <= height <= 2048 and 32 <= width <= 2048):
         raise InvalidRequest(f"image_size={image_size!r}: each side must be 32 to 2048 pixels.")
-    name = f"drawn-dogs-v{VERSION}-{n_breeds}x{per_breed}-{height}x{width}-seed{seed}"
+    name = f"drawn-dogs-v{VERSION}-{n_breeds}x{per_breed}-{height}x{width}-seed{random_state}"
     target = Path(folder) if folder is not None else samples_folder(cache_folder()) / name
     if not (target / TABLE).is_file():
-        _write(target, n_breeds, per_breed, seed, (height, width), workers, progress)
+        _write(target, n_breeds, per_breed, random_state, (height, width), workers, progress)
     dataset = from_csv(target / TABLE)
     return Dataset(
         dataset.paths, dataset.labels, dataset.split, dataset.root, "drawn dogs", dataset.attributes
@@ -92,7 +92,7 @@ def sample(cache: Path, *, progress: bool | None = None) -> Dataset:
     10 breeds with 20 pictures each, 256 pixels a side.
     """
     folder = samples_folder(cache) / f"sample-v{VERSION}"
-    return drawn_dogs(10, 20, seed=0, folder=folder, progress=progress)
+    return drawn_dogs(10, 20, random_state=0, folder=folder, progress=progress)
 
 
 def _write(

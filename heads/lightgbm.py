@@ -1,4 +1,4 @@
-"""Gradient-boosted trees (LightGBM). The only door to LightGBM."""
+"""Gradient-boosted trees (LightGBM). The only module that imports LightGBM."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .base import Floats, Head
+from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
+from .weights import RowWeights
 
 # It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MOST_CLASSES = 2000
@@ -36,30 +38,33 @@ class LightGBMHead(Head):
     Trees on raw embeddings are slow and weak: with 101 classes and 1,280 columns, plain
     settings collapse. What works is few columns, tiny trees with random thresholds (extremely
     randomised trees, Geurts et al. 2006), a low learning rate and strong regularisation; the
-    defaults follow that. One tree a class and round is grown, so the
-    size of the model is ``rounds * classes`` trees.
+    defaults follow that. One tree per class and round is grown, so the
+    size of the model is ``n_estimators * classes`` trees.
 
     Parameters
     ----------
-    components : int
+    n_components : int
         Principal components kept; fewer if the data have fewer rows or columns.
-    rounds : int
+    n_estimators : int
         Most boosting rounds; early stopping ends sooner.
     learning_rate : float
-    leaves : int
-        Leaves a tree.
+    num_leaves : int
+        Leaves per tree.
     feature_fraction : float
-        Share of the columns that each tree may use.
+        Fraction of the columns that each tree may use.
     extra_trees : bool
-        Try one random threshold a column instead of all.
+        Try one random threshold per column instead of all.
     reg_lambda : float
         L2 penalty of the leaves.
     patience : int
         Rounds without a better held-out log loss until training stops; 0 never stops early.
-    validation_size : float
-        Share of the training rows held out for early stopping and for the temperature; below
+    validation_fraction : float
+        Fraction of the training rows held out for early stopping and for the temperature; below
         50 such rows the temperature is cross-fitted.
-    seed : int
+    class_weight : {None, "balanced"} or dict
+        Weight of each label's rows; "balanced" makes all classes count the same.
+    random_state : int, numpy.random.RandomState or None
+        Of all randomness.
     n_jobs : int, optional
         Threads; default: as many as there are cores that other processes leave idle when
         training starts, and one for few rows and classes. The trees are the same.
@@ -68,38 +73,46 @@ class LightGBMHead(Head):
     ----------
     booster_ : lightgbm.Booster
     components_ : ndarray (c, d), float32
-        Principal axes, scaled so that components have deviation 1.
+        Principal axes, scaled so that components have standard deviation 1.
     mean_ : ndarray (d,), float32
     best_iteration_ : int
     """
 
     def __init__(
         self,
-        components: int = 128,
-        rounds: int = 300,
+        n_components: int = 128,
+        n_estimators: int = 300,
         learning_rate: float = 0.1,
-        leaves: int = 4,
+        num_leaves: int = 4,
         feature_fraction: float = 0.1,
         extra_trees: bool = True,
         reg_lambda: float = 5.0,
         patience: int = 15,
-        validation_size: float = 0.1,
-        seed: int = 0,
+        validation_fraction: float = 0.1,
+        class_weight: Any = None,
+        random_state: Any = 0,
         n_jobs: int | None = None,
     ) -> None:
-        self.components = components
-        self.rounds = rounds
+        self.n_components = n_components
+        self.n_estimators = n_estimators
         self.learning_rate = learning_rate
-        self.leaves = leaves
+        self.num_leaves = num_leaves
         self.feature_fraction = feature_fraction
         self.extra_trees = extra_trees
         self.reg_lambda = reg_lambda
         self.patience = patience
-        self.validation_size = validation_size
-        self.seed = seed
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64]) -> None:
+    @property
+    def n_parameters(self) -> int:
+        """Most leaves that all trees can have."""
+        check_is_fitted(self, "booster_")
+        return int(self.booster_.num_trees() * self.num_leaves)
+
+    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         count = len(self.classes_)
         if count > _MOST_CLASSES:
             raise InvalidRequest(
@@ -109,29 +122,36 @@ class LightGBMHead(Head):
             )
         log.info(
             "LightGBM: at most %d trees (%d rounds x %d classes)",
-            self.rounds * count,
-            self.rounds,
+            self.n_estimators * count,
+            self.n_estimators,
             count,
         )
+        self._seed = integer_seed(self.random_state)
         # The model is the same with any number of threads.
         self._threads = self.n_jobs or _threads(X, count)
         with threadpool_limits(self._threads, "blas"):
-            self._fit_on(X, codes)
+            self._fit_on(X, codes, weights.loss)
 
-    def _fit_on(self, X: Floats, codes: Rows) -> None:
+    def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None) -> None:
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = self._held_out(codes)
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
-        self.booster_ = self._boost(reduced, codes, train, stop_early, self.rounds)
+        self.booster_ = self._boost(reduced, codes, weights, train, stop_early, self.n_estimators)
         self.best_iteration_ = int(
             self.booster_.best_iteration or self.booster_.current_iteration()
         )
-        self.temperature_ = self._temperature(X, codes, held_out)
+        self.temperature_ = self._temperature(X, codes, weights, held_out)
 
     def _boost(
-        self, reduced: Floats, codes: Rows, train: Rows, stop_early: Rows, rounds: int
+        self,
+        reduced: Floats,
+        codes: Rows,
+        weights: Floats | None,
+        train: Rows,
+        stop_early: Rows,
+        n_estimators: int,
     ) -> Any:
         """Train on some rows, and watch others to stop early if there are any."""
         import lightgbm
@@ -141,37 +161,48 @@ class LightGBMHead(Head):
             "objective": "multiclass",
             "num_class": count,
             "learning_rate": self.learning_rate,
-            "num_leaves": self.leaves,
+            "num_leaves": self.num_leaves,
             "feature_fraction": self.feature_fraction,
             "extra_trees": self.extra_trees,
             "lambda_l2": self.reg_lambda,
             "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
             "max_bin": 63,
             "num_threads": self._threads if len(train) * count > _SCORES_PER_THREAD else 1,
-            "seed": self.seed,
+            "seed": self._seed,
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,
         }
-        data = lightgbm.Dataset(
-            reduced[train], codes[train], params={"verbosity": -1}, free_raw_data=False
-        )
+
+        def part(rows: Rows) -> dict[str, Any]:
+            return {
+                "data": reduced[rows],
+                "label": codes[rows],
+                "weight": None if weights is None else weights[rows],
+            }
+
+        data = lightgbm.Dataset(**part(train), params={"verbosity": -1}, free_raw_data=False)
         watch: dict[str, Any] = {}
         if len(stop_early):
-            watch["valid_sets"] = [data.create_valid(reduced[stop_early], codes[stop_early])]
+            watch["valid_sets"] = [data.create_valid(**part(stop_early))]
             watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
-        return lightgbm.train(parameters, data, rounds, **watch)
+        return lightgbm.train(parameters, data, n_estimators, **watch)
 
-    def _temperature(self, X: Floats, codes: Rows, held_out: Rows) -> float:
+    def _temperature(self, X: Floats, codes: Rows, weights: Floats | None, held_out: Rows) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # Axes of all rows would spread the scored ones out as if they were for training.
             mean, axes = self._axes(X[train])
             reduced = _project(X, mean, axes)
-            booster = self._boost(reduced, codes, train, train[:0], self.best_iteration_)
+            booster = self._boost(reduced, codes, weights, train, train[:0], self.best_iteration_)
             return np.asarray(booster.predict(reduced[scored], raw_score=True))
 
         return choose_temperature(
-            codes, held_out, lambda rows: self._scores(X[rows]), scores_of, self.seed
+            codes,
+            held_out,
+            lambda rows: self._scores(X[rows]),
+            scores_of,
+            self._seed,
+            weights=weights,
         )
 
     def _scores(self, X: Floats) -> NDArray[Any]:
@@ -192,12 +223,12 @@ class LightGBMHead(Head):
         )
 
     def _axes(self, X: Floats) -> tuple[Floats, Floats]:
-        """Return the mean (d,) and the principal axes (c, d), scaled for deviation 1."""
-        kept = min(self.components, X.shape[1], max(1, len(X) - 1))
+        """Return the mean (d,) and the principal axes (c, d), scaled to standard deviation 1."""
+        kept = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         solver = "randomized" if kept < min(X.shape) // 2 else "full"
-        pca = PCA(kept, svd_solver=solver, random_state=self.seed).fit(X)
-        deviation = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        axes = np.asarray(pca.components_ / deviation[:, None], np.float32)
+        pca = PCA(kept, svd_solver=solver, random_state=self._seed).fit(X)
+        std = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
+        axes = np.asarray(pca.components_ / std[:, None], np.float32)
         return np.asarray(pca.mean_, np.float32), axes
 
     def _reduce(self, X: Floats) -> Floats:
@@ -206,11 +237,11 @@ class LightGBMHead(Head):
     def _held_out(self, codes: Rows) -> Rows:
         """Choose rows for early stopping; none where a class has too few rows to spare one."""
         rows = np.arange(len(codes))
-        wanted = round(len(codes) * self.validation_size)
+        wanted = round(len(codes) * self.validation_fraction)
         if wanted < len(self.classes_) or np.bincount(codes).min() < 3:
             return rows[:0]
         _, held_out = train_test_split(
-            rows, test_size=wanted, stratify=codes, random_state=self.seed
+            rows, test_size=wanted, stratify=codes, random_state=self._seed
         )
         return np.sort(held_out)
 

@@ -1,0 +1,144 @@
+"""Folds of a cross-validation: from a number, a splitter, a column, or pairs of rows."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from featcache.errors import InvalidRequest
+
+log = logging.getLogger("featcache")
+
+Rows = NDArray[np.int64]
+Fold = tuple[Rows, Rows]
+
+
+def make_folds(
+    X: NDArray[Any],
+    y: NDArray[Any],
+    groups: ArrayLike | None,
+    cv: Any,
+    random_state: Any = 0,
+    known: NDArray[np.bool_] | None = None,
+) -> list[Fold]:
+    """Return rows to train on and to test on, per fold.
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+    y : ndarray (n,)
+        Labels of these rows.
+    groups : array-like or None
+        Group of each row; rows of one group belong in one fold.
+    cv : int, splitter, array-like or iterable of (train, test)
+        See `heads.search`.
+    random_state : int, numpy.random.RandomState or None
+    known : ndarray of bool, optional
+        Where `groups` and `cv` are of more rows: which of these X and y are.
+
+    Raises
+    ------
+    InvalidRequest
+        If such folds cannot be made.
+    """
+    given = len(X) if known is None else len(known)
+    chosen = np.ones(given, bool) if known is None else known
+    if groups is not None:
+        numbers = np.unique(np.array(groups), return_inverse=True)[1].ravel()
+        if len(numbers) != given:
+            raise InvalidRequest(
+                f"groups has {len(numbers)} entries, but there are {given} rows; give one per row.",
+                received=len(numbers),
+            )
+        groups = np.unique(numbers[chosen], return_inverse=True)[1].ravel()
+    if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
+        return _numbered(y, groups, int(cv), random_state)
+    folds = _given(X, y, groups, cv, chosen)
+    if not folds or not all(len(train) and len(test) for train, test in folds):
+        raise InvalidRequest("cv gives a fold without a row to train on or to test on.")
+    if groups is not None:
+        _warn_of_straddling(groups, folds)
+    return folds
+
+
+def is_partition(folds: Sequence[Fold], n_rows: int) -> bool:
+    """Tell whether no row is tested twice, and each fold trains on all rows but its own."""
+    tested = np.concatenate([test for _, test in folds])
+    if len(np.unique(tested)) != len(tested):
+        return False
+    return all(
+        np.array_equal(np.sort(train), np.setdiff1d(np.arange(n_rows), test))
+        for train, test in folds
+    )
+
+
+def _numbered(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[Fold]:
+    different = len(y) if groups is None else int(groups.max()) + 1
+    if not 2 <= cv <= different:
+        raise InvalidRequest(
+            f"cv={cv} folds cannot be made of {different} different "
+            f"{'rows' if groups is None else 'groups or images'}.",
+            received=cv,
+        )
+    # Groups are slow to assign, and of no use where no photo is there twice.
+    if different == len(y):
+        return list(StratifiedKFold(cv, shuffle=True, random_state=random_state).split(y, y))
+    folds = StratifiedGroupKFold(cv, shuffle=True, random_state=random_state)
+    return list(folds.split(y, y, groups))
+
+
+def _given(
+    X: NDArray[Any], y: NDArray[Any], groups: Any, cv: Any, chosen: NDArray[np.bool_]
+) -> list[Fold]:
+    if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
+        with warnings.catch_warnings():
+            # Photos are groups by default; `make_folds` logs it if a splitter separates them.
+            warnings.filterwarnings("ignore", "The groups parameter is ignored")
+            return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
+    if isinstance(cv, (str, bool)) or not hasattr(cv, "__iter__"):
+        raise InvalidRequest(
+            f"cv={cv!r} gives no folds; give a number, a splitter of scikit-learn, one fold number "
+            "per row, or pairs (train, test) of rows.",
+            received=cv,
+        )
+    entries = list(cv)
+    if all(isinstance(entry, str) or not hasattr(entry, "__len__") for entry in entries):
+        return _by_column(entries, chosen)
+    place = np.cumsum(chosen) - 1
+    pairs = [tuple(np.arange(len(chosen))[np.asarray(part)] for part in pair) for pair in entries]
+    return [(place[train[chosen[train]]], place[test[chosen[test]]]) for train, test in pairs]
+
+
+def _by_column(names: list[Any], chosen: NDArray[np.bool_]) -> list[Fold]:
+    if len(names) != len(chosen):
+        raise InvalidRequest(
+            f"cv has {len(names)} fold numbers, but there are {len(chosen)} rows; give one per "
+            "row.",
+            received=len(names),
+        )
+    kept = [name for name, there in zip(names, chosen, strict=True) if there]
+    folds: dict[Any, list[int]] = {}
+    for row, name in enumerate(kept):
+        if name is not None and name == name and name != -1:
+            folds.setdefault(name, []).append(row)
+    everything = np.arange(len(kept))
+    tests = [np.array(rows) for _, rows in sorted(folds.items(), key=lambda item: item[0])]
+    return [(np.setdiff1d(everything, test), test) for test in tests]
+
+
+def _warn_of_straddling(groups: NDArray[np.int64], folds: Sequence[Fold]) -> None:
+    straddling = {
+        group for train, test in folds for group in np.intersect1d(groups[train], groups[test])
+    }
+    if straddling:
+        log.warning(
+            "%d groups, such as copies of a photo, are both trained and tested on: cv= does not "
+            "keep them together. StratifiedGroupKFold or a number does.",
+            len(straddling),
+        )
