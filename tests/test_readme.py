@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its commands are understood."""
+"""What README and guide show works: its Python runs, its commands are understood."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import featcache.cli
 from conftest import photo
 from featcache.backbones.weights import Weights
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+TEXT = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/guide.md"))
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
 SHORTER = {"resnet50": "mobilenet", "epochs=20": "epochs=1"}
@@ -65,5 +66,5 @@ def test_commands_are_understood(command: str) -> None:
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)", TEXT))))
 def test_make_targets_exist(target: str) -> None:
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(rf"^{target}:", makefile, re.M)

@@ -29,7 +29,7 @@ class Prediction:
     Attributes
     ----------
     path : str
-    guesses : list of (class, float)
+    top_classes : list of (class, float)
         Classes, as the labels were given, with their probabilities, the most probable first;
         empty if the photo cannot be used.
     reason : str or None
@@ -37,7 +37,7 @@ class Prediction:
     """
 
     path: str
-    guesses: list[tuple[Any, float]]
+    top_classes: list[tuple[Any, float]]
     reason: str | None = None
 
 
@@ -142,7 +142,7 @@ class Bundle:
             Whatever `featcache.extract` takes; labels are ignored, and so is the layout of a
             folder.
         top : int
-            How many guesses for each.
+            How many classes for each.
         backbone : keras.Model or path of a .keras file, optional
             Needed if the bundle was made with a model that is not in the table. The path that
             the bundle itself names is never opened.
@@ -189,8 +189,8 @@ class Bundle:
         told = {bad.position: Prediction(bad.path, [], bad.reason) for bad in features.quarantined}
         for position, row in zip(features.positions, proba, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            guesses = [(self.classes[i], float(row[i])) for i in best]
-            told[int(position)] = Prediction(dataset.paths[int(position)], guesses)
+            found = [(self.classes[i], float(row[i])) for i in best]
+            told[int(position)] = Prediction(dataset.paths[int(position)], found)
         return [told[position] for position in range(len(dataset))]
 
 

@@ -132,13 +132,13 @@ def _in_place(listed: Iterable[_Photo], answers: Iterable[Prediction]) -> list[P
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
-    guesses = [{"label": name, "probability": value} for name, value in prediction.guesses]
-    return {**asdict(prediction), "guesses": guesses}
+    found = [{"label": name, "probability": value} for name, value in prediction.top_classes]
+    return {**asdict(prediction), "top_classes": found}
 
 
 def _line(prediction: Prediction) -> str:
     path = printable(prediction.path)  # one line per photo, whatever its name holds
     if prediction.reason:
         return f"{path}: no prediction ({prediction.reason})"
-    guesses = [f"{printable(name)} {100 * value:.1f} %" for name, value in prediction.guesses]
-    return f"{path}: {', '.join(guesses)}"
+    found = [f"{printable(name)} {100 * value:.1f} %" for name, value in prediction.top_classes]
+    return f"{path}: {', '.join(found)}"

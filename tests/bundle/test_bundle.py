@@ -61,7 +61,7 @@ def test_every_head_says_the_same_from_a_file(name: str, dogs: Path, tmp_path: P
     assert list(again.classes) == ["dark", "grey", "light"]
     assert np.abs(again.predict_proba(features) - head.predict_proba(features.X)).max() < 1e-6
     told = again.predict(dogs, backbone=make_tiny_model())
-    assert [p.guesses[0][0] for p in told] == head.predict(features.X).tolist()
+    assert [p.top_classes[0][0] for p in told] == head.predict(features.X).tolist()
 
 
 def test_photos_are_told_in_their_order_and_bad_ones_in_their_place(
@@ -74,10 +74,10 @@ def test_photos_are_told_in_their_order_and_bad_ones_in_their_place(
     told = load_bundle(path).predict(names, top=2)
     assert [p.path for p in told] == names
     assert "not an image" in (told[1].reason or "")
-    assert told[1].guesses == []
-    assert [len(p.guesses) for p in told] == [2, 0, 2]
+    assert told[1].top_classes == []
+    assert [len(p.top_classes) for p in told] == [2, 0, 2]
     # Rows of the data set are sorted by folder: dark first.
-    assert told[2].guesses[0][1] == pytest.approx(float(proba[0].max()), abs=1e-6)
+    assert told[2].top_classes[0][1] == pytest.approx(float(proba[0].max()), abs=1e-6)
     only_bad = load_bundle(path).predict([str(bad)])
     assert [p.reason for p in only_bad] == [told[1].reason]
     with pytest.raises(InvalidRequest, match="top="):
@@ -123,7 +123,7 @@ def test_a_bundle_of_boxes_takes_whole_photos(dogs: Path, tmp_path: Path) -> Non
     head = make_head("logistic").fit(features.X, features.labels)
     make_bundle(features, head.to_classifier()).save(tmp_path / "b")
     told = load_bundle(tmp_path / "b").predict([dogs / "dark" / "00.png"])
-    assert told[0].guesses[0][0] == "dark"
+    assert told[0].top_classes[0][0] == "dark"
 
 
 def test_the_same_bundle_is_the_same_file_with_a_card(made: Any, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_command_predicts_files_folders_and_lists(
     assert main(["predict", path, str(dogs / "grey"), "--json", "-q"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert len(record) == 20
-    assert set(record[0]["guesses"][0]) == {"label", "probability"}
+    assert set(record[0]["top_classes"][0]) == {"label", "probability"}
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{one}\n\n{dogs / 'nowhere.jpg'}\n"))
     assert main(["predict", path, "-", "-q"]) == 0
     out = capsys.readouterr().out.splitlines()

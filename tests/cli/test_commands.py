@@ -204,7 +204,7 @@ def test_predictions_are_under_the_path_that_was_typed(
     record = json.loads(capsys.readouterr().out)
     assert [one["path"] for one in record] == [*typed, "some/x.jpg"]
     assert record[3]["reason"].startswith("is a URL")
-    assert record[0]["guesses"] == record[4]["guesses"]
+    assert record[0]["top_classes"] == record[4]["top_classes"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

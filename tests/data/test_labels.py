@@ -448,9 +448,9 @@ def test_a_bundle_and_a_report_keep_the_labels(
     make_bundle(features, head).save(tmp_path / "b.featcache")
     bundle = load_bundle(tmp_path / "b.featcache")
     assert list(bundle.classes) == [2, 9, 10]
-    guessed = [p.guesses[0][0] for p in bundle.predict(files, backbone=tiny_model)]
-    assert {type(g) for g in guessed} == {int}
-    assert guessed == [features.classes[i] for i in head.predict(features.X)]  # type: ignore[index]
+    predicted = [p.top_classes[0][0] for p in bundle.predict(files, backbone=tiny_model)]
+    assert {type(g) for g in predicted} == {int}
+    assert predicted == [features.classes[i] for i in head.predict(features.X)]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("classes", [["a", "b"], [1, 0], [True, False], [0.5, 1.0]], ids=repr)
