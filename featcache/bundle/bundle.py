@@ -16,6 +16,7 @@ from ..data.dataset import Dataset
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from .bundle_file import read_bundle, write_bundle
+from .class_names import check_classes
 from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
@@ -210,7 +211,7 @@ def make_bundle(
         Fitted on the labels or on ``features.y``: codes become the classes that they stand
         for, if the head's predictions for some labelled rows agree.
         `featcache.bundle.estimators.to_classifier` lists the estimators.
-    classes : sequence of str, int or bool, optional
+    classes : sequence of str, int, bool or float, optional
         Labels in the order of the head's own classes. Default: its classes, or what they
         stand for as codes.
     metrics, metadata : mapping, optional
@@ -224,8 +225,9 @@ def make_bundle(
     ------
     InvalidRequest
         If the head is not for embeddings of this width, a step of a pipeline cannot be
-        stored, or its classes are neither labels of the features nor codes, or may be both,
-        or are codes of another order.
+        stored, or `classes` are not distinct labels of one type, one per class; or if the
+        head's own classes are neither labels of the features nor codes, or may be both, or
+        are codes of another order.
     """
     from .estimators import to_classifier
 
@@ -236,7 +238,7 @@ def make_bundle(
             received=plain.width,
         )
     if classes is not None:
-        plain = replace(plain, classes=list(classes))
+        plain = replace(plain, classes=check_classes(classes, plain.classes))
     elif features.classes is not None:
         names = _class_names(plain.classes, features.classes)
         if names != list(plain.classes):
