@@ -158,9 +158,9 @@ def test_one_bad_file_costs_one_prediction(
     bad = [str(tmp_path / "none.jpg"), str(tmp_path / "notes.txt")]
     assert main(["predict", *bundle, bad[0], good, bad[1]]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "none.jpg: cannot be used" in lines[0]
+    assert "none.jpg: no prediction" in lines[0]
     assert " %" in lines[1]
-    assert "notes.txt: cannot be used" in lines[2]
+    assert "notes.txt: no prediction" in lines[2]
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
 
 
