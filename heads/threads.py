@@ -7,7 +7,8 @@ import time
 
 import joblib
 
-_SECONDS = 0.1  # the kernel counts in hundredths
+_SECONDS = 0.1  # ten ticks of the kernel's clock, in which it counts
+_MARGIN = 0.1  # a core that is shared counts as idle if more than 0.5 + this of it is idle
 _TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _STAT = "/proc/stat"
 
@@ -15,14 +16,14 @@ _STAT = "/proc/stat"
 def threads_for_idle_cores() -> int:
     """Return the number of cores that other processes leave idle now, at least 1.
 
-    OpenMP and BLAS threads wait for each other many times a second, spinning. On a core that
+    OpenMP and BLAS threads wait for each other many times per second, spinning. On a core that
     another process keeps busy one of them is late each time and all others spin until it is
     there: with as many threads as cores a busy machine then takes many times longer than with
     the threads that idle cores can run.
 
-    This process must not compute meanwhile: busy cores would be shared with it, and look idle
-    in part. Takes a tenth of a second. All cores of this process where the system does not
-    tell (other than Linux).
+    This process must not compute during the measurement: busy cores would be shared with it, and
+    look partly idle. Takes a tenth of a second. Returns the number of all cores of this process
+    where the system does not report their load (other than Linux).
     """
     cores = int(joblib.cpu_count())
     started, own, busy = time.monotonic(), time.process_time(), _busy_seconds()
@@ -51,7 +52,7 @@ def idle_threads(cores: int, visible: int, busy: float) -> int:
     >>> [idle_threads(2, 2, busy) for busy in (0.1, 0.9, 2.0)]
     [2, 1, 1]
     """
-    return max(1, min(cores, round(visible - max(0.0, busy) - 0.1)))
+    return max(1, min(cores, round(visible - max(0.0, busy) - _MARGIN)))
 
 
 def _busy_seconds() -> float | None:

@@ -162,34 +162,36 @@ def _mismatch(
     entry: BackboneEntry = request.entry  # type: ignore[assignment]
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
+    layer, difference = _first_difference(model, saved) or (None, first_sentence(error))
+    # A layer that the network has with and without a top tells nothing of which one was meant.
+    whole = layer is None or layer in entry.top_layers
+    network = f"{entry.name}, as {entry.constructor}(include_top={top})" if whole else entry.name
     return (
-        f"The weights in {request.weights.path} do not fit {entry.name}, as "
-        f"{entry.constructor}(include_top={top}) for images of {height} x {width} pixels: "
-        f"{_first_difference(model, saved) or first_sentence(error)}."
+        f"The weights in {request.weights.path} do not fit {network} for images of "
+        f"{height} x {width} pixels: {difference}."
     ) + (
         "" if fixed else
         f" If the layer depends on the image size, use the native {entry.image_size}."
     )  # fmt: skip
 
 
-def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> str | None:
-    """Return what the first layer that differs expects, and what the file has for it."""
+def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> tuple[str | None, str] | None:
+    """Return the first layer that differs, and what it expects and the file has for it."""
     wanted = list(_layers_with_weights(model))
     given = [layer for layer in saved if layer.shapes]
     by_path = {layer.path: layer for layer in given}
     in_order = not any(path.startswith("layers/") for path in by_path)  # an older file
     for index, (path, name, shapes) in enumerate(wanted):
         layer = (given[index] if index < len(given) else None) if in_order else by_path.get(path)
+        expected = f"layer {name!r} expects weights of {_listed(shapes)}, and the file has"
         if layer is None:
-            return f"layer {name!r} expects weights of {_listed(shapes)}, and the file has none"
+            return name, f"{expected} none"
         if layer.shapes != shapes:
             known = "" if layer.name == name else f" (of its layer {layer.name!r})"
-            return (
-                f"layer {name!r} expects weights of {_listed(shapes)}, and the file has "
-                f"{_listed(layer.shapes)}{known}"
-            )
+            return name, f"{expected} {_listed(layer.shapes)}{known}"
     if len(given) > len(wanted):
-        return f"the file has {len(given)} layers with weights, and {len(wanted)} are expected"
+        count = f"the file has {len(given)} layers with weights, and {len(wanted)} are expected"
+        return None, count
     return None
 
 

@@ -180,13 +180,15 @@ def ensure_available(
     if weights.kind != "imagenet":
         return weights
     without = None if weights.path else weights_without_top(entry)
-    if without is not None and not entry.needs_top(layer):
-        return _checked(without, entry)
+    if without is not None:
+        without = _checked(without, entry)  # a wrong file is told of before anything is fetched
+        if not entry.needs_top(layer):
+            return without
     try:
         path = weights.path or _download(entry)
     except WeightsUnavailable as error:
         if without is not None:
-            return _checked(without, entry)
+            return without
         if not weights.or_random:
             raise
         warnings.warn(

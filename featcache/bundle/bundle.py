@@ -17,6 +17,7 @@ from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from .bundle_file import read_bundle, write_bundle
+from .class_names import check_classes
 from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
@@ -220,7 +221,7 @@ def make_bundle(
         Fitted on the labels or on ``features.y``: codes become the classes that they stand
         for, if the head's predictions for some labelled rows agree.
         `featcache.bundle.estimators.to_classifier` lists the estimators.
-    classes : sequence of str, int or bool, optional
+    classes : sequence of str, int, bool or float, optional
         Labels in the order of the head's own classes. Default: its classes, or what they
         stand for as codes.
     metrics, metadata : mapping, optional
@@ -234,8 +235,9 @@ def make_bundle(
     ------
     InvalidRequest
         If the head is not for embeddings of this width, a step of a pipeline cannot be
-        stored, or its classes are neither labels of the features nor codes, or may be both,
-        or are codes of another order.
+        stored, or `classes` are not distinct labels of one type, one per class; or if the
+        head's own classes are neither labels of the features nor codes, or may be both, or
+        are codes of another order.
     """
     from .estimators import to_classifier
 
@@ -246,7 +248,7 @@ def make_bundle(
             received=plain.width,
         )
     if classes is not None:
-        plain = replace(plain, classes=list(classes))
+        plain = replace(plain, classes=check_classes(classes, plain.classes))
     elif features.classes is not None:
         names = _class_names(plain.classes, features.classes)
         if names != list(plain.classes):

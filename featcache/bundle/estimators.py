@@ -18,8 +18,9 @@ def to_classifier(model: Any) -> Classifier:
     Parameters
     ----------
     model : Classifier, heads.Head, or scikit-learn estimator or Pipeline
-        Steps: `StandardScaler`, `RobustScaler`, `MaxAbsScaler`, `Normalizer` (L2), `PCA`,
-        ``"passthrough"``. Last step: a head, `LogisticRegression`, `LogisticRegressionCV`,
+        Steps: `StandardScaler`, `RobustScaler`, `MaxAbsScaler`, `MinMaxScaler` (without
+        clipping), `Normalizer` (L2), `PCA`, ``"passthrough"``, and pipelines of these. Last
+        step: a head, `LogisticRegression`, `LogisticRegressionCV`,
         `LinearDiscriminantAnalysis` or `MLPClassifier` (ReLU or identity).
 
     Returns
@@ -42,7 +43,8 @@ def to_classifier(model: Any) -> Classifier:
     """
     if isinstance(model, Classifier):
         return model
-    *before, last = [step for _, step in getattr(model, "steps", [("", model)])]
+    _check_kind(model)
+    *before, last = _flattened(model)
     try:
         width = _width([*before, last])
         steps = [made for step in before for made in _transform(step)]
@@ -57,6 +59,31 @@ def to_classifier(model: Any) -> Classifier:
             f"{type(model).__name__} is not fitted ({error}). Call fit(X, y) first.",
             received=type(model).__name__,
         ) from error
+
+
+def _check_kind(model: Any) -> None:
+    """Raise `InvalidRequest` for what is no estimator, or a search around one."""
+    if isinstance(model, type) or not (hasattr(model, "fit") or hasattr(model, "to_classifier")):
+        what = (
+            f"the class {model.__name__}" if isinstance(model, type) else repr(type(model).__name__)
+        )
+        raise InvalidRequest(
+            f"A bundle needs a fitted head, Classifier, or scikit-learn estimator or Pipeline, not "
+            f"{what}.",
+            received=type(model).__name__,
+        )
+    if hasattr(model, "param_grid") or hasattr(model, "param_distributions"):
+        raise InvalidRequest(
+            f"A bundle cannot store {type(model).__name__}; pass its .best_estimator_.",
+            received=type(model).__name__,
+        )
+
+
+def _flattened(model: Any) -> list[Any]:
+    """Return the steps of a pipeline, and of pipelines among them; a model alone is one step."""
+    if _name(model) != "Pipeline":
+        return [model]
+    return [inner for _, step in model.steps for inner in _flattened(step)]
 
 
 def _passes(step: Any) -> bool:
@@ -77,11 +104,11 @@ def _name(step: Any) -> str:
 def _transform(step: Any) -> list[ClassifierStep]:
     if _passes(step):
         return []
-    return _made(step, _TRANSFORMS, "a step")
+    return _made(step, _TRANSFORMS, "a step before the last it must be one of")
 
 
 def _scores(step: Any) -> list[ClassifierStep]:
-    return _made(step, _CLASSIFIERS, "the classifier")
+    return _made(step, _CLASSIFIERS, "the last step it must be a head or one of")
 
 
 def _made(
@@ -89,7 +116,7 @@ def _made(
 ) -> list[ClassifierStep]:
     make = table.get(_name(step))
     if make is None:
-        raise _refused(step, f"as {what} it must be one of {', '.join(table)}, or a head")
+        raise _refused(step, f"as {what} {', '.join(table)}")
     return make(step)
 
 
@@ -115,6 +142,12 @@ def _max_abs_scaler(step: Any) -> list[ClassifierStep]:
     if getattr(step, "clip", False):
         raise _refused(step, "clip=True is not supported")
     return _shift_and_scale(None, step.scale_, _width([step]))
+
+
+def _min_max_scaler(step: Any) -> list[ClassifierStep]:
+    if step.clip:
+        raise _refused(step, "clip=True is not supported")
+    return _shift_and_scale(-step.min_ / step.scale_, 1 / step.scale_, _width([step]))
 
 
 def _normalizer(step: Any) -> list[ClassifierStep]:
@@ -175,6 +208,7 @@ _TRANSFORMS: dict[str, Callable[[Any], list[ClassifierStep]]] = {
     "StandardScaler": _standard_scaler,
     "RobustScaler": _robust_scaler,
     "MaxAbsScaler": _max_abs_scaler,
+    "MinMaxScaler": _min_max_scaler,
     "Normalizer": _normalizer,
     "PCA": _pca,
 }

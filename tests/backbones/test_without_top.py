@@ -195,6 +195,13 @@ def test_a_file_of_another_network_is_one_sentence(
         assert len(str(raised.value)) < 500
     with pytest.raises(WeightsMismatch, match=r"layer 'conv1_conv' expects weights of shapes"):
         extract("resnet50", photos, weights=vgg16 / "body.weights.h5", image_size=32)
+    # Of more weights than VGG16 has without its top; that tells nothing of which was meant.
+    for file in (mobilenet / "body.weights.h5", mobilenet / "mobilenet_1_0_224_tf_no_top.h5"):
+        with pytest.raises(
+            WeightsMismatch, match=r"do not fit vgg16 for .* layer 'block1_conv1' expects .* 64\)"
+        ) as raised:
+            extract("vgg16", photos, weights=file, image_size=32)
+        assert "include_top" not in str(raised.value)
     assert not (tmp_path / "cache").exists()
 
 
@@ -273,6 +280,11 @@ def test_vgg_prefers_its_top_and_falls_back_to_what_is_in_kerass_cache(
     )
     with pytest.raises(WeightsMismatch, match="not the file that Keras publishes"):
         extract("vgg16", photos, image_size=32, layer="block5_pool")
+    # A wrong file is told of before a download is tried.
+    asked.clear()
+    with pytest.raises(WeightsMismatch, match="not the file that Keras publishes"):
+        extract("vgg16", photos, image_size=32)
+    assert asked == []
 
 
 def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -48,6 +49,9 @@ PIPELINES = {
     "robust": make_pipeline(RobustScaler(), SOFTMAX),
     "robust, not centred": make_pipeline(RobustScaler(with_centering=False), SOFTMAX),
     "largest": make_pipeline(MaxAbsScaler(), SOFTMAX),
+    "range": make_pipeline(MinMaxScaler((-1, 3)), SOFTMAX),
+    "nested": make_pipeline(make_pipeline(StandardScaler(), PCA(6)), make_pipeline(SOFTMAX)),
+    "nested head": make_pipeline(make_pipeline("passthrough"), make_pipeline(LogisticHead(C=0.3))),
     "length": make_pipeline(Normalizer(), SOFTMAX),
     "axes": make_pipeline(PCA(5), SOFTMAX),
     "whitened": make_pipeline("passthrough", StandardScaler(), PCA(5, whiten=True), SOFTMAX),
@@ -97,7 +101,9 @@ class Lookalike(LogisticRegression):
     [
         (make_pipeline(StandardScaler(), LinearSVC()), r"LinearSVC\(\)"),
         (GaussianNB(), r"GaussianNB\(\)"),
-        (make_pipeline(MinMaxScaler(), SOFTMAX), r"MinMaxScaler\(\)"),
+        (make_pipeline(MinMaxScaler(clip=True), SOFTMAX), "clip=True is not supported"),
+        (GridSearchCV(SOFTMAX, {"C": [0.1, 1]}), r"GridSearchCV; pass its \.best_estimator_"),
+        (RandomizedSearchCV(SOFTMAX, {"C": [0.1]}, n_iter=1), r"pass its \.best_estimator_"),
         (make_pipeline(FunctionTransformer(np.sqrt), SOFTMAX), "FunctionTransformer"),
         (make_pipeline(Normalizer("l1"), SOFTMAX), "only norm='l2'"),
         (LogisticRegression(solver="liblinear"), "not a softmax"),
@@ -114,6 +120,21 @@ def test_what_cannot_be_stored_is_named(model: Any, named: str) -> None:
         model.fit(X, y)
     with pytest.raises(InvalidRequest, match=named):
         to_classifier(model)
+
+
+def test_a_step_in_the_wrong_place_is_told_what_belongs_there() -> None:
+    X, y = blobs(3, 20, 12)
+    before = make_pipeline(FunctionTransformer(np.sqrt), SOFTMAX)
+    with pytest.raises(InvalidRequest, match=r"as a step before the last .* PCA\.$"):
+        to_classifier(before.fit(np.abs(X), y))
+    with pytest.raises(InvalidRequest, match="as the last step it must be a head or one of Logis"):
+        to_classifier(GaussianNB().fit(X, y))
+
+
+@pytest.mark.parametrize("model", [None, "logistic", LogisticRegression, 3, np.zeros((2, 2))])
+def test_what_is_no_estimator_is_told_what_is_expected(features: Any, model: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"needs a fitted head, Classifier, or scikit-learn"):
+        make_bundle(features, model)
 
 
 def test_an_estimator_that_is_not_fitted_says_so() -> None:
@@ -265,3 +286,26 @@ def test_another_order_is_noticed_whole_or_in_part(classes: int, rows: int) -> N
     swapped = np.array([1, 0, *range(2, classes)])
     found = better_assignment(swapped[predicted], truth)
     assert found == {0: 1, 1: 0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["x", "x"], r"has 'x' more than once"),
+        (["x", 1], r"mixes labels of int and str \('x', 1\)"),
+        ([1, True], "mixes labels of bool and int"),
+        ("ab", "classes='ab' is of type str; give a list"),
+        ({"a", "b"}, "is of type set; give a list"),
+        (7, "classes=7 is of type int; give a list"),
+        (["a"], r"head has 2 classes \('cat', 'dog'\), and classes= has length 1"),
+        (["a", None], "has the label None"),
+        ([float("nan"), 1.0], "has the label nan"),
+        (["a", ["b"]], r"has the label \['b'\]"),
+    ],
+)
+def test_classes_that_a_bundle_cannot_hold_are_refused_at_once(
+    clear: Any, classes: Any, message: str
+) -> None:
+    head = LogisticHead().fit(clear.X, clear.labels)
+    with pytest.raises(InvalidRequest, match=message):
+        make_bundle(clear, head, classes=classes)

@@ -160,7 +160,7 @@ def test_one_bad_file_costs_one_prediction(
     lines = capsys.readouterr().out.splitlines()
     assert "none.jpg: no prediction" in lines[0]
     assert " %" in lines[1]
-    assert "notes.txt: cannot be used" in lines[2]
+    assert "notes.txt: no prediction" in lines[2]
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
 
 

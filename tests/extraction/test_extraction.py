@@ -480,7 +480,7 @@ def test_missing_weights_fail_at_once_and_say_where_to_put_which_file(
 
 def test_a_weights_file_of_another_backbone_is_told(photos: Path, tmp_path: Path) -> None:
     make_tiny_model().save_weights(tmp_path / "tiny.weights.h5")
-    with pytest.raises(WeightsMismatch, match=r"do not fit mobilenet, .* layer 'conv1' expects"):
+    with pytest.raises(WeightsMismatch, match=r"do not fit mobilenet for .* layer 'conv1' expects"):
         extract("mobilenet", photos, weights=tmp_path / "tiny.weights.h5", image_size=32)
 
 
