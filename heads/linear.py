@@ -26,7 +26,8 @@ _TO_CHOOSE = 10
 # Strengths that "auto" tries: the usual one times powers of this factor.
 _FACTOR = 10**0.5
 _MOST_STEPS = 3
-_LOG_LOSS = 0.1  # beside an error rate
+_LOG_LOSS = 0.25  # beside an error rate
+_STANDARD_ERRORS = 2.0  # by which another strength must be better than the usual one
 _FOLDS_TO_CHOOSE = 3
 # With fewer, held-out rows say less of the best strength than experience with other data does.
 _ROWS_PER_CLASS_TO_CHOOSE = 8
@@ -318,8 +319,8 @@ def _choose(
 ) -> tuple[float, _Scored, Floats]:
     """Choose the strength by held-out rows: from the usual one on, as long as it gets better.
 
-    The usual strength stays unless another one is better by more than the standard error of
-    the difference: what is best on few rows is so by chance. Each model starts from the one
+    The usual strength stays unless another one is better by more than two standard errors
+    of the difference: what is best on few rows is so by chance. Each model starts from the one
     before on the same fold: it must know nothing of the rows that it is held against.
 
     Returns
@@ -370,13 +371,13 @@ def _losses(scored: _Scored) -> NDArray[np.float64]:
 
 
 def _is_better(one: _Trial, other: _Trial) -> bool:
-    """Tell whether a mean loss is lower by more than the standard error of the difference."""
+    """Tell whether a mean loss is lower by more than chance explains."""
     weights = one.held_out.weights
     counts = np.ones(len(one.losses)) if weights is None else weights.astype(np.float64)
     gains = other.losses - one.losses
     gain = float(np.average(gains, weights=counts))
     error = float(np.sqrt(np.square(counts * (gains - gain)).sum()) / counts.sum())
-    return gain > error
+    return gain > _STANDARD_ERRORS * error
 
 
 def _check_strength(C: Any) -> None:
