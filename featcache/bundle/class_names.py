@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._io.html import few
+from .._io.wording import few
 from ..errors import InvalidRequest
 
 _TYPES = (str, int, bool, float)
