@@ -147,7 +147,7 @@ def fingerprint(rule: Rule) -> str:
     -------
     str
         16 hexadecimal digits. A named rule's depend on what it does alone; those of a function
-        on its source and all values that it refers to as well (`functionhash.function_hash`).
+        on its source and all values that it refers to as well (`function_hash.function_hash`).
 
     Raises
     ------
