@@ -6,6 +6,7 @@ import collections
 import functools
 import itertools
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 
 from featcache import explain
 from featcache.backbones.function_hash import function_hash
-from featcache.backbones.preprocessing import RULES, apply, fingerprint
+from featcache.backbones.preprocessing import RULES, apply, check_at_size, fingerprint
 from featcache.errors import InvalidRequest
 
 _DIVISOR = 255.0
@@ -493,6 +494,44 @@ def test_a_file_edited_after_its_import_does_not_speak_for_the_function(tmp_path
 def test_what_makes_no_key_is_refused_with_its_reason(rule: Any, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         fingerprint(rule)
+
+
+def _rarely(draw: Callable[[], float]) -> Any:
+    return lambda x: x / 255 * (0 if draw() < 1e-9 else 1)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [_rarely(np.random.rand), _rarely(random.random), _rarely(np.random.standard_exponential)],
+    ids=["numpy", "random", "exponential"],
+)
+def test_a_function_that_draws_random_numbers_is_refused_however_rarely_it_shows(rule: Any) -> None:
+    with pytest.raises(InvalidRequest, match="draws random numbers"):
+        fingerprint(rule)
+
+
+def test_a_function_that_depends_on_a_large_batch_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="number of images"):
+        fingerprint(lambda x: x / 255 - (x.mean() / 255 if len(x) > 99 else 0))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (100, 331), (5, 7)])
+def test_a_function_that_depends_on_the_batch_at_one_size_alone_is_refused(
+    size: tuple[int, int], photos: Path
+) -> None:
+    def at_size(x: Any) -> Any:
+        return (x - x.mean()) / 255 if x.shape[1:3] == size else x / 255
+
+    with pytest.raises(InvalidRequest, match="alone than in a batch"):
+        explain("mobilenet", photos, weights="random", image_size=size, preprocessing=at_size)
+    check_at_size(_autocontrast, size)
+
+
+def test_the_trials_at_the_size_of_a_request_take_a_fraction_of_a_second() -> None:
+    for size in ((224, 224), (1, 1), (2000, 1500)):
+        sizes: list[int] = []
+        check_at_size(lambda x, sizes=sizes: [sizes.append(x.size), x / 255][1], size)
+        assert sum(sizes) <= 6 * max(600_000, 2 * size[0] * size[1])
 
 
 def test_a_random_flip_is_refused_always() -> None:
