@@ -256,7 +256,8 @@ def _check_batches(values: Mapping[str, Any]) -> None:
     sizes = [values.get("batch_size")]
     sizes += [s[0] for key in _SHAPES_OF_BATCHES if isinstance(s := values.get(key), list) and s]
     if fixed := [size for size in sizes if size is not None]:
-        raise ValueError(f"it takes batches of {_shown(fixed[0])} images alone, not of any number")
+        size = str(fixed[0])[:30]
+        raise ValueError(f"it takes batches of {size} images alone, not of any number")
 
 
 def _check_function(record: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ def costly() -> dict[str, tuple[Any, Callable[[dict[str, Any]], Any], str]]:
         "state both ways": (one_layer(layers.Bidirectional(layers.GRU(2)), (4, 8)),
                             lambda config: last(config)["config"]["layer"]["config"].update(
                                 stateful=True), "stateful"),
-        "one image at a time": (one_layer(layers.Conv2D(2, 3)), in_one, "batches of '1' images"),
+        "one image at a time": (one_layer(layers.Conv2D(2, 3)), in_one, "batches of 1 images"),
         "heads": (heads, many, "compares"),
         "attention": (plain, many, "compares"),
         "additive": (additive, many, "compares"),
