@@ -183,7 +183,9 @@ def _save_bundle(results: Results, contenders: dict[str, Contender], out: Path) 
         )
         if bundle is not None:
             bundle.save(out / "model.featcache")
-            print(f"{result.name} is saved: featcache predict {out / 'model.featcache'} photo.jpg")
+            options = "".join(f" {word}" for word in bundle.file_options)
+            command = f"featcache predict {out / 'model.featcache'} photo.jpg{options}"
+            print(f"{result.name} is saved: {command}")
             return
 
 

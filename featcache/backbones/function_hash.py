@@ -1,32 +1,43 @@
 """What a function of the user's consists of, as text that is the same in every session.
 
 Its source without names, comments and layout, and whatever it refers to: defaults, closure,
-globals. Installed libraries are named and not looked into; addresses never appear.
+globals, modules of the user's own. Installed libraries are named and not looked into;
+addresses never appear. What cannot be described completely is refused.
 """
 
 from __future__ import annotations
 
-import ast
-import dis
+import contextlib
 import functools
 import hashlib
-import importlib.machinery
-import inspect
+import importlib
+import importlib.util
 import json
-import linecache
-import os
 import sys
-import sysconfig
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from .._io.hashes import file_hash
 from ..errors import InvalidRequest
+from .function_source import (
+    attribute_names,
+    global_names,
+    imported_modules,
+    normalised_source,
+)
+from .installed import (
+    compiled_file,
+    is_installed_class,
+    is_installed_file,
+    is_installed_module,
+    is_python_class,
+)
 
 _MOST_VALUES = 100_000  # nested values looked at; more is no preprocessing function
-_PLAIN = (type(None), bool, int, str, float, complex, bytes, range, slice, type(...))
+_PLAIN = (type(None), bool, int, str, float, complex, bytes, range, type(...))
 _BUILT_IN = (
     np.ufunc,
     types.BuiltinFunctionType,
@@ -34,11 +45,34 @@ _BUILT_IN = (
     types.MethodWrapperType,
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
 )
-_MADE = (property, classmethod, staticmethod)
-_ENDINGS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
-_OWN = ("featcache", "heads", "bench")  # named like other libraries, wherever they lie
+# Of a class: what Python keeps there for itself. Fields of a data class are in its methods.
+_CLASS_DETAILS = {
+    "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
+    "__doc__", "__firstlineno__", "__match_args__", "__module__", "__orig_bases__",
+    "__parameters__", "__qualname__", "__static_attributes__", "_abc_impl",
+}  # fmt: skip
+_INSTANCE_STATE = ("__dict__", "__weakref__")
+# Objects whose values can be read whatever their class is: bases of the user's own classes.
+_CONTENT: dict[type, Callable[[Any], Any]] = {
+    list: lambda value: list(list.__iter__(value)),
+    tuple: lambda value: list(tuple.__iter__(value)),
+    set: lambda value: frozenset(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    dict: lambda value: [list(item) for item in dict.items(value)],
+    int: lambda value: int.__int__(value),
+    float: lambda value: float.__float__(value),
+    complex: lambda value: [complex.real.__get__(value), complex.imag.__get__(value)],
+    str: lambda value: "".join(str.__iter__(value)),
+    bytes: lambda value: bytes(bytes.__iter__(value)),
+    np.ndarray: lambda value: np.ndarray.view(value, np.ndarray),
+    object: lambda value: None,
+}
+_POINTER = 8  # bytes that a slot takes
+_RUN_ANY_TEXT = {"eval", "exec", "globals"}
+_READ_ANY_NAME = {"getattr", "vars", "dir", "__import__"}
+_REACH_MODULES = {"__dict__", "import_module", "modules", "attrgetter"}
 
 
 Known = Callable[[Any, Callable[[Any], Any]], Any]
@@ -61,19 +95,17 @@ def function_hash(function: Any, *, known: Known = lambda value, of: None) -> st
     str
         64 hexadecimal digits; equal in another session and on another machine for the same
         source, values and library functions. Without the source the compiled code is used,
-        which differs between versions of Python.
+        which differs between versions of Python. What a function reads from files or from
+        the environment when it is called is not in it.
 
     Raises
     ------
     InvalidRequest
-        If it refers to an object whose values cannot be read, such as an open file.
+        If it refers to an object that cannot be described completely: an open file, a class of
+        your own that extends one not written in Python, a layer of Keras with your own code;
+        or if it calls `eval`, `exec` or `globals`.
     """
     return str(_Description(known).of(function))
-
-
-def is_library_class(kind: type) -> bool:
-    """Tell whether a class belongs to Python, to an installed package or to this one."""
-    return _is_installed(kind.__module__, _file_of(kind))
 
 
 class _Description:
@@ -84,6 +116,27 @@ class _Description:
         # Objects are kept: a freed one's address could be given to another.
         self._done: dict[int, tuple[Any, str]] = {}
         self._open: list[int] = []  # whose parts are being described
+        self._kinds: dict[type, Callable[[Any], Any]] = {
+            np.ndarray: self._array,
+            list: self._sequence,
+            tuple: self._sequence,
+            slice: self._slice,
+            set: self._set,
+            frozenset: self._set,
+            dict: self._mapping,
+            types.MappingProxyType: self._mapping,
+            types.ModuleType: self._module,
+            functools.partial: self._partial,
+            types.MethodType: self._method,
+            types.FunctionType: self._function,
+            types.CodeType: self._code,
+            types.MemberDescriptorType: self._slot,
+            property: self._property,
+            classmethod: self._wrapped,
+            staticmethod: self._wrapped,
+            functools.cached_property: self._cached_property,
+            **dict.fromkeys(_BUILT_IN, self._builtin),
+        }
 
     def of(self, value: Any) -> Any:
         """Return the description of a value."""
@@ -108,237 +161,320 @@ class _Description:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _of_object(self, value: Any) -> Any:
+        """Describe an object by its exact type: a subclass may hold and do more than its base."""
         found = self._known(value, self.of)
-        return self._of_unknown(value) if found is None else found
-
-    def _of_unknown(self, value: Any) -> Any:
-        described: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-            ((np.ndarray, np.generic), self._array),
-            ((list, tuple), self._sequence),
-            ((set, frozenset), self._set),
-            ((dict, types.MappingProxyType), self._mapping),
-            ((types.ModuleType,), self._module),
-            ((functools.partial,), self._partial),
-            ((types.MethodType,), self._method),
-            ((types.FunctionType,), self._function),
-            ((types.CodeType,), self._code),
-            (_MADE, self._descriptor),
-        )
-        for kinds, describe in described:
-            if isinstance(value, kinds):
-                return describe(value)
+        if found is not None:
+            return found
+        describe = self._kinds.get(type(value))
+        if describe is not None:
+            return describe(value)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(value, _BUILT_IN):
-            return self._builtin(value)
+        if isinstance(value, np.generic) and type(value) is value.dtype.type:
+            return self._array(np.asarray(value))
+        if isinstance(value, types.ModuleType) and is_installed_module(value):
+            return self._module(value)
         return self._instance(value)
 
+    # Values
+
     def _array(self, value: Any) -> Any:
-        array = np.asarray(value)
-        if array.dtype.hasobject:
-            return ["array", str(array.dtype), list(array.shape), self.of(array.tolist())]
-        digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-        return ["array", array.dtype.str, list(array.shape), digest]
+        described = ["array", self._dtype(value.dtype), list(value.shape)]
+        if value.dtype.hasobject:
+            return [*described, self.of(value.tolist())]
+        return [*described, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+
+    def _dtype(self, dtype: Any) -> Any:
+        described = [dtype.str, dtype.itemsize, self.of(dict(dtype.metadata or {}))]
+        if dtype.subdtype is not None:
+            return [*described, self._dtype(dtype.subdtype[0]), list(dtype.subdtype[1])]
+        fields = [(name, *dtype.fields[name][:2]) for name in dtype.names or ()]
+        return [*described, [[name, self._dtype(kind), place] for name, kind, place in fields]]
 
     def _sequence(self, value: Any) -> Any:
         return [type(value).__name__, *(self.of(item) for item in value)]
 
+    def _slice(self, value: Any) -> Any:
+        return ["slice", *(self.of(part) for part in (value.start, value.stop, value.step))]
+
     def _set(self, value: Any) -> Any:
-        return ["set", *sorted(json.dumps(self.of(item)) for item in value)]
+        return [type(value).__name__, *sorted(json.dumps(self.of(item)) for item in value)]
 
     def _mapping(self, value: Any) -> Any:
-        return ["dict", *([self.of(k), self.of(v)] for k, v in value.items())]
+        return [type(value).__name__, *([self.of(k), self.of(v)] for k, v in value.items())]
 
-    def _module(self, value: Any) -> Any:
-        return ["module", value.__name__]
+    # Code
 
     def _partial(self, value: Any) -> Any:
         named = dict(sorted(value.keywords.items()))
-        return ["partial", self.of(value.func), self.of(value.args), self.of(named)]
+        state = dict(sorted(vars(value).items()))
+        return ["partial", *(self.of(part) for part in (value.func, value.args, named, state))]
 
     def _method(self, value: Any) -> Any:
         return ["method", self.of(value.__func__), self.of(value.__self__)]
 
-    def _descriptor(self, value: Any) -> Any:
-        parts = [value.fget, value.fset] if isinstance(value, property) else [value.__func__]
-        return [type(value).__name__, *(self.of(part) for part in parts)]
+    def _slot(self, value: Any) -> Any:
+        return ["slot", value.__name__]  # the instances tell its values
+
+    def _property(self, value: Any) -> Any:
+        return ["property", *(self.of(part) for part in (value.fget, value.fset, value.fdel))]
+
+    def _wrapped(self, value: Any) -> Any:
+        return [type(value).__name__, self.of(value.__func__)]
+
+    def _cached_property(self, value: Any) -> Any:
+        return ["cached_property", self.of(value.func), value.attrname]
 
     def _builtin(self, value: Any) -> Any:
         if isinstance(value, np.ufunc) and not value.__name__.isidentifier():
             raise _refused(value, "it hides the function that it was made of")
         owner = getattr(value, "__self__", None)
-        of_owner = None if owner is None or isinstance(owner, types.ModuleType) else self.of(owner)
+        if isinstance(owner, types.ModuleType):
+            owner = None
+        module = getattr(value, "__module__", None)
         name = getattr(value, "__qualname__", getattr(value, "__name__", repr(type(value))))
-        return ["builtin", str(getattr(value, "__module__", None)), name, of_owner]
+        of_owner = None if owner is None else self.of(owner)
+        return ["builtin", str(module), name, of_owner, _compiled_hash(module)]
 
     def _function(self, value: Any) -> Any:
-        if _is_installed(value.__module__, value.__code__.co_filename):
-            described: list[Any] = ["library", str(value.__module__), value.__qualname__]
-            # One made inside a library's function (a decorator's) is known by what it holds.
-            return [*described, self._closure(value)] if value.__closure__ else described
+        code = value.__code__
+        if is_installed_file(code.co_filename):
+            return self._library_function(value)
+        if runs := _RUN_ANY_TEXT & global_names(code) - set(value.__globals__):
+            raise _refused(value, f"it calls {sorted(runs)[0]}, which may run any text")
         return [
             "function",
-            _source(value.__code__) or self._code(value.__code__),
+            normalised_source(code) or self._code(code),
             self.of(value.__defaults__),
             self.of(dict(sorted((value.__kwdefaults__ or {}).items()))),
             self._closure(value),
             self._globals(value),
+            self._imports(value),
             self.of(dict(sorted(vars(value).items()))),
         ]
 
+    def _library_function(self, value: Any) -> Any:
+        code = value.__code__
+        name = getattr(code, "co_qualname", value.__qualname__)
+        described = ["library", str(value.__globals__.get("__name__")), name]
+        if not value.__closure__ and "<locals>" not in name:
+            return described
+        # One made inside a library's function (a decorator's) is known by what it holds.
+        defaults = [self.of(value.__defaults__), self.of(value.__kwdefaults__)]
+        return [*described, self._closure(value), *defaults]
+
     def _closure(self, value: types.FunctionType) -> Any:
         names = value.__code__.co_freevars
-        return [
-            [name, self._cell(cell)]
-            for name, cell in sorted(zip(names, value.__closure__ or (), strict=True))
-        ]
+        cells = sorted(zip(names, value.__closure__ or (), strict=True))
+        return [[name, self._cell(cell, value)] for name, cell in cells]
 
-    def _cell(self, cell: Any) -> Any:
+    def _cell(self, cell: Any, function: types.FunctionType) -> Any:
         try:
-            return self.of(cell.cell_contents)
+            return self._used(cell.cell_contents, function)
         except ValueError:
             return ["empty"]
 
     def _globals(self, value: types.FunctionType) -> Any:
+        names = sorted(global_names(value.__code__) & set(value.__globals__))
+        return [[name, self._used(value.__globals__[name], value)] for name in names]
+
+    def _imports(self, value: types.FunctionType) -> Any:
+        """Describe the modules that a function imports itself."""
         found = []
-        for name in sorted(_global_names(value.__code__)):
-            if name in value.__globals__:
-                used = value.__globals__[name]
-                parts = self._attributes(used, _all_names(value.__code__), 0)
-                found.append([name, self.of(used), parts])
+        for level, name, names in imported_modules(value.__code__):
+            modules = _import(value, level, name, names)
+            found += [[level, name, self._used(module, value)] for module in modules]
+        if _reaches_any_module(value.__code__):
+            for text in sorted(attribute_names(value.__code__) & set(sys.modules)):
+                if not is_installed_module(sys.modules[text]):
+                    found.append([-1, text, self.of(sys.modules[text])])
         return found
 
-    def _attributes(self, module: Any, names: set[str], depth: int) -> Any:
-        """Describe what a function uses of a module that is not installed, but the user's own."""
-        if not isinstance(module, types.ModuleType) or depth > 8:
-            return []
-        if _is_installed(module.__name__, getattr(module, "__file__", None) or ""):
-            return []
-        used = [(name, vars(module)[name]) for name in sorted(names & set(vars(module)))]
-        return [[name, self.of(v), self._attributes(v, names, depth + 1)] for name, v in used]
+    def _used(self, value: Any, function: types.FunctionType) -> Any:
+        """Describe a value that a function refers to; of the user's own module what it uses."""
+        code = function.__code__
+        if type(value) is not types.ModuleType or _reaches_any_module(code):
+            return self.of(value)
+        return self._attributes(value, attribute_names(code) | {"__getattr__"}, [])
+
+    def _attributes(self, module: Any, names: set[str], outer: list[int]) -> Any:
+        if is_installed_module(module) or compiled_file(module.__name__):
+            return self.of(module)
+        if id(module) in outer:
+            return ["again", outer.index(id(module))]
+        used = []
+        for name in sorted(names & set(vars(module))):
+            part = vars(module)[name]
+            inner = type(part) is types.ModuleType
+            told = self._attributes(part, names, [*outer, id(module)]) if inner else self.of(part)
+            used.append([name, told])
+        return ["own module", used]
+
+    def _module(self, value: Any) -> Any:
+        """Describe a module by its name if it is installed, otherwise by all that it holds."""
+        if is_installed_module(value):
+            return ["module", value.__name__]
+        if compiled_file(value.__name__):
+            return ["module", value.__name__, _compiled_hash(value.__name__)]
+        held = {
+            name: part
+            for name, part in sorted(vars(value).items())
+            if name == "__getattr__" or not name.startswith("__")
+        }
+        return ["own module", self._mapping(held)]
 
     def _code(self, code: types.CodeType) -> Any:
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
-        return ["code", code.co_code.hex(), self.of(code.co_consts), self.of(names)]
+        counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+        handlers = getattr(code, "co_exceptiontable", b"").hex()
+        return [
+            "code", code.co_code.hex(), handlers, counts, self.of(code.co_consts), self.of(names),
+        ]  # fmt: skip
+
+    # Classes and their instances
 
     def _class(self, value: type) -> Any:
-        name = [str(value.__module__), value.__qualname__]
-        if _is_installed(value.__module__, _file_of(value)):
-            return ["library", *name]
+        if is_installed_class(value):
+            module = str(value.__module__)
+            return ["library", module, value.__qualname__, _compiled_hash(module)]
         kept = {
             name: part
             for name, part in sorted(vars(value).items())
-            # Slots' values are told by the instances.
-            if isinstance(part, _MADE) or not inspect.isdatadescriptor(part)
-            if callable(part) or isinstance(part, _MADE) or not name.startswith(("__", "_abc_"))
+            if name not in (*_CLASS_DETAILS, *_INSTANCE_STATE)
         }
-        bases = [self.of(base) for base in value.__bases__]
-        return ["class", value.__qualname__, bases, self._mapping(kept)]
+        made_by = [self.of(type(value)), *(self.of(base) for base in value.__bases__)]
+        return ["class", value.__qualname__, made_by, self._mapping(kept)]
 
     def _instance(self, value: Any) -> Any:
-        """Describe an object by its class and state, in the way that copying it does."""
-        config = getattr(value, "get_config", None)
-        if callable(config) and callable(getattr(value, "get_weights", None)):  # a layer of Keras
-            state: Any = [_without_names(config()), list(value.get_weights())]
-            return ["layer", self.of(type(value)), self.of(state)]
+        """Describe an object by its class and all that it holds."""
+        kind = type(value)
+        if not is_installed_class(kind):
+            return self._own_instance(value)
+        if callable(getattr(value, "get_config", None)) and hasattr(value, "get_weights"):
+            return self._layer(value)
+        plain = not _overrides(kind, "__reduce_ex__") and not _overrides(kind, "__reduce__")
+        if isinstance(value, np.ndarray) or (plain and _base_of_content(kind) is not None):
+            return self._own_instance(value)
+        return self._reduced(value)
+
+    def _own_instance(self, value: Any) -> Any:
+        """Read an object's attributes, slots and content, whatever it says of itself."""
+        kind = type(value)
+        base = _base_of_content(kind)
+        if base is None:
+            reason = "its class extends one that is not written in Python, or is such a one"
+            raise _refused(value, reason)
+        content = _CONTENT[base](value)
+        state = dict(sorted(getattr(value, "__dict__", {}).items()))
+        return ["object", *(self.of(part) for part in (kind, content, state, _slots(value)))]
+
+    def _layer(self, value: Any) -> Any:
+        """Describe a layer of Keras, whose attributes count up in a session."""
+        inner = value._flatten_layers() if hasattr(value, "_flatten_layers") else [value]
+        for layer in inner:
+            functions = [one for one in vars(layer).values() if _is_own(one)]
+            if functions or not is_installed_class(type(layer)):
+                raise _refused(value, "it holds code of your own, of which its config says little")
+        state = [_without_layer_names(value.get_config()), list(value.get_weights())]
+        return ["layer", self.of(type(value)), self.of(state)]
+
+    def _reduced(self, value: Any) -> Any:
+        """Describe an object of a library in the way that copying it does."""
+        if hasattr(value, "cache_parameters"):  # a cached function by what it caches
+            names = sorted(set(vars(value)) - set(functools.WRAPPER_ASSIGNMENTS))
+            return ["cached", *([name, self.of(vars(value)[name])] for name in names)]
         try:
             made = value.__reduce_ex__(4)
         except Exception as error:
             raise _refused(value, str(error)) from error
-        if isinstance(made, str):  # known by its name; a cached function by what it caches
-            inner = getattr(value, "__wrapped__", None)
-            return ["object", self.of(type(value)), made, self.of(inner)]
+        if isinstance(made, str):
+            raise _refused(value, "it is known by its name alone")
         parts = [list(part) if isinstance(part, Iterator) else part for part in made]
         return ["object", self.of(type(value)), *(self.of(part) for part in parts)]
 
 
-def _source(code: types.CodeType) -> str | None:
-    """Return the source of a function in one layout; None if it is not that of this code."""
-    linecache.checkcache(code.co_filename)
-    text = "".join(linecache.getlines(code.co_filename))
-    try:
-        tree = ast.parse(text)
-        # A file that was edited since it was imported is not what runs.
-        if not _holds(compile(text, code.co_filename, "exec", dont_inherit=True), code):
+def _base_of_content(kind: type) -> type | None:
+    """Return the base in which an object keeps content; None if it may hold more, unseen.
+
+    A class statement adds attributes and slots to the memory of an object; one that is written
+    in another language can add anything, which shows in the size.
+    """
+    while kind not in _CONTENT:
+        base = kind.__base__
+        if base is None or not is_python_class(kind):
             return None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # not Python's own syntax
-        return None
-    found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
-    return _normalised(found[0]) if len(found) == 1 else None  # several on one line: which?
+        own = vars(kind).values()
+        slots = sum(type(part) is types.MemberDescriptorType for part in own)
+        slots += sum(name in vars(kind) for name in _INSTANCE_STATE)
+        if kind.__basicsize__ - base.__basicsize__ > slots * _POINTER:
+            return None
+        kind = base
+    return kind
 
 
-def _starts_at(node: ast.AST) -> int | None:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        return min(part.lineno for part in [node, *node.decorator_list])
-    return node.lineno if isinstance(node, ast.Lambda) else None
+def _overrides(kind: type, name: str) -> bool:
+    return getattr(kind, name) is not getattr(object, name)
 
 
-def _holds(outer: types.CodeType, code: types.CodeType) -> bool:
-    inner = [const for const in outer.co_consts if isinstance(const, types.CodeType)]
-    return any(const == code or _holds(const, code) for const in inner)
+def _slots(value: Any) -> dict[str, Any]:
+    found = {}
+    for base in type(value).__mro__:
+        for name, part in vars(base).items():
+            if type(part) is types.MemberDescriptorType and is_python_class(base):
+                with contextlib.suppress(AttributeError):
+                    found[f"{base.__qualname__}.{name}"] = part.__get__(value)
+    return dict(sorted(found.items()))
 
 
-def _normalised(node: ast.AST) -> str:
-    """Return the text of a function without name, decorators, annotations and docstring."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.arg):
-            part.annotation = None
-        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            part.returns = None
-            if ast.get_docstring(part, clean=False) is not None:
-                part.body = part.body[1:] or [ast.Pass()]
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        node.name, node.decorator_list = "function", []  # they are told by what they made of it
-    return ast.unparse(node)
+def _reaches_any_module(code: types.CodeType) -> bool:
+    """Tell whether code may read attributes or modules by names that are not written in it."""
+    return bool(_READ_ANY_NAME & global_names(code) or _REACH_MODULES & attribute_names(code))
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from _codes(const)
+def _import(
+    function: types.FunctionType, level: int, name: str, names: tuple[str, ...]
+) -> Iterator[Any]:
+    """Yield the modules of an import statement, and the first package, if they can be found."""
+    package = str(function.__globals__.get("__package__") or "")
+    with contextlib.suppress(Exception):  # a function may import what is not there
+        full = importlib.util.resolve_name("." * level + name, package)
+        first = full.split(".")[0]
+        yield sys.modules.get(first) or importlib.import_module(first)
+        if is_installed_module(sys.modules[first]):
+            return
+        module = importlib.import_module(full)
+        for part in names:
+            if not hasattr(module, part):
+                importlib.import_module(f"{full}.{part}")
+        yield module
 
 
-def _global_names(code: types.CodeType) -> set[str]:
-    instructions = (step for part in _codes(code) for step in dis.get_instructions(part))
-    return {
-        str(step.argval) for step in instructions if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
+def _is_own(value: Any) -> bool:
+    function = getattr(value, "__func__", value)
+    if type(function) is types.FunctionType:
+        return not is_installed_file(function.__code__.co_filename)
+    return callable(value) and not is_installed_class(type(value))
 
 
-def _all_names(code: types.CodeType) -> set[str]:
-    return {name for part in _codes(code) for name in part.co_names}
+def _compiled_hash(module: Any) -> str | None:
+    file = compiled_file(module)
+    return None if file is None else file_hash(file)
 
 
-def _is_installed(module: str | None, file: str) -> bool:
-    """Tell whether code belongs to Python, to an installed package or to this one."""
-    top = str(module).split(".")[0]
-    if top in _OWN or file.startswith("<frozen") or file.endswith(_ENDINGS):
-        return True
-    if not file:
-        return top in sys.stdlib_module_names
-    return file.startswith(_library_folders()) or any(part in file for part in _PACKAGES)
-
-
-@functools.cache
-def _library_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple({os.path.join(paths[kind], "") for kind in kinds})
-
-
-def _file_of(value: type) -> str:
-    try:
-        return inspect.getfile(value)
-    except (TypeError, OSError):  # built in, or made at a prompt
-        return ""
-
-
-def _without_names(config: Any) -> Any:
-    """Drop the names of layers, which count up in a session."""
-    if isinstance(config, dict):
-        return {k: _without_names(v) for k, v in sorted(config.items()) if k != "name"}
-    return [_without_names(v) for v in config] if isinstance(config, (list, tuple)) else config
+def _without_layer_names(config: Any, outer: bool = True) -> Any:
+    """Drop the names of layers, which count up in a session, where no graph refers to them."""
+    if isinstance(config, (list, tuple)):
+        return [_without_layer_names(part, False) for part in config]
+    if not isinstance(config, Mapping) or "input_layers" in config:
+        return config
+    inner = {key: _without_layer_names(part, False) for key, part in sorted(config.items())}
+    if outer:
+        inner.pop("name", None)
+    if str(inner.get("module")) in ("keras.layers", "keras.models"):
+        inner.pop("name", None)
+        if isinstance(inner.get("config"), dict):
+            inner["config"].pop("name", None)
+    return inner
 
 
 def _refused(value: Any, reason: str) -> InvalidRequest:

@@ -69,6 +69,27 @@ def check_input(model: Any) -> None:
             "(b, h, w, 3).",
             received=shape,
         )
+    _check_batches(model, shape)
+
+
+def _check_batches(model: Any, shape: tuple[int | None, ...]) -> None:
+    """Refuse a model whose output for an image could depend on other images."""
+    if shape[0] is not None:
+        raise InvalidRequest(
+            f"The model takes batches of {shape[0]} images alone, shape {shape}; a backbone takes "
+            "any number of them. Build it again with keras.Input((height, width, 3)), without "
+            "batch_size= or batch_shape=.",
+            received=shape,
+        )
+    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else model.layers
+    stateful = [layer.name for layer in layers if getattr(layer, "stateful", False)]
+    if stateful:
+        raise InvalidRequest(
+            f"The model's layer {stateful[0]!r} has stateful=True: what it gives for an image "
+            "depends on the images before it, so its rows could not be stored. Build it again "
+            "with stateful=False.",
+            received=stateful,
+        )
 
 
 def _channels(shape: tuple[int | None, ...]) -> str:

@@ -132,6 +132,7 @@ _PARTS = {"dilation_rate", "dilations", "indices_or_sections"}
 MAX_CALLS = 100_000
 # Each reference to a later layer may cost Keras a walk through all layers.
 MAX_REQUEUED = 2_000_000
+_SHAPES_OF_BATCHES = ("batch_shape", "batch_input_shape")
 _SIZES = {
     "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim",
     "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "dilation_rate", "size",
@@ -190,6 +191,7 @@ class _Check:
 
     def members(self, values: Mapping[str, Any], depth: int, end: str | None = None) -> None:
         """Check a plain table, which names no class itself; `end` if it names inputs or outputs."""
+        _check_batches(values)
         for key, value in values.items():
             if key in _NAMING:
                 raise ValueError(f"it holds {_shown(key)} outside of a layer's record")
@@ -240,6 +242,22 @@ class _Check:
         if set(inner) - _MARKS[kind]:
             raise ValueError(f"a {kind} holds more than its value")
         self.members(inner, depth)
+
+
+def _check_batches(values: Mapping[str, Any]) -> None:
+    """Raise if what a layer gives could depend on other images than its own.
+
+    State that is kept from batch to batch is memory besides, which no weights in the file show.
+    """
+    if values.get("stateful") not in (None, False):
+        raise ValueError(
+            "it has a layer with stateful=True, whose output depends on earlier images"
+        )
+    sizes = [values.get("batch_size")]
+    sizes += [s[0] for key in _SHAPES_OF_BATCHES if isinstance(s := values.get(key), list) and s]
+    if fixed := [size for size in sizes if size is not None]:
+        size = str(fixed[0])[:30]
+        raise ValueError(f"it takes batches of {size} images alone, not of any number")
 
 
 def _check_function(record: Mapping[str, Any]) -> None:

@@ -215,32 +215,51 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
 
 @contextlib.contextmanager
 def _limited_weights(keras: Any, most: int) -> Iterator[None]:
-    """Refuse a layer's weights before they are allocated, once this thread made `most` values.
+    """Refuse a variable before it is allocated, once this thread made `most` values.
 
     A configuration of some bytes can ask for a layer of terabytes: Keras makes all weights
-    before it reads any, and only then notices that the file has others. Other threads build
-    their own models as before.
+    before it reads any, and only then notices that the file has others. Layers make variables
+    for their state too. Other threads build their own models as before.
     """
     thread, count = threading.get_ident(), 0
 
-    def counted(layer: Any, shape: Any = None, *args: Any, **options: Any) -> Any:
+    def counted(
+        variable: Any, initializer: Any, shape: Any = None, *args: Any, **options: Any
+    ) -> None:
         nonlocal count
         if threading.get_ident() == thread:
-            count += math.prod(int(side) for side in shape or ())
+            count += _values_of_variable(initializer, shape)
             if count > most:
                 raise ValueError(
                     f"its layers have more than {most:,} weights, but the file does not"
                 )
-        return add_weight(layer, shape, *args, **options)
+        initialize(variable, initializer, shape, *args, **options)
 
     with _PATCHING:
+        base = _base_of_variables(keras)
         # Read inside the lock: outside it may be another thread's count.
-        add_weight = keras.layers.Layer.add_weight
-        keras.layers.Layer.add_weight = counted
+        initialize = base.__init__
+        base.__init__ = counted
         try:
             yield
         finally:
-            keras.layers.Layer.add_weight = add_weight
+            base.__init__ = initialize
+
+
+def _base_of_variables(keras: Any) -> Any:
+    """Return the class whose ``__init__`` makes the variables of every backend."""
+    module = "keras.src.backend.common.variables"
+    found = [kind for kind in keras.Variable.__mro__ if kind.__module__ == module]
+    if len(found) != 1 or "__init__" not in vars(found[0]):
+        raise ValueError(f"the variables of Keras {keras.__version__} cannot be counted")
+    return found[0]
+
+
+def _values_of_variable(initializer: Any, shape: Any) -> int:
+    if shape is None:
+        shape = getattr(initializer, "shape", ())
+    sides = (shape,) if isinstance(shape, int) else shape
+    return math.prod(int(side or 1) for side in sides)
 
 
 def _check_outputs(model: Any) -> None:

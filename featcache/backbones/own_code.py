@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidRequest
-from .function_hash import function_hash, is_library_class
+from .function_hash import function_hash
+from .installed import is_installed_class
 from .keras_backend import import_keras
 
 _DEEPEST = 8
@@ -120,7 +121,7 @@ def _described(part: Any) -> list[Any]:
     kind = type(part)
     if _top(kind) == "keras":
         return _foreign_in(part)
-    if is_library_class(kind):
+    if is_installed_class(kind):
         return [kind, _source(kind), _foreign_in(part)]
     policy = getattr(part, "dtype_policy", None)
     cast = [str(getattr(policy, "name", None)), bool(getattr(part, "autocast", True))]

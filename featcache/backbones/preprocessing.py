@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,14 @@ _RULES: dict[str, Callable[[FloatImages], FloatImages]] = {
 }
 RULES = tuple(_RULES)
 _OTHER_SHAPES = ((24, 40), (33, 7))
+_LARGE_BATCH = 257  # more than the 256 images of a batch on a GPU
+# Pixels of a batch of the size asked for, of 2 images at least: some tenths of a second.
+_PIXELS_AT_SIZE = 600_000
+_MOST_AT_SIZE = 33
+
+_ALONE = "gives other values for an image alone than in a batch"
+_ORDER = "depends on the order of the batch"
+_NUMBER = "depends on the number of images in the batch"
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,7 @@ def fingerprint(rule: Rule) -> str:
     -------
     str
         16 hexadecimal digits. A named rule's depend on what it does alone; those of a function
-        on its source and all values that it refers to as well (`functionhash.function_hash`).
+        on its source and all values that it refers to as well (`function_hash.function_hash`).
 
     Raises
     ------
@@ -167,6 +176,41 @@ def fingerprint(rule: Rule) -> str:
     for part in parts:
         digest.update(part.tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_at_size(rule: Rule, size: tuple[int, int]) -> None:
+    """Refuse a function that treats images of the size asked for otherwise than each by itself.
+
+    `fingerprint` tries small images, of which a function may make something else.
+
+    Parameters
+    ----------
+    rule : str or callable
+        As in `apply`; a named rule is steady.
+    size : (int, int)
+        Height and width in pixels.
+
+    Raises
+    ------
+    InvalidRequest
+        As `fingerprint`.
+    """
+    if not callable(rule):
+        return
+    height, width = size
+    count = min(_MOST_AT_SIZE, max(2, _PIXELS_AT_SIZE // (height * width)))
+    images = _images_of_size(count, size)
+    with _unmoved_generators():
+        _check_same(apply(rule, images), _run_on_each(rule, images), _ALONE)
+
+
+def _images_of_size(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Repeat the pixels of the probes to images of a size, no two of which are alike."""
+    probes = probe_images()
+    rows, columns = (np.arange(side) * 16 // max(side, 16) for side in size)
+    scaled = probes[:, rows][:, :, columns]
+    shifts = np.arange(count, dtype=np.uint8)[:, None, None, None]
+    return scaled[np.arange(count) % len(probes)] // 2 + 3 * shifts
 
 
 def _rounded(images: FloatImages) -> NDArray[np.float64]:
@@ -199,23 +243,45 @@ def _checked_behaviour(rule: Rule) -> list[FloatImages]:
         If an image alone, in other company and once more does not give the same values.
     """
     images = probe_images()
-    together = apply(rule, images)
-    nearly = 1e-5 * max(1e-3, float(np.abs(together).max()))
     order = np.random.default_rng(1).permutation(len(images))
-    for found, reason in (
-        (apply(rule, images), "gives other values for the same images when called again"),
-        (_run_on_each(rule, images), "gives other values for an image alone than in a batch"),
-        (apply(rule, images[order])[np.argsort(order)], "depends on the order of the batch"),
-        (apply(rule, images[:3]), "depends on the number of images in the batch"),
-    ):
-        if np.abs(found - together[: len(found)]).max() > nearly:
-            raise _unsteady(reason)
-    seen = [together]
-    for shape in _OTHER_SHAPES:
-        # A function may be made for images of one size; then this says nothing of it.
-        with contextlib.suppress(Exception):
-            seen.append(apply(rule, np.resize(images[2], (1, *shape, 3))))
+    with _unmoved_generators():
+        together = apply(rule, images)
+        many = np.resize(images, (_LARGE_BATCH, *images.shape[1:]))
+        again = "gives other values for the same images when called again"
+        _check_same(together, apply(rule, images), again)
+        _check_same(together, _run_on_each(rule, images), _ALONE)
+        _check_same(together, apply(rule, images[order])[np.argsort(order)], _ORDER)
+        _check_same(together[:3], apply(rule, images[:3]), _NUMBER)
+        _check_same(np.resize(together, many.shape), apply(rule, many), _NUMBER)
+        seen = [together]
+        for shape in _OTHER_SHAPES:
+            # A function may be made for images of one size; then this says nothing of it.
+            with contextlib.suppress(Exception):
+                seen.append(apply(rule, np.resize(images[2], (1, *shape, 3))))
     return seen
+
+
+def _check_same(expected: FloatImages, found: FloatImages, reason: str) -> None:
+    nearly = 1e-5 * max(1e-3, float(np.abs(expected).max()))
+    if np.abs(found - expected).max() > nearly:
+        raise _unsteady(reason)
+
+
+@contextlib.contextmanager
+def _unmoved_generators() -> Iterator[None]:
+    """Refuse a function that draws from the shared generators of random numbers.
+
+    One that does something rare by chance gives the same values in all trials.
+    """
+    before = _states_of_generators()
+    yield
+    if _states_of_generators() != before:
+        raise _unsteady("draws random numbers from numpy.random or random")
+
+
+def _states_of_generators() -> tuple[str, Any]:
+    with np.printoptions(threshold=10_000):
+        return repr(np.random.get_state(legacy=False)), random.getstate()
 
 
 def _run_on_each(rule: Rule, images: NDArray[np.uint8]) -> FloatImages:

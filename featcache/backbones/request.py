@@ -124,12 +124,14 @@ def make_request(
     if isinstance(own, str):
         entry = find_backbone(own)
         native = (entry.image_size, entry.image_size)
+        size = _size(image_size, native)
+        _check_at_size(preprocessing_rule, size)
         return Request(
             entry=entry,
             model=None,
             layer=layer,
             pooling=pooling,
-            image_size=_size(image_size, native),
+            image_size=size,
             resize=resize,
             preprocessing=preprocessing_rule or entry.preprocessing,
             weights=choose_weights(weights, entry),
@@ -154,6 +156,7 @@ def make_request(
         )
     if weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
+    _check_at_size(preprocessing_rule, size)
     return Request(
         entry=None,
         model=own,
@@ -165,6 +168,11 @@ def make_request(
         weights=Weights("model", own.path if isinstance(own, ModelFile) else None),
         precision=precision,
     )
+
+
+def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> None:
+    if rule is not None:
+        preprocessing.check_at_size(rule, size)
 
 
 def check_pooling(pooling: str | None) -> None:

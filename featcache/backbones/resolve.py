@@ -173,6 +173,26 @@ def _spec(
     )
 
 
+def asked_spec(request: Request, known: BackboneSpec) -> BackboneSpec:
+    """Return a known spec with all in it that a request alone decides as the request has it.
+
+    Layer and weights are left as they are: they take the backbone to be found. So a request
+    that cannot give a spec is seen without one.
+    """
+    entry = request.entry
+    return replace(
+        known,
+        backbone=known.backbone if entry is None else entry.name,
+        # Of vectors nothing is pooled, whatever is asked for.
+        pooling=known.pooling if known.pooling == "none" else request.pooling or "avg",
+        image_size=request.image_size,
+        resize=_resize(request),
+        decode_version=DECODE_VERSION,
+        preprocessing=preprocessing.fingerprint(request.preprocessing),
+        precision=request.precision,
+    )
+
+
 def _resize(request: Request) -> str:
     """Tell how a photo becomes pixels of the right size, in the words of the key."""
     how = f"{request.resize}-bilinear"

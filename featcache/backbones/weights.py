@@ -30,6 +30,8 @@ log = logging.getLogger("featcache")
 # Version of the rule by which `featcache.backbones.model` makes random weights from a seed.
 RANDOM_VERSION = 1
 _SUFFIXES = (".weights.h5", ".h5")
+_WORDS = ("auto", "imagenet", "imagenet-or-random", "random")
+_SEEDED = re.compile(r"random:(\d{1,18})")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class Weights:
         return known.get(self.kind, str(self.path))
 
 
+def names_weights_file(weights: Any) -> bool:
+    """Tell whether `choose_weights` would take its argument for the path of a file."""
+    if weights is None or (isinstance(weights, str) and weights in _WORDS):
+        return False
+    return not isinstance(weights, str) or _SEEDED.fullmatch(weights) is None
+
+
 def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
     """Read the argument ``weights=`` of `featcache.extract`.
 
@@ -95,7 +104,7 @@ def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
     if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
         fall_back = weights == "imagenet-or-random"
         return Weights("imagenet", imagenet_path(entry), or_random=fall_back)
-    if isinstance(weights, str) and (match := re.fullmatch(r"random:(\d{1,18})", weights)):
+    if isinstance(weights, str) and (match := _SEEDED.fullmatch(weights)):
         return Weights("random", seed=int(match[1]))
     if not isinstance(weights, (str, os.PathLike)):
         raise InvalidRequest(

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.wording import counted, few
 from ..backbones.model_file import is_model_file
+from ..backbones.request import make_request
+from ..backbones.resolve import asked_spec, resolve
 from ..backbones.spec import BackboneSpec, differing
+from ..backbones.weights import names_weights_file
 from ..data.dataset import Dataset
 from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
@@ -21,6 +25,8 @@ from .class_names import check_classes
 from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
+
+_OF_BACKBONE = ("layer", "pooling", "image_size", "resize", "weights", "precision")
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,14 @@ class Bundle:
         """The labels as they were given, in the order of probabilities."""
         return self.classifier.classes
 
+    @property
+    def file_options(self) -> tuple[str, ...]:
+        """Options of ``featcache predict`` for the file that the bundle was made with, if any."""
+        for name, is_file in (("backbone", is_model_file), ("weights", names_weights_file)):
+            if is_file(self.arguments[name]):
+                return f"--{name}", str(self.arguments[name])
+        return ()
+
     def __repr__(self) -> str:
         classes = counted(len(self.classes), "class", "classes")
         return (
@@ -113,17 +127,20 @@ class Bundle:
         BundleMismatch
             If the features are not of the bundle's key.
         """
-        changed = differing(_uncropped(self.spec), _uncropped(features.spec))
+        self._check_spec(features.spec)
+        return self.classifier.predict_proba(np.asarray(features.X))
+
+    def _check_spec(self, spec: BackboneSpec) -> None:
+        changed = differing(_uncropped(self.spec), _uncropped(spec))
         if changed:
             raise BundleMismatch(
-                f"The features (key {features.spec.key[:16]}) differ from those that the bundle "
+                f"The features (key {spec.key[:16]}) differ from those that the bundle "
                 f"was trained on (key {self.spec.key[:16]}) in {', '.join(changed)}, so its "
                 "answers would mean nothing. Extract them with the same weights and settings.",
                 differing=changed,
                 stored=self.spec,
-                requested=features.spec,
+                requested=spec,
             )
-        return self.classifier.predict_proba(np.asarray(features.X))
 
     def predict(
         self,
@@ -148,8 +165,9 @@ class Bundle:
             Needed if the bundle was made with a model that is not in the table. The path that
             the bundle itself names is never opened.
         **options
-            Further arguments of `featcache.extract`, such as ``weights``, ``cache_dir`` or
-            ``progress``.
+            Further arguments of `featcache.extract`, such as ``cache_dir`` or ``progress``.
+            ``weights`` is needed if the bundle was made with weights in a file: a path that
+            the bundle itself names is not opened either.
 
         Returns
         -------
@@ -159,31 +177,55 @@ class Bundle:
         Raises
         ------
         BundleMismatch
-            If the backbone at hand is not the one of the bundle.
+            If a model or a file of weights is needed and not passed, or if the arguments do not
+            give features of the bundle's key; then nothing is extracted.
         """
         from ..extraction.extract import extract
 
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         dataset = _without_labels(photos)
+        backbone, arguments = self._call(backbone, options)
+        self._check_call(backbone, arguments)
+        try:
+            features = extract(backbone, dataset, **arguments)
+        except NoUsableImages as error:
+            return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
+        return self._tell(dataset, features, top)
+
+    def _call(self, backbone: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Return backbone and arguments for `extract`; refuse files that the bundle names.
+
+        A bundle from elsewhere must not choose which files of this machine are opened.
+        """
         # Of an own model, older bundles left the layer to a default that was its output.
         arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")
-        own = self.spec.backbone.startswith("custom-")
-        # A bundle from elsewhere must not choose which file of this machine Keras opens.
-        if backbone is None and (own or is_model_file(name)):
+        if backbone is not None:
+            arguments.pop("weights", None)
+            return backbone, arguments
+        if self.spec.backbone.startswith("custom-") or is_model_file(name):
             raise BundleMismatch(
                 f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
                 "that model, or its .keras file, as backbone= (--backbone).",
                 received=name,
             )
-        if backbone is not None:
-            arguments.pop("weights", None)
-        try:
-            features = extract(backbone if backbone is not None else name, dataset, **arguments)
-        except NoUsableImages as error:
-            return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
-        return self._tell(dataset, features, top)
+        weights = arguments["weights"]
+        if "weights" not in options and names_weights_file(weights):
+            raise BundleMismatch(
+                f"The bundle was made with weights in a file of its maker ({weights}), which is "
+                "not in it: pass that file as weights= (--weights).",
+                received=weights,
+            )
+        return name, arguments
+
+    def _check_call(self, backbone: Any, arguments: Mapping[str, Any]) -> None:
+        """Raise `BundleMismatch` before the work if `extract` would give other features."""
+        asked = {name: arguments[name] for name in _OF_BACKBONE if name in arguments}
+        request = make_request(backbone, preprocessing_rule=arguments["preprocessing"], **asked)
+        self._check_spec(asked_spec(request, self.spec))
+        cache = cache_folder(arguments.get("cache_dir"))
+        self._check_spec(resolve(request, weights_folder(cache)).spec)
 
     def _tell(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
         proba = self.predict_proba(features)

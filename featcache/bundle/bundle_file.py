@@ -32,9 +32,17 @@ _MOST_STEPS = 16
 # Kinds of numbers that a file may hold, by the name that it gives them.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
 _CLASS_TYPES = {str, int, bool, float}
-_ARGUMENTS = {
-    "backbone", "layer", "pooling", "image_size", "resize", "weights", "preprocessing", "precision",
-}  # fmt: skip
+_ARGUMENTS: dict[str, tuple[type, ...]] = {
+    "backbone": (str,),
+    "layer": (str, int, type(None)),
+    "pooling": (str, type(None)),
+    "image_size": (list,),
+    "resize": (str,),
+    "weights": (str, type(None)),
+    "preprocessing": (str, type(None)),  # None for a function
+    "precision": (str,),
+}
+_MOST_ARGUMENT_CHARACTERS = 4096
 
 
 def write_bundle(
@@ -101,8 +109,8 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
         raise BundleError(f"There is no bundle {path}.", path=path) from error
     except (
         OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
-        NotImplementedError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
-        FeatcacheError,
+        NotImplementedError, RuntimeError, MemoryError, OverflowError, zipfile.BadZipFile,
+        zlib.error, FeatcacheError,
     ) as error:  # fmt: skip
         raise BundleError(
             f"{path} is not a sound bundle of featcache ({_told(error)}). Nothing of it was used; "
@@ -169,13 +177,29 @@ def _record(head: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(value, dict) for value in record.values()):
         raise ValueError("a part of it is not a table")
     record["arguments"].setdefault("precision", "float32")  # before there was a choice
-    if set(record["arguments"]) != _ARGUMENTS:
-        raise ValueError("its arguments are not those of an extraction")
+    _check_arguments(record["arguments"])
     if not all(type(value) in (int, float) for value in record["metrics"].values()):
         raise ValueError("a metric is no number")
+    record["metrics"] = {name: float(value) for name, value in record["metrics"].items()}
     record["spec"] = BackboneSpec.from_components(record["spec"])
     record["metadata"] = record.pop("about")
     return record
+
+
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    if set(arguments) != set(_ARGUMENTS):
+        raise ValueError("its arguments are not those of an extraction")
+    for name, value in arguments.items():
+        kinds = _ARGUMENTS[name]
+        if type(value) not in kinds:
+            expected = " or ".join(
+                "null" if kind is type(None) else kind.__name__ for kind in kinds
+            )
+            raise ValueError(f"its argument {name} is a {type(value).__name__}, not {expected}")
+        if isinstance(value, str) and len(value) > _MOST_ARGUMENT_CHARACTERS:
+            raise ValueError(f"its argument {name} has {len(value):,} characters")
+    if [type(side) for side in arguments["image_size"]] != [int, int]:
+        raise ValueError("its argument image_size is not a list of two integers")
 
 
 def _packed(array: NDArray[Any]) -> bytes:

@@ -514,3 +514,24 @@ def test_a_bundle_that_left_the_layer_to_an_earlier_default_predicts_on_that_lay
     found = older.predict(photos / "cat", backbone=classifier)
     expected = [p.top_classes for p in bundle.predict(photos / "cat", backbone=classifier)]
     assert [p.top_classes for p in found] == expected
+
+
+def recurrent(keras: Any, inputs: Any, **options: Any) -> Any:
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    return keras.layers.GRU(4, **options)(keras.layers.RepeatVector(2)(x))
+
+
+def test_models_whose_rows_would_depend_on_other_images_are_refused(photos: Path) -> None:
+    import keras
+
+    one = keras.Input((16, 16, 3), batch_size=1)
+    fixed = keras.Model(one, recurrent(keras, one))
+    with pytest.raises(InvalidRequest, match="batches of 1 images alone"):
+        extract(fixed, photos, preprocessing="unit")
+    stateful = keras.Model(one, recurrent(keras, one, stateful=True, name="memory"))
+    inputs = keras.Input((16, 16, 3))
+    for model in (stateful, keras.Model(inputs, stateful(inputs))):
+        with pytest.raises(InvalidRequest, match=r"images alone|stateful=True"):
+            extract(model, photos, preprocessing="unit")
+    plain = keras.Model(inputs, recurrent(keras, inputs))
+    assert extract(plain, photos, preprocessing="unit").X.shape == (12, 4)

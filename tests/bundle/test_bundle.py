@@ -238,6 +238,16 @@ HEADS_THAT_LIE = {
     ),
     "wrong spec": (set_to("spec", value={"backbone": "x"}), "not a sound"),
     "unknown argument": (set_to("arguments", "model", value="x"), "arguments"),
+    "huge temperature": (set_to("temperature", value=10**400), "not a sound bundle"),
+    "huge metric": (set_to("metrics", "top1", value=10**400), "not a sound bundle"),
+    "image_size in words": (set_to("arguments", "image_size", value="64"), "image_size is a str"),
+    "long backbone": (set_to("arguments", "backbone", value="x" * 5000), "5,000 characters"),
+    "three sides": (set_to("arguments", "image_size", value=[1, 2, 3]), "two integers"),
+    **{
+        f"{name} {value}": (set_to("arguments", name, value=value), f"argument {name} is a")
+        for name in ("preprocessing", "pooling", "weights", "resize", "layer", "backbone")
+        for value in ([], {}, True)
+    },
     "metric in words": (set_to("metrics", "top1", value="good"), "metric"),
 }
 
@@ -246,6 +256,54 @@ HEADS_THAT_LIE = {
 def test_a_head_that_lies_is_refused(made: Any, tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(BundleError, match=message):
         load_bundle(rewritten(made[1], tmp_path / "lie", head=change))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "component"),
+    [
+        ("image_size", [40, 40], "image_size"), ("pooling", "max", "pooling"),
+        ("precision", "bfloat16", "precision"), ("resize", "pad", "resize"),
+        ("preprocessing", "caffe", "preprocessing"), ("preprocessing", None, None),
+        ("backbone", "mobilenet_v2", "backbone"), ("weights", "random:1", "weights"),
+    ],
+)  # fmt: skip
+def test_arguments_that_give_other_features_are_refused_before_the_work(
+    made: Any, dogs: Path, tmp_path: Path, name: str, value: Any, component: str | None
+) -> None:
+    lie = rewritten(made[1], tmp_path / "lie", head=set_to("arguments", name, value=value))
+    cache = tmp_path / "empty"
+    if component is None:  # the backbone's own rule is what it was
+        assert load_bundle(lie).predict([dogs / "dark" / "00.png"], cache_dir=cache)
+        return
+    with pytest.raises(BundleMismatch, match=f"in {component}"):
+        load_bundle(lie).predict(dogs, cache_dir=cache)
+    assert not (cache / "stores").exists()
+
+
+def test_a_weights_file_that_a_bundle_names_is_not_opened(
+    dogs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    file = tmp_path / "own.weights.h5"
+    model = keras.applications.MobileNet(weights=None)
+    model.save_weights(file)
+    features = extract("mobilenet", dogs, weights=file, image_size=32)
+    head = make_head("logistic").fit(features.X, features.labels)
+    make_bundle(features, head.to_classifier()).save(tmp_path / "b")
+    one = dogs / "dark" / "00.png"
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "featcache.bundle.bundle.make_request", lambda *_, **__: pytest.fail("it is opened")
+        )
+        with pytest.raises(BundleMismatch, match=r"weights= \(--weights\)"):
+            load_bundle(tmp_path / "b").predict([one])
+    assert main(["predict", str(tmp_path / "b"), str(one), "-q"]) == 2
+    assert "--weights" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "b"), str(one), "-q", "--weights", str(file)]) == 0
+    assert load_bundle(tmp_path / "b").file_options == ("--weights", str(file))
+    told = load_bundle(tmp_path / "b").predict([one], weights=file)
+    assert told[0].guesses[0][0] == "dark"
 
 
 def test_archives_that_are_not_plain_are_refused(made: Any, tmp_path: Path) -> None:

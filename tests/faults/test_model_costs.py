@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import featcache
+from featcache.backbones.model_file import _base_of_variables, _limited_weights
 from featcache.errors import BundleError, ModelRefused
 
 
@@ -120,6 +121,15 @@ def costly() -> dict[str, tuple[Any, Callable[[dict[str, Any]], Any], str]]:
         constant["config"]["value"] = [[[[1.0]]]] * 10_000
         config["layers"][0]["config"]["batch_shape"] = [None, 512, 512, 3]
 
+    def in_one(config: dict[str, Any]) -> None:
+        config["layers"][0]["config"]["batch_shape"][0] = 1
+
+    def stateful(config: dict[str, Any]) -> None:
+        """Each layer keeps a state as large as its input, which no weights in the file show."""
+        in_one(config)
+        size(stateful=True)(config)
+
+    frames = (1, 64, 64, 3)
     split = keras.Model(image, keras.ops.split(image, 2, axis=1))
     return {
         "constants": (one_layer(layers.UpSampling2D(2)), calls_on_constants, "constants"),
@@ -133,6 +143,12 @@ def costly() -> dict[str, tuple[Any, Callable[[dict[str, Any]], Any], str]]:
         "unrolled": (repeated(layers.LSTM(2, unroll=True)), many, "loops"),
         "unrolled both ways": (repeated(layers.Bidirectional(layers.GRU(2, unroll=True))), many,
                                "loops"),
+        "state": (one_layer(layers.ConvLSTM2D(1, 1), frames), size(stateful=True), "stateful"),
+        "large state": (one_layer(layers.ConvLSTM2D(1, 1), frames), stateful, "batches of"),
+        "state both ways": (one_layer(layers.Bidirectional(layers.GRU(2)), (4, 8)),
+                            lambda config: last(config)["config"]["layer"]["config"].update(
+                                stateful=True), "stateful"),
+        "one image at a time": (one_layer(layers.Conv2D(2, 3)), in_one, "batches of 1 images"),
         "heads": (heads, many, "compares"),
         "attention": (plain, many, "compares"),
         "additive": (additive, many, "compares"),
@@ -198,9 +214,8 @@ def test_honest_models_are_taken(tmp_path: Path) -> None:
 def test_loads_side_by_side_leave_keras_as_it_was(tiny_model: Any, tmp_path: Path) -> None:
     import keras
 
-    from featcache.backbones.model_file import _limited_weights
-
-    before = keras.layers.Layer.add_weight
+    base = _base_of_variables(keras)
+    before = base.__init__
     first = _limited_weights(keras, 10)
     first.__enter__()
     waiting = threading.Event()
@@ -217,7 +232,20 @@ def test_loads_side_by_side_leave_keras_as_it_was(tiny_model: Any, tmp_path: Pat
     thread.join(0.3)  # it waits for the first
     first.__exit__(None, None, None)
     thread.join()
-    assert keras.layers.Layer.add_weight is before
+    assert base.__init__ is before
+
+
+def test_variables_that_are_no_weights_count_too() -> None:
+    import keras
+
+    states = [keras.layers.LSTM(100, stateful=True), keras.layers.Dense(100)]
+    built = [(50, 4, 3), (50, 100)]
+    for layer, shape in zip(states, built, strict=True):
+        with (
+            pytest.raises(ValueError, match="more than 9,000 weights"),
+            _limited_weights(keras, 9000),
+        ):
+            layer.build(shape)
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What the code of a function says: its source in one layout, and the names that it uses."""
+
+from __future__ import annotations
+
+import ast
+import dis
+import linecache
+import types
+from collections.abc import Iterator
+from typing import Any
+
+_GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+
+
+def normalised_source(code: types.CodeType) -> str | None:
+    """Return the source of a function in one layout; None if it is not that of this code."""
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename))
+    try:
+        tree = ast.parse(text)
+        # A file that was edited since it was imported is not what runs.
+        if not _holds(compile(text, code.co_filename, "exec", dont_inherit=True), code):
+            return None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # not Python's own syntax
+        return None
+    found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
+    return _normalised(found[0]) if len(found) == 1 else None  # several on one line: which?
+
+
+def _starts_at(node: ast.AST) -> int | None:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return min(part.lineno for part in [node, *node.decorator_list])
+    return node.lineno if isinstance(node, ast.Lambda) else None
+
+
+def _holds(outer: types.CodeType, code: types.CodeType) -> bool:
+    inner = [const for const in outer.co_consts if isinstance(const, types.CodeType)]
+    return any(const == code or _holds(const, code) for const in inner)
+
+
+def _normalised(node: ast.AST) -> str:
+    """Return the text of a function without name, decorators, annotations and docstring."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.arg):
+            part.annotation = None
+        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            part.returns = None
+            if ast.get_docstring(part, clean=False) is not None:
+                part.body = part.body[1:] or [ast.Pass()]
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        node.name, node.decorator_list = "function", []  # they are told by what they made of it
+    return ast.unparse(node)
+
+
+def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield a code object and those of the functions and classes within it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from nested_codes(const)
+
+
+def global_names(code: types.CodeType) -> set[str]:
+    """Return the names that code looks up among the globals of its module."""
+    instructions = (step for part in nested_codes(code) for step in dis.get_instructions(part))
+    return {str(step.argval) for step in instructions if step.opname in _GLOBAL_LOADS}
+
+
+def attribute_names(code: types.CodeType) -> set[str]:
+    """Return all names in code, and its texts, which `getattr` may take for names."""
+    parts = list(nested_codes(code))
+    names = {name for part in parts for name in part.co_names}
+    return names | {text for part in parts for text in part.co_consts if isinstance(text, str)}
+
+
+def imported_modules(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Yield level, module and names of each import statement in code."""
+    for part in nested_codes(code):
+        before: list[Any] = [0, None]
+        for step in dis.get_instructions(part):
+            if step.opname == "IMPORT_NAME":
+                level, names = before
+                yield int(level or 0), str(step.argval), tuple(names or ())
+            before = [before[1], step.argval]

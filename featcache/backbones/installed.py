@@ -1,0 +1,81 @@
+"""Which code belongs to Python, to an installed package or to this one, by where its file lies.
+
+Names say nothing of that: a user's own file may be called ``bench.py``, and `functools.wraps`
+copies the name of a module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import os
+import sys
+import sysconfig
+import types
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).absolute().parents[2]
+_OWN = tuple(os.path.join(_ROOT, name, "") for name in ("featcache", "heads", "bench"))
+_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_COMPILED = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+_HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
+
+
+def is_installed_file(file: str) -> bool:
+    """Tell whether a file of code belongs to Python, an installed package or this one."""
+    if file.startswith(("<frozen", *_OWN, *_library_folders())):
+        return True
+    return any(part in file for part in _PACKAGES)
+
+
+def is_installed_module(module: Any) -> bool:
+    """Tell whether a module belongs to Python, an installed package or this one."""
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        return is_installed_file(file)
+    name = str(module.__name__)
+    if sys.modules.get(name) is not module:
+        return False  # one that was made by hand
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    if name in sys.builtin_module_names or origin in ("built-in", "frozen"):
+        return True
+    folders = list(getattr(module, "__path__", ()))
+    return bool(folders) and all(is_installed_file(os.path.join(f, "")) for f in folders)
+
+
+def is_installed_class(value: type) -> bool:
+    """Tell whether a class is one that an installed module defines under its name."""
+    if not is_python_class(value):
+        return True
+    module = sys.modules.get(str(value.__module__))
+    if module is None or not is_installed_module(module):
+        return False
+    found: Any = module
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is value:
+        return True
+    codes = [part.__code__ for part in vars(value).values() if type(part) is types.FunctionType]
+    return bool(codes) and all(is_installed_file(code.co_filename) for code in codes)
+
+
+def is_python_class(value: type) -> bool:
+    """Tell whether a class could be made by a class statement: its attributes can be set."""
+    return bool(value.__flags__ & _HEAP_TYPE) and not value.__flags__ & _IMMUTABLE_TYPE
+
+
+def compiled_file(name: Any) -> Path | None:
+    """Return the compiled file of a module that is not installed; None for all others."""
+    module = sys.modules.get(str(name))
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str) or is_installed_file(file) or not file.endswith(_COMPILED):
+        return None
+    return Path(file)
+
+
+@functools.cache
+def _library_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({os.path.join(paths[kind], "") for kind in kinds})
