@@ -303,7 +303,7 @@ def test_a_weights_file_that_a_bundle_names_is_not_opened(
     assert main(["predict", str(tmp_path / "b"), str(one), "-q", "--weights", str(file)]) == 0
     assert load_bundle(tmp_path / "b").file_options == ("--weights", str(file))
     told = load_bundle(tmp_path / "b").predict([one], weights=file)
-    assert told[0].guesses[0][0] == "dark"
+    assert told[0].top_classes[0][0] == "dark"
 
 
 def test_archives_that_are_not_plain_are_refused(made: Any, tmp_path: Path) -> None:
