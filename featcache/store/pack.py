@@ -92,7 +92,8 @@ def pack(
             path=store.folder,
         )
     make_folder(target.parent)
-    _check_target(target)
+    with system_errors(target.parent):
+        _check_target(target)
     remove_stale(target.parent)
     _write(target, store, pack_ids(ids), _encoded(texts))
     return len(ids)

@@ -18,11 +18,9 @@ from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
 from bench.evaluation import metrics
 from conftest import make_tiny_model, photo
-from contracts import ContenderContract, easy_images
+from contracts import ContenderContract
 from featcache import Dataset, load_dataset
 from featcache.errors import DatasetError, InvalidRequest
-
-__all__ = ["easy_images"]
 
 
 def predictions(n: int, k: int, seed: int) -> tuple[Any, Any]:

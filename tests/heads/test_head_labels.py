@@ -40,7 +40,7 @@ def test_a_score_leaves_unlabelled_rows_out_and_says_how_many(
     labels[:7] = np.nan
     with caplog.at_level(logging.WARNING, "featcache"):
         found = head.score(X, labels)
-    assert "7 of 60 rows are unlabelled and left out" in caplog.text
+    assert "Unlabelled rows are left out: 7 of 60" in caplog.text
     assert found == head.score(X[7:], y[7:])
     gaps = [None if i < 7 else int(label) for i, label in enumerate(y)]
     assert head.score(X, gaps) == found

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from featcache._io import file_state
 from featcache._io.atomic import recall, remember
 from featcache.cli import main
 from featcache.data import file_index
@@ -177,7 +178,7 @@ def test_a_store_with_other_files_in_it_is_not_removed(
 def test_ids_of_an_index_that_are_none_are_computed_again(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_index, "_RACY_NS", 0)
+    monkeypatch.setattr(file_state, "_RACY_NS", 0)
     time.sleep(0.02)
     identify = file_index.identify
     paths = sorted(str(path) for path in photos.glob("*/*.png"))
