@@ -74,7 +74,7 @@ bench-perf: $(READY)  ## speed against peers and limits, side by side (an hour)
 bench-dogs-size: $(READY)  ## 20,520 drawn photos of 120 breeds through every stage
 	$(BIN)/python -m bench.perf.dogs_size
 
-train-pocket: $(READY)  ## train the weights of pocket anew (half an hour on 2 cores)
+train-pocket: $(READY)  ## train the weights of pocket again (half an hour on 2 cores)
 	$(BIN)/python -m bench.tools.train_pocket --out results/pocket.npz
 
 clean:  ## remove the virtual environment and caches of tools

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(BY_NAME)}")
     add("--data", help="folder, CSV or fetched set; default: FEATCACHE_DATA or drawn dogs")
     add("--crop", choices=CROPS, help="box: what left, top, right, bottom of the data enclose")
-    add("--margin", type=float, default=0.0, help="widen each box by this share (default 0)")
+    add("--margin", type=float, default=0.0, help="widen each box by this fraction (default 0)")
     add("--drawn", metavar="BREEDSxIMAGES", help="so many drawn dogs instead of --data, as 20x40")
     add("--backbones", metavar="A,B", help="default: mobilenet_v2; pocket on drawn dogs")
     add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         + "; may be given several times",
     )
     add("--baselines", action="store_true", help="add random weights and a colour histogram")
-    add("--few-shot", action="store_true", help="also curves over few training images a class")
+    add("--few-shot", action="store_true", help="also curves over few training images per class")
     add("--estimate", action="store_true", help="only tell what it would take: time and disk")
     add("--epochs", type=int, help="of fine-tuned models, at most")
     add("--report", metavar="DIR", help="write a report with pictures; results go there too")

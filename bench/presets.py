@@ -21,7 +21,7 @@ class Preset:
         A fetched data set, and which part of its photos.
     backbones, heads, finetune : tuple of str
     splits : mapping of str to (float or None)
-        Name of a folder -> share of the test part; None for the published split.
+        Name of a folder -> fraction of the test part; None for the published split.
     """
 
     data: str

@@ -37,7 +37,7 @@ def shards(store: Store) -> list[Path]:
 
 
 def signed(folder: Path, **changes: Any) -> None:
-    """Write a manifest anew with other fields, and the checksum that fits them."""
+    """Write a manifest again with other fields, and the checksum that fits them."""
     body = json.loads((folder / "MANIFEST.json").read_text())
     del body["checksum"]
     body.update(changes)

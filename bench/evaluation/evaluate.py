@@ -40,7 +40,7 @@ def evaluate(
     random_state : int
         Of the contenders' randomness and of the order in which images are handed out.
     few_shot : sequence of int
-        Also train quick contenders on so many images a class; see `bench.evaluation.few_shot`.
+        Also train quick contenders on so many images per class; see `bench.evaluation.few_shot`.
     progress : bool, optional
         Show progress bars. Default: if standard error is a terminal.
 

@@ -1,4 +1,4 @@
-"""How accuracy grows with the number of training images a class."""
+"""How accuracy grows with the number of training images per class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FewShot:
     ----------
     contender : str
     per_class : int
-        Training images a class.
+        Training images per class.
     draw : int
         Which images were drawn; the smaller draws are part of the larger ones.
     top1 : float
@@ -81,7 +81,7 @@ def few_shot_curves(
     random_state: int = 0,
     progress: bool | None = None,
 ) -> list[FewShot]:
-    """Train contenders on few images a class, and score them on all test images.
+    """Train contenders on few images per class, and score them on all test images.
 
     Parameters
     ----------

@@ -43,7 +43,7 @@ class Cost:
     prepare_seconds : float
         What preparation took in this run; next to nothing on a full cache hit.
     fit_seconds, predict_seconds : float
-        Training, and predicting the test part, features at hand.
+        Training, and predicting the test part, once features are stored.
     images, test_images : int
     trainable_parameters, total_parameters : int
     disk_bytes : int
@@ -131,7 +131,7 @@ class Results:
     unusable : dict of str to str
         Id of an example -> reason.
     few_shot : list of FewShot
-        Accuracy by training images a class, where it was asked for.
+        Accuracy by training images per class, where it was asked for.
     """
 
     results: list[Result]

@@ -69,7 +69,7 @@ class FineTuned(Contender):
     ----------
     backbone : str or keras.Model
     unfreeze : float, int or str
-        The last share of the backbone's weights, so many of its last layers, or the name of
+        The last fraction of the backbone's weights, so many of its last layers, or the name of
         the layer from which on all are trained.
     units : sequence of int
         Widths of the dense layers between backbone and classes.

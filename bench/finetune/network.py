@@ -27,7 +27,7 @@ class Augmentation:
     zoom : float
         Largest change of scale, as a share.
     brightness, contrast, saturation : float
-        Largest change, as a share of the range.
+        Largest change, as a fraction of the range.
     """
 
     horizontal_flip: bool = True
@@ -123,7 +123,7 @@ def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | 
     layers : sequence of (str, int)
         Name and number of weights, from the input to the output.
     unfreeze : float, int or str
-        The last share of the weights (0.0 to 1.0), the last so many layers, or the layer
+        The last fraction of the weights (0.0 to 1.0), the last so many layers, or the layer
         from which on all are free; a name stands for the first that begins with it.
 
     Returns

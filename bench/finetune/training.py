@@ -166,7 +166,7 @@ class Run:
             for variable, value in zip(targets, [*values, *states], strict=True):
                 variable.assign(value)
         except Exception as error:  # a damaged archive raises many kinds
-            log.warning("%s is not sound (%s); training starts anew.", self.checkpoint, error)
+            log.warning("%s is not sound (%s); training starts again.", self.checkpoint, error)
             return 0
         self.progress, self._best = progress, best
         return progress.epoch

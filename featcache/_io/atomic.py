@@ -143,7 +143,7 @@ def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool
     ------
     StoreWriteError
         With the system's reason. After a failed sync the file is never synced again,
-        since the system may have dropped the dirty pages: the bytes must be written anew.
+        since the system may have dropped the dirty pages: the bytes must be written again.
     """
     with _replaced(path, what, durable) as temporary:
         _write_new(temporary, data, durable)

@@ -50,7 +50,7 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
     except MemoryError:
         _tell(
             program,
-            "the memory does not suffice. What was committed stays. Close other programs, or take "
+            "the memory is insufficient. What was committed stays. Close other programs, or take "
             "fewer --workers; then run the same command again.",
         )
         return 2

@@ -31,7 +31,7 @@ def retrieve(
 ) -> Path:
     """Return a file of a folder; download it first if it is not there or not the right one.
 
-    What a broken connection left behind is kept in ``<name>.part``, and the next call goes
+    What a broken connection left is kept in ``<name>.part``, and the next call goes
     on from there.
 
     Parameters

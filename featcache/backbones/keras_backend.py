@@ -21,7 +21,7 @@ def import_keras() -> Any:
     if level in ("0", "1") or "keras" in sys.modules:
         import keras
     else:
-        # Warns of every model after the fifth that it traces their functions anew.
+        # Warns of every model after the fifth that it traces their functions again.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         with quiet_stderr():
             import keras

@@ -89,7 +89,7 @@ class Backbone:
         self.backend = str(keras.backend.backend())
         self.on_accelerator = has_accelerator(keras)
         self._precision = request.precision
-        self._pad = self.backend == "jax"  # each new shape would be compiled anew
+        self._pad = self.backend == "jax"  # each new shape would be compiled again
         self._largest = 0
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

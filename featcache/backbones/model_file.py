@@ -99,7 +99,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
         raise ModelRefused(
             f"{path} is a model in Keras' old format, which can carry code that runs as it is "
             "loaded. If you trust whoever made it: featcache.load_model(path, allow_h5=True), or "
-            "--allow-h5. Saved anew with model.save('name.keras') it needs no such trust.",
+            "--allow-h5. Saved again with model.save('name.keras') it needs no such trust.",
             path=path,
         )
     try:

@@ -102,7 +102,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
             return {name: np.asarray(file[name], np.float32) for name in file.files}
     except Exception as error:  # a damaged archive raises many kinds
         raise WeightsMismatch(
-            f"{path} is not a file of pocket's weights ({error}). Install featcache anew if it is "
+            f"{path} is not a file of pocket's weights ({error}). Install featcache again if it is "
             "the one of the package.",
             file=path,
         ) from error

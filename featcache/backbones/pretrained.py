@@ -88,7 +88,7 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
     reason = foreign_reason(path)
     if reason is not None:
         raise WeightsMismatch(
-            f"The weights in {path} are not loaded: {reason}. Fetch the file anew from where it "
+            f"The weights in {path} are not loaded: {reason}. Fetch the file again from where it "
             "is published.",
             file=path,
         )

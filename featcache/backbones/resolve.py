@@ -217,7 +217,7 @@ def _memo_file(folder: Path, request: Request, pinned: list[Any]) -> Path:
         "pooling": request.pooling,
         "image_size": list(request.image_size),
         "weights": [str(part) for part in pinned],
-        # A new Keras may lay a backbone out anew: then its weights are looked at again.
+        # A new Keras may lay a backbone out again: then its weights are looked at again.
         "keras": metadata.version("keras"),
     }
     return folder / f"{content_key(question)[:32]}.json"

@@ -36,7 +36,7 @@ _SEEDED = re.compile(r"random:(\d{1,18})")
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that are at hand.
+    """Weights that are available.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ def ensure_available(
     there: at once for a `layer` that does not depend on the top's weights, else only if the
     file with the top cannot be downloaded.
 
-    With `Weights.or_random`, weights that are not to be had become seeded random ones, with
+    With `Weights.or_random`, weights that are unavailable become seeded random ones, with
     a `RandomWeightsWarning`: for trying things out, never on its own on somebody's data.
 
     Raises
@@ -181,7 +181,7 @@ def ensure_available(
         file = POCKET_FILE
         if not file.is_file() or file_hash(file) != entry.hash:
             raise WeightsMismatch(
-                f"{file} is not the file that came with the package. Install featcache anew.",
+                f"{file} is not the file that came with the package. Install featcache again.",
                 file=file,
                 expected=entry.hash,
             )

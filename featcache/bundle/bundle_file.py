@@ -114,7 +114,7 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
     ) as error:  # fmt: skip
         raise BundleError(
             f"{path} is not a sound bundle of featcache ({_told(error)}). Nothing of it was used; "
-            "get it anew from where it was made.",
+            "get it again from where it was made.",
             path=path,
         ) from error
 

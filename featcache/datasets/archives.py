@@ -97,7 +97,7 @@ def unpack(
     except _DAMAGE as error:
         raise DatasetError(
             f"{archive} is cut off or damaged ({error or type(error).__name__}). Delete it and get "
-            "it anew.",
+            "it again.",
             path=archive,
         ) from error
     return files

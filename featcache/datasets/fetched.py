@@ -108,7 +108,7 @@ def load(
         ``"box"``: each annotated box is an example, so that a photo of two dogs is two; what
         is held out is held out by photo. Default: each photo is one, as a whole.
     margin : float
-        Widens each box by this share of its size.
+        Widens each box by this fraction of its size.
     split : {"official", "90/10"} or None
         The one that was published, the reference run's share of 10 % (seed 0) for the test,
         or none.

@@ -35,7 +35,7 @@ class KerasRunner:
         self.width = backbone.width
 
     def size_within(self, batch_size: int) -> int:
-        """Return how many images a pass should take of a batch of the user's size."""
+        """Return how many images of a batch of the user's size go into a micro-batch."""
         return batch_size
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:

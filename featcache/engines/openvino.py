@@ -95,11 +95,11 @@ class OpenVINORunner:
 
     @classmethod
     def size_within(cls, batch_size: int) -> int:
-        """Return how many images a pass should take of a batch of the user's size."""
+        """Return how many images of a batch of the user's size go into a micro-batch."""
         return max(1, min(cls.candidates[0], batch_size // 2))
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-        """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images a pass."""
+        """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images per micro-batch."""
         if size != self._size:
             self._compile(size)
         if callable(self._rule):

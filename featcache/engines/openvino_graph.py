@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backbones import preprocessing
 
-# Weights that no cache holds are read from memory anew by every pass.
+# Weights that no cache holds are read from memory again by every pass.
 _LARGE_WEIGHTS = 32 * 2**20
 # What a dense layer consists of; each of these treats every row by itself.
 _ROW_BY_ROW = {"MatMul", "Add", "Multiply", "Relu", "Elu", "Gelu", "Sigmoid", "Swish", "Tanh"}

@@ -52,7 +52,7 @@ class Runner(Protocol):
     width: int  # numbers in an embedding
 
     def size_within(self, batch_size: int) -> int:
-        """Return how many images a pass should take of a batch of the user's size."""
+        """Return how many images of a batch of the user's size go into a micro-batch."""
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
@@ -62,7 +62,7 @@ class Runner(Protocol):
 
 
 class Engine:
-    """A frozen model, ready to run, with the number of images a pass that suits it.
+    """A frozen model, ready to run, with a suitable number of images per micro-batch.
 
     Attributes
     ----------
@@ -175,13 +175,13 @@ class EngineRequest:
         return OpenVINORunner(folder, self.spec.image_size, rule, precision, size)
 
     def known_size(self, runner: Runner | type[OpenVINORunner]) -> int | None:
-        """Return how many images a pass should take, as the user or an earlier run says."""
+        """Return how many images a micro-batch holds, as the user or an earlier run says."""
         if self.batch_size is not None:
             return runner.size_within(self.batch_size)
         return remembered_size(self.memo(runner))
 
     def memo(self, runner: Runner | type[OpenVINORunner]) -> Path:
-        """Where it is remembered how many images a pass should take on this machine."""
+        """Where the size of a micro-batch on this machine is remembered."""
         machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
         sizes = list(runner.candidates)
         parts = {"key": self.spec.key, "engine": runner.name, "machine": machine, "sizes": sizes}
@@ -279,7 +279,7 @@ def _engine(runner: Runner, wanted: EngineRequest) -> Engine:
         )
     memo, size = wanted.memo(runner), wanted.known_size(runner)
     if size is None and wanted.images >= _WORTH_MEASURING:
-        log.info("%s: measuring how many images a pass should take, once", wanted.request.name)
+        log.info("%s: measuring the best size of a micro-batch, once", wanted.request.name)
         size = quickest(runner.candidates, lambda size: _seconds(runner, size, wanted.spec))
         remember_size(memo, size)
     sizes = MicroBatchSize(size or runner.candidates[0], memo)

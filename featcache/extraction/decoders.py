@@ -1,7 +1,7 @@
 """Threads that load images, and that are not waited for if one of them never comes back.
 
 Decoding is bounded by counting (`limits`), but a file on a network disk that has gone away
-can hold a thread for ever. Such a thread is left behind and another one takes its place;
+can hold a thread for ever. Such a thread is skipped and another one takes its place;
 being a daemon it does not keep the process from ending, as those of an executor would.
 """
 

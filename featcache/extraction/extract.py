@@ -125,9 +125,9 @@ def extract(
         Images a commit, and at most as many a forward pass. Default: a commit a second, or
         of 32 images on a processor and 256 on a GPU if these take longer; a pass takes
         what a measurement at the start of a long extraction finds best, less where the
-        memory does not suffice. Changes no feature.
+        memory is insufficient. Changes no feature.
     workers : int, optional
-        Decoding threads. Default: one a core, at most 8.
+        Decoding threads. Default: one per core, at most 8.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     retry_failed : bool
@@ -150,7 +150,7 @@ def extract(
         If there is no image to use, or labels contradict each other and `on_conflict` is
         ``"error"``; then the error carries `conflicts`.
     WeightsUnavailable, WeightsMismatch
-        If the weights are not to be had.
+        If the weights are unavailable.
     EngineUnavailable, OutOfMemory
         If the engine asked for cannot run the backbone, or the memory is too small for it.
     StoreWriteError

@@ -42,7 +42,7 @@ class Batch(Generic[T]):
 
 
 def default_workers() -> int:
-    """Return how many threads decode: one a core, at most 8."""
+    """Return how many threads decode: one per core, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))
 
 

@@ -96,7 +96,7 @@ def verify_sample(
     InvalidRequest
         If no image of the data is stored, or a model is needed.
     StoreMismatch
-        If the backbone at hand is not the one of the store.
+        If the present backbone is not the one of the store.
     """
     store = Store(Path(folder))
     dataset = load_dataset(data, crop=crop, margin=margin, cache_dir=cache_dir)
@@ -116,7 +116,7 @@ def verify_sample(
     changed = differing(store.spec, resolved.spec)
     if changed:
         raise StoreMismatch(
-            f"The backbone at hand differs from that of {store.folder.name} in "
+            f"The present backbone differs from that of {store.folder.name} in "
             f"{', '.join(changed)}, so nothing can be said of its rows.",
             stored=store.spec,
             requested=resolved.spec,

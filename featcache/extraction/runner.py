@@ -26,7 +26,7 @@ from .row_check import RowCheck
 
 Item = tuple[int, str]  # position in the data set, and id of the row
 _IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory
-# Quick batches wait for each other, since a commit costs a file, two syncs and its share of the
+# Quick batches wait for each other, since a commit costs a file, two syncs and its part of the
 # merging at the end. What takes longer than this by itself does not wait.
 _SECONDS_A_COMMIT = 1.0
 

@@ -76,7 +76,7 @@ def corrupt(path: Path, reason: str) -> StoreCorrupt:
     """Make the error for a shard that cannot be used, with what to do about it."""
     return StoreCorrupt(
         f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` saves its "
-        "sound rows; the next extraction then computes only the others anew.",
+        "sound rows; the next extraction then computes only the others again.",
         path=path,
         reason=reason,
     )

@@ -167,7 +167,7 @@ def load_pixels(
 
 
 def reservation() -> contextlib.AbstractContextManager[limits.Reservation]:
-    """Return a share of the memory that all threads decode in, for one image."""
+    """Return a fraction of the memory that all threads decode in, for one image."""
     return _ROOM.reservation()
 
 

@@ -217,7 +217,7 @@ def _take(path: Path) -> Lease:
 
 
 def _name(beside: Path, path: Path, handle: int) -> int:
-    """Give a claim its name; return its handle. Where there are no links it is made anew."""
+    """Give a claim its name; return its handle. Where there are no links it is made again."""
     try:
         os.link(beside, path)
         return handle

@@ -28,7 +28,7 @@ from .survey import Survey, survey
 log = logging.getLogger("featcache")
 
 # Merged shards are several times as large as any of which they are made, so that a row is
-# written anew once or twice in a store's life, and what is large enough is left alone.
+# written again once or twice in a store's life, and what is large enough is left alone.
 SMALL_SHARD_BYTES = 2 * 2**20
 MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
 MANY_SMALL_SHARDS = 24

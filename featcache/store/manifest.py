@@ -169,7 +169,7 @@ def _checksum(body: Mapping[str, Any]) -> str:
 def _corrupt(path: Path, reason: str) -> StoreCorrupt:
     return StoreCorrupt(
         f"The manifest {path} cannot be trusted: {reason}. The rows are not touched by this: "
-        f"`featcache repair {path.parent}` writes it anew from the shards.",
+        f"`featcache repair {path.parent}` writes it again from the shards.",
         path=path,
         reason=reason,
     )

@@ -387,7 +387,7 @@ class Store:
         """List the present shards in the manifest, so that a lost one is noticed.
 
         Under the lease: a list made while another process removes merged shards would name
-        some that are gone, and cry wolf for ever after. If the lease is not to be had the
+        some that are gone, and cry wolf for ever after. If the lease is unavailable the
         list is left to its holder, who writes one too. If it was lost while the list was
         written, since this process did not run for some time, the list is made again.
         """

@@ -91,7 +91,7 @@ def test_a_file_in_its_place_that_is_not_the_packages_is_refused(
 ) -> None:
     (tmp_path / "pocket.npz").write_bytes(b"replaced")
     monkeypatch.setattr("featcache.backbones.weights.POCKET_FILE", tmp_path / "pocket.npz")
-    with pytest.raises(WeightsMismatch, match="Install featcache anew"):
+    with pytest.raises(WeightsMismatch, match="Install featcache again"):
         extract("pocket", photos)
 
 

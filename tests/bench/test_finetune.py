@@ -302,7 +302,7 @@ def test_a_damaged_checkpoint_is_not_trusted(
     checkpoint = contender.folder / "checkpoint.npz"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     contender.fit(images, codes, 2, progress=False)
-    assert "training starts anew" in caplog.text
+    assert "training starts again" in caplog.text
     assert contender.facts().history["val_accuracy"][-1] > 0.5
 
 

@@ -360,7 +360,7 @@ def test_a_sample_of_a_bfloat16_store_is_verified_by_its_own_measure(
     assert (check.images, check.differing, check.tolerance) == (5, [], 0.3)
 
 
-# The number of images a pass
+# The number of images per micro-batch
 
 
 class Runner:

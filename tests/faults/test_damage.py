@@ -176,7 +176,7 @@ def test_heads_are_made_anew_from_sound_shards(sound: Path, tmp_path: Path) -> N
 
 
 def forged(path: Path, **changes: Any) -> None:
-    """Write a shard's head anew with other claims, and the sum that fits them."""
+    """Write a shard's head again with other claims, and the sum that fits them."""
     data = beside(path).read_bytes()
     body = data[48:]
     length = int.from_bytes(body[:8], "little")
@@ -201,7 +201,7 @@ def test_a_head_that_lies_is_not_believed(sound: Path, tmp_path: Path, changes: 
     shard = min(folder.glob("*.h5"))
     forged(shard, **changes)
     assert len(read_what_is_left(folder)) == SHARDS * 5
-    assert verify(folder) == []  # the reading above has made it anew
+    assert verify(folder) == []  # the reading above has made it again
 
 
 def test_a_spoiled_shard_is_never_given_to_hdf5(

@@ -103,13 +103,13 @@ def stored(cache: Path) -> Store:
     return store
 
 
-@pytest.mark.parametrize("anew", [False, True])
-def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, anew: bool) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, again: bool) -> None:
     store = stored(tmp_path)
     grave = store.folder.with_name(f".gone-{'0' * 32}-{store.folder.name}")
     with in_use(store.folder):
         store.folder.rename(grave)
-        if anew:  # the extraction went on in a new folder
+        if again:  # the extraction went on in a new folder
             other = Store.create(store.folder, SPEC, WIDTH)
             other.append(rows_of(7), ids_of(7))
         (grave / NAME).write_bytes(b"")
@@ -121,7 +121,7 @@ def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, ane
     assert not grave.exists()
     assert not (store.folder / NAME).exists()
     assert Store(store.folder).contains(ids_of(0, 1, 2)).all()
-    assert Store(store.folder).contains(ids_of(7)).all() == anew
+    assert Store(store.folder).contains(ids_of(7)).all() == again
     assert bury(grave) is None
 
 

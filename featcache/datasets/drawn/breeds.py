@@ -75,7 +75,7 @@ class Scene:
     Attributes
     ----------
     size : float
-        Length of the body as a share of the picture's width, 0.22 to 0.5.
+        Length of the body as a fraction of the picture's width, 0.22 to 0.5.
     light : float
         Brightness, 0.5 (dusk) to 1.35 (glare).
     warmth : float

@@ -53,12 +53,12 @@ def drawn_dogs(
     folder : path, optional
         Where to write. Default: a folder of its own in the cache.
     workers : int, optional
-        Processes that draw. Default: 1 for fewer than 2,000 images, else one a core.
+        Processes that draw. Default: 1 for fewer than 2,000 images, else one per core.
 
     Returns
     -------
     Dataset
-        JPEG files, labelled by breed, with `size` (share of the width), `light`
+        JPEG files, labelled by breed, with `size` (fraction of the width), `light`
         (brightness), `warmth`, `fur_length`, `facing` and `background` as attributes.
 
     Raises
