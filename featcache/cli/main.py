@@ -12,6 +12,7 @@ from .catalog import backbones, completion, fetch
 from .collect import gc
 from .extraction import explain, extract
 from .options import CONTEXT
+from .plugins import plugin, plugin_names
 from .predict import predict
 from .stores import info, ls, repair, rm, verify
 from .transfer import pack, unpack
@@ -34,7 +35,11 @@ class _InOrder(click.Group):
     """A group whose help lists commands as they were added, not by the alphabet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+        return [*self.commands, *plugin_names()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of ours, or one that another package adds."""
+        return super().get_command(ctx, cmd_name) or plugin(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take the options that all commands have before the command's name as well."""

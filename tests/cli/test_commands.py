@@ -241,3 +241,45 @@ def test_options_of_all_commands_stand_before_the_command_as_well(
     assert len(json.loads(capsys.readouterr().out)) == 1
     assert main(["--cache-dir", cache, "gc", "--keep", "1G"]) == 0
     assert "0 removals, 0.0 MiB; 1 store of" in capsys.readouterr().out
+
+
+# Commands of other packages
+
+
+class Point:
+    """An entry point, as an installed package has."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self.name, self.value, self.module = name, value, value.split(":")[0]
+
+    def load(self) -> Any:
+        import importlib
+
+        return getattr(importlib.import_module(self.module), self.value.split(":")[1])
+
+
+def test_the_benchmark_is_a_command_and_its_errors_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    points = [Point("bench", "bench.__main__:main")]
+    monkeypatch.setattr("featcache.cli.plugins.entry_points", lambda group: points)
+    assert main(["--help"]) == 0
+    assert "bench  " in capsys.readouterr().out
+    assert main(["bench", "--help"]) == 0
+    assert "--finetune" in capsys.readouterr().out
+    assert main(["bench", "--nonsense"]) == 2
+    assert "--nonsense" in capsys.readouterr().err
+    drawn = ["bench", "--drawn", "2x6", "--backbones", "pocket", "--heads", "logistic"]
+    assert main([*drawn, "--out", str(tmp_path / "out"), "-q"]) == 0
+    assert "logistic" in capsys.readouterr().out
+
+
+def test_a_file_that_hides_a_package_of_ours_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hiding.py").write_text("def main(words): return 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [Point("bench", "hiding:main")]
+    monkeypatch.setattr("featcache.cli.plugins.entry_points", lambda group: points)
+    assert main(["bench"]) == 2
+    assert "hiding.py has the name of a package" in capsys.readouterr().err
