@@ -11,7 +11,7 @@ PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && export T
 PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-coverage test-browser check bench bench-smoke bench-perf bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-coverage test-browser check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -50,7 +50,7 @@ test-coverage: $(READY)  ## every branch of the store, key, data sets and bundle
 test-browser: $(READY)  ## open the report in a real browser; installs Chromium where it may
 	@command -v chromedriver >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) >/dev/null 2>&1 || \
-	  echo 'No Chromium and no leave to install it: the browser tests will skip.'
+	  echo 'No Chromium and no permission to install it: the browser tests will skip.'
 	$(BIN)/python -m pytest tests/browser -m browser -rs
 
 check: $(READY)  ## lint, formatting and types
@@ -58,6 +58,14 @@ check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports setup.cfg
+
+package: $(READY)  ## build wheel and sdist, and run the wheel in an environment of its own
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet dist/*.whl
+	cd build && FEATCACHE_CACHE="$$PWD/cache" clean/bin/featcache extract pocket --no-progress
+	cd build && clean/bin/featcache bench --help >/dev/null && clean/bin/python -m pip check
 
 bench: $(READY)  ## compare heads on real photos: make bench DATA=photos/
 	$(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
