@@ -17,6 +17,7 @@ log = logging.getLogger("featcache")
 # So many valid images without one finite row are the model's fault, before all are computed.
 _ENOUGH_ROWS = 32
 _TOLERANCE = 1e-3
+_RESOLUTION = 1e-5
 
 
 class RowCheck:
@@ -74,8 +75,9 @@ class RowCheck:
 def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
     """Tell whether rows may be class probabilities: no negative value, and all of one sum.
 
-    That sum is 1, or another where the probabilities were rescaled; then rows must differ, since
-    a model that ignores its images has one sum as well.
+    That sum is 1, or another where the probabilities were rescaled; then it must be the same to
+    float32's resolution, and rows must differ, since a model that hardly looks at its images
+    has nearly one sum as well.
 
     Examples
     --------
@@ -89,8 +91,8 @@ def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
     sums = rows.sum(axis=1, dtype=np.float64)
     if np.abs(sums - 1).max(initial=0) <= _TOLERANCE:
         return len(rows) > 0
-    differ = len(np.unique(rows, axis=0)) > 1
-    return differ and bool(np.ptp(sums) <= _TOLERANCE * sums.max())
+    differ = np.ptp(rows, axis=0).max(initial=0) > _TOLERANCE * sums.max(initial=0)
+    return bool(differ and np.ptp(sums) <= _RESOLUTION * sums.max())
 
 
 def _warn_of_probabilities(name: str, rows: Any) -> None:

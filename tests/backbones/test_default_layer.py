@@ -198,6 +198,7 @@ def test_a_last_layer_that_may_be_of_class_scores_is_kept_with_a_warning(
 ) -> None:
     import keras
 
+    keras.utils.set_random_seed(0)
     inputs, x = body(keras)
     model = keras.Model(inputs, keras.layers.Dense(4, activation=activation, name=name)(x))
     outer = keras.Input((16, 16, 3))
