@@ -6,7 +6,7 @@ READY := .venv/.ready
 # one, takes a third of the time of a disk that syncs them. Two processes, or one per core.
 MEMORY := $(shell test -d /dev/shm && test -w /dev/shm && echo /dev/shm)
 TESTS_IN := $(or $(TEST_FOLDER),$(MEMORY),$(or $(TMPDIR),/tmp))
-PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && export TMPDIR && \
+PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && chmod 755 "$$TMPDIR" && export TMPDIR && \
   trap 'rm -rf "$$TMPDIR"' EXIT && $(BIN)/python -m pytest
 PROCESSES ?= auto
 

@@ -125,6 +125,9 @@ class _SparseFile(io.RawIOBase):
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
+    def flush(self) -> None:
+        """Do nothing: all is in memory. Written out since h5py looks it up while it closes."""
+
     def truncate(self, size: int | None = None) -> int:
         self._size = self._at if size is None else size
         return self._size

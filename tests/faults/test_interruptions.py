@@ -78,7 +78,9 @@ def test_an_interruption_at_every_call(tmp_path: Path, error: type[BaseException
     left: list[str] = []
     for at in range(1, calls.count, 1 if FULL else 41):
         cache, acknowledged = tmp_path / str(at), list[int]()
-        with raising(at, error) as here, contextlib.suppress(error, FeatcacheError):
+        # Of what is raised within its callbacks h5py makes an AttributeError now and then.
+        suppressed = contextlib.suppress(error, FeatcacheError, AttributeError)
+        with raising(at, error) as here, suppressed:
             work(cache, acknowledged)
         home = cache / "stores" / SPEC.folder
         if (home / "MANIFEST.json").exists():
@@ -91,7 +93,7 @@ def test_an_interruption_at_every_call(tmp_path: Path, error: type[BaseException
         left += [here.where for _ in cache.rglob(".tmp-*")]
     # Only what was interrupted while it cleaned up may have left its file; that goes later.
     print(f"{error.__name__}: {calls.count} calls, temporary files left by {left}")
-    assert all(where.startswith(("atomic.py", "packing.py")) for where in left)
+    assert all(where.startswith(("atomic.py", "pack.py")) for where in left)
     assert len(left) <= calls.count // 50
 
 
