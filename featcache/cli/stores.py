@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -163,13 +162,12 @@ def verify(
 
 def _verify_all(common: Common) -> int:
     from .._io.system_errors import system_errors
-    from ..store.manifest import NAME
+    from ..store.own_files import holds_a_store
 
     with system_errors(common.stores):
         folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
-        folders = [f for f in folders if f.is_dir() and not f.name.startswith(".")]
-        # A store whose manifest is lost is to be found as well.
-        folders = [f for f in folders if os.path.lexists(f / NAME) or any(f.glob("*.h5"))]
+        # A store whose manifest is lost counts as well.
+        folders = [f for f in folders if not f.name.startswith(".") and holds_a_store(f)]
     found = {folder: _checked(folder) for folder in folders}
     if common.json:
         record = {folder.name: [vars(d) for d in damages] for folder, damages in found.items()}

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .._io.atomic import temporary_path
+from .._io.own_files import read_own_file
 from ..errors import LeaseLost
 
 NAME = ".lease"
@@ -31,7 +32,6 @@ _RENEWALS = 6  # per lifetime: a process may be held up for most of it
 _MOST_BYTES = 4096
 _RUNNING = "running"
 _LARGEST_PID = 2**31 - 1
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _ATTEMPTS = 2  # a disk may fail once
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -303,9 +303,7 @@ def _owner_lives(path: Path) -> bool | None:
     """Return whether the owner of a claim lives; None if only the time can tell."""
     try:
         # Whatever has come to this name since: neither waited for nor followed.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | _NO_WAIT)
-        with open(handle, "rb") as file:
-            owner = json.loads(file.read(_MOST_BYTES))
+        owner = json.loads(read_own_file(path, _MOST_BYTES))
         if {name: owner[name] for name in _machine()} != _machine():
             return None  # on another machine, or in a container
         pid, started = int(owner["pid"]), owner["started"]
