@@ -26,7 +26,7 @@ demo: $(READY)  ## extract, train heads, fine-tune and compare them, on drawn do
 	$(BIN)/python -m bench --backbones pocket --finetune pocket:0.4 --epochs 20 --baselines \
 	  --few-shot --test-size 0.75 --report results/demo
 	@echo
-	@echo 'Run it again: nothing is computed twice. Next, your own photos, one folder a class:'
+	@echo 'Run it again: nothing is computed twice. Next, your own photos, one folder per class:'
 	@echo '  .venv/bin/python -m bench --data photos/ --backbones resnet50 --report results/photos'
 
 test: $(READY)  ## run the quick tests (minutes)
