@@ -105,15 +105,17 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
         version = body["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _corrupt(path, "it is not the JSON text that was written") from error
-    if version != FORMAT_VERSION:
+    checksum = body.pop("checksum", None)
+    # With our version in its place the checksum fits: the number is damaged, nothing is newer.
+    fits = checksum == _checksum({**body, "format_version": FORMAT_VERSION})
+    if version != FORMAT_VERSION and not fits:
         raise StoreFormatError(
             f"{path} has format version {version!r}; this featcache reads version "
             f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
             path=path,
             version=version,
         )
-    checksum = body.pop("checksum", None)
-    if checksum != _checksum(body):
+    if not fits or version != FORMAT_VERSION:
         raise _corrupt(path, "its checksum does not fit its content")
     try:
         spec = BackboneSpec.from_components(body["spec"])

@@ -231,8 +231,7 @@ def test_a_changed_manifest_is_noticed_by_its_checksum(store: Store) -> None:
 
 
 def test_a_newer_format_says_to_upgrade(store: Store) -> None:
-    manifest = store.folder / "MANIFEST.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 99'))
+    signed(store.folder, format_version=99)
     with pytest.raises(StoreFormatError, match="Upgrade featcache"):
         Store(store.folder)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache.errors import StoreCorrupt, StoreError, StoreMismatch
+from featcache.errors import StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from featcache.hdf5.shard_metadata import beside
 from featcache.store import store as store_module
 from featcache.store import survey as survey_module
@@ -263,12 +263,20 @@ def test_a_store_that_is_being_removed_is_no_store(store: Store) -> None:
 
 
 def test_a_manifest_of_a_newer_version_is_left_alone(store: Store) -> None:
-    from featcache.errors import StoreFormatError
-
+    signed(store.folder, format_version=99)
     manifest = store.folder / "MANIFEST.json"
-    text = json.dumps({**json.loads(manifest.read_text()), "format_version": 99})
-    manifest.write_text(text)
+    text = manifest.read_text()
     with pytest.raises(StoreFormatError, match="Upgrade featcache"):
         repair(store.folder)
     assert manifest.read_text() == text
     assert len(shards(store)) == len(NUMBERS)
+
+
+def test_a_damaged_version_number_is_no_newer_version(store: Store) -> None:
+    manifest = store.folder / "MANIFEST.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 5'))
+    with pytest.raises(StoreCorrupt, match="checksum"):
+        Store(store.folder)
+    assert [damage.name for damage in repair(store.folder)] == ["MANIFEST.json"]
+    assert verify(store.folder) == []
+    assert len(Store(store.folder)) == len(NUMBERS)
