@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import DownloadFailed
 from .progress import progress_bar
+from .wording import first_line
 
 log = logging.getLogger("featcache")
 
@@ -70,7 +71,7 @@ def retrieve(
                 pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=download)
             )
         except Exception as error:  # requests and pooch raise a wide range
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
     raise DownloadFailed(f"{url} cannot be downloaded ({reason}).", url=url, reason=reason)
 
 

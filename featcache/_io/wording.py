@@ -1,4 +1,4 @@
-"""Numbers and values within a sentence: "1 image", "2 images", "'a', 'b', ..."."""
+"""Numbers, values and errors in a sentence: "1 image", "2 images", "'a', 'b', ..."."""
 
 from __future__ import annotations
 
@@ -18,6 +18,24 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     ('1 image', '1,200 images', '0 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def first_line(error: BaseException, longest: int | None = None) -> str:
+    r"""Return what an error says as the end of a sentence: no further lines, no full stop.
+
+    Parameters
+    ----------
+    error : BaseException
+        The name of its type stands for one that says nothing.
+    longest : int, optional
+        Characters at the most, for messages of libraries that print whole structures.
+
+    Examples
+    --------
+    >>> first_line(ValueError("No such layer.\nTraceback ...")), first_line(KeyError())
+    ('No such layer', 'KeyError')
+    """
+    return str(error).strip().split("\n")[0].rstrip(". ")[:longest] or type(error).__name__
 
 
 def few(values: Sequence[Any], form: Callable[[Any], str] = repr) -> str:

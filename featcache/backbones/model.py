@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.wording import first_line
 from ..errors import InvalidRequest, WeightsMismatch
 from . import preprocessing
 from .architecture import architecture_hash
@@ -25,7 +26,7 @@ from .graph import (
 )
 from .keras_backend import has_accelerator, import_keras, quiet_stderr
 from .model_file import ModelFile, load_model
-from .pretrained import Network, build_network, first_sentence
+from .pretrained import Network, build_network
 from .request import Request
 
 log = logging.getLogger("featcache")
@@ -150,7 +151,7 @@ def _check_size(model: Any, size: tuple[int, int]) -> None:
     except Exception as error:  # layers raise many kinds
         raise InvalidRequest(
             f"The model cannot take images of {size[0]} x {size[1]} pixels "
-            f"({first_sentence(error)}); give a larger image_size.",
+            f"({first_line(error, 300)}); give a larger image_size.",
             received=size,
         ) from error
 

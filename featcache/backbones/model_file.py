@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from .._io.stored_zip import StoredMember, check_plain, check_stored
+from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import foreign_reason
 from .keras_backend import import_keras, quiet_stderr
@@ -346,7 +347,7 @@ def _input_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _refusal(path: Path, error: BaseException) -> ModelRefused:
-    reason = str(error).split("\n")[0].rstrip(". ")[:300] or type(error).__name__
+    reason = first_line(error, 300)
     return ModelRefused(
         f"The model {path} is not loaded: {reason}. Of a file only a network of Keras' own layers "
         "and its weights are taken; load any other yourself, with keras.saving.load_model, and "

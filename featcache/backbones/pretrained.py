@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._io.wording import first_line
 from ..errors import InvalidRequest, WeightsMismatch
 from ..hdf5.sandbox import foreign_reason
 from ..hdf5.saved_layers import SavedLayer, saved_layers
@@ -78,7 +79,7 @@ def _construct(keras: Any, request: Request, *, top: bool = True) -> Any:
     except ValueError as error:
         raise InvalidRequest(
             f"{entry.name} cannot take images of {height} x {width} pixels "
-            f"({first_sentence(error)}). Its native size is {entry.image_size}.",
+            f"({first_line(error, 300)}). Its native size is {entry.image_size}.",
             received=request.image_size,
         ) from error
 
@@ -162,7 +163,7 @@ def _mismatch(
     entry: BackboneEntry = request.entry  # type: ignore[assignment]
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
-    layer, difference = _first_difference(model, saved) or (None, first_sentence(error))
+    layer, difference = _first_difference(model, saved) or (None, first_line(error, 300))
     # A layer that the network has with and without a top tells nothing of which one was meant.
     whole = layer is None or layer in entry.top_layers
     network = f"{entry.name}, as {entry.constructor}(include_top={top})" if whole else entry.name
@@ -264,8 +265,3 @@ def _randomise(model: Any, seed: int) -> None:
         limit = np.sqrt(3.0 / fan_in)
         values.append(((generator.random(shape) * 2 - 1) * limit).astype(np.float32))
     model.set_weights(values)
-
-
-def first_sentence(error: BaseException) -> str:
-    """Return what an error says, without its further lines and its full stop."""
-    return str(error).split("\n")[0].rstrip(". ")[:300]

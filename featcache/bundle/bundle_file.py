@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, write_atomic
 from .._io.stored_zip import check_plain, check_stored
+from .._io.wording import first_line
 from ..backbones.spec import BackboneSpec
 from ..errors import BundleError, FeatcacheError
 from ..printable import printable
@@ -113,8 +114,8 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
         zlib.error, FeatcacheError,
     ) as error:  # fmt: skip
         raise BundleError(
-            f"{path} is not a sound bundle of featcache ({_told(error)}). Nothing of it was used; "
-            "get it again from where it was made.",
+            f"{path} is not a sound bundle of featcache ({first_line(error, 200)}). Nothing "
+            "of it was used; get it again from where it was made.",
             path=path,
         ) from error
 
@@ -224,7 +225,3 @@ def _array(data: bytes, digest: str) -> NDArray[Any]:
     if dtype.name not in _KINDS or fortran or count < 0 or count * dtype.itemsize != left:
         raise ValueError("an array's declared shape does not fit its bytes")
     return np.frombuffer(data, dtype, count, source.tell()).reshape(shape)
-
-
-def _told(error: BaseException) -> str:
-    return str(error).split("\n")[0].rstrip(".")[:200] or type(error).__name__

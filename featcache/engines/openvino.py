@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, sync_folder, temporary_path, write_atomic
 from .._io.hashes import file_hash
+from .._io.wording import first_line
 from ..backbones import preprocessing
 from ..backbones.model import Backbone
 from .openvino_graph import with_preprocessing, without_dense_end
@@ -224,5 +225,4 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
-        raise NotConvertible(text.split("\n")[0][:300]) from error
+        raise NotConvertible(first_line(error, 300)) from error

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import h5py
 
+from .._io.wording import first_line
 from ..errors import StoreCorrupt, StoreFormatError
 from .shard_name import corrupt
 
@@ -107,8 +108,3 @@ class CheckedFile:
                 raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
             if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
                 raise corrupt(self.path, f"{name!r} declares more data than the file holds")
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error of HDF5 says, without its further lines."""
-    return str(error).split("\n")[0] or type(error).__name__

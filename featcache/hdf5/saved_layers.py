@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from .checked_file import first_line
+from .._io.wording import first_line
 
 
 @dataclass(frozen=True)

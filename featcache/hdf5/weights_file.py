@@ -8,7 +8,7 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from .checked_file import first_line
+from .._io.wording import first_line
 
 _BLOCK_BYTES = 16 << 20
 _VALUES = (

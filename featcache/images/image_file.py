@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .._io.file_state import FileState, file_state
+from .._io.wording import first_line
 
 MAX_BYTES = 512 * 2**20
 _CONTENT_ID = re.compile(r"[0-9a-f]{64}")
@@ -169,4 +170,4 @@ def reason_of(error: BaseException) -> str:
     """Return what an exception says, as the end of a sentence."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).split("\n")[0].rstrip(".") or type(error).__name__
+    return first_line(error)
