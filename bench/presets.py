@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from featcache.errors import InvalidRequest
+from featcache.toolkit import Crop
 from heads import HEADS
 
 REFERENCE = ("vgg19", "resnet50", "inception_resnet_v2")
@@ -25,7 +26,7 @@ class Preset:
     """
 
     data: str
-    crop: str
+    crop: Crop
     backbones: tuple[str, ...]
     heads: tuple[str, ...]
     finetune: tuple[str, ...]

@@ -21,6 +21,7 @@ from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.toolkit import (
     Box,
+    Resize,
     content_ids,
     describe_conflicts,
     example_ids,
@@ -215,7 +216,7 @@ class Images:
         """Return the images as a data set without labels."""
         return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
 
-    def pixels(self, row: int, size: tuple[int, int], resize: str) -> NDArray[np.uint8]:
+    def pixels(self, row: int, size: tuple[int, int], resize: Resize) -> NDArray[np.uint8]:
         """Decode, crop and resize one of them to (h, w, 3), or raise `imagefile.BadImage`."""
         box = None if self.boxes is None else self.boxes[row]
         return load_pixels(self.paths[row], size, resize, self.photos[row], box)

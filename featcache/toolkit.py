@@ -25,14 +25,14 @@ from .backbones.model import Backbone
 from .backbones.request import make_request
 from .backbones.resolve import ResolvedBackbone
 from .backbones.spec import content_key, find_backbone
-from .data.boxes import CROPS
+from .data.boxes import CROPS, Crop
 from .data.columns import text_of
 from .data.file_index import content_ids
 from .data.labels import describe_conflicts, is_missing, label_codes, label_conflicts
 from .data.split import split_rows, stratified_group_split
 from .extraction.pipeline import batches, default_workers
 from .extraction.prepare import Source, uses_sample
-from .images.decode import DECODE_VERSION, load_image, load_pixels
+from .images.decode import DECODE_VERSION, Resize, load_image, load_pixels
 from .images.image_file import BadImage, Box, example_ids
 from .printable import printable
 
@@ -42,6 +42,8 @@ __all__ = [
     "Backbone",
     "BadImage",
     "Box",
+    "Crop",
+    "Resize",
     "ResolvedBackbone",
     "Source",
     "all_layers",

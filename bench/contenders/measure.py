@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featcache.toolkit import batches, default_workers
+from featcache.toolkit import Resize, batches, default_workers
 
 from ..splits import Images
 
@@ -31,7 +31,7 @@ class Estimate:
     at_most: bool = False
 
 
-def seconds_to_decode(images: Images, size: tuple[int, int], resize: str) -> float:
+def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> float:
     """Measure what decoding an image takes, on all cores, from at most 64 of them."""
     few = images.take(range(min(64, len(images))))
 

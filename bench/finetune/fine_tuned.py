@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ class FineTuned(Contender):
         lr_patience: int = 3,
         factor: float = 0.3,
         validation_fraction: float = 0.1,
-        class_weight: str | None = None,
+        class_weight: Literal["balanced"] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:

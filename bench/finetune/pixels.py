@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from featcache.toolkit import (
     DECODE_VERSION,
+    Resize,
     batches,
     cache_folder,
     content_key,
@@ -63,7 +64,7 @@ class Pixels:
 def decoded(
     images: Images,
     size: tuple[int, int],
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -118,7 +119,7 @@ def _decode(
     name: str,
     images: Images,
     size: tuple[int, int],
-    resize: str,
+    resize: Resize,
     progress: bool | None,
 ) -> Any:
     started = time.perf_counter()

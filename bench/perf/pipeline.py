@@ -16,7 +16,7 @@ import numpy as np
 import featcache
 from featcache._io.progress import progress_bar
 from featcache.backbones.request import make_request
-from featcache.backbones.spec import PRECISIONS
+from featcache.backbones.spec import PRECISIONS, Precision
 from featcache.engines.openvino import supports
 from featcache.engines.select import EngineRequest, stored_engine
 from featcache.extraction.pipeline import batches, default_workers
@@ -46,7 +46,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         ]
 
 
-def _case(backbone: str, precision: str, photos: Path, cache: Path, repeats: int) -> dict[str, Any]:
+def _case(
+    backbone: str, precision: Precision, photos: Path, cache: Path, repeats: int
+) -> dict[str, Any]:
     few = sorted(photos.rglob("*.jpg"))[:2]
     featcache.extract(  # converts the model
         backbone, [str(path) for path in few], weights="random", engine="openvino",

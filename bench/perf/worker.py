@@ -18,13 +18,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:  # other libraries are timed without featcache
+    from featcache.backbones.spec import Precision
 
 Job = Callable[[], float | None]
 
 
-def featcache_job(backbone: str, photos: Path, work: Path, precision: str) -> Job:
+def featcache_job(backbone: str, photos: Path, work: Path, precision: Precision) -> Job:
     """Extract into an empty store; only the converted model is kept from run to run."""
     import featcache
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
+
+Algorithm = Literal["sha256", "md5"]
 
 
-def file_hash(path: Path, kind: str = "sha256") -> str:
+def file_hash(path: Path, kind: Algorithm = "sha256") -> str:
     """Return the hash of a file's bytes, in hexadecimal digits.
 
     Parameters

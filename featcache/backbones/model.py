@@ -28,6 +28,7 @@ from .keras_backend import has_accelerator, import_keras, quiet_stderr
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network
 from .request import Request
+from .spec import Pooling, Precision
 
 log = logging.getLogger("featcache")
 
@@ -107,8 +108,8 @@ class Backbone:
         """
         return self.embed_in(self._precision, pixels)
 
-    def embed_in(self, precision: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute embeddings as `embed`, in a precision of `spec.PRECISIONS`."""
+    def embed_in(self, precision: Precision, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings as `embed`, in a precision of `spec.Precision`."""
         count = len(pixels)
         self._largest = max(self._largest, count)
         if self._pad:
@@ -212,7 +213,7 @@ def _name_of(model: Any) -> str:
         ) from error
 
 
-def _pool(keras: Any, output: Any, pooling: str | None, layer: str) -> tuple[str, Any]:
+def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple[str, Any]:
     rank = len(output.shape)
     if rank == 2:
         if pooling in ("avg", "max"):

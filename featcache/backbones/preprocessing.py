@@ -12,29 +12,32 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.choices import check_choice
 from ..errors import InvalidRequest
 from .function_hash import function_hash
+from .spec import RuleName
 
 FloatImages = NDArray[np.float32]
-Rule = str | Callable[[FloatImages], Any]
+RULES: tuple[RuleName, ...] = get_args(RuleName)
+Rule = RuleName | Callable[[FloatImages], Any]
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 _CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
 
-_RULES: dict[str, Callable[[FloatImages], FloatImages]] = {
+_RULES: dict[RuleName, Callable[[FloatImages], FloatImages]] = {
     "none": lambda x: x,
     "unit": lambda x: x / np.float32(255),
     "tf": lambda x: x / np.float32(127.5) - np.float32(1),
     "torch": lambda x: (x / np.float32(255) - _IMAGENET_MEAN) / _IMAGENET_DEVIATION,
     "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN_BGR,
 }
-RULES = tuple(_RULES)
+_OR_A_FUNCTION = ", or pass a function that takes a float32 RGB batch in 0..255"
 _OTHER_SHAPES = ((24, 40), (33, 7))
 _LARGE_BATCH = 257  # more than the 256 images of a batch on a GPU
 # Pixels of a batch of the size asked for, of 2 images at least: some tenths of a second.
@@ -103,12 +106,7 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
     """
     pixels = images.astype(np.float32)  # a copy, so a careless function cannot harm the batch
     if not callable(rule):
-        if rule not in _RULES:
-            raise InvalidRequest(
-                f"preprocessing={rule!r} is not known; choose one of {', '.join(RULES)}, or "
-                "pass a function that takes a float32 RGB batch in 0..255.",
-                received=rule,
-            )
+        check_choice("preprocessing", rule, RULES, _OR_A_FUNCTION)
         return _RULES[rule](pixels)
     try:
         prepared = np.asarray(rule(pixels), dtype=np.float32)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._io.choices import check_choice
 from ..errors import InvalidRequest
-from ..images.decode import RESIZES
+from ..images.decode import RESIZES, Resize
 from . import preprocessing
 from .graph import check_input, checked_layer
 from .model_file import ModelFile, is_model_file, look_at_model
-from .spec import POOLINGS, PRECISIONS, BackboneEntry, find_backbone
+from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
 from .weights import Weights, choose_weights
 
 _LARGEST_SIDE = 4096
@@ -46,13 +47,13 @@ class Request:
     entry: BackboneEntry | None
     model: Any
     layer: str | int | None
-    pooling: str | None
+    pooling: Pooling | None
     image_size: tuple[int, int]
-    resize: str
+    resize: Resize
     preprocessing: preprocessing.Rule
     weights: Weights
     crop: str = "whole"
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     @property
     def name(self) -> str:
@@ -94,12 +95,12 @@ def make_request(
     backbone: Any,
     *,
     layer: str | int | None = None,
-    pooling: str | None = None,
+    pooling: Pooling | None = None,
     image_size: Any = None,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     weights: Any = "auto",
     preprocessing_rule: preprocessing.Rule | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> Request:
     """Check the arguments that name a backbone; see `featcache.extract` for them.
 
@@ -109,15 +110,8 @@ def make_request(
     """
     layer = checked_layer(layer)
     check_pooling(pooling)
-    if resize not in RESIZES:
-        raise InvalidRequest(
-            f"resize={resize!r} is not known; choose one of {', '.join(RESIZES)}.", received=resize
-        )
-    if precision not in PRECISIONS:
-        raise InvalidRequest(
-            f"precision={precision!r} is not known; choose one of {', '.join(PRECISIONS)}.",
-            received=precision,
-        )
+    check_choice("resize", resize, RESIZES)
+    check_choice("precision", precision, PRECISIONS)
     if preprocessing_rule is not None:
         preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
     own = look_at_model(backbone) if is_model_file(backbone) else backbone
@@ -175,14 +169,11 @@ def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> No
         preprocessing.check_at_size(rule, size)
 
 
-def check_pooling(pooling: str | None) -> None:
+def check_pooling(pooling: object) -> None:
     """Raise `InvalidRequest` unless `pooling` is None or a known word."""
-    if pooling is not None and pooling not in POOLINGS:
-        raise InvalidRequest(
-            f"pooling={pooling!r} is not known; choose one of {', '.join(POOLINGS)}, or leave it "
-            "out (avg for spatial layers).",
-            received=pooling,
-        )
+    if pooling is not None:
+        otherwise = ", or leave it out (avg for spatial layers)"
+        check_choice("pooling", pooling, POOLINGS, otherwise)
 
 
 def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
@@ -211,7 +202,7 @@ def _input_size(model: Any) -> tuple[int, int] | None:
     return None if None in shape[1:3] else shape[1:3]
 
 
-def _rule_of(model: Any) -> str:
+def _rule_of(model: Any) -> RuleName:
     if isinstance(model, ModelFile):
         kinds: Sequence[str] = model.kinds
     else:

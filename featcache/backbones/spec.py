@@ -16,19 +16,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .._io.names import check_name
 from ..errors import InvalidRequest, UnknownBackbone
 
-POOLINGS = ("avg", "max", "flat")
-PRECISIONS = ("float32", "bfloat16")
+Pooling = Literal["avg", "max", "flat"]
+Precision = Literal["float32", "bfloat16"]
+RuleName = Literal["none", "unit", "tf", "torch", "caffe"]
+EngineName = Literal["auto", "openvino", "keras", "tensorflow"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 _LARGEST_SIDE = 2**16
 _LONGEST_FIELD = 4096  # characters
 _MOST_VERSIONS = 10**6
 _NETWORK = ("backbone", "layer", "weights", "pooling", "image_size")
-ENGINES = ("auto", "openvino", "keras", "tensorflow")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class BackboneEntry:
     constructor: str
     module: str
     image_size: int
-    preprocessing: str
+    preprocessing: RuleName
     layer: str
     width: int
     parameters: int

@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .._io.download import retrieve
 from .._io.file_state import FileState, file_state, is_settled
-from .._io.hashes import file_hash
+from .._io.hashes import Algorithm, file_hash
 from ..errors import (
     DownloadFailed,
     InvalidRequest,
@@ -30,7 +30,9 @@ log = logging.getLogger("featcache")
 # Version of the rule by which `featcache.backbones.model` makes random weights from a seed.
 RANDOM_VERSION = 1
 _SUFFIXES = (".weights.h5", ".h5")
-_WORDS = ("auto", "imagenet", "imagenet-or-random", "random")
+_Word = Literal["auto", "imagenet", "imagenet-or-random", "random"]
+_WORDS: tuple[_Word, ...] = get_args(_Word)
+_Kind = Literal["imagenet", "packaged", "file", "random", "model"]
 _SEEDED = re.compile(r"random:(\d{1,18})")
 
 
@@ -52,7 +54,7 @@ class Weights:
         Whether an ImageNet file is the one with the classification top.
     """
 
-    kind: str
+    kind: _Kind
     path: Path | None = None
     seed: int = 0
     or_random: bool = False
@@ -264,7 +266,7 @@ def _file_hash(path: Path, like: str) -> str:
 
 def _download(entry: BackboneEntry) -> Path:
     log.info("downloading the ImageNet weights of %s", entry.name)
-    kind = "md5" if entry.hash and len(entry.hash) == 32 else "sha256"  # Keras has both
+    kind: Algorithm = "md5" if entry.hash and len(entry.hash) == 32 else "sha256"  # Keras has both
     known = f"{kind}:{entry.hash}" if entry.hash else None
     try:
         return retrieve(entry.url, known, entry.file, keras_models_folder())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,10 @@ from ..errors import InvalidRequest
 
 Arrays = Mapping[str, NDArray[Any]]
 
+StepKind = Literal["standardise", "linear", "normalise", "relu", "trees"]
+
 # The arrays of each kind of step, with their dimensions.
-STEPS: dict[str, dict[str, int]] = {
+STEPS: dict[StepKind, dict[str, int]] = {
     "standardise": {"mean": 1, "scale": 1},
     "linear": {"weights": 2, "bias": 1},
     "normalise": {},
@@ -47,7 +49,7 @@ class ClassifierStep:
         As `STEPS` lists them.
     """
 
-    kind: str
+    kind: StepKind
     arrays: Arrays = field(default_factory=dict)
 
 

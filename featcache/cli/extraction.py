@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..data.labels import ON_CONFLICT
+from ..data.labels import ON_CONFLICT, OnConflict
 from .options import Common, command, extraction
 
 _SHOWN = 10
@@ -24,7 +24,7 @@ _SHOWN = 10
     show_default=True,
     help="If one content has several labels.",
 )
-def extract(common: Common, dry_run: bool, on_conflict: str, **options: Any) -> int:
+def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
     """Compute embeddings that are not stored yet.
 
     Prints where all are, and which images could not be used.

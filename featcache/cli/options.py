@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.console import run_command
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
-from ..data.boxes import CROPS
+from ..data.boxes import CROPS, Crop
 from ..images.decode import RESIZES
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ extraction = options(
 )  # fmt: skip
 
 
-def load(data: str, crop: str | None, margin: float, common: Common) -> Dataset:
+def load(data: str, crop: Crop | None, margin: float, common: Common) -> Dataset:
     """Return the data set that an option names."""
     from ..datasets.load import load_dataset
 

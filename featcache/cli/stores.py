@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._io.wording import counted
+from ..data.boxes import Crop
 from ..printable import printable
 from .options import Common, command, complete_store, crop, margin, one_store
 
@@ -121,7 +122,7 @@ def verify(
     sample: int | None,
     weights: str | None,
     data: str | None,
-    crop: str | None,
+    crop: Crop | None,
     margin: float,
 ) -> int:
     """Check every byte of a store, or of all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ..data.boxes import Crop
 from .options import Common, command, crop, load, margin, one_store
 
 
@@ -14,7 +15,7 @@ from .options import Common, command, crop, load, margin, one_store
 @crop
 @margin
 def pack(
-    common: Common, store: str, file: str, data: str | None, crop: str | None, margin: float
+    common: Common, store: str, file: str, data: str | None, crop: Crop | None, margin: float
 ) -> int:
     """Write a store to one plain HDF5 file.
 

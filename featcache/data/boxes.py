@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
+from .._io.choices import check_choice
 from ..errors import DatasetError, InvalidRequest
 from ..images.image_file import Box
 from .dataset import Dataset
 
 COLUMNS = ("left", "top", "right", "bottom")
-CROPS = ("whole", "box")
+Crop = Literal["whole", "box"]
+CROPS: tuple[Crop, ...] = get_args(Crop)
 
 
-def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
+def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset:
     """Return a data set whose examples are the boxes of its columns, or the whole photos.
 
     Parameters
@@ -42,10 +44,8 @@ def cropped(dataset: Dataset, crop: str | None, margin: float = 0.0) -> Dataset:
     >>> cropped(dogs, "box").boxes, cropped(dogs, "box", 0.1).boxes
     ([(10, 20, 30, 60)], [(8, 16, 32, 64)])
     """
-    if crop not in (None, *CROPS):
-        raise InvalidRequest(
-            f"crop={crop!r} is not known; choose one of {', '.join(CROPS)}.", received=crop
-        )
+    if crop is not None:
+        check_choice("crop", crop, CROPS)
     if not 0 <= margin <= 1:
         raise InvalidRequest(
             f"margin={margin!r} must be a fraction of the box from 0 to 1.", received=margin

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .._io.wording import counted, few
 from ..errors import DatasetError
 
-ON_CONFLICT = ("warn", "error", "keep")
+OnConflict = Literal["warn", "error", "keep"]
+ON_CONFLICT: tuple[OnConflict, ...] = get_args(OnConflict)
 
 _KINDS = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
 _EXACT = (str, int, bool)

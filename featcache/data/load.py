@@ -12,7 +12,7 @@ from typing import Any
 from .._io.wording import counted
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
-from .boxes import cropped
+from .boxes import Crop, cropped
 from .columns import label_values, text_column
 from .dataset import Dataset
 from .folder import from_folder, split_of
@@ -24,7 +24,7 @@ URL_REASON = "is a URL, not a file; download the image and give the path of the 
 
 
 def describe(
-    data: Any, labels: Sequence[Any] | None = None, *, crop: str | None = None, margin: float = 0.0
+    data: Any, labels: Sequence[Any] | None = None, *, crop: Crop | None = None, margin: float = 0.0
 ) -> Dataset:
     """Do what `featcache.load_dataset` does, but for the names of fetched data sets."""
     if labels is not None and not _is_path_list(data):

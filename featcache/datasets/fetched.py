@@ -11,12 +11,14 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from .._io.atomic import make_folder, remove_stale, temporary_path, write_error
 from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
+from .._io.choices import check_choice
 from .._io.download import retrieve
 from .._io.hashes import file_hash
-from ..data.boxes import COLUMNS, cropped
+from ..data.boxes import COLUMNS, Crop, cropped
 from ..data.dataset import Dataset
 from ..data.load import from_csv
 from ..data.split import stratified_group_split
@@ -30,7 +32,8 @@ log = logging.getLogger("featcache")
 
 NAMES = {published.name: published for published in (STANFORD_DOGS, OXFORD_PETS)}
 TABLE = "examples.csv"
-SPLITS = ("official", "90/10")
+SplitRule = Literal["official", "90/10"]
+SPLITS: tuple[SplitRule, ...] = get_args(SplitRule)
 
 
 def fetch(
@@ -94,9 +97,9 @@ def fetch(
 def load(
     name: str,
     *,
-    crop: str | None = None,
+    crop: Crop | None = None,
     margin: float = 0.0,
-    split: str | None = "official",
+    split: SplitRule | None = "official",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Return a data set that was fetched.
@@ -122,8 +125,8 @@ def load(
         For an unknown word.
     """
     published = find(name)
-    if split not in (None, *SPLITS):
-        raise InvalidRequest(f"split={split!r} is not known; choose one of {', '.join(SPLITS)}.")
+    if split is not None:
+        check_choice("split", split, SPLITS)
     table = datasets_folder(cache_folder(cache_dir)) / published.name / TABLE
     if not table.is_file():
         raise DatasetNotFound(
@@ -159,7 +162,7 @@ def _whole_photos(dataset: Dataset) -> Dataset:
     return replace(kept, attributes=others)
 
 
-def _other_split(dataset: Dataset, split: str | None) -> Sequence[str] | None:
+def _other_split(dataset: Dataset, split: SplitRule | None) -> Sequence[str] | None:
     if split is None:
         return None
     _, test = stratified_group_split(dataset.paths, dataset.labels, 0.1, random_state=0)
@@ -201,7 +204,7 @@ def _obtain(
             path=path,
         )
     kind, _, expected = archive.hash.partition(":")
-    if known and file_hash(path, kind) != expected:
+    if known and file_hash(path, "md5" if kind == "md5" else "sha256") != expected:
         raise DatasetError(
             f"{path} is not the published archive: its hash is not {known}. It may be a download "
             "that was cut off. If it is a mirror's own packing, say so with --any-hash.",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from ..data.boxes import Crop
 from ..data.dataset import Dataset
 from ..data.load import describe
 from ..errors import DatasetError
@@ -16,7 +17,7 @@ def load_dataset(
     data: Any,
     labels: Sequence[Any] | None = None,
     *,
-    crop: str | None = None,
+    crop: Crop | None = None,
     margin: float = 0.0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.cache_dirs import engines_folder
+from .._io.choices import check_choice
 from ..backbones.model import Backbone
 from ..backbones.request import Request
-from ..backbones.spec import ENGINES, BackboneSpec, content_key
-from ..errors import EngineUnavailable, InvalidRequest, OutOfMemory
+from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
+from ..errors import EngineUnavailable, OutOfMemory
 from . import openvino
 from .keras import KerasRunner
 from .micro_batch import MicroBatchSize, is_out_of_memory, quickest, remember_size, remembered_size
@@ -130,12 +131,9 @@ class Engine:
         return self._runner.provenance()
 
 
-def check_engine(name: str) -> None:
+def check_engine(name: object) -> None:
     """Raise `InvalidRequest` unless `name` is one of `ENGINES`."""
-    if name not in ENGINES:
-        raise InvalidRequest(
-            f"engine={name!r} is not known; choose one of {', '.join(ENGINES)}.", received=name
-        )
+    check_choice("engine", name, ENGINES)
 
 
 @dataclass(frozen=True)
@@ -144,8 +142,7 @@ class EngineRequest:
 
     Attributes
     ----------
-    engine : str
-        One of `featcache.backbones.spec.ENGINES`.
+    engine : {"auto", "openvino", "keras", "tensorflow"}
     request : Request
     spec : BackboneSpec
     cache : Path
@@ -156,7 +153,7 @@ class EngineRequest:
         As the user said it.
     """
 
-    engine: str
+    engine: EngineName
     request: Request
     spec: BackboneSpec
     cache: Path

@@ -11,22 +11,32 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from .._io import cache_dirs
 from .._io.atomic import make_folder
+from .._io.choices import check_choice
 from .._io.console import show_log_in_notebook
 from .._io.progress import progress_bar
 from .._io.wording import counted
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import build
+from ..backbones.spec import EngineName, Pooling, Precision
+from ..data.boxes import Crop
 from ..data.folder import extras_for, ignored_by_ending, worth_warning
-from ..data.labels import ON_CONFLICT, describe_conflicts, label_codes, label_conflicts
+from ..data.labels import (
+    ON_CONFLICT,
+    OnConflict,
+    describe_conflicts,
+    label_codes,
+    label_conflicts,
+)
 from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
 from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
+from ..images.decode import Resize
 from ..store import maintenance
 from ..store.lazy_rows import StoredRows
 from ..store.lease import NAME as LEASE_NAME
@@ -52,17 +62,17 @@ def extract(
     data: Any = None,
     *,
     layer: str | int | None = None,
-    pooling: str | None = None,
+    pooling: Pooling | None = None,
     image_size: int | tuple[int, int] | None = None,
-    resize: str = "stretch",
+    resize: Resize = "stretch",
     weights: Any = "auto",
     preprocessing: Rule | None = None,
-    precision: str = "float32",
-    engine: str = "auto",
+    precision: Precision = "float32",
+    engine: EngineName = "auto",
     labels: Sequence[Any] | None = None,
-    crop: str | None = None,
+    crop: Crop | None = None,
     margin: float = 0.0,
-    on_conflict: Literal["error", "warn", "keep"] = "warn",
+    on_conflict: OnConflict = "warn",
     batch_size: int | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -161,11 +171,7 @@ def extract(
     started = time.perf_counter()
     show_log_in_notebook()
     _check_counts(batch_size, workers)
-    if on_conflict not in ON_CONFLICT:
-        raise InvalidRequest(
-            f"on_conflict={on_conflict!r} is not known; choose one of {', '.join(ON_CONFLICT)}.",
-            received=on_conflict,
-        )
+    check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
     if weights == "auto" and uses_sample(data):
         weights = "imagenet-or-random"
@@ -248,7 +254,7 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _conflicts(job: ExtractionJob, on_conflict: str) -> list[dict[str, Any]]:
+def _conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[str, Any]]:
     """Find examples under several labels; raise or warn as the caller chose."""
     ids = [file.image_id or "" for file in job.files]
     conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
@@ -270,7 +276,7 @@ def _check_counts(batch_size: int | None, workers: int | None) -> None:
 
 
 def _engine(
-    job: ExtractionJob, name: str, batch_size: int | None, retry_failed: bool
+    job: ExtractionJob, name: EngineName, batch_size: int | None, retry_failed: bool
 ) -> tuple[ExtractionJob, Engine]:
     """Choose what runs the backbone; build the backbone only if that needs it."""
     resolved = job.resolved

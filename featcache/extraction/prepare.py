@@ -13,7 +13,7 @@ from .._io.progress import progress_bar
 from ..backbones.preprocessing import Rule
 from ..backbones.request import Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
-from ..data.boxes import cropped
+from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity, identify
 from ..datasets.load import load_dataset
@@ -53,7 +53,7 @@ class Source:
 
     data: Any
     labels: Sequence[Any] | None
-    crop: str | None
+    crop: Crop | None
     margin: float
 
     def load(self, cache: Path, progress: bool | None) -> Dataset:
@@ -70,7 +70,7 @@ def explain(
     data: Any = None,
     *,
     labels: Sequence[Any] | None = None,
-    crop: str | None = None,
+    crop: Crop | None = None,
     margin: float = 0.0,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,

@@ -15,6 +15,7 @@ from ..backbones.preprocessing import RULES
 from ..backbones.request import make_request
 from ..backbones.resolve import build
 from ..backbones.spec import BackboneSpec, differing
+from ..data.boxes import Crop
 from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest, StoreMismatch
@@ -62,7 +63,7 @@ def verify_sample(
     count: int = 20,
     *,
     random_state: int = 0,
-    crop: str | None = None,
+    crop: Crop | None = None,
     margin: float = 0.0,
     backbone: Any = None,
     weights: Any = None,

@@ -18,7 +18,7 @@ from .._io.progress import StageTimings
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..engines.select import Engine
-from ..images.decode import Pixels, pixels_of, reservation
+from ..images.decode import Pixels, Resize, pixels_of, reservation
 from ..images.image_file import BadImage, read_expected
 from ..store.store import Store
 from .pipeline import Batch, batches
@@ -39,7 +39,7 @@ class Work:
     dataset: Dataset
     contents: Sequence[FileIdentity]
     image_size: tuple[int, int]
-    resize: str
+    resize: Resize
 
 
 class Computation:

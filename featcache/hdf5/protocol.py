@@ -8,6 +8,9 @@ JSON text and of the bytes behind it, is the end.
 from __future__ import annotations
 
 import struct
+from typing import Literal
+
+FileKind = Literal["shard", "weights"]
 
 NUMBERS = struct.Struct("<cQQ")
 READ, DONE = b"R", b"D"

@@ -35,6 +35,7 @@ from .protocol import (
     MOST_REPLY_BYTES,
     NUMBERS,
     READ,
+    FileKind,
 )
 from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout
 from .shard_name import corrupt
@@ -60,7 +61,7 @@ class Inspector:
         self._owner = os.getpid()
         self._lock = threading.Lock()
 
-    def ask(self, kind: str, file: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
+    def ask(self, kind: FileKind, file: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
         """Have a file parsed; return what the child found.
 
         Parameters
@@ -156,7 +157,7 @@ class _Ended(Exception):
 
 
 def _converse(
-    process: subprocess.Popen[bytes], kind: str, file: IO[bytes], size: int
+    process: subprocess.Popen[bytes], kind: FileKind, file: IO[bytes], size: int
 ) -> tuple[dict[str, Any], bytes]:
     """Ask, hand over the bytes that the child asks for, and return its answer."""
     messages, most = 0, 1024 + 16 * (size // MOST_READ_BYTES)

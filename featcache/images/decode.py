@@ -10,7 +10,7 @@ import contextlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ from .heif import open_heif
 from .image_file import BadImage, Box, read_expected, read_file, reason_of
 
 DECODE_VERSION = 1
-RESIZES = ("stretch", "crop", "pad")
+Resize = Literal["stretch", "crop", "pad"]
+RESIZES: tuple[Resize, ...] = get_args(Resize)
 
 _STRIP_PIXELS = 4_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -89,7 +90,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
         raise BadImage(f"is damaged: {reason_of(error)}") from error
 
 
-def resize(image: Image.Image, size: tuple[int, int], how: str = "stretch") -> Pixels:
+def resize(image: Image.Image, size: tuple[int, int], how: Resize = "stretch") -> Pixels:
     """Bring an RGB image to a size with Pillow's antialiased bilinear filter.
 
     Parameters
@@ -149,7 +150,7 @@ def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
 def load_pixels(
     path: str | Path,
     size: tuple[int, int],
-    how: str,
+    how: Resize,
     expected_id: str,
     box: Box | None = None,
 ) -> Pixels:
@@ -174,7 +175,7 @@ def reservation() -> contextlib.AbstractContextManager[limits.Reservation]:
 def pixels_of(
     data: bytes,
     size: tuple[int, int],
-    how: str,
+    how: Resize,
     box: Box | None = None,
     held: limits.Reservation | None = None,
 ) -> Pixels:

@@ -6,19 +6,38 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import click
 import numpy as np
 import pytest
 
 from conftest import photo
 from featcache import extract, load_bundle, make_bundle
 from featcache.cli import main
+from featcache.cli.extraction import extract as extract_command
 from featcache.errors import StoreError
 from featcache.store.store_names import find_store
 from heads import LogisticHead
 
 SMALL = ["--weights", "random", "--image-size", "32"]
+
+
+def test_choices_of_the_command_are_those_of_the_function() -> None:
+    hints = get_type_hints(extract)
+    choices = {
+        parameter.name: tuple(parameter.type.choices)
+        for parameter in extract_command.params
+        if isinstance(parameter.type, click.Choice)
+    }
+    aliases = {
+        name: get_args(part)
+        for name, hint in hints.items()
+        for part in (hint, *get_args(hint))
+        if get_origin(part) is Literal and name != "preprocessing"  # it takes functions as well
+    }
+    assert choices == aliases
+    assert len(choices) == 6
 
 
 @pytest.mark.parametrize(
