@@ -1,6 +1,6 @@
-"""The extraction: plan what is missing, compute it, and join the rows to the data set.
+"""Extraction: compute the embeddings that a store lacks, and join all of them to the data set.
 
-The one place where data, backbones, engines and stores meet. `extract` returns `Features`,
-`explain` the plan alone, and `recheck` computes stored rows again. Called by `bundle`, `cli` and
-users.
+The only package that combines data, backbones, engines and stores. `extract` returns `Features`,
+`explain` returns the plan without computing anything, and `recheck` recomputes a sample of the
+stored rows. Called by `bundle`, `cli` and users.
 """

@@ -1,8 +1,8 @@
-"""Threads that load images, and that are not waited for if one of them never comes back.
+"""A pool of daemon threads that load images, and that survives a read that never returns.
 
-Decoding is bounded by counting (`limits`), but a file on a network disk that has gone away
-can hold a thread for ever. Such a thread is skipped and another one takes its place;
-being a daemon it does not keep the process from ending, as those of an executor would.
+`images.limits` bounds the work of decoding, but a read from a network disk that has gone away
+can block a thread forever. The pool starts another thread in its place. The threads are daemons,
+so a blocked one does not keep the process alive, as a thread of an executor would.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Decoders(Generic[T, R]):
-    """A few daemon threads that do one thing to one item after another, in order.
+class DecoderPool(Generic[T, R]):
+    """Daemon threads that call one function on submitted items, first in, first out.
 
     Parameters
     ----------
     load : callable
-        What to do; what it raises comes out of the future.
+        Called with each item; its result or exception is set on the item's future.
     count : int
         Number of threads.
     """
@@ -34,7 +34,7 @@ class Decoders(Generic[T, R]):
         self._load = load
         self._tasks: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._lost = 0
+        self._n_blocked = 0
         for _ in range(count):
             self._start()
 
@@ -44,18 +44,18 @@ class Decoders(Generic[T, R]):
         self._tasks.put((item, future))
         return future
 
-    def give_up_one(self) -> None:
-        """Let another thread take the place of one that does not come back."""
-        self._lost += 1
+    def replace_blocked_thread(self) -> None:
+        """Start another thread in place of one that is blocked."""
+        self._n_blocked += 1
         self._start()
 
     def close(self) -> None:
-        """Wait for what is being loaded; what is still in the queue is not begun."""
+        """Wait for the items that are being loaded; drop those that are still queued."""
         while not self._tasks.empty():
             self._tasks.get()
         for _ in self._threads:
             self._tasks.put(None)
-        if not self._lost:  # else there is no telling which of them would be waited for
+        if not self._n_blocked:  # else joining could wait forever: which one blocks is unknown
             for thread in self._threads:
                 thread.join()
 
@@ -66,7 +66,7 @@ class Decoders(Generic[T, R]):
         thread.start()
 
     def _work(self) -> None:
-        _yield_to_others()
+        _use_batch_scheduling()
         while (task := self._tasks.get()) is not None:
             item, future = task
             try:
@@ -75,13 +75,13 @@ class Decoders(Generic[T, R]):
                 future.set_exception(error)
             else:
                 future.set_result(result)
-            del task, item, future  # or the last image stays in memory while the thread waits
+            del task, item, future  # else the last image stays in memory while the thread waits
 
 
-def _yield_to_others() -> None:
-    """Let this thread run when no other wants to, and longer at a time, where Linux knows how.
+def _use_batch_scheduling() -> None:
+    """Schedule this thread as a batch job, where the system (Linux) supports that.
 
-    The backbone's threads would otherwise be stopped each time that an image has been read.
+    Otherwise it would preempt the backbone's threads each time that an image has been read.
     """
     with contextlib.suppress(AttributeError, OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,4 +1,4 @@
-"""The conductor: plan, then batches -> backbone -> store, then join labels to rows."""
+"""Orchestration of an extraction: plan, compute and commit, join the rows to the labels."""
 
 from __future__ import annotations
 
@@ -47,14 +47,13 @@ from ..store.row_index import pack_ids
 from ..store.store import Store
 from .features import ExtractionSummary, Features, Quarantined
 from .pipeline import default_workers
-from .prepare import ExtractionJob, Source, explanation_of, planned, prepare, uses_sample
+from .prepare import ExtractionJob, Source, make_explanation, make_job, prepare, uses_sample
 from .row_check import RowCheck
 from .runner import Computation, Work
 
 log = logging.getLogger("featcache")
 
-_ATTEMPTS = 3
-_LEASE_WAIT = 10.0
+_LEASE_WAIT_SECONDS = 10.0
 
 
 def extract(
@@ -79,69 +78,66 @@ def extract(
     retry_failed: bool = False,
     progress: bool | None = None,
 ) -> Features:
-    """Turn images into embeddings by a frozen backbone; compute only what is not stored.
+    """Return the embeddings of images by a frozen backbone; compute only those not stored yet.
 
     Parameters
     ----------
     backbone : str, path or keras.Model
-        A name from the table (``featcache backbones``), or a built model that takes
-        ``(b, h, w, 3)``, or the ``.keras`` file of one: see `featcache.load_model`.
+        A name from the table (``featcache backbones``), a built model of inputs
+        ``(b, h, w, 3)``, or its ``.keras`` file: see `featcache.load_model`.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
-        the name of one that ``featcache fetch`` brought.
-        Without it, the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
+        the name of a data set that ``featcache fetch`` downloaded.
+        Default: the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
     layer : str or int, optional
-        The layer whose output is kept: its name, its index in ``model.layers`` (-2 is the
-        last but one), or ``"output"`` for the model's output. Default: the layer that feeds
-        the classification layer, or the output of your own model if it ends in none; see
+        The layer whose output is the embedding: its name, its index in ``model.layers`` (-2
+        is the last but one), or ``"output"`` for the model's output. Default: the layer that
+        feeds the classification layer, or the output of your own model if it has none; see
         `featcache.backbones.graph.default_layer`. With weights that lack the classification top,
         VGG and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat"}, optional
-        For layers with a spatial extent. Default: ``"avg"``.
+        How the output of a layer with spatial axes becomes a vector. Default: ``"avg"``.
     image_size : int or (int, int), optional
         Side, or height and width, in pixels. Default: the backbone's native size.
     resize : {"stretch", "crop", "pad"}
-        Ignore the aspect ratio (as Keras does), cut the middle out, or add black bars.
+        Ignore the aspect ratio (as Keras does), crop the centre, or pad with black.
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
-        ``"auto"``: ImageNet weights from Keras' cache or a download; on the sample of drawn
-        dogs alone ``"imagenet-or-random"``, which falls back to seeded random weights with
-        a `RandomWeightsWarning`. Files without the classification top serve as well, as long
-        as the layer does not depend on it.
+        ``"auto"``: ImageNet weights from Keras' cache or a download; for the sample of drawn
+        dogs ``"imagenet-or-random"``, which falls back to random weights with a
+        `RandomWeightsWarning`. A file may lack the classification top.
     preprocessing : str or callable, optional
-        Default: the backbone's own. Needed for your own model unless it rescales inside;
-        see `featcache.backbones.preprocessing.apply`.
+        Default: the backbone's own. Needed for a model of your own that does not rescale its
+        input; see `featcache.backbones.preprocessing.apply`.
     precision : {"float32", "bfloat16"}
         Number format of the forward pass. ``"bfloat16"`` is up to several times as fast
-        where the processor or GPU knows it. Its rows, stored apart, differ from those in
-        float32 by some per cent of a row's largest value. Part of the key.
+        where the processor or GPU supports it. Its rows, stored separately, differ from
+        those in float32 by some per cent of a row's largest value. Part of the key.
     engine : {"auto", "openvino", "keras", "tensorflow"}
-        What runs the backbone. ``"auto"``: OpenVINO where it is installed (``pip install
-        'featcache[openvino]'``), can run the model and no GPU is there; else Keras.
-        ``"tensorflow"`` is Keras on no other backend than that. Changes no feature.
+        What runs the backbone. ``"auto"``: OpenVINO if ``featcache[openvino]`` is installed,
+        it can run the model and there is no GPU; else Keras. ``"tensorflow"``: Keras with
+        that backend. Not part of the key.
     labels : sequence, optional
         Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
         NaN and "" mean unlabelled: such images are kept for prediction, and are no class.
     crop : {"whole", "box"}, optional
-        ``"box"``: what the columns ``left``, ``top``, ``right`` and ``bottom`` of the data
-        enclose, in pixels of the upright photo. Default: whole photos. Part of the key.
+        ``"box"``: crop each photo to its columns ``left``, ``top``, ``right`` and ``bottom``,
+        in pixels of the upright photo. Default: whole photos. Part of the key.
     margin : float
-        Widens each box by this fraction of its size, 0 to 1.
+        Fraction of its size, 0 to 1, by which each box is widened.
     on_conflict : {"warn", "error", "keep"}
-        What to do with one content under several labels, of which at most one is right: log
-        a warning, raise before anything is computed, or keep the rows without a word.
-        ``summary.conflicts`` lists them in any case. Two boxes of one photo are no conflict.
+        If images of identical content have different labels: log a warning, raise an error
+        before anything is computed, or accept them. ``summary.conflicts`` lists them.
     batch_size : int, optional
-        Images a commit, and at most as many a forward pass. Default: a commit a second, or
-        of 32 images on a processor and 256 on a GPU if these take longer; a pass takes
-        what a measurement at the start of a long extraction finds best, less where the
-        memory is insufficient. Changes no feature.
+        Images per commit, and at most this many per forward pass. Default: one commit per
+        second, or per 32 images (GPU: 256) if these take longer; the images per forward pass
+        are measured, and reduced where memory is insufficient. Not part of the key.
     workers : int, optional
-        Decoding threads. Default: one per core, at most 8.
+        Number of decoding threads. Default: one per core, at most 8.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     retry_failed : bool
-        Try quarantined images once more.
+        Try quarantined images again.
     progress : bool, optional
         Show progress bars. Default: on a terminal and in a notebook.
 
@@ -153,20 +149,26 @@ def extract(
     Raises
     ------
     UnknownBackbone, UnknownLayer, InvalidRequest
-        If an argument makes no sense, or the model gives no finite value for valid images.
+        If an argument is not accepted, or the model gives no finite value.
     ModelRefused
         If a saved model holds anything but Keras' own layers and their weights.
     DatasetError, DatasetNotFound, NoUsableImages
-        If there is no image to use, or labels contradict each other and `on_conflict` is
-        ``"error"``; then the error carries `conflicts`.
+        If the data cannot be listed or no image can be used; or labels conflict and
+        `on_conflict` is ``"error"``: then the attribute `conflicts` lists them.
     WeightsUnavailable, WeightsMismatch
-        If the weights are unavailable.
+        If the weights are neither on disk nor downloadable, or do not fit the backbone.
     EngineUnavailable, OutOfMemory
-        If the engine asked for cannot run the backbone, or the memory is too small for it.
+        If `engine` cannot run the backbone, or not even one image fits the memory.
     StoreWriteError
-        If the disk refuses; what was committed before stays.
+        If a write fails; committed rows stay.
     KeyboardInterrupt
-        On Ctrl-C. Committed batches stay; the same call goes on from there.
+        On Ctrl-C. Committed rows stay; the same call resumes.
+
+    Examples
+    --------
+    >>> features = extract("pocket")
+    >>> features.X.shape, features.X.dtype, len(features.classes)
+    ((200, 256), dtype('float32'), 10)
     """
     started = time.perf_counter()
     show_log_in_notebook()
@@ -185,68 +187,68 @@ def extract(
         preprocessing_rule=preprocessing,
         precision=precision,
     )
-    images = Source(data, labels, crop, margin)
-    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
-    log.info("%s: %s", request.name, explanation_of(job))
-    conflicts = _conflicts(job, on_conflict)
-    done: Computation | None = None
+    source = Source(data, labels, crop, margin)
+    job = prepare(request, source, cache_dir, workers, retry_failed, progress)
+    log.info("%s: %s", request.name, make_explanation(job))
+    conflicts = _find_conflicts(job, on_conflict)
+    computation: Computation | None = None
     with ExitStack() as marks:
-        job = _mark(job, marks, retry_failed)
+        job = _mark_in_use(job, marks, retry_failed)
         if job.plan.compute:
             marked = job.folder
-            job, runs = _engine(job, engine, batch_size, retry_failed)
+            job, chosen = _choose_engine(job, engine, batch_size, retry_failed)
             if job.folder != marked:
-                job = _mark(job, marks, retry_failed)
-            done = _compute(job, runs, workers, progress)
-        features = _join(job, done, conflicts, time.perf_counter() - started)
+                job = _mark_in_use(job, marks, retry_failed)
+            computation = _compute(job, chosen, workers, progress)
+        features = _join_rows(job, computation, conflicts, time.perf_counter() - started)
         mark_used(job.folder)
     lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
     log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
     return features
 
 
-def _mark(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> ExtractionJob:
-    """Mark the store as used, so that nobody removes it; plan again if rows were just removed."""
+def _mark_in_use(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> ExtractionJob:
+    """Mark the store as in use, so that it is not removed; plan again if rows were just removed."""
     if job.plan.compute:
-        marks.callback(_remove_empty, job.folder)
-    for _ in range(_ATTEMPTS):
+        marks.callback(_remove_empty_store, job.folder)
+    for _ in range(3):
         if job.plan.compute:
             make_folder(job.folder)
         mark = marks.enter_context(in_use(job.folder))
         if mark or not isinstance(mark.refused, FileNotFoundError):
-            break  # else it was removed in between
+            break  # else the folder was removed after it was made
     if os.path.lexists(job.folder / LEASE_NAME):
-        _wait_for_lease(job.folder)  # who removes rows may not have seen the mark
-    if job.store is None or _as_planned(job, job.store):
+        _wait_for_lease(job.folder)  # a process that removes rows may not have seen the mark
+    if job.store is None or _plan_holds(job, job.store):
         return job
-    again = planned(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
-    return _mark(again, marks, retry_failed) if again.store is None else again
+    again = make_job(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+    return _mark_in_use(again, marks, retry_failed) if again.store is None else again
 
 
 def _wait_for_lease(folder: Path) -> None:
     while True:
-        with lease(folder, wait=_LEASE_WAIT) as held:
+        with lease(folder, wait=_LEASE_WAIT_SECONDS) as held:
             if held or held.refused is not None:
                 return
         log.info("%s: waiting for a process that merges or removes its shards", folder.name)
 
 
-def _as_planned(job: ExtractionJob, store: Store) -> bool:
-    """Return whether a store still holds what the plan counts on."""
+def _plan_holds(job: ExtractionJob, store: Store) -> bool:
+    """Refresh a store, and return whether it still holds the rows that were found when planning."""
     ids = [file.image_id for file in job.files if file.image_id is not None]
     names, before = store.shard_names, store.contains(ids)
     try:
         store.refresh()
     except StoreError:
         return False
-    # A shard never changes: the same shards hold the same rows.
+    # Shards are immutable: the same shards hold the same rows.
     return names == store.shard_names or not (before & ~store.contains(ids)).any()
 
 
-def _remove_empty(folder: Path) -> None:
-    """Remove a store in which nothing came to be, unless somebody else has just begun to use it."""
+def _remove_empty_store(folder: Path) -> None:
+    """Remove a store without rows, unless another process has just begun to use it."""
     with contextlib.suppress(OSError):
-        # Under the lease: whoever marks the store from here on waits for it, and looks again.
+        # Under the lease: a process that marks the store from here on waits for it and plans again.
         with lease(folder) as held:
             if not held or not set(os.listdir(folder)) <= {MANIFEST_NAME, LEASE_NAME}:
                 return
@@ -254,14 +256,14 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[str, Any]]:
-    """Find examples under several labels; raise or warn as the caller chose."""
+def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[str, Any]]:
+    """Return the examples with several labels; raise or warn as `on_conflict` says."""
     ids = [file.image_id or "" for file in job.files]
     conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
     if conflicts and on_conflict == "error":
         raise DatasetError(
             f"{describe_conflicts(conflicts)} Correct the labels or remove the files; "
-            "on_conflict='warn' goes on with a warning.",
+            "on_conflict='warn' continues with a warning.",
             conflicts=conflicts,
         )
     if conflicts and on_conflict == "warn":
@@ -275,39 +277,38 @@ def _check_counts(batch_size: int | None, workers: int | None) -> None:
             raise InvalidRequest(f"{name}={value!r} must be a whole number from 1.", received=value)
 
 
-def _engine(
+def _choose_engine(
     job: ExtractionJob, name: EngineName, batch_size: int | None, retry_failed: bool
 ) -> tuple[ExtractionJob, Engine]:
-    """Choose what runs the backbone; build the backbone only if that needs it."""
+    """Return the engine, and the job with a backbone if the engine needed one to be built."""
     resolved = job.resolved
     count = len(job.plan.compute)
-    wanted = EngineRequest(name, resolved.request, resolved.spec, job.cache, count, batch_size)
-    engine = stored_engine(wanted)
+    request = EngineRequest(name, resolved.request, resolved.spec, job.cache, count, batch_size)
+    engine = stored_engine(request)
     if engine is not None:
         return job, engine
     if resolved.backbone is None:
-        job = _built(job, retry_failed)
+        job = _build_backbone(job, retry_failed)
         resolved = job.resolved
     assert resolved.backbone is not None
-    return job, make_engine(replace(wanted, spec=resolved.spec), resolved.backbone)
+    return job, make_engine(replace(request, spec=resolved.spec), resolved.backbone)
 
 
-def _built(job: ExtractionJob, retry_failed: bool) -> ExtractionJob:
-    """Build the backbone, and make sure that it is the one that the plan was made for."""
+def _build_backbone(job: ExtractionJob, retry_failed: bool) -> ExtractionJob:
+    """Build the backbone; plan again if its weights differ from those of the plan."""
     resolved = build(job.resolved.request, cache_dirs.weights_folder(job.cache))
     if resolved.spec == job.resolved.spec:
         return replace(job, resolved=resolved)
-    # The remembered hash was wrong (a weights file replaced within a tick of the clock,
-    # say): rows must go where their real key says, so plan again.
-    return planned(job.dataset, job.contents, resolved, job.cache, retry_failed)
+    # The cached hash was wrong: a weights file may be replaced within a tick of the clock.
+    return make_job(job.dataset, job.contents, resolved, job.cache, retry_failed)
 
 
 def _compute(
     job: ExtractionJob, engine: Engine, workers: int | None, progress: bool | None
 ) -> Computation:
-    """Compute and commit what the plan lists."""
+    """Compute and commit the images that the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
-    # The width that was remembered is for estimates: a store is made for what comes out.
+    # The remembered width is for estimates alone; the engine knows the real one.
     store = Store.create(job.folder, spec, engine.width, request.metadata())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
     with progress_bar(len(work.items), request.name, "images", progress) as bar:
@@ -316,10 +317,10 @@ def _compute(
         try:
             computation.run(workers or default_workers())
         except KeyboardInterrupt:
-            log.warning("Interrupted. What was committed stays; run the same again to go on.")
+            log.warning("Interrupted. Committed rows are kept; the same call resumes.")
             raise
         finally:
-            lasting = {i: b.reason for i, b in computation.bad.items() if b.lasting}
+            lasting = {i: b.reason for i, b in computation.failures.items() if b.lasting}
             store.add_to_quarantine(lasting)
     store.write_manifest()
     maintenance.compact(store)
@@ -327,19 +328,19 @@ def _compute(
     return computation
 
 
-def _join(
+def _join_rows(
     job: ExtractionJob,
-    done: Computation | None,
+    computation: Computation | None,
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> Features:
-    """Give each stored image its row and each other one its reason, in the set's order."""
+    """Join the stored rows to the labels and the failures to their reasons, in data set order."""
     dataset = job.dataset
-    failures = {i: bad.reason for i, bad in done.bad.items()} if done is not None else {}
+    failures = {} if computation is None else computation.failures
     reasons = dict(job.plan.quarantined)
     for position, file in enumerate(job.files):
         if position not in reasons and file.image_id in failures:
-            reasons[position] = failures[file.image_id]
+            reasons[position] = failures[file.image_id].reason
     kept = np.array([i for i in range(len(dataset)) if i not in reasons], np.int64)
     labels = dataset.labels
     quarantined = [
@@ -347,8 +348,8 @@ def _join(
         for i, reason in sorted(reasons.items())
     ]
     if not len(kept):
-        raise NoUsableImages(_nothing_usable(quarantined), quarantined=quarantined)
-    # Opened again only if rows have come since it was opened for the plan.
+        raise NoUsableImages(_no_usable_images(quarantined), quarantined=quarantined)
+    # Opened again only if rows were committed since it was opened for the plan.
     store = Store(job.folder) if job.store is None or job.plan.compute else job.store
     ids = [str(job.contents[i].image_id) for i in kept]
     rows = pack_ids([str(job.files[i].image_id) for i in kept])
@@ -374,8 +375,8 @@ def _join(
             weights=request.weights.origin,
             seconds_per_image=store.seconds_per_image(),
             reasons=Counter(bad.reason for bad in quarantined),
-            engine=done.engine.name if done is not None else None,
-            stages=done.seconds if done is not None else None,
+            engine=computation.engine.name if computation is not None else None,
+            stages=computation.timings if computation is not None else None,
             unlabelled=kept_set.unlabelled,
             ignored=ignored_by_ending(dataset.ignored),
             ignored_files=list(dataset.ignored),
@@ -391,10 +392,9 @@ def _join(
     )
 
 
-def _nothing_usable(quarantined: list[Quarantined]) -> str:
+def _no_usable_images(quarantined: list[Quarantined]) -> str:
     shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
     return (
         f"No image can be used: {counted(len(quarantined), 'image')} quarantined. The first: "
-        f"{shown}. Fix or replace the files; retry_failed=True (--retry-failed) tries the same "
-        "files again."
+        f"{shown}. Replace the files; retry_failed=True (--retry-failed) tries the same again."
     )

@@ -1,4 +1,4 @@
-"""What `extract` returns: embeddings joined to the data set's labels, in its order."""
+"""`Features`, the return value of `extract`: embeddings joined to the labels of a data set."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An image that has no row, and why.
+    """An image that could not be used, and why.
 
     Attributes
     ----------
     path : str
     reason : str
     position : int
-        Its position in the data set.
+        Position in the data set.
     label : str, int, bool, float or None
     """
 
@@ -44,38 +44,38 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class ExtractionSummary:
-    """What a call of `extract` did.
+    """Counts and timings of a call of `extract`; ``str()`` of it is one line of text.
 
     Attributes
     ----------
     stored, computed, quarantined : int
-        Images found in the store, computed now, and left out.
+        Numbers of images that were in the store, were computed, and could not be used.
     seconds : float
         Wall time of the call.
     folder : Path
-        The store.
+        Folder of the store.
     backbone : str
-        The backbone's name, for people.
+        Human-readable name of the backbone.
     weights : str
-        Where the weights came from.
+        Origin of the weights.
     seconds_per_image : float
-        Wall time that computing a row of the store took, on average, whenever that was.
+        Mean wall time of computing a row of the store, over all extractions.
     reasons : mapping of str to int
-        Why images were quarantined, with how many.
+        Number of quarantined images by reason.
     engine : str or None
-        What computed; None if nothing was.
+        Name of the engine; None if nothing was computed.
     stages : StageTimings or None
-        How long each stage worked.
+        Seconds that each stage worked; None if nothing was computed.
     unlabelled : int
-        Rows without a label, in a data set with labels.
+        Number of rows without a label, in a data set with labels.
     ignored : mapping of str to int
-        How many files of the folder were not taken for images, by ending.
+        Number of files in the folder that are not images, by file extension.
     ignored_files : sequence of str
         Their paths; a hidden folder ends in a separator.
     hints : sequence of str
-        How to install what would read some of them.
+        How to install the optional packages that can read some of them.
     conflicts : sequence of mapping
-        Contents that occur under several labels: ``id``, ``paths`` and ``labels`` of each.
+        Images of identical content with several labels: ``id``, ``paths`` and ``labels`` of each.
     """
 
     stored: int
@@ -119,36 +119,37 @@ class ExtractionSummary:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Embeddings of a data set's images, one row for each image that could be read.
+    """Embeddings and labels of a data set, one row per usable image.
 
     Attributes
     ----------
     X : StoredRows
-        (n, d) float32 array-like, read from the store when it is used.
+        Embeddings, array-like of shape (n, d) and dtype float32, read from the store on use.
     y : ndarray (n,), or None
-        Index into `classes`, int64. Where rows are unlabelled, float64 with NaN for these, so
-        that they are never a class: estimators refuse NaN. None for a data set without labels.
+        Codes of the labels: indices into `classes`, int64. If rows are unlabelled, float64
+        with NaN for them: estimators refuse NaN. None for a data set without labels.
     classes : list of str, int, bool or float, or None
-        The labels as they were given, in their natural order; a Categorical's in its own. The
-        labels 0 to k-1 have the codes 0 to k-1.
+        The distinct labels, sorted, or in the order of a Categorical. Labels that are the
+        integers 0 to k-1 are equal to their codes.
     paths : list of str
     ids : list of str
-        Content id of each image: the SHA-256 of its file.
-    positions : ndarray (n,) of int64
-        Position of each row in the data set; gaps are the quarantined images.
+        Image id of each row: the SHA-256 of its file.
+    positions : ndarray (n,), int64
+        Position of each row in the data set. Quarantined images have no row.
     quarantined : list of Quarantined
     parts : list of str or None
-        The data set's own split, where it has one.
+        Name of the part of each row, ``"train"`` for example, if the data set has a split.
     attributes : mapping of str to ndarray
         Further columns of the data set, each of its own dtype.
     boxes : list of (int, int, int, int), or None
-        The part of its photo that each row was computed from; None for whole photos.
+        The box of each row, (left, top, right, bottom) in pixels of the upright photo; None
+        for whole photos.
     spec : BackboneSpec
     summary : ExtractionSummary
     arguments : mapping of str to Any
-        Those of `featcache.extract` that give the same kind of features.
+        Arguments of `featcache.extract` that give features of the same key.
     categorical : bool
-        Whether the order of `classes` was given, by a pandas Categorical for example.
+        Whether the order of `classes` was given, for example by a pandas Categorical.
     """
 
     X: StoredRows
@@ -183,7 +184,7 @@ class Features:
 
     @property
     def example_ids(self) -> list[str]:
-        """Identity of each row: its photo's content id, or that of photo and box together."""
+        """Example id of each row: the image id, or a hash of image id and box."""
         return example_ids(self.ids, self.boxes)
 
     def _repr_html_(self) -> str:
@@ -209,39 +210,43 @@ class Features:
 
     @property
     def labels(self) -> list[Any] | None:
-        """The label of each row, None for an unlabelled one; None without any labels."""
+        """The label of each row, None for an unlabelled row; None if the data have no labels."""
         if self.y is None or self.classes is None:
             return None
         return [None if np.isnan(i) else self.classes[int(i)] for i in self.y]
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
-        """Whether each row has a label, as a mask: ``features[features.is_labelled]``."""
+        """Mask of the rows that have a label, (n,) bool: ``features[features.is_labelled]``."""
         return np.zeros(len(self), bool) if self.y is None else ~np.isnan(self.y)
 
     def __getitem__(self, rows: Any) -> Features:
         return self.take(rows)
 
     def take(self, rows: Any) -> Features:
-        """Return the features of some rows, without reading them.
+        """Return the features of some rows, without reading embeddings; `quarantined` is empty.
 
         Parameters
         ----------
         rows : int, slice, sequence of int, or mask
             ``features[rows]`` is the same.
 
+        Returns
+        -------
+        Features
+
         Raises
         ------
         IndexError
-            If there is no such row, or a mask has another length.
+            If a row does not exist, or a mask has another length.
         """
         if isinstance(rows, tuple):
             raise IndexError(
-                "features[...] chooses rows alone; take columns of features.X, or rows by a list"
+                "features[...] selects rows only; select columns of features.X, or rows by a list"
             )
         rows = rows if isinstance(rows, slice) else np.asarray(rows)
         if not isinstance(rows, slice) and not rows.size:
-            rows = rows.astype(np.int64)  # an empty list is one of floats to NumPy
+            rows = rows.astype(np.int64)  # NumPy makes an array of floats of an empty list
         index = np.atleast_1d(np.arange(len(self))[rows])
         if index.ndim != 1:
             raise IndexError("rows are chosen by a number, a slice, a mask or a list")
@@ -252,7 +257,7 @@ class Features:
         return replace(
             self,
             X=self.X.take(index),
-            y=None if self.y is None else _whole(self.y[index]),
+            y=None if self.y is None else _as_integers(self.y[index]),
             paths=pick(self.paths),
             ids=pick(self.ids),
             positions=self.positions[index],
@@ -265,23 +270,24 @@ class Features:
     def split(
         self, test_size: float | None = None, random_state: int = 0
     ) -> tuple[Features, Features]:
-        """Split into train and test, in class proportions, copies of a photo together.
+        """Split into train and test, stratified by class, with copies of a photo in one part.
 
         Parameters
         ----------
         test_size : float, optional
-            Fraction of the images for the test part, between 0 and 1 exclusive. Without it,
-            the data set's own split is used if it has one, else 0.2. Of the own split,
-            validation rows are in the training part, with a warning in the log; choose by
-            `parts` for three parts: ``features[np.array(features.parts) == "validation"]``.
+            Fraction of the images in the test part, between 0 and 1 exclusive. Default: the
+            data set's own split if it has one, else 0.2. Validation rows of an own split are
+            in the training part, with a warning in the log; for three parts select by
+            `parts`: ``features[np.array(features.parts) == "validation"]``.
         random_state : int
-            The same number gives the same split.
+            Seed of the split.
 
         Returns
         -------
         (Features, Features)
-            Unlabelled rows are in neither, which is logged. Only an own test part without
-            any label is returned as it is, for prediction.
+            Train and test part. Unlabelled rows are in neither, which is logged; but a test
+            part of the data set's own split that has no labels at all is returned as it is,
+            for prediction.
 
         Raises
         ------
@@ -297,17 +303,25 @@ class Features:
     def to_frame(self, *, embeddings: bool = False) -> Any:
         """Return a pandas DataFrame with one row per image.
 
-        Labels that were a Categorical are one again, with the categories in their order.
+        Labels that were given as a Categorical are a Categorical again, in the same order.
 
         Parameters
         ----------
         embeddings : bool
-            Also the embedding, in columns ``f0`` to ``f<d-1>``; reads all rows.
+            Add the embeddings, in columns ``f0`` to ``f<d-1>``; reads all rows.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``path`` and ``id``; ``label``, ``split`` and ``box`` if the data have
+            them; then those of `attributes`.
 
         Raises
         ------
         MissingExtra
-            Without pandas.
+            If pandas is not installed.
+        InvalidRequest
+            If an attribute is named ``path`` or ``id``.
         """
         try:
             import pandas as pd
@@ -316,12 +330,12 @@ class Features:
                 "to_frame() needs pandas: pip install 'featcache[pandas]'.", package="pandas"
             ) from error
         if "path" in self.attributes or "id" in self.attributes:
-            raise InvalidRequest("An attribute column is called 'path' or 'id'; rename it.")
+            raise InvalidRequest("An attribute column is named 'path' or 'id'; rename it.")
         columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
         if self.labels is not None:
-            whole = self.is_labelled.all()  # else pandas would make floats of whole numbers
+            complete = self.is_labelled.all()  # else pandas would turn integers into floats
             dtype = pd.CategoricalDtype(self.classes) if self.categorical else None
-            columns["label"] = pd.Series(self.labels, dtype=dtype if whole or dtype else object)
+            columns["label"] = pd.Series(self.labels, dtype=dtype if complete or dtype else object)
         if self.parts is not None:
             columns["split"] = self.parts
         if self.boxes is not None:
@@ -334,6 +348,6 @@ class Features:
         return frame
 
 
-def _whole(codes: NDArray[Any]) -> NDArray[Any]:
-    """Return codes as int64 again once no row is unlabelled."""
+def _as_integers(codes: NDArray[Any]) -> NDArray[Any]:
+    """Return codes as int64 if no row is unlabelled."""
     return codes if np.isnan(codes).any() else codes.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Batches of decoded images, made by threads ahead of the one who uses them."""
+"""Batches of decoded images, prefetched by threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TooLate
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -15,24 +15,24 @@ import numpy as np
 
 from ..images.decode import Pixels
 from ..images.image_file import BadImage
-from .decoders import Decoders
+from .decoders import DecoderPool
 
 T = TypeVar("T")
-# Many times what the largest image allowed takes: what is not there by then never comes.
-SECONDS_AN_IMAGE = 300.0
-_PATIENCE_SECONDS = 1.0
+# Many times what the largest image allowed takes: a read that takes longer is blocked.
+IMAGE_TIMEOUT_SECONDS = 300.0
+_BATCH_WAIT_SECONDS = 1.0
 
 
 @dataclass
 class Batch(Generic[T]):
-    """Decoded images and those that failed on the way.
+    """Decoded images, and the items before them that could not be decoded.
 
     Attributes
     ----------
     items : list
-        What the pixels belong to, in order.
-    pixels : ndarray (b, h, w, 3), uint8
-        May be empty if only failures are left to tell.
+        The item of each image.
+    pixels : ndarray (b, h, w, 3), uint8, 0 to 255
+        Empty if the batch holds failures alone.
     failures : list of (item, BadImage)
     """
 
@@ -42,7 +42,7 @@ class Batch(Generic[T]):
 
 
 def default_workers() -> int:
-    """Return how many threads decode: one per core, at most 8."""
+    """Return the default number of decoding threads: one per core, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))
 
 
@@ -51,7 +51,7 @@ def batches(
     load: Callable[[T], Pixels],
     batch_size: int | Callable[[], int],
     workers: int,
-    seconds: float = SECONDS_AN_IMAGE,
+    timeout: float = IMAGE_TIMEOUT_SECONDS,
 ) -> Generator[Batch[T], None, None]:
     """Decode items and yield them in batches, in their order.
 
@@ -59,20 +59,21 @@ def batches(
     ----------
     items : sequence
     load : callable
-        From an item to ``(h, w, 3)`` uint8; raises `BadImage`.
+        Returns the pixels of an item, ``(h, w, 3)`` uint8; raises `BadImage`.
     batch_size : int or callable
-        Images in the next batch; asked before each, if it can be called.
+        Number of images of a batch; a callable is called before each batch.
     workers : int
-        Decoding threads. Pillow releases the interpreter's lock while it decodes.
-    seconds : float
-        An image that is not there so long after all before it were counts as failed, so that
-        a disk that hangs costs one image and not the run. It is tried again next time.
+        Number of decoding threads. Pillow releases the interpreter's lock while it decodes.
+    timeout : float
+        Seconds to wait for an image once all images before it are decoded. Then it counts as
+        failed, so that a disk that hangs costs one image and not the run. The next extraction
+        tries it again.
 
     Yields
     ------
     Batch
-        Full batches, but for the last. At most two batches are in memory beyond the one
-        yielded, however long the list is.
+        Full batches, except for the last. At most two batches are in memory besides the one
+        yielded.
     """
     size = _next_size(batch_size)
     waiting: deque[tuple[T, Future[Pixels]]] = deque()
@@ -80,7 +81,7 @@ def batches(
     loaded: list[T] = []
     pixels: list[Pixels] = []
     failures: list[tuple[T, BadImage]] = []
-    pool = Decoders(load, workers)
+    pool = DecoderPool(load, workers)
     try:
         while True:
             for item in remaining:
@@ -90,10 +91,10 @@ def batches(
             if not waiting:
                 break
             if not loaded:
-                _wait_a_while(waiting[min(size, len(waiting)) - 1][1])
+                _wait_for_batch(waiting[min(size, len(waiting)) - 1][1])
             item, future = waiting.popleft()
             try:
-                pixels.append(_in_time(future, seconds, pool))
+                pixels.append(_result(future, timeout, pool))
                 loaded.append(item)
             except BadImage as bad:
                 failures.append((item, bad))
@@ -105,7 +106,7 @@ def batches(
             stacked = np.stack(pixels) if pixels else np.empty((0, 1, 1, 3), np.uint8)
             yield Batch(loaded, stacked, failures)
     finally:
-        # Also when the user of the batches stops early, as Ctrl-C makes it do.
+        # Also when the caller stops iterating early, as on Ctrl-C.
         pool.close()
 
 
@@ -113,22 +114,22 @@ def _next_size(batch_size: int | Callable[[], int]) -> int:
     return batch_size() if callable(batch_size) else batch_size
 
 
-def _wait_a_while(last: Future[Any]) -> None:
-    """Wait for the last image of a batch, so that this thread wakes once and not for each.
+def _wait_for_batch(last: Future[Any]) -> None:
+    """Wait up to a second for the last image of a batch.
 
-    At each waking it takes the interpreter's lock from the threads that decode; that cost a
-    tenth of their time. Slow images need no such care, so it is not waited for long.
+    Waking once per image would take the interpreter's lock from the decoding threads each time,
+    which cost a tenth of their throughput. Where decoding is slow this does not matter.
     """
-    with contextlib.suppress(Exception):  # told when it is this one's turn
-        last.result(_PATIENCE_SECONDS)
+    with contextlib.suppress(Exception):  # raised again by `_result`, in the order of the items
+        last.result(_BATCH_WAIT_SECONDS)
 
 
-def _in_time(future: Future[Pixels], seconds: float, pool: Decoders[T, Pixels]) -> Pixels:
+def _result(future: Future[Pixels], timeout: float, pool: DecoderPool[T, Pixels]) -> Pixels:
     try:
-        return future.result(seconds)
-    except TooLate:
-        if future.done():  # it came just now, or this is its own error
+        return future.result(timeout)
+    except FutureTimeout:
+        if future.done():  # it has just ended, or `load` itself raised a TimeoutError
             return future.result()
-        pool.give_up_one()
-        reason = f"could not be read within {seconds:g} seconds; is its disk still there?"
+        pool.replace_blocked_thread()
+        reason = f"could not be read within {timeout:g} seconds; is its disk still connected?"
         raise BadImage(reason, lasting=False) from None

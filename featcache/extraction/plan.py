@@ -1,6 +1,6 @@
-"""Decide, then act: what an extraction will do, as a value that can be printed.
+"""The plan of an extraction, and its explanation.
 
-Pure functions over content ids; nothing is read or written here.
+Pure functions over content ids: nothing is read or written here.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ..data.file_index import FileIdentity
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with each image of a data set.
+    """Which images of a data set are stored, to compute or quarantined.
 
     Attributes
     ----------
     stored : int
-        Images whose embedding is stored.
+        Number of images whose embedding is stored.
     compute : sequence of (int, str)
-        Position in the data set and content id of each image to compute. A content that
+        Position in the data set and example id of each image to compute. An example that
         occurs several times is computed once.
     quarantined : mapping of int to str
-        Position -> reason, for images that are known to be unusable.
+        Position in the data set and reason of each image that cannot be used.
     """
 
     stored: int
@@ -36,7 +36,7 @@ class Plan:
 def make_plan(
     files: Sequence[FileIdentity],
     stored: Collection[str],
-    known_bad: Mapping[str, str],
+    failed: Mapping[str, str],
     *,
     retry_failed: bool = False,
 ) -> Plan:
@@ -45,13 +45,17 @@ def make_plan(
     Parameters
     ----------
     files : sequence of FileIdentity
-        Content id or failure of each image.
+        Example id, or reason of the failure, of each image.
     stored : collection of str
-        Content ids that have a row.
-    known_bad : mapping of str to str
-        Content id -> reason of earlier failures.
+        Example ids that have a row.
+    failed : mapping of str to str
+        Example id and reason of the images that failed in earlier extractions.
     retry_failed : bool
-        Compute what failed earlier once more.
+        Compute the images in `failed` again.
+
+    Returns
+    -------
+    Plan
     """
     n_stored = 0
     compute: dict[str, int] = {}
@@ -61,8 +65,8 @@ def make_plan(
             quarantined[position] = file.reason or "cannot be read"
         elif file.image_id in stored:
             n_stored += 1
-        elif file.image_id in known_bad and not retry_failed:
-            quarantined[position] = known_bad[file.image_id]
+        elif file.image_id in failed and not retry_failed:
+            quarantined[position] = failed[file.image_id]
         else:
             compute.setdefault(file.image_id, position)
     return Plan(n_stored, [(p, image_id) for image_id, p in compute.items()], quarantined)
@@ -70,23 +74,26 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an extraction computes what it computes, and where.
+    """The plan of an extraction, and the reason where nothing is stored yet.
+
+    ``str()`` of it is one line of text.
 
     Attributes
     ----------
     images, stored, to_compute, quarantined : int
-        Counts; a content that occurs several times is computed once.
+        Numbers of images. One that occurs several times is computed once.
     folder : Path
-        Where rows are or will be.
+        Folder of the store.
     exists : bool
-        Whether that store is there already.
+        Whether the store exists.
     spec : BackboneSpec
     nearest : Path or None
-        If it does not exist, the store that differs least.
+        If the store does not exist: the store of the same backbone whose key differs in the
+        fewest components.
     differs_in : list of str
         The components of the key in which `nearest` differs.
     values : dict of str to (str, str)
-        For each of them the value there and here, as people know it.
+        For each of them, the values of `nearest` and of this extraction, human-readable.
     """
 
     images: int
@@ -113,24 +120,24 @@ class Explanation:
         return f"{line} (new: the nearest store, {self.nearest.name}, differs in {changes})"
 
     def _change(self, name: str) -> str:
-        """Say how a component differs; where both have the same description, only that it does."""
-        there, here = self.values[name]
-        if there != here:
-            return f"{name}: {there} there, {here} here"
+        """Describe how a component differs; two values may have the same description."""
+        stored, requested = self.values[name]
+        if stored != requested:
+            return f"{name} ({stored} there, {requested} requested)"
         if name == "weights":
             return "weights of other layers" if "layer" in self.values else "other weights"
-        return f"{name}: another one called {here}"
+        return f"{name} (another one named {requested})"
 
 
 def nearest_store(
     spec: BackboneSpec, stores: Sequence[tuple[Path, BackboneSpec]]
 ) -> tuple[Path, BackboneSpec, list[str]] | None:
-    """Find the store of the same backbone that differs in the fewest components.
+    """Find the store of the same backbone whose key differs in the fewest components.
 
     Returns
     -------
     (Path, BackboneSpec, list of str) or None
-        None if the backbone has no store.
+        Its folder, its spec and the components that differ; None if the backbone has no store.
     """
     candidates = [
         (differing(spec, other), folder, other)

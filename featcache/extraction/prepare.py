@@ -1,4 +1,4 @@
-"""What an extraction has to do: images, ids, spec and plan, before anything is computed."""
+"""Prepare an extraction: list the images, find their ids and the spec, and plan."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from .plan import Explanation, Plan, make_plan, nearest_store
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """All that is known before anything is computed.
+    """A prepared extraction: everything that is determined before anything is computed.
 
-    `contents` names each file, `files` each example: the same, but for cropped photos.
+    `contents` identifies the file of each image, `files` the example: they differ for cropped
+    photos, whose example id depends on the box as well.
     """
 
     dataset: Dataset
@@ -49,7 +50,7 @@ class ExtractionJob:
 
 @dataclass(frozen=True)
 class Source:
-    """Which images are meant, as the caller said it; see `featcache.extract`."""
+    """The arguments of `featcache.extract` that select the images."""
 
     data: Any
     labels: Sequence[Any] | None
@@ -57,7 +58,7 @@ class Source:
     margin: float
 
     def load(self, cache: Path, progress: bool | None) -> Dataset:
-        """Return the data set; without data that of the environment, else the sample."""
+        """Load the data set; without `data`, the one in ``FEATCACHE_DATA`` or the sample."""
         if self.data is None:
             return cropped(default_data(cache, progress), self.crop, self.margin)
         return load_dataset(
@@ -79,7 +80,7 @@ def explain(
     preprocessing: Rule | None = None,
     **backbone_options: Any,
 ) -> Explanation:
-    """Say what `extract` would do with the same arguments, and do nothing.
+    """Return what `extract` would do with the same arguments, without computing embeddings.
 
     Parameters
     ----------
@@ -89,19 +90,33 @@ def explain(
     Returns
     -------
     Explanation
-        Counts, the store's folder and, where it does not exist, the nearest store and the
-        components of the key in which that differs. `str` of it is one line for people.
+        Numbers of images, the store's folder and, if it does not exist, the nearest store and
+        the components of the key in which that differs. ``str()`` of it is one line of text.
+
+    Raises
+    ------
+    UnknownBackbone, UnknownLayer, InvalidRequest, ModelRefused
+        If an argument is not accepted, as in `extract`.
+    DatasetError, DatasetNotFound
+        If the images cannot be listed.
+    WeightsUnavailable, WeightsMismatch
+        If the weights are unavailable or do not fit: they are part of the key.
+
+    Examples
+    --------
+    >>> explain("pocket").spec.backbone
+    'pocket'
     """
     if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
         backbone_options["weights"] = "imagenet-or-random"
     request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
-    images = Source(data, labels, crop, margin)
-    job = prepare(request, images, cache_dir, workers, retry_failed, progress)
-    return explanation_of(job)
+    source = Source(data, labels, crop, margin)
+    job = prepare(request, source, cache_dir, workers, retry_failed, progress)
+    return make_explanation(job)
 
 
 def uses_sample(data: Any) -> bool:
-    """Tell whether `data` means the sample of drawn dogs."""
+    """Return whether the argument `data` stands for the sample of drawn dogs."""
     return data is None and not os.environ.get(cache_dirs.DATA_VARIABLE)
 
 
@@ -117,13 +132,13 @@ def prepare(
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
     dataset = source.load(cache, progress)
-    # First: a model that cannot serve is refused before all images are read.
+    # Before the images are read, so that a model that cannot be used is refused at once.
     request = replace(request, crop=dataset.crop)
     resolved = resolve(request, cache_dirs.weights_folder(cache))
     if dataset.ids is not None:
         contents = [FileIdentity(image_id) for image_id in dataset.ids]
     else:
-        with progress_bar(len(dataset), "Looking", "images", progress) as bar:
+        with progress_bar(len(dataset), "Identifying", "images", progress) as bar:
             contents = identify(
                 dataset.paths,
                 dataset.root,
@@ -131,32 +146,32 @@ def prepare(
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
-    return planned(dataset, contents, resolved, cache, retry_failed)
+    return make_job(dataset, contents, resolved, cache, retry_failed)
 
 
-def planned(
+def make_job(
     dataset: Dataset,
     contents: list[FileIdentity],
     resolved: ResolvedBackbone,
     cache: Path,
     retry_failed: bool,
 ) -> ExtractionJob:
-    """Compare what a spec's store holds with what a data set needs."""
+    """Compare a data set with the store of a spec, and plan the extraction."""
     files = _examples(dataset, contents)
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
-    store = _stored(folder, resolved)
+    store = _open_store(folder, resolved)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     if store is not None and ids:
-        present = store.contains(ids)
-        stored = {image_id for image_id, there in zip(ids, present, strict=True) if there}
-    known_bad = store.quarantined if store is not None else {}
-    plan = make_plan(files, stored, known_bad, retry_failed=retry_failed)
+        mask = store.contains(ids)
+        stored = {image_id for image_id, is_stored in zip(ids, mask, strict=True) if is_stored}
+    failed = store.quarantined if store is not None else {}
+    plan = make_plan(files, stored, failed, retry_failed=retry_failed)
     return ExtractionJob(dataset, contents, files, resolved, cache, store, plan)
 
 
-def _stored(folder: Path, resolved: ResolvedBackbone) -> Store | None:
-    """Open the store of a spec; None if there is none. A lost manifest is written again."""
+def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:
+    """Open the store of a spec; return None if there is none. Rewrite a lost manifest."""
     if (folder / MANIFEST_NAME).is_file():
         return Store(folder)
     if not find_shards(folder):
@@ -165,6 +180,7 @@ def _stored(folder: Path, resolved: ResolvedBackbone) -> Store | None:
 
 
 def _examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
+    """Return the example id of each image: of its file, or of its file and box."""
     if dataset.boxes is None:
         return contents
     return [
@@ -174,7 +190,7 @@ def _examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdenti
 
 
 def default_data(cache: Path, progress: bool | None = None) -> Dataset:
-    """Return the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
+    """Load the data set in ``FEATCACHE_DATA``, else the sample of drawn dogs."""
     folder = os.environ.get(cache_dirs.DATA_VARIABLE)
     if folder:
         return load_dataset(folder)
@@ -183,8 +199,8 @@ def default_data(cache: Path, progress: bool | None = None) -> Dataset:
     return sample(cache, progress=progress)
 
 
-def explanation_of(job: ExtractionJob) -> Explanation:
-    """Put a plan into words; on a miss, find the nearest store and how it differs."""
+def make_explanation(job: ExtractionJob) -> Explanation:
+    """Explain the plan of a job; if its store does not exist, compare with the nearest one."""
     spec = job.resolved.spec
     nearest: Path | None = None
     names: list[str] = []
@@ -195,9 +211,9 @@ def explanation_of(job: ExtractionJob) -> Explanation:
         found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
         if found is not None:
             nearest, _, names = found
-            here = {**spec.components(), **job.resolved.request.metadata()}
-            there = {**manifests[nearest].spec.components(), **manifests[nearest].metadata}
-            values = {name: (str(there[name]), str(here[name])) for name in names}
+            requested = {**spec.components(), **job.resolved.request.metadata()}
+            stored = {**manifests[nearest].spec.components(), **manifests[nearest].metadata}
+            values = {name: (str(stored[name]), str(requested[name])) for name in names}
     return Explanation(
         images=len(job.dataset),
         stored=job.plan.stored,

@@ -1,4 +1,4 @@
-"""Compute some images again and compare them with what is stored."""
+"""Recompute some images of a store, and compare the rows with the stored ones."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
 
 @dataclass(frozen=True)
 class SampleCheck:
-    """What came of computing images again.
+    """Result of `verify_sample`.
 
     Attributes
     ----------
     images : int
-        That were computed.
+        Number of images that were recomputed.
     largest : float
-        Largest relative difference of a row: of its values from the stored ones, in units
-        of the row's largest value.
+        Largest relative difference of a row: the largest absolute difference of its values,
+        divided by the row's largest absolute value. Infinite if an image cannot be read.
     differing : list of (str, float)
-        Paths whose row differs by more than the tolerance, with the difference.
+        Path and relative difference of each row that differs by more than the tolerance.
     tolerance : float
         1e-4 in float32; 0.3 in bfloat16, which engines and processors round differently.
     """
@@ -69,24 +69,26 @@ def verify_sample(
     weights: Any = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> SampleCheck:
-    """Compute a sample of a store's images again, and compare.
+    """Recompute a random sample of a store's images, and compare the rows.
 
     Parameters
     ----------
     folder : path
-        The store.
+        Folder of the store.
     data : optional
-        Where its images are; whatever `featcache.extract` takes.
+        The images, in any form that `featcache.extract` accepts.
     count : int
-        How many of those that are stored, at random.
+        Size of the sample; at most, since all images that are stored may be fewer.
     random_state : int
+        Seed of the sample.
     crop, margin
         As for `featcache.extract`.
     backbone : keras.Model, optional
         Needed if the store holds features of a model of your own.
     weights : optional
-        Needed if they are a file that lies elsewhere now.
+        Needed if the weights are a file that has moved since.
     cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
 
     Returns
     -------
@@ -95,44 +97,44 @@ def verify_sample(
     Raises
     ------
     InvalidRequest
-        If no image of the data is stored, or a model is needed.
+        If no image of the data is stored, `count` is below 1, or `backbone` is needed.
     StoreMismatch
-        If the present backbone is not the one of the store.
+        If the backbone or its weights are no longer those of the store.
     """
     store = Store(Path(folder))
     dataset = load_dataset(data, crop=crop, margin=margin, cache_dir=cache_dir)
     contents = content_ids(dataset, cache_dir)
     examples = example_ids(contents, dataset.boxes)
     pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
-    there = store.contains([image_id for _, image_id in pairs]) if pairs else np.zeros(0, bool)
-    known = [pair for pair, stored in zip(pairs, there, strict=True) if stored]
-    if not known or count < 1:
+    mask = store.contains([image_id for _, image_id in pairs]) if pairs else np.zeros(0, bool)
+    stored_pairs = [pair for pair, is_stored in zip(pairs, mask, strict=True) if is_stored]
+    if not stored_pairs or count < 1:
         raise InvalidRequest(
-            f"{len(known)} of the {len(dataset)} images are stored in {store.folder}; a sample "
-            f"needs at least one of them, and count={count} from 1.",
+            f"{len(stored_pairs)} of the {len(dataset)} images are stored in {store.folder}, and "
+            f"count={count}. A sample needs at least one stored image, and count=1 or more.",
             received=count,
         )
     cache = cache_folder(cache_dir)
-    resolved = build(_request(store, dataset.crop, backbone, weights), weights_folder(cache))
+    resolved = build(_make_request(store, dataset.crop, backbone, weights), weights_folder(cache))
     changed = differing(store.spec, resolved.spec)
     if changed:
         raise StoreMismatch(
-            f"The present backbone differs from that of {store.folder.name} in "
-            f"{', '.join(changed)}, so nothing can be said of its rows.",
+            f"The backbone differs from that of {store.folder.name} in {', '.join(changed)}, so "
+            "its rows cannot be verified. Use the weights and the model of the store.",
             stored=store.spec,
             requested=resolved.spec,
         )
     assert resolved.backbone is not None
-    chosen = np.random.default_rng(random_state).permutation(len(known))[:count]
-    how = resolved.request.resize
+    chosen = np.random.default_rng(random_state).permutation(len(stored_pairs))[:count]
+    resize = resolved.request.resize
     errors: dict[str, float] = {}
-    for position, image_id in (known[i] for i in np.sort(chosen)):
+    for position, image_id in (stored_pairs[i] for i in np.sort(chosen)):
         path = dataset.paths[position]
         box = dataset.box(position)
         try:
-            pixels = load_pixels(path, store.spec.image_size, how, contents[position], box)
+            pixels = load_pixels(path, store.spec.image_size, resize, contents[position], box)
         except BadImage:
-            errors[path] = float("inf")  # it is stored, so it could be read once
+            errors[path] = float("inf")  # a stored image could be read when it was computed
             continue
         row, stored = resolved.backbone.embed(pixels[None])[0], store.read([image_id])[0]
         errors[path] = float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
@@ -141,34 +143,35 @@ def verify_sample(
     return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
 
 
-def _request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
-    """Ask for the backbone of a store, by what the store says of itself."""
+def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
+    """Return a request of the backbone of a store, from its spec and metadata."""
     spec: BackboneSpec = store.spec
     if backbone is None and spec.backbone.startswith("custom-"):
         raise InvalidRequest(
-            f"{store.folder.name} holds features of a model of its maker; pass that model as "
+            f"{store.folder.name} holds features of a user-defined model; pass that model as "
             "backbone=.",
             received=None,
         )
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "layer": spec.layer,
         "image_size": spec.image_size,
         "resize": spec.resize.split("-")[-2],
         "precision": spec.precision,
     }
     if spec.pooling != "none":
-        how["pooling"] = spec.pooling
+        options["pooling"] = spec.pooling
     rule = store.metadata.get("preprocessing")
-    named = rule if rule in RULES else None
+    preprocessing = rule if rule in RULES else None
     if backbone is None:
-        how["weights"] = weights or _weights(store.metadata.get("weights", "auto"))
-        request = make_request(spec.backbone, preprocessing_rule=named, **how)
+        options["weights"] = weights or _weights_argument(store.metadata.get("weights", "auto"))
+        request = make_request(spec.backbone, preprocessing_rule=preprocessing, **options)
     else:
-        request = make_request(backbone, preprocessing_rule=named, **how)
+        request = make_request(backbone, preprocessing_rule=preprocessing, **options)
     return replace(request, crop=crop)
 
 
-def _weights(origin: str) -> str:
+def _weights_argument(origin: str) -> str:
+    """Return the argument `weights` that gives the weights of an origin."""
     seed = re.fullmatch(r"random \(seed (\d+)\)", origin)
     if seed:
         return f"random:{seed[1]}"

@@ -1,4 +1,4 @@
-"""What computed rows tell of a model: that it gives class probabilities, or nothing finite."""
+"""Checks of computed rows: warn of class probabilities, refuse a model without finite values."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..errors import InvalidRequest
 
 log = logging.getLogger("featcache")
 
-# So many valid images without one finite row are the model's fault, before all are computed.
-_ENOUGH_ROWS = 32
+# If none of this many rows is finite, the model is at fault, and computing the others is useless.
+_MIN_ROWS = 32
 _TOLERANCE = 1e-3
 _RESOLUTION = 1e-5
 
 
 class RowCheck:
-    """Looks at rows as they are computed.
+    """Checks the rows of a backbone as they are computed.
 
     Parameters
     ----------
     resolved : ResolvedBackbone
     stored : int
-        Rows that the store has already, which are finite.
+        Number of rows in the store; stored rows are finite.
 
     Attributes
     ----------
     any_finite : bool
-        Whether the model has given a finite row, now or earlier.
+        Whether any row of the backbone was finite, stored ones included.
     """
 
     def __init__(self, resolved: ResolvedBackbone, stored: int) -> None:
@@ -40,21 +40,25 @@ class RowCheck:
         self.any_finite = stored > 0
         self._seen = 0
 
-    def see(self, rows: NDArray[np.float32]) -> None:
-        """Look at a batch; the first one may be worth a warning.
+    def update(self, rows: NDArray[np.float32]) -> None:
+        """Check a batch of rows; warn if the first batch looks like class probabilities.
+
+        Parameters
+        ----------
+        rows : ndarray (b, d), float32
 
         Raises
         ------
         InvalidRequest
-            If none of many rows was finite.
+            If at least 32 rows were computed and none was finite.
         """
         request = self._resolved.request
         defaulted = request.entry is None and request.layer is None
         if not self._seen and defaulted and self._resolved.spec.layer == OUTPUT:
-            _warn_of_probabilities(request.name, rows)
+            _warn_about_probabilities(request.name, rows)
         self._seen += len(rows)
         self.any_finite = self.any_finite or bool(np.isfinite(rows).all(axis=1).any())
-        if self._seen >= _ENOUGH_ROWS:
+        if self._seen >= _MIN_ROWS:
             self.finish()
 
     def finish(self) -> None:
@@ -63,21 +67,29 @@ class RowCheck:
             return
         request = self._resolved.request
         own = request.entry is None
-        what = "the model" if own else f"{request.name} with weights {request.weights.origin}"
+        model = "the model" if own else f"{request.name} with weights {request.weights.origin}"
         raise InvalidRequest(
-            f"Not one of the rows of {self._seen} images is finite, although the images are "
-            f"valid: {what} gives NaN or infinite values, so nothing is stored; check its weights.",
+            f"None of the rows of {self._seen} valid images is finite: {model} gives NaN or "
+            "infinite values, so nothing is stored. Check its weights.",
             received=request.name,
             images=self._seen,
         )
 
 
 def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
-    """Tell whether rows may be class probabilities: no negative value, and all of one sum.
+    """Return whether rows look like class probabilities: non-negative, with equal sums.
 
-    That sum is 1, or another where the probabilities were rescaled; then it must be the same to
-    float32's resolution, and rows must differ, since a model that hardly looks at its images
-    has nearly one sum as well.
+    Sums of 1 are enough. Other sums, of rescaled probabilities, must be equal to the resolution
+    of float32, and the rows must differ: a model whose output hardly depends on the image has
+    nearly equal sums as well.
+
+    Parameters
+    ----------
+    rows : ndarray (n, d), float32
+
+    Returns
+    -------
+    bool
 
     Examples
     --------
@@ -95,7 +107,7 @@ def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
     return bool(differ and np.ptp(sums) <= _RESOLUTION * sums.max())
 
 
-def _warn_of_probabilities(name: str, rows: Any) -> None:
+def _warn_about_probabilities(name: str, rows: Any) -> None:
     if looks_like_probabilities(rows):
         log.warning(
             "%s: its features, the model's output, look like class probabilities: no value is "

@@ -1,4 +1,4 @@
-"""Decoding, the forward pass and the commits, each on threads of its own, side by side."""
+"""The pipeline of an extraction: decode, run the backbone and commit, on separate threads."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ..store.store import Store
 from .pipeline import Batch, batches
 from .row_check import RowCheck
 
-Item = tuple[int, str]  # position in the data set, and id of the row
-_IN_FLIGHT = 2  # batches in the backbone or before it; more would only fill the memory
-# Quick batches wait for each other, since a commit costs a file, two syncs and its part of the
-# merging at the end. What takes longer than this by itself does not wait.
-_SECONDS_A_COMMIT = 1.0
+Item = tuple[int, str]  # position in the data set, and example id
+_MAX_IN_FLIGHT = 2  # batches in the backbone or before it; more would only take memory
+# Batches that are computed quickly are committed together: a commit costs a file, two fsyncs
+# and the merging of its shard at the end.
+_COMMIT_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """Images to compute, and what turns one into pixels."""
+    """The images to compute, and how to decode them."""
 
     items: Sequence[Item]
     dataset: Dataset
@@ -43,7 +43,7 @@ class Work:
 
 
 class Computation:
-    """Computes and commits rows; what is not usable is told with its reason.
+    """Computes the rows of images, commits them to a store and records the failures.
 
     Parameters
     ----------
@@ -51,15 +51,16 @@ class Computation:
     engine : Engine
     store : Store
     bar : progress bar
-        Counts images whose fate is settled: committed, or found bad.
+        Counts the images that are done: committed or failed.
     check : RowCheck, optional
-        Looks at the rows of each batch.
+        Checks the rows of each batch.
 
     Attributes
     ----------
-    bad : dict of str to BadImage
-        By id of the row.
-    seconds : StageTimings
+    failures : dict of str to BadImage
+        The reason for each image that cannot be used, by example id.
+    timings : StageTimings
+        Seconds that each stage worked.
     """
 
     def __init__(
@@ -68,30 +69,35 @@ class Computation:
         self.work, self.engine, self.store, self._bar = work, engine, store, bar
         self._check = check
         self._not_finite: dict[str, BadImage] = {}
-        self.bad: dict[str, BadImage] = {}
-        self.seconds = StageTimings()
+        self.failures: dict[str, BadImage] = {}
+        self.timings = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
         self._lock = threading.Lock()
         self._versions = engine.provenance()
         self._since = time.perf_counter()
 
     def run(self, workers: int) -> None:
-        """Do all of it.
+        """Compute and commit all rows.
+
+        Parameters
+        ----------
+        workers : int
+            Number of decoding threads.
 
         Raises
         ------
         StoreWriteError, OutOfMemory, InvalidRequest
-            Whatever stopped a stage, also that no row is finite. Batches that were computed are
-            committed still.
+            If a stage fails, or no row is finite. Rows that are already computed are committed
+            first.
         KeyboardInterrupt
-            On Ctrl-C; the batch that is in the backbone is committed first.
+            On Ctrl-C, once the batch that is in the backbone is committed.
         """
         try:
             self._run(workers)
         finally:
-            # Without a finite row they are no fault of the images.
+            # Without any finite row the model is at fault, not the images.
             if self._check is None or self._check.any_finite:
-                self.bad.update(self._not_finite)
+                self.failures.update(self._not_finite)
         if self._check is not None:
             self._check.finish()
 
@@ -101,15 +107,15 @@ class Computation:
             stack.callback(self._flush)
             committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
             forward = ThreadPoolExecutor(1, "featcache-forward")
-            # Left in reverse: no more decoding, no further batch into the backbone, and
-            # then the commit of all that has come out of it, also on Ctrl-C and on an error.
+            # Runs in reverse order, also on Ctrl-C and on an error: stop decoding, cancel the
+            # batches that wait for the backbone, commit all rows that were computed.
             stack.callback(forward.shutdown, wait=True, cancel_futures=True)
             stack.callback(stream.close)
             pending: deque[Future[None]] = deque()
             for batch in stream:
                 rows = forward.submit(self._forward, batch)
                 pending.append(committer.submit(self._commit, batch, rows))
-                if len(pending) > _IN_FLIGHT:
+                if len(pending) > _MAX_IN_FLIGHT:
                     pending.popleft().result()
             while pending:
                 pending.popleft().result()
@@ -128,33 +134,33 @@ class Computation:
             finally:
                 ended = time.perf_counter()
                 with self._lock:  # several threads decode
-                    self.seconds.read += read - started
-                    self.seconds.decode += ended - read
+                    self.timings.read += read - started
+                    self.timings.decode += ended - read
 
     def _forward(self, batch: Batch[Item]) -> NDArray[np.float32] | None:
         if not batch.items:
             return None
         started = time.perf_counter()
         rows = self.engine.embed(batch.pixels)
-        self.seconds.forward += time.perf_counter() - started
+        self.timings.forward += time.perf_counter() - started
         return rows
 
     def _commit(self, batch: Batch[Item], computed: Future[NDArray[np.float32] | None]) -> None:
-        self.bad.update({item[1]: failure for item, failure in batch.failures})
+        self.failures.update({item[1]: failure for item, failure in batch.failures})
         self._bar.update(len(batch.failures))
         if computed.cancelled():
             return
         rows = computed.result()
         if rows is not None and self._check is not None:
-            self._check.see(rows)
+            self._check.update(rows)
         if rows is not None:
             self._computed.append((rows, [item[1] for item in batch.items]))
-        waited = time.perf_counter() - self._since
-        if self.engine.commits_each_batch or waited >= _SECONDS_A_COMMIT:
+        elapsed = time.perf_counter() - self._since
+        if self.engine.commits_each_batch or elapsed >= _COMMIT_INTERVAL_SECONDS:
             self._flush()
 
     def _flush(self) -> None:
-        """Commit what was computed since the last commit."""
+        """Commit the rows that were computed since the last commit."""
         computed, self._computed = self._computed, []
         if computed:
             rows = np.concatenate([rows for rows, _ in computed])
@@ -162,15 +168,15 @@ class Computation:
             self._bar.update(len(rows))
 
     def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
-        sound = np.isfinite(rows).all(axis=1)
-        for i in np.flatnonzero(~sound):
+        finite = np.isfinite(rows).all(axis=1)
+        for i in np.flatnonzero(~finite):
             self._not_finite[ids[i]] = BadImage(
                 "the backbone gives values for it that are not finite"
             )
         started = time.perf_counter()
-        about = {**self._versions, "seconds": f"{started - self._since:.6f}"}
+        metadata = {**self._versions, "seconds": f"{started - self._since:.6f}"}
         self._since = started
-        if sound.any():
-            keep = np.flatnonzero(sound)
-            self.store.append(rows[keep], [ids[i] for i in keep], about)
-        self.seconds.write += time.perf_counter() - started
+        if finite.any():
+            keep = np.flatnonzero(finite)
+            self.store.append(rows[keep], [ids[i] for i in keep], metadata)
+        self.timings.write += time.perf_counter() - started

@@ -164,7 +164,7 @@ def test_values_that_are_not_finite_never_enter_a_store(photos: Path) -> None:
     model = make_tiny_model()
     kernel, bias = model.get_weights()
     model.set_weights([kernel * np.float32(1e38), bias])
-    with pytest.raises(InvalidRequest, match=r"12 images is finite, .* the model gives"):
+    with pytest.raises(InvalidRequest, match=r"12 valid images is finite: the model gives"):
         extract(model, photos)
     assert not list(stores_folder(cache_folder()).iterdir())
 
@@ -180,7 +180,7 @@ def test_a_model_that_gives_no_finite_value_is_blamed_and_not_the_images(
     model.set_weights([kernel * np.float32(1e38), bias])
     model.save(tmp_path / "own.keras")
     for own in (model, tmp_path / "own.keras"):
-        with pytest.raises(InvalidRequest, match="check its weights") as raised:
+        with pytest.raises(InvalidRequest, match="Check its weights") as raised:
             extract(own, photos, batch_size=batch_size)
         assert raised.value.images >= 32
         assert not list(stores_folder(cache_folder()).iterdir())
@@ -217,7 +217,7 @@ def test_what_differs_under_one_description_is_not_described_twice(photos: Path)
     other = str(explain(make_tiny_model(seed=1), photos))
     assert "differs in other weights)" in other
     layer = str(explain(make_tiny_model(), photos, layer="conv"))
-    assert "layer: output there, conv here" in layer
+    assert "layer (output there, conv requested)" in layer
     assert "weights" not in layer or "weights of other layers" in layer
     deeper = str(explain(make_tiny_model(seed=1), photos, layer="conv"))
     assert "weights of other layers" in deeper
@@ -345,7 +345,7 @@ def test_quick_batches_share_a_commit(
 ) -> None:
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
-    monkeypatch.setattr("featcache.extraction.runner._SECONDS_A_COMMIT", seconds)
+    monkeypatch.setattr("featcache.extraction.runner._COMMIT_INTERVAL_SECONDS", seconds)
     monkeypatch.setattr("featcache.engines.select._MOST_BYTES", 0)  # batches do not grow
     features = extract(tiny_model, photos)
     assert len(list(features.summary.folder.glob("*.h5"))) == shards
@@ -359,7 +359,7 @@ def test_what_waits_for_a_commit_is_committed_when_an_extraction_is_stopped(
 ) -> None:
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
-    monkeypatch.setattr("featcache.extraction.runner._SECONDS_A_COMMIT", 1e9)
+    monkeypatch.setattr("featcache.extraction.runner._COMMIT_INTERVAL_SECONDS", 1e9)
     monkeypatch.setattr("featcache.engines.select._MOST_BYTES", 0)
     embed, passes = Backbone.embed, []
 

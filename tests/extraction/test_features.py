@@ -132,5 +132,5 @@ def test_a_test_size_out_of_range_is_refused(size: float) -> None:
 
 
 def test_features_take_rows_and_no_pair_of_indexes(features: Features) -> None:
-    with pytest.raises(IndexError, match="rows alone"):
+    with pytest.raises(IndexError, match="rows only"):
         features[0, 1]

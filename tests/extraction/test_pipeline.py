@@ -49,7 +49,7 @@ def test_one_that_never_comes_back_costs_itself_alone() -> None:
             released.wait()
         return pixels(number % 2)
 
-    found = list(batches(range(12), load, 4, 2, seconds=0.2))
+    found = list(batches(range(12), load, 4, 2, timeout=0.2))
     released.set()
     assert [item for batch in found for item in batch.items] == [0, 1, 3, 4, 6, 7, 8, 9, 10, 11]
     failed = {item: bad for batch in found for item, bad in batch.failures}
@@ -64,7 +64,7 @@ def test_one_that_never_comes_back_does_not_keep_the_process(tmp_path: Any) -> N
         "def load(n):\n"
         "    threading.Event().wait() if n == 1 else None\n"
         "    return numpy.zeros((1, 1, 3), 'u1')\n"
-        "print(sum(len(b.items) for b in batches(range(5), load, 2, 2, seconds=0.3)))"
+        "print(sum(len(b.items) for b in batches(range(5), load, 2, 2, timeout=0.3)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip()) == (0, "4"), done.stderr
