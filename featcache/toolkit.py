@@ -23,7 +23,7 @@ from ._io.progress import progress_bar
 from .backbones.architecture import all_layers, layer_names
 from .backbones.model import Backbone
 from .backbones.request import make_request
-from .backbones.resolve import ResolvedBackbone
+from .backbones.resolve import BuiltBackbone
 from .backbones.spec import content_key, find_backbone
 from .data.boxes import CROPS, Crop
 from .data.columns import text_of
@@ -42,9 +42,9 @@ __all__ = [
     "Backbone",
     "BadImage",
     "Box",
+    "BuiltBackbone",
     "Crop",
     "Resize",
-    "ResolvedBackbone",
     "Source",
     "all_layers",
     "batches",

@@ -133,7 +133,6 @@ class CachedHead(Contender):
         if not plan.to_compute:
             return Estimate(what, 0, 0)
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        assert resolved.backbone is not None
         embed, size = resolved.backbone.embed, resolved.spec.image_size
         count = self._options.get("batch_size") or _MEASURED
         pixels = np.zeros((count, *size, 3), np.uint8)
@@ -145,7 +144,6 @@ class CachedHead(Contender):
     def network(self) -> dict[str, Any] | None:
         """Describe the backbone, all of it frozen; builds it."""
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        assert resolved.backbone is not None
         return describe_network(resolved.request.name, resolved.backbone.model, None)
 
     def _embeddings(self, images: Images) -> NDArray[np.float32]:

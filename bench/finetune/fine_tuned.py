@@ -17,7 +17,7 @@ import featcache
 from featcache import import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
-    ResolvedBackbone,
+    BuiltBackbone,
     cache_folder,
     content_key,
     make_request,
@@ -146,7 +146,7 @@ class FineTuned(Contender):
         """Decode all images to the backbone's size, on disk; check weights and layer first."""
         request = make_request(self.backbone, **self._options)
         # Now, not after others have been trained for hours.
-        first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)  # type: ignore[union-attr]
+        first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)
         self._pixels = decoded(
             images, request.image_size, request.resize, cache_dir=self._cache_dir, progress=progress
         )
@@ -204,7 +204,7 @@ class FineTuned(Contender):
         about = self._resolved.request.metadata()
         model = self.model
         trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-        layers = weight_counts(self._resolved.backbone.model)  # type: ignore[union-attr]
+        layers = weight_counts(self._resolved.backbone.model)
         start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
         return ContenderInfo(
             extract_seconds=self._decoded().seconds,
@@ -229,7 +229,7 @@ class FineTuned(Contender):
 
     def network(self) -> dict[str, Any] | None:
         """Describe the backbone and where its trained part begins."""
-        body = self._resolved.backbone.model  # type: ignore[union-attr]
+        body = self._resolved.backbone.model
         name = f"{self._resolved.request.name} fine-tuned"
         return describe_network(name, body, self._first_free)
 
@@ -286,14 +286,13 @@ class FineTuned(Contender):
 
         return read
 
-    def _load(self) -> ResolvedBackbone:
+    def _load(self) -> BuiltBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
-    def _build(self, n_classes: int, random_state: int) -> tuple[Any, ResolvedBackbone, int]:
+    def _build(self, n_classes: int, random_state: int) -> tuple[Any, BuiltBackbone, int]:
         """Return the compiled network, the backbone in it, and its first free layer."""
         keras = import_keras()
         resolved = self._load()
-        assert resolved.backbone is not None
         if resolved.request.entry is None:
             # The caller's own model must not change under their hands.
             own = resolved.backbone.model

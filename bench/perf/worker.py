@@ -57,7 +57,6 @@ def keras_job(backbone: str, photos: Path, work: Path) -> Job:
     entry = find_backbone(backbone)
     module = getattr(keras.applications, entry.module)
     resolved = featcache.load_backbone(backbone, weights="random", cache_dir=work / "cache")
-    assert resolved.backbone is not None
     model = resolved.backbone.model
     size = (entry.image_size, entry.image_size)
 

@@ -32,16 +32,22 @@ _MEMO_VERSION = 4
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A request's spec and embedding width; `backbone` if it had to be built for that."""
+    """A request's spec and embedding width; a `BuiltBackbone` if it had to be built for that."""
 
     request: Request
     spec: BackboneSpec
     width: int
-    backbone: Backbone | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return `Request.arguments` with the layer that was found to be meant."""
         return {**self.request.arguments(), "layer": self.spec.layer}
+
+
+@dataclass(frozen=True)
+class BuiltBackbone(ResolvedBackbone):
+    """A resolved request together with the backbone itself."""
+
+    backbone: Backbone
 
 
 def resolve(request: Request, folder: Path) -> ResolvedBackbone:
@@ -107,7 +113,7 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
         )
 
 
-def build(request: Request, folder: Path) -> ResolvedBackbone:
+def build(request: Request, folder: Path) -> BuiltBackbone:
     """Build the backbone of a request and remember what its weights hash to.
 
     That is remembered only if the file was the same before and after it was loaded.
@@ -128,7 +134,7 @@ def build(request: Request, folder: Path) -> ResolvedBackbone:
     if _is_unchanged(request, state):
         still = set(_memo_files(folder, request))
         _remember([file for file in files if file in still], found, backbone.width)
-    return ResolvedBackbone(request, _spec(request, **found), backbone.width, backbone)
+    return BuiltBackbone(request, _spec(request, **found), backbone.width, backbone)
 
 
 def load_backbone(
@@ -137,7 +143,7 @@ def load_backbone(
     cache_dir: str | os.PathLike[str] | None = None,
     preprocessing: preprocessing.Rule | None = None,
     **options: Any,
-) -> ResolvedBackbone:
+) -> BuiltBackbone:
     """Build a backbone, to look at it or to train on top of it.
 
     Parameters
@@ -148,7 +154,7 @@ def load_backbone(
 
     Returns
     -------
-    ResolvedBackbone
+    BuiltBackbone
         Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
     """
     request = make_request(backbone, preprocessing_rule=preprocessing, **options)

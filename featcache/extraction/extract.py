@@ -23,7 +23,7 @@ from .._io.progress import progress_bar
 from .._io.wording import counted
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
-from ..backbones.resolve import build
+from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..data.boxes import Crop
 from ..data.folder import extras_for, ignored_by_ending, worth_warning
@@ -287,16 +287,16 @@ def _choose_engine(
     engine = stored_engine(request)
     if engine is not None:
         return job, engine
-    if resolved.backbone is None:
-        job = _build_backbone(job, retry_failed)
-        resolved = job.resolved
-    assert resolved.backbone is not None
+    if not isinstance(resolved, BuiltBackbone):
+        resolved = build(resolved.request, cache_dirs.weights_folder(job.cache))
+        job = _with_backbone(job, resolved, retry_failed)
     return job, make_engine(replace(request, spec=resolved.spec), resolved.backbone)
 
 
-def _build_backbone(job: ExtractionJob, retry_failed: bool) -> ExtractionJob:
-    """Build the backbone; plan again if its weights differ from those of the plan."""
-    resolved = build(job.resolved.request, cache_dirs.weights_folder(job.cache))
+def _with_backbone(
+    job: ExtractionJob, resolved: BuiltBackbone, retry_failed: bool
+) -> ExtractionJob:
+    """Add the backbone; plan again if its weights differ from those of the plan."""
     if resolved.spec == job.resolved.spec:
         return replace(job, resolved=resolved)
     # The cached hash was wrong: a weights file may be replaced within a tick of the clock.

@@ -124,7 +124,6 @@ def verify_sample(
             stored=store.spec,
             requested=resolved.spec,
         )
-    assert resolved.backbone is not None
     chosen = np.random.default_rng(random_state).permutation(len(stored_pairs))[:count]
     resize = resolved.request.resize
     errors: dict[str, float] = {}

@@ -130,7 +130,7 @@ def test_a_preprocessing_function_is_refused_since_it_cannot_be_saved() -> None:
     body = keras.Model(inputs, keras.layers.Flatten()(inputs))
     resolved = featcache.load_backbone(body, preprocessing=lambda x: x / 3)
     with pytest.raises(InvalidRequest, match="named rules"):
-        build_network(resolved.backbone, 2, 0.0, (), 0.0, NO_AUGMENTATION, 0)  # type: ignore[arg-type]
+        build_network(resolved.backbone, 2, 0.0, (), 0.0, NO_AUGMENTATION, 0)
 
 
 SWITCHES = [
