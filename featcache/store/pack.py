@@ -54,7 +54,7 @@ def pack(
         Replaced if it is there, once the new file is whole.
     dataset : Dataset, optional
         Write the rows of its images alone, in its order, with ``path`` and, if it has them,
-        ``label`` beside them. Default: all rows.
+        ``label`` beside them: as text, ``""`` for a missing label. Default: all rows.
     cache_dir : path, optional
         Where content ids are remembered.
 
@@ -83,7 +83,8 @@ def pack(
         ids = [image_id for _, image_id in pairs]
         texts["path"] = [dataset.paths[i] for i, _ in pairs]
         if dataset.labels is not None:
-            texts["label"] = [dataset.labels[i] for i, _ in pairs]
+            labels = [dataset.labels[i] for i, _ in pairs]
+            texts["label"] = ["" if label is None else str(label) for label in labels]
     target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
     if not ids:
         raise StoreError(

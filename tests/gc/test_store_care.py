@@ -168,8 +168,6 @@ def test_a_packed_store_comes_back_bit_by_bit(features: Features, tmp_path: Path
 def test_it_is_plain_hdf5_with_labels_beside_the_rows(
     features: Features, photos: Path, tmp_path: Path
 ) -> None:
-    from featcache import load_dataset
-
     pack(Store(features.summary.folder), tmp_path / "p.h5", load_dataset(photos))
     with h5py.File(tmp_path / "p.h5") as file:
         assert np.array_equal(file["embeddings"][()], np.asarray(features.X))
@@ -203,6 +201,23 @@ def test_images_without_labels_are_packed_without_them(
     pack(Store(features.summary.folder), tmp_path / "p.h5", load_dataset(images))
     with h5py.File(tmp_path / "p.h5") as file:
         assert set(file) == {"embeddings", "image_id", "path"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "packed"),
+    [(["3", "10", "3"], [b"3", b"10", b"3"]), (["a", "", "b"], [b"a", b"", b"b"])],
+    ids=["numbers", "one missing"],
+)
+def test_labels_of_any_type_are_packed_as_text(
+    features: Features, photos: Path, tmp_path: Path, cells: list[str], packed: list[bytes]
+) -> None:
+    images = [str(path) for path in sorted(photos.rglob("*.png"))][:3]
+    rows = [f"{path},{label}" for path, label in zip(images, cells, strict=True)]
+    table = tmp_path / "photos.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    pack(Store(features.summary.folder), tmp_path / "p.h5", load_dataset(table))
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert list(file["label"]) == packed
 
 
 def test_a_disk_that_refuses_a_pack_leaves_the_old_one(
