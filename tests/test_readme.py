@@ -1,4 +1,4 @@
-"""What README and guide show works: its Python runs, its commands are understood."""
+"""What the documents show works: Python runs, commands are understood, files are there."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from conftest import photo
 from featcache.backbones.weights import Weights
 
 ROOT = Path(__file__).parents[1]
-TEXT = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/guide.md"))
+DOCUMENTS = {
+    path: path.read_text("utf-8")
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    if path.name != "CHANGELOG.md"  # which tells of files that are gone
+}
+TEXT = "".join(DOCUMENTS[ROOT / name] for name in ("README.md", "docs/guide.md"))
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
 SHORTER = {"resnet50": "mobilenet", "epochs=20": "epochs=1"}
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", "".join(DOCUMENTS.values()), re.S)
     for line in block.replace("\\\n", " ").splitlines()
 ]
 
@@ -68,3 +73,32 @@ def test_commands_are_understood(command: str) -> None:
 def test_make_targets_exist(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(document: Path) -> None:
+    text = DOCUMENTS[document]
+    named = [*re.findall(r"`([\w/]+\.(?:py|cfg|json))\b", text), *re.findall(r"tests/[\w/]+", text)]
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    missing = [link for link in links if not (document.parent / link).exists()]
+    roots = [ROOT, *(ROOT / package for package in ("featcache", "bench"))]
+    missing += [
+        name
+        for name in set(named) - {"MANIFEST.json"}  # which a run writes
+        if not any((root / name).exists() or (root / f"{name}.py").exists() for root in roots)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"`pytest ([^`]+)`", DOCUMENTS[ROOT / "docs" / "reliability.md"])
+)
+def test_the_tests_of_an_attack_exist(command: str) -> None:
+    words = shlex.split(command)
+    paths = [ROOT / word for word in words if word.startswith("tests/")]
+    assert paths
+    assert all(path.exists() for path in paths)
+    if "-k" in words:
+        chosen = words[words.index("-k") + 1]
+        text = "".join(path.read_text("utf-8") for path in paths)
+        assert re.search(rf"^def test_\w*{chosen}", text, re.M)
