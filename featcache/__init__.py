@@ -6,18 +6,18 @@
 ((200, 256), (200,))
 
 Embeddings
-    extract         compute what is not stored, and return all as `Features`
+    extract         compute the missing embeddings, and return all as `Features`
     explain         what `extract` would do with the same arguments, and why
-    load_dataset    a folder, table or list of images as a `Dataset`
-    load_backbone   the frozen model of a request
-    load_model      a saved Keras model, checked before Keras opens it
+    load_dataset    load a folder, table or list of images as a `Dataset`
+    load_backbone   load or build a backbone
+    load_model      load a saved Keras model, checked before Keras opens it
 
 Classifiers
-    make_bundle     join a trained head to the features that it was trained on
-    load_bundle     read a `Bundle`, which predicts from photos
+    make_bundle     combine a trained head with the spec of its features
+    load_bundle     load a `Bundle`, which predicts from images
 
 Stores
-    open_store      the `Store` in a folder
+    open_store      open the `Store` in a folder
     verify, repair  find damage; save the valid rows
 
 Heads are in the package `heads`, the comparison of contenders in `bench`. Errors are in
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from .store.maintenance import verify as verify
     from .store.store import Store as Store
 
-# Where each public name lives; loaded on first use, so that importing costs next to nothing.
-_HOMES = {
+# The module of each public name. Imported on first use, so that `import featcache` stays fast.
+_MODULES = {
     "BackboneSpec": "backbones.spec",
     "Bundle": "bundle.bundle",
     "Classifier": "bundle.classifier",
@@ -112,7 +112,22 @@ __all__ = [
 
 
 def open_store(folder: Any) -> Store:
-    """Open a store by its folder; `featcache ls` lists them."""
+    """Open an existing store for reading and appending.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder of the store; `featcache ls` lists them.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    StoreError
+        If the folder is no store, or its manifest cannot be used.
+    """
     from .store.store import Store
 
     return Store(folder)
@@ -121,9 +136,9 @@ def open_store(folder: Any) -> Store:
 def __getattr__(name: str) -> Any:
     if name in ("datasets", "errors"):
         return importlib.import_module(f".{name}", __name__)
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 

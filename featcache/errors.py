@@ -1,8 +1,8 @@
-"""The errors of featcache: one tree, each carrying the evidence it was raised on.
+"""Exceptions of featcache.
 
-Every error is a `FeatcacheError`; most are also the builtin exception that people
-already catch (`ValueError`, `OSError` ...). The facts behind a message are attributes,
-so that a program never has to parse the text:
+Every error is a `FeatcacheError`; most are also a matching builtin exception (`ValueError`,
+`OSError` ...). The values behind a message are attributes, so that a program never has to parse
+the text:
 
 >>> error = UnknownBackbone("no backbone 'vgg91'", received="vgg91", near=["vgg19"])
 >>> isinstance(error, ValueError), error.near
@@ -24,7 +24,7 @@ class FeatcacheError(Exception):
     message : str
         What was received, what was expected, what to do.
     **evidence
-        The facts behind the message; each becomes an attribute and an entry of `evidence`.
+        The values behind the message; each becomes an attribute and an entry of `evidence`.
     """
 
     def __init__(self, message: str, **evidence: Any) -> None:
@@ -34,15 +34,15 @@ class FeatcacheError(Exception):
             setattr(self, name, value)
 
     def __str__(self) -> str:
-        # Messages name files and labels: what those hold must not steer a terminal.
+        # Messages name files and labels, whose control characters must not reach a terminal.
         return printable(self.args[0], keep="\n\t")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions cross process borders in parallel searches; the default would drop
-        # the evidence and OSError's would mistake the message for an error number.
+        # Parallel searches pickle exceptions: the default would drop the evidence, and that of
+        # OSError would take the message for an error number.
         return _rebuild, (type(self), self.args[0], self.evidence)
 
-    if TYPE_CHECKING:  # the evidence's names are known only to who raises the error
+    if TYPE_CHECKING:  # the names of the evidence differ from error to error
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -68,7 +68,7 @@ class DatasetError(FeatcacheError, ValueError):
 
 
 class DatasetNotFound(DatasetError, FileNotFoundError):
-    """The folder, file or column that was named is not there."""
+    """The given folder, file or column does not exist."""
 
 
 class NoUsableImages(DatasetError):
@@ -76,15 +76,15 @@ class NoUsableImages(DatasetError):
 
 
 class UnsafeArchive(DatasetError):
-    """An archive wants to write where it may not, or more than it may; carries `member`."""
+    """An archive has a member outside the target folder, or too large; carries `member`."""
 
 
 class DownloadFailed(FeatcacheError, OSError):
-    """A file could not be had from the internet; carries `url` and `reason`."""
+    """A file could not be downloaded; carries `url` and `reason`."""
 
 
 class WeightsUnavailable(FeatcacheError, OSError):
-    """Pretrained weights are neither on disk nor to be downloaded; carries `file`, `url`."""
+    """Pretrained weights are not on disk and cannot be downloaded; carries `file`, `url`."""
 
 
 class WeightsMismatch(FeatcacheError, ValueError):
@@ -92,7 +92,7 @@ class WeightsMismatch(FeatcacheError, ValueError):
 
 
 class ModelRefused(FeatcacheError, ValueError):
-    """A saved model is not loaded; carries `path` and, mostly, `reason`."""
+    """A saved model is not loaded; carries `path` and usually `reason`."""
 
 
 class StoreError(FeatcacheError):
@@ -100,7 +100,7 @@ class StoreError(FeatcacheError):
 
 
 class StoreCorrupt(StoreError, ValueError):
-    """Bytes on disk are not those that were committed, or were never ours."""
+    """Bytes on disk are not those that were committed, or not written by featcache."""
 
 
 class StoreFormatError(StoreError, ValueError):
@@ -108,15 +108,15 @@ class StoreFormatError(StoreError, ValueError):
 
 
 class StoreMismatch(StoreError, ValueError):
-    """Rows of one specification met a store of another; carries `stored`, `requested`."""
+    """Rows belong to another spec than the store's; carries `stored`, `requested`."""
 
 
 class StoreWriteError(StoreError, OSError):
-    """The system refused a write; nothing committed before is touched."""
+    """The system refused a write; rows committed before are intact."""
 
 
 class LeaseLost(StoreError):
-    """Another process took a store over while this one did not run."""
+    """Another process took over the lease of a store while this process was suspended."""
 
 
 class InspectionError(FeatcacheError):
@@ -124,23 +124,23 @@ class InspectionError(FeatcacheError):
 
 
 class MissingRows(StoreError, KeyError):
-    """A store was asked for rows that it does not hold; carries `ids`."""
+    """Rows were requested that the store does not contain; carries `ids`."""
 
 
 class EngineUnavailable(FeatcacheError):
-    """The engine that was asked for cannot run the backbone here."""
+    """The requested engine cannot run the backbone on this machine."""
 
 
 class OutOfMemory(FeatcacheError, MemoryError):
-    """Not even one image at a time fits the memory."""
+    """The memory is insufficient even for a batch of one image."""
 
 
 class BundleError(FeatcacheError, ValueError):
-    """A file is not a sound bundle; carries `path`."""
+    """A file is not a valid bundle; carries `path`."""
 
 
 class BundleMismatch(BundleError):
-    """Features are not of the key that a bundle was trained on; carries `differing`."""
+    """Features have another key than those a bundle was trained on; carries `differing`."""
 
 
 class MissingExtra(FeatcacheError, ImportError):
@@ -148,4 +148,4 @@ class MissingExtra(FeatcacheError, ImportError):
 
 
 class RandomWeightsWarning(UserWarning):
-    """A backbone runs with seeded random weights because no trained ones could be had."""
+    """A backbone runs with seeded random weights because no trained ones are available."""

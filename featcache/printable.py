@@ -1,32 +1,32 @@
-"""Text from file names, labels and other data, made safe to print and to write."""
+"""Escaping of control characters in text from file names, labels and other data."""
 
 from __future__ import annotations
 
 import re
 
-# Control characters, which terminals obey; marks that reverse the direction of what follows;
-# line separators; tags nobody sees; and surrogates, which stand for bytes that are no UTF-8.
+# Control characters, marks of writing direction, line separators, invisible tags, and
+# surrogates, which `os.fsdecode` writes for bytes that are not UTF-8.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f\ud800-\udfff]"
 )
-_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as os.fsdecode writes bytes that are no UTF-8
+_ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as os.fsdecode writes bytes that are not UTF-8
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""Escape what a terminal would obey, hide or fail on.
+    r"""Escape characters that control a terminal, are invisible, or cannot be encoded.
 
     Parameters
     ----------
     text : object
-        A name from a file, a label, a message; `str` is taken of it.
+        Converted by `str`: a file name, a label, a message.
     keep : str
-        Characters that stay as they are, such as ``"\n"`` in a message of several lines.
+        Characters not to escape, such as ``"\n"`` in a message of several lines.
 
     Returns
     -------
     str
-        Can be encoded as UTF-8. Other text, emoji and all scripts included, is unchanged.
+        Can be encoded as UTF-8. All other characters, including emoji, are unchanged.
 
     Examples
     --------

@@ -1,21 +1,21 @@
-"""What packages on top of featcache may use beside its public names, such as `bench` does.
+"""Supported helpers for packages built on featcache, such as `bench`.
 
-Atomic files and cache folders, progress bars and the frame of a command, decoded images as a
-stream, content ids, labels and splits, and the layers of backbones. These names are supported:
-a change of them is listed in CHANGELOG.md. Everything else below `featcache` may change freely.
+Atomic files and cache folders, progress bars and the frame of a command, streams of decoded
+images, image ids, labels and splits, and the layers of backbones. Changes of these names are
+listed in CHANGELOG.md; every other module below `featcache` may change without notice.
 """
 
 from __future__ import annotations
 
 from ._io.atomic import (
     make_folder,
-    recall,
-    remember,
+    open_atomic,
+    read_memo,
     remove_stale,
-    replacing,
     temporary_path,
     write_all,
     write_atomic,
+    write_memo,
 )
 from ._io.cache_dirs import cache_folder, pixels_folder, training_folder
 from ._io.console import run_command
@@ -63,13 +63,12 @@ __all__ = [
     "load_pixels",
     "make_folder",
     "make_request",
+    "open_atomic",
     "pixels_folder",
     "printable",
     "progress_bar",
-    "recall",
-    "remember",
+    "read_memo",
     "remove_stale",
-    "replacing",
     "run_command",
     "split_rows",
     "stratified_group_split",
@@ -79,4 +78,5 @@ __all__ = [
     "uses_sample",
     "write_all",
     "write_atomic",
+    "write_memo",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import recall, remember
+from featcache.toolkit import read_memo, write_memo
 from heads.calibration import choose_temperature
 
 Rows = NDArray[np.int64]
@@ -56,7 +56,7 @@ def calibrate(
     temperature = _fit(model, codes, unseen, proba_of, train_on, random_state)
     found = temperature, time.perf_counter() - started
     record = {"temperature": found[0], "seconds": found[1]}
-    remember(folder / _FILE, record, "a calibration")
+    write_memo(folder / _FILE, record, "a calibration")
     for fold in folder.glob(f"{FOLD_PREFIX}*"):
         shutil.rmtree(fold)
     return found
@@ -92,7 +92,7 @@ def _fit(
 def _read(file: Path) -> tuple[float, float] | None:
     """Return what was fitted before; None if there is nothing valid."""
     try:
-        record: Any = recall(file)
+        record: Any = read_memo(file)
         found = float(record["temperature"]), float(record["seconds"])
     except (ValueError, KeyError, TypeError):
         return None

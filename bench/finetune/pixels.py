@@ -23,13 +23,13 @@ from featcache.toolkit import (
     content_key,
     default_workers,
     make_folder,
+    open_atomic,
     pixels_folder,
     progress_bar,
-    recall,
-    remember,
+    read_memo,
     remove_stale,
-    replacing,
     write_all,
+    write_memo,
 )
 
 from ..splits import Images
@@ -105,7 +105,7 @@ def decoded(
 
 def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
     try:
-        record: Any = recall(folder / f"{name}.json")
+        record: Any = read_memo(folder / f"{name}.json")
         array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         if array.shape != shape or array.dtype != np.uint8:
             return None
@@ -131,7 +131,7 @@ def _decode(
         return images.pixels(row, size, resize)
 
     # Plain writes: a full disk is an error there, and the end of the process in a mapped file.
-    with replacing(path, what="decoded pixels") as file:
+    with open_atomic(path, description="decoded pixels") as file:
         shape = (len(ids), *size, 3)
         first = _start(file, shape)
         with progress_bar(len(ids), "Decoding", "images", progress) as bar:
@@ -143,7 +143,7 @@ def _decode(
                 bar.update(len(batch.items) + len(batch.failures))
     seconds = time.perf_counter() - started
     record = {"unusable": bad, "seconds": seconds}
-    remember(folder / f"{name}.json", record, "the list of decoded images")
+    write_memo(folder / f"{name}.json", record, "the list of decoded images")
     return np.load(path, mmap_mode="r", allow_pickle=False), bad, seconds
 
 

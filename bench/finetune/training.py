@@ -145,7 +145,7 @@ class Run:
         text = json.dumps(asdict(self.progress)).encode()
         out = io.BytesIO()
         np.savez(out, progress=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
-        write_atomic(self.checkpoint, out.getvalue(), what="a checkpoint")
+        write_atomic(self.checkpoint, out.getvalue(), description="a checkpoint")
 
     def _restore(self) -> int:
         """Take up the last checkpoint; return its epoch, 0 if there is none to trust."""

@@ -151,7 +151,7 @@ def _folder(options: argparse.Namespace, ids: Sequence[str]) -> Path:
 def _save(body: Any, out: Path) -> str:
     packed = io.BytesIO()
     np.savez(packed, **pocket.pack_weights(body))  # type: ignore[arg-type]
-    write_atomic(out, packed.getvalue(), what="the weights of pocket")
+    write_atomic(out, packed.getvalue(), description="the weights of pocket")
     return hashlib.sha256(packed.getvalue()).hexdigest()
 
 

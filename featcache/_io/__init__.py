@@ -1,6 +1,6 @@
-"""Files, folders, downloads, progress and the terminal: what every other room stands on.
+"""Input and output: files, the cache folder, downloads, progress bars and the terminal.
 
-Atomic writes, the layout of the cache folder, hashes of files, safe names and archives live
-here. It knows nothing of images, models or stores. Every room may import it; packages outside
-use `featcache.toolkit`.
+Contains atomic writes, the layout of the cache folder, hashes of files, and checks of names and
+archives; nothing about images, models or stores. Every other package of featcache may import it;
+code outside featcache uses `featcache.toolkit`.
 """

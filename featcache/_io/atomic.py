@@ -1,7 +1,7 @@
-"""Write beside, sync, rename: the one way in which anything reaches the cache's disk.
+"""Atomic writes: a temporary file in the same folder, fsync, rename.
 
-The rename is the commit. A reader sees the whole file or none of it, and whatever fails
-before the rename leaves nothing behind.
+The rename is the commit. A reader sees the complete file or none, and a failure before the
+rename leaves no file behind. Every file of the cache is written by this module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .own_files import read_own_file
 TEMPORARY_PREFIX = ".tmp-"
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY_PREFIX) + "[0-9a-f]{32}")
 _STALE_SECONDS = 3600.0
-_MOST_REMEMBERED = 2**30  # a file index of some million paths
+_MAX_MEMO_BYTES = 2**30  # enough for a file index of some million paths
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or name a folder on another disk",
@@ -36,48 +36,54 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: name a folder that can be written",
     errno.EACCES: "you may not write there: name a folder that is yours",
     errno.EPERM: "you may not write there: name a folder that is yours",
-    errno.EIO: "the disk reported an input/output error: check it before going on",
+    errno.EIO: "the disk reported an input/output error: check the disk before you continue",
     errno.ENOENT: "the folder was removed while it was in use",
 }
 
 
-def write_error(error: OSError, path: Path, what: str) -> StoreWriteError:
-    """Turn an `OSError` of the system into an error that says what to do."""
+def make_write_error(error: OSError, path: Path, description: str) -> StoreWriteError:
+    """Return a `StoreWriteError` with advice for the `errno` of an `OSError`."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = _ADVICE.get(error.errno or 0, "see the reason above")
     return StoreWriteError(
-        f"Could not write {what} in {path.parent}: {reason}. Nothing that was committed before "
-        f"is lost, and the unfinished file is gone. What to do: {advice}; then run the same "
-        "command again, and only what is missing will be computed.",
+        f"Could not write {description} in {path.parent}: {reason}. Everything committed before "
+        f"is intact, and the unfinished file was removed. What to do: {advice}; then run the same "
+        "command again, which computes only the missing rows.",
         path=path,
         system_errno=error.errno,
     )
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Create `path` and its parents; raise `StoreWriteError` if that cannot be.
+    """Create a folder and its parents.
 
     Parameters
     ----------
     path : Path
+        An existing folder is accepted.
     private : bool
-        For what a later run loads: nobody else may enter the folder. One that exists stays as
-        it is, since its owner may share it on purpose.
+        Create the folder with mode 0700, for files that a later run loads. The mode of an
+        existing folder is not changed, since its owner may share it on purpose.
+
+    Raises
+    ------
+    StoreWriteError
+        If the system refuses.
     """
     try:
         path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreWriteError(
-            f"The folder {path} cannot be made: {error.strerror or error}. Name one that you may "
-            "write to.",
+            f"The folder {path} cannot be created: {error.strerror or error}. Choose a folder "
+            "that you may write to.",
             path=path,
             system_errno=error.errno,
         ) from error
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where the system knows how."""
-    if os.name == "nt":  # pragma: no cover - Windows has no handle on a folder to sync
+    """Fsync a folder, so that renames in it survive a power failure; no-op on Windows."""
+    if os.name == "nt":  # pragma: no cover - Windows cannot open a folder to sync it
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -87,15 +93,30 @@ def sync_folder(path: Path) -> None:
 
 
 def temporary_path(folder: Path) -> Path:
-    """Return a new name in a folder, for what `remove_stale` removes if it is left there."""
+    """Return a new random path in a folder, one that `remove_stale` recognises.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Path
+        ``.tmp-`` and 32 hexadecimal digits. Nothing is created.
+    """
     return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process left more than an hour ago.
+    """Remove temporary files and folders older than one hour, left by killed processes.
 
-    Only names that this project gives to temporary files are touched, since the folder may
-    be one of the user's own. A link is removed, never what it leads to.
+    Only paths named as `temporary_path` names them are removed, since the folder may also hold
+    the user's own files. A symbolic link is removed, never its target. Errors of the system are
+    ignored.
+
+    Parameters
+    ----------
+    folder : Path
     """
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -114,9 +135,9 @@ def _remove_if_stale(path: Path) -> None:
 
 
 def _last_change(folder: Path, latest: float) -> float:
-    """Return the time of the last change of a folder or of any folder below it.
+    """Return the latest modification time of a folder and of all folders below it.
 
-    A process that writes for hours into folders below does not change the outermost one.
+    A process that writes into a subfolder for hours does not change the time of its parents.
     """
     for parent, names, _ in os.walk(folder):
         for name in names:
@@ -124,57 +145,60 @@ def _last_change(folder: Path, latest: float) -> float:
     return latest
 
 
-def write_atomic(path: Path, data: bytes, *, what: str = "a file", durable: bool = True) -> None:
-    """Replace or create `path` with `data`, all or nothing.
+def write_atomic(
+    path: Path, data: bytes, *, description: str = "a file", durable: bool = True
+) -> None:
+    """Write a file atomically: readers see the old content or the new, nothing in between.
 
     Parameters
     ----------
     path : Path
-        The final name. Its folder must exist.
+        The final path. Its folder must exist.
     data : bytes
-        The whole content.
-    what : str
-        How an error message calls the file.
+        The complete content.
+    description : str
+        Name of the file in error messages, such as ``"the manifest"``.
     durable : bool
-        Sync the file and its folder, so that the file outlives a power cut. Off for what
-        can be made again at little cost.
+        Fsync the file and its folder, so that the file survives a power failure. False for
+        files that are cheap to recreate.
 
     Raises
     ------
     StoreWriteError
-        With the system's reason. After a failed sync the file is never synced again,
-        since the system may have dropped the dirty pages: the bytes must be written again.
+        If the system refuses; carries `system_errno`. After a failed fsync write the bytes
+        again: a second fsync of the same file proves nothing, since the system may have
+        dropped the dirty pages.
     """
-    with _replaced(path, what, durable) as temporary:
+    with _temporary_file(path, description, durable) as temporary:
         _write_new(temporary, data, durable)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
-    """Open a temporary file that replaces `path`, durably, once the block ends.
+def open_atomic(path: Path, *, description: str = "a file") -> Iterator[FileIO]:
+    """Open a temporary file that atomically replaces `path` when the block ends.
 
-    For files that are too large to be in memory as a whole. If the block raises, `path`
-    stays as it was and the temporary file is removed.
+    For files too large to hold in memory. The file and its folder are fsynced. If the block
+    raises, `path` is unchanged and the temporary file is removed.
 
     Parameters
     ----------
     path : Path
-        The final name. Its folder must exist.
-    what : str
-        What an error message calls the file.
+        The final path. Its folder must exist.
+    description : str
+        Name of the file in error messages.
 
     Yields
     ------
     FileIO
-        Empty and unbuffered; fill it by `write_all`.
+        Empty and unbuffered; write to it with `write_all`.
 
     Raises
     ------
     StoreWriteError
-        With the system's reason.
+        If the system refuses; carries `system_errno`.
     """
     with (
-        _replaced(path, what, durable=True) as temporary,
+        _temporary_file(path, description, durable=True) as temporary,
         open(temporary, "xb", buffering=0) as file,
     ):
         yield file
@@ -182,8 +206,8 @@ def replacing(path: Path, *, what: str = "a file") -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
-def _replaced(path: Path, what: str, durable: bool) -> Iterator[Path]:
-    """Yield a name beside `path` for a file that takes its place once the block ends."""
+def _temporary_file(path: Path, description: str, durable: bool) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends."""
     temporary = temporary_path(path.parent)
     try:
         try:
@@ -192,41 +216,52 @@ def _replaced(path: Path, what: str, durable: bool) -> Iterator[Path]:
             if durable:
                 sync_folder(path.parent)
         finally:
-            # Also on Ctrl-C; after the rename the name is gone and this does nothing.
+            # Also on Ctrl-C. After the rename the path does not exist and this does nothing.
             with contextlib.suppress(OSError):
                 temporary.unlink()
     except OSError as error:
         if isinstance(error, FeatcacheError):
             raise
-        raise write_error(error, path, what) from error
+        raise make_write_error(error, path, description) from error
 
 
-def remember(path: Path, value: Any, what: str) -> None:
-    """Keep a JSON value that saves work next time; a disk that refuses costs that work.
+def write_memo(path: Path, value: Any, description: str) -> None:
+    """Cache a JSON value in a file with a checksum; do nothing if the file cannot be written.
+
+    For results that can be computed again: a write that fails costs that work, nothing else.
 
     Parameters
     ----------
     path : Path
-        Its folder is made if need be.
+        Its folder is created if needed, with mode 0700.
     value : JSON value
-        Kept with its checksum, so that `recall` returns this value or none.
-    what : str
-        How an error message calls the file.
+    description : str
+        Name of the file in error messages.
     """
     text = json.dumps({"checksum": _checksum(value), "value": value})
     with contextlib.suppress(StoreWriteError):
         make_folder(path.parent, private=True)
-        write_atomic(path, text.encode(), what=what, durable=False)
+        write_atomic(path, text.encode(), description=description, durable=False)
 
 
-def recall(path: Path) -> Any | None:
-    """Return what `remember` kept; None if the file is lost, or any bit of it has changed."""
+def read_memo(path: Path) -> Any | None:
+    """Return the value that `write_memo` wrote.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    JSON value or None
+        None if the file is missing, unreadable, a symbolic link, or fails its checksum.
+    """
     try:
-        kept = json.loads(read_own_file(path, _MOST_REMEMBERED))
-        intact = kept["checksum"] == _checksum(kept["value"])
+        memo = json.loads(read_own_file(path, _MAX_MEMO_BYTES))
+        intact = memo["checksum"] == _checksum(memo["value"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return kept["value"] if intact else None
+    return memo["value"] if intact else None
 
 
 def _checksum(value: Any) -> str:
@@ -234,9 +269,21 @@ def _checksum(value: Any) -> str:
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:
-    """Write all bytes of `data` to an unbuffered file, or raise `OSError`."""
+    """Write all bytes to an unbuffered file, also where a single write is short.
+
+    Parameters
+    ----------
+    file : FileIO
+        Open for writing.
+    data : bytes or memoryview
+
+    Raises
+    ------
+    OSError
+        If the system refuses.
+    """
     view = memoryview(data)
-    while view:  # a raw write may be short, on a disk that is nearly full for one
+    while view:  # a raw write may be short, for example on a disk that is nearly full
         written = file.write(view)
         view = view[written or 0 :]
 

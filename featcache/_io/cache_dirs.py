@@ -1,4 +1,4 @@
-"""Where things are kept when nobody says."""
+"""Default folders of the cache."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ CACHE_VARIABLE = "FEATCACHE_CACHE"
 DATA_VARIABLE = "FEATCACHE_DATA"
 
 
-def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the cache folder: `given`, else ``FEATCACHE_CACHE``, else the user's own.
+def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the absolute path of the cache folder, without creating it.
 
-    Nothing is made on disk.
+    Parameters
+    ----------
+    folder : path-like, optional
+        Default: the environment variable ``FEATCACHE_CACHE``, else the user's cache folder of
+        the operating system (`platformdirs.user_cache_dir`).
+
+    Returns
+    -------
+    Path
+        Absolute, with ``~`` expanded.
     """
-    chosen = given or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featcache")
+    chosen = folder or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featcache")
     return Path(os.path.abspath(os.path.expanduser(os.fspath(chosen))))
 
 
@@ -34,22 +43,34 @@ def index_folder(cache: Path) -> Path:
 
 
 def weights_folder(cache: Path) -> Path:
-    """Return the folder of the remembered weight hashes."""
+    """Return the folder of cached weight hashes."""
     return cache / "weights"
 
 
 def engines_folder(cache: Path) -> Path:
-    """Return the folder of converted models and of batch sizes that were measured."""
+    """Return the folder of converted models and measured batch sizes."""
     return cache / "engines"
 
 
 def pixels_folder(cache: Path) -> Path:
-    """Return the folder of decoded pixels, for models that train from images."""
+    """Return the folder of decoded pixels, used by models that train on images.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache folder, as `cache_folder` returns it.
+    """
     return cache / "pixels"
 
 
 def training_folder(cache: Path) -> Path:
-    """Return the folder of checkpoints and trained models."""
+    """Return the folder of checkpoints and trained models.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache folder, as `cache_folder` returns it.
+    """
     return cache / "training"
 
 
@@ -59,23 +80,23 @@ def samples_folder(cache: Path) -> Path:
 
 
 def datasets_folder(cache: Path) -> Path:
-    """Return the folder of fetched data sets."""
+    """Return the folder of downloaded data sets."""
     return cache / "datasets"
 
 
 def archives_folder(cache: Path) -> Path:
-    """Return the folder of archives that are being downloaded."""
+    """Return the folder of downloaded archives, complete or partial."""
     return cache / "archives"
 
 
 def warn_if_shared(cache: Path) -> None:
-    """Log a warning, once per folder, where other users can change what a run loads.
+    """Log a warning, once per folder, if other users can write to the cache.
 
     Parameters
     ----------
     cache : Path
-        The cache folder. It and the folders in it that hold rows, remembered hashes, converted
-        and trained models are looked at; those that are not there are passed over.
+        The cache folder. It is checked together with its subfolders of rows, cached hashes,
+        converted models and trained models; missing folders are skipped.
     """
     parts = (stores_folder, index_folder, weights_folder, engines_folder, training_folder)
     for folder in (cache, *(part(cache) for part in parts)):
@@ -83,8 +104,8 @@ def warn_if_shared(cache: Path) -> None:
         if reason is not None and folder not in _WARNED:
             _WARNED.add(folder)
             log.warning(
-                "%s: %s. Whoever can write there decides what is loaded as your rows and models. "
-                "If you do not share it on purpose: chmod go-w, or choose another cache folder.",
+                "%s: %s. Anyone who can write there can replace your stored rows and models. "
+                "Unless you share it on purpose, run chmod go-w or choose another cache folder.",
                 folder, reason,
             )  # fmt: skip
 
@@ -93,11 +114,11 @@ _WARNED: set[Path] = set()
 
 
 def _writable_by_others(folder: Path) -> str | None:
-    """Say why other users can write to a folder; None if they cannot, or it is not there."""
+    """Return why other users can write to a folder; None if they cannot or it is missing."""
     try:
         status = os.stat(folder)
         user = os.getuid()
-    except (OSError, ValueError, AttributeError):  # Windows keeps rights in another way
+    except (OSError, ValueError, AttributeError):  # Windows has no such permission bits
         return None
     if status.st_uid not in (user, 0):
         return "the folder belongs to another user"
@@ -109,7 +130,7 @@ def _writable_by_others(folder: Path) -> str | None:
 
 
 def _is_own_group(group: int, user: int) -> bool:
-    """Tell whether a group is the one that many systems make for each single user."""
+    """Return whether a group is the user's private group, which many systems create."""
     import grp
     import pwd
 

@@ -1,4 +1,4 @@
-"""What every command does around its work: logging, and errors in one paragraph."""
+"""The frame of every command: logging, printable output, error messages and exit status."""
 
 from __future__ import annotations
 
@@ -13,31 +13,35 @@ from typing import Any
 from ..errors import FeatcacheError
 from ..printable import printable
 
-_LAYOUT = "\n\t"
+_KEPT_CHARACTERS = "\n\t"
 
 
 def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
-    """Run a command's work and return its exit status.
+    """Run a command and return its exit status.
+
+    Sets up logging to standard error, and escapes control characters in everything that is
+    printed. A `FeatcacheError` or `OSError` is printed as a message, without a traceback.
 
     Parameters
     ----------
     program : str
-        Begins every line on standard error.
+        Prefix of warnings and errors on standard error.
     action : callable
-        Returns the status.
+        Does the work and returns the exit status.
     quiet : bool
-        Only warnings and errors.
+        Show warnings and errors only.
 
     Returns
     -------
     int
-        That of `action`; 2 on an error, which is told in one paragraph; 130 on Ctrl-C.
+        The status of `action`; 2 after an error; 130 after Ctrl-C; 0 if the reader of standard
+        output has closed it.
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    if hasattr(sys.stdin, "reconfigure"):  # a list of paths may hold names that are no UTF-8
+    if hasattr(sys.stdin, "reconfigure"):  # a list of paths may hold names that are not UTF-8
         sys.stdin.reconfigure(errors="surrogateescape")
     logging.getLogger("featcache").setLevel(logging.WARNING if quiet else logging.INFO)
-    warnings.showwarning = lambda message, *_, **__: _tell(program, message)
+    warnings.showwarning = lambda message, *_, **__: _print_message(program, message)
     try:
         with contextlib.redirect_stdout(_PrintableStream(sys.stdout)):
             return action()
@@ -45,17 +49,17 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (FeatcacheError, OSError) as error:
-        _tell(program, error)
+        _print_message(program, error)
         return 2
     except MemoryError:
-        _tell(
+        _print_message(
             program,
-            "the memory is insufficient. What was committed stays. Close other programs, or take "
-            "fewer --workers; then run the same command again.",
+            "out of memory. Committed rows are kept. Close other programs or use fewer --workers, "
+            "then run the same command again.",
         )
         return 2
     except KeyboardInterrupt:
-        _tell(program, "interrupted; the same command goes on from here")
+        _print_message(program, "interrupted; run the same command again to resume")
         return 130
 
 
@@ -67,10 +71,10 @@ def in_notebook() -> bool:
 
 
 def show_log_in_notebook() -> None:
-    """Show the library's log lines in a notebook, unless the user has set logging up.
+    """Show the library's log messages in a notebook, unless the user has configured logging.
 
-    Python shows warnings alone by default, so that a cell would run for minutes without a
-    word. Elsewhere a library leaves logging to the program.
+    By default Python shows warnings only, so that a cell would run for minutes without any
+    output. Outside notebooks logging is left to the program.
     """
     logger = logging.getLogger("featcache")
     if not in_notebook() or logger.hasHandlers() or logger.level != logging.NOTSET:
@@ -83,31 +87,31 @@ def show_log_in_notebook() -> None:
 
 
 class PrintableLog(logging.Filter):
-    """Escapes what a terminal would obey in the messages of a logger."""
+    """Logging filter that escapes control characters in messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the message by its text, escaped; every record passes."""
-        with contextlib.suppress(TypeError, ValueError, KeyError):  # logging reports it itself
+        """Escape the record's message in place; return True, so that every record passes."""
+        with contextlib.suppress(TypeError, ValueError, KeyError):  # logging reports these itself
             text = record.getMessage()
-            safe = printable(text, keep=_LAYOUT)
+            safe = printable(text, keep=_KEPT_CHARACTERS)
             if safe != text:
                 record.msg, record.args = safe, ()
         return True
 
 
 class _PrintableStream:
-    """Standard output for text that holds names from data.
+    """Text stream that escapes control characters and characters that cannot be encoded.
 
-    A name may hold what steers a terminal, and what UTF-8 cannot encode: a strict output would
-    end the command there, after all its work.
+    File names and labels may contain both. A strict stream would raise at the first one, after
+    all the work of the command.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text with such characters escaped; return the length of the text."""
-        safe = printable(text, keep=_LAYOUT)
+        """Write text with these characters escaped; return the length of the given text."""
+        safe = printable(text, keep=_KEPT_CHARACTERS)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(safe.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
@@ -116,5 +120,5 @@ class _PrintableStream:
         return getattr(self._stream, name)
 
 
-def _tell(program: str, message: object) -> None:
-    print(f"{program}: {printable(message, keep=_LAYOUT)}", file=sys.stderr)
+def _print_message(program: str, message: object) -> None:
+    print(f"{program}: {printable(message, keep=_KEPT_CHARACTERS)}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Files from the internet: resumed where they were cut off, kept only if their hash is right.
+"""Downloads that resume after a broken connection and are verified by their hash.
 
-The only door to pooch.
+The only module that imports pooch.
 """
 
 from __future__ import annotations
@@ -21,30 +21,32 @@ from .wording import first_line
 
 log = logging.getLogger("featcache")
 
-_REACH_SECONDS = 6.0
+_CONNECT_SECONDS = 6.0
 _ATTEMPTS = 5
-_BLOCK = 1 << 16  # of a broken connection at most so much is fetched twice
+_BLOCK_BYTES = 1 << 16  # the most that a broken connection makes us download twice
 _PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def retrieve(
     url: str, known_hash: str | None, name: str, folder: Path, progress: bool | None = None
 ) -> Path:
-    """Return a file of a folder; download it first if it is not there or not the right one.
+    """Download a file unless it is already present, and return its path.
 
-    What a broken connection left is kept in ``<name>.part``, and the next call goes
-    on from there.
+    A partial download is kept in ``<name>.part``, and the next call resumes it.
 
     Parameters
     ----------
     url : str
         ``http`` or ``https``.
     known_hash : str or None
-        ``"md5:..."`` or ``"sha256:..."``.
-    name, folder : str, Path
-        Where it goes.
+        ``"md5:..."`` or ``"sha256:..."``. A present file is used only if its hash is this one;
+        with None the file is always downloaded.
+    name : str
+        Name of the file.
+    folder : Path
+        Folder of the file.
     progress : bool, optional
-        Show a progress bar. Default: if standard error is a terminal.
+        Show a progress bar. Default: in a terminal and in a notebook.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def retrieve(
     ------
     DownloadFailed
         Within about 10 seconds if the host cannot be reached; or if the server or the disk
-        refuses, or the content is not the one that the hash names. Carries `reason`.
+        refuses, or the content has another hash. Carries `reason`.
     """
     import pooch
 
@@ -63,9 +65,9 @@ def retrieve(
         return target
     parts = urllib.parse.urlsplit(url)
     port = parts.port or {"http": 80}.get(parts.scheme, 443)
-    reason = _unreachable(parts.hostname or "", port)
+    reason = _connection_error(parts.hostname or "", port)
     if reason is None:
-        download = _Resuming(folder / f"{name}.part", progress)
+        download = _ResumingDownloader(folder / f"{name}.part", progress)
         try:
             return Path(
                 pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=download)
@@ -75,8 +77,8 @@ def retrieve(
     raise DownloadFailed(f"{url} cannot be downloaded ({reason}).", url=url, reason=reason)
 
 
-class _Resuming:
-    """A downloader for `pooch.retrieve` that goes on where the last one stopped."""
+class _ResumingDownloader:
+    """A downloader for `pooch.retrieve` that resumes a partial download."""
 
     def __init__(self, part: Path, progress: bool | None) -> None:
         self.part, self.progress = part, progress
@@ -91,23 +93,23 @@ class _Resuming:
                     return
                 reason = "the connection was closed early"
             except requests.HTTPError:
-                raise  # the server has spoken: asking again will not help
+                raise  # the server refused: another attempt would get the same answer
             except requests.RequestException as error:
                 reason = str(error)
             if attempt < _ATTEMPTS:
-                log.info("%s: %s; going on from there", self.part.stem, reason)
+                log.info("%s: %s; resuming", self.part.stem, reason)
                 time.sleep(min(2**attempt, 10) / 4)
-        raise OSError(f"gave up after {_ATTEMPTS} attempts: {reason}; run again to go on")
+        raise OSError(f"gave up after {_ATTEMPTS} attempts: {reason}; run again to resume")
 
     def _get(self, url: str) -> bool:
-        """Fetch what is missing; True if the file is complete."""
+        """Download the missing bytes; return whether the file is complete."""
         import requests
 
         have = self.part.stat().st_size if self.part.exists() else 0
-        # Without this, a server may send the file compressed, and lengths mean nothing.
+        # Otherwise a server may compress the file, and lengths would not be those of the file.
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
         with requests.get(url, stream=True, timeout=(5, 60), headers=headers) as answer:
-            if answer.status_code == 416:  # nothing is left to send, or the file has changed
+            if answer.status_code == 416:  # no bytes are missing, or the file has changed
                 whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
                 if whole == str(have):
                     return True
@@ -122,21 +124,24 @@ class _Resuming:
                 progress_bar(total, self.part.stem, "B", self.progress) as bar,
             ):
                 bar.update(have)
-                for block in answer.iter_content(_BLOCK):
+                for block in answer.iter_content(_BLOCK_BYTES):
                     file.write(block)
                     bar.update(len(block))
         return not length or self.part.stat().st_size >= total
 
 
-def _unreachable(host: str, port: int) -> str | None:
-    """Tell within seconds whether a host can be reached; a resolver alone may take minutes."""
+def _connection_error(host: str, port: int) -> str | None:
+    """Return why a host cannot be reached, or None if it can.
+
+    Takes a few seconds at most; a name lookup without a limit may take minutes.
+    """
     outcome: list[str | None] = []
 
     def connect() -> None:
         try:
             if not any(os.environ.get(name) for name in _PROXIES):
                 with contextlib.closing(
-                    socket.create_connection((host, port), timeout=_REACH_SECONDS)
+                    socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
                 ):
                     pass
             outcome.append(None)
@@ -145,5 +150,5 @@ def _unreachable(host: str, port: int) -> str | None:
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(_REACH_SECONDS + 1)
-    return outcome[0] if outcome else f"{host} did not answer within {_REACH_SECONDS:.0f} s"
+    thread.join(_CONNECT_SECONDS + 1)
+    return outcome[0] if outcome else f"{host} did not answer within {_CONNECT_SECONDS:.0f} s"

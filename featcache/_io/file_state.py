@@ -1,20 +1,20 @@
-"""What tells a changed file from an unchanged one without reading it."""
+"""Detect changed files by their size, times and inode, without reading them."""
 
 from __future__ import annotations
 
 import os
 from typing import NamedTuple
 
-# A file changed this shortly before it was read may change again within one tick of the
-# clock, with the same size and times; its state does not stand for what was read.
+# A file that changed this shortly before it was read may change again within the resolution of
+# its timestamps, with the same size and times: its state does not identify the bytes read.
 _RACY_NS = 2_000_000_000
 
 
 class FileState(NamedTuple):
-    """What a `stat` tells of a file; while it is the same, so is the content.
+    """Size, times and inode of a file; equal states mean equal content.
 
-    But for writes through a memory map: their time is noted when the page becomes writable or
-    when it is written back, on some file systems never.
+    Writes through a memory map are an exception: they update the time when the page becomes
+    writable or is written back, and on some file systems never.
     """
 
     size: int
@@ -24,10 +24,10 @@ class FileState(NamedTuple):
 
 
 def file_state(status: os.stat_result) -> FileState:
-    """Pick the fields of a `stat` result that tell a changed file from an unchanged one."""
+    """Return the fields of a `stat` result that change when the content does."""
     return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def is_settled(state: FileState, read_at_ns: int) -> bool:
-    """Tell whether any change since a file was read shows in its state."""
+    """Return whether every change since the file was read is visible in its state."""
     return max(state.mtime_ns, state.ctime_ns) < read_at_ns - _RACY_NS

@@ -16,10 +16,11 @@ def file_hash(path: Path, kind: Algorithm = "sha256") -> str:
     ----------
     path : Path
     kind : {"sha256", "md5"}
-        MD5 is for what others published with it, and guards against cut-off files only.
+        MD5 only for files that were published with it: it detects truncated downloads, not
+        manipulation.
     """
     digest = hashlib.new(kind, usedforsecurity=False)
-    # One small block that stays in the processor's cache, filled again and again.
+    # One small buffer that is reused and stays in the processor's cache.
     block = memoryview(bytearray(1 << 18))
     with open(path, "rb", buffering=0) as file:
         while count := file.readinto(block):

@@ -1,4 +1,4 @@
-"""Short HTML for notebooks: a title and a few facts, every one of them escaped."""
+"""HTML representations for notebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..printable import printable
 
 
 def facts_table(title: str, facts: Mapping[str, str]) -> str:
-    """Return a table of two columns under a title, as HTML.
+    """Return an HTML table of names and values with a caption; all text is escaped.
 
     Examples
     --------

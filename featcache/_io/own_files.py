@@ -1,4 +1,4 @@
-"""Small files of the cache, read as what they should be: regular files of a bounded size."""
+"""Read files of the cache: regular files of a bounded size, never links, pipes or devices."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)  # a link may lead to any file of the machine
-    | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for ever
+    | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would block forever
     | getattr(os, "O_BINARY", 0)
 )
 
 
 def open_own_file(path: Path) -> int:
-    """Open a file that this library wrote, for reading; return its handle.
+    """Open a file that this library wrote, for reading, and return its descriptor.
 
     Raises
     ------
     OSError
         If the system refuses, or with EINVAL if it is a link, a pipe or a device.
     """
-    if path.is_symlink():  # also where the system has no flag for it
+    if path.is_symlink():  # also on systems without O_NOFOLLOW
         raise OSError(errno.EINVAL, "it is a link, which is not followed", str(path))
     handle = os.open(path, _FLAGS)
     try:
@@ -35,26 +35,26 @@ def open_own_file(path: Path) -> int:
     return handle
 
 
-def read_own_file(path: Path, most_bytes: int) -> bytes:
+def read_own_file(path: Path, max_bytes: int) -> bytes:
     """Return the bytes of a file that this library wrote.
 
     Raises
     ------
     OSError
         If the system refuses, or with EINVAL if it is a link, a pipe, a device or larger than
-        `most_bytes`: nothing that was written here.
+        `max_bytes`: this library writes no such file.
     """
     with open(open_own_file(path), "rb") as file:
-        if os.fstat(file.fileno()).st_size > most_bytes:
-            raise OSError(errno.EINVAL, f"it is larger than {most_bytes:,} bytes", str(path))
-        return file.read(most_bytes + 1)
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise OSError(errno.EINVAL, f"it is larger than {max_bytes:,} bytes", str(path))
+        return file.read(max_bytes + 1)
 
 
-def whole_number(value: object, least: int, most: int) -> int:
-    """Return an integer of a JSON text as it is; raise `ValueError` for anything else.
+def check_integer(value: object, minimum: int, maximum: int) -> int:
+    """Return a value of parsed JSON if it is an integer in a range; else raise `ValueError`.
 
-    True, "256" and 256.0 are no such number: whoever wrote them did not write the rest either.
+    True, "256" and 256.0 are refused: this library never writes them for an integer.
     """
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{str(value)[:40]!r} is not a whole number from {least} to {most}")
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise ValueError(f"{str(value)[:40]!r} is not an integer from {minimum} to {maximum}")
     return value

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, in a notebook, on request; and where the time went.
+"""Progress bars and the time that each stage of an extraction took.
 
 The only module that imports tqdm.
 """
@@ -13,23 +13,30 @@ from typing import Any
 from .console import in_notebook
 
 
-def progress_bar(total: int, what: str, unit: str, show: bool | None) -> Any:
-    """Return a bar with `update`, `set_postfix_str` and `close`; also a context manager.
+def progress_bar(total: int, description: str, unit: str, show: bool | None) -> Any:
+    """Return a tqdm progress bar, which is also a context manager.
 
     Parameters
     ----------
     total : int
-        Number of units; no bar is shown for none.
-    what, unit : str
-        ``"B"`` counts bytes, with prefixes.
+        Number of units; no bar is shown if it is 0.
+    description : str
+        Text before the bar.
+    unit : str
+        Name of a unit. ``"B"`` counts bytes, shown with binary prefixes.
     show : bool or None
-        None: on a terminal and in a notebook.
+        None shows the bar in a terminal and in a notebook only.
+
+    Returns
+    -------
+    tqdm.tqdm
+        A widget in a notebook, else a line of text; has `update`, `set_postfix_str`, `close`.
     """
     visible = (_has_terminal() or in_notebook()) if show is None else show
     in_bytes = unit == "B"
     return _bar_class()(
         total=total,
-        desc=what,
+        desc=description,
         unit=unit if in_bytes else f" {unit}",
         unit_scale=in_bytes,
         unit_divisor=1024 if in_bytes else 1000,
@@ -43,13 +50,13 @@ def _has_terminal() -> bool:
 
 
 def _bar_class() -> Any:
-    """Return tqdm's bar for this place: a widget in a notebook, else a line of text."""
+    """Return tqdm's class of bars: widgets in a notebook, else lines of text."""
     if not in_notebook():  # tqdm.auto loads asyncio, which takes longer than all of tqdm
         from tqdm import tqdm
 
         return tqdm
     with warnings.catch_warnings():
-        # Without ipywidgets tqdm asks for it, and then prints a line of text, which is enough.
+        # Without ipywidgets tqdm warns and falls back to a line of text, which is enough.
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm as bar
 
@@ -58,16 +65,16 @@ def _bar_class() -> Any:
 
 @dataclass
 class StageTimings:
-    """How long the stages of an extraction worked, each measured for itself.
+    """Seconds that each stage of an extraction took.
 
-    They run beside each other, so that their sum is more than the time that passed.
+    The stages run concurrently, so that their total exceeds the elapsed time.
 
     Attributes
     ----------
     read, decode : float
-        Of all decoding threads together.
+        Seconds in all decoding threads together.
     forward, write : float
-        Of the backbone and of the commits.
+        Seconds in the backbone, and in commits to the store.
     """
 
     read: float = 0.0

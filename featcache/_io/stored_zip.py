@@ -1,4 +1,4 @@
-"""Zip archives from elsewhere whose members are stored as they are, as ours and Keras' are."""
+"""Safe reading of zip archives with uncompressed members, as featcache and Keras write them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import IO, Any
 
 
-def check_plain(path: Path) -> None:
-    """Raise `ValueError` for a pipe or device, which could be waited for, or read, for ever."""
+def check_regular_file(path: Path) -> None:
+    """Raise `ValueError` for a pipe or a device: reading it might never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is not a plain file")
+        raise ValueError("it is not a regular file")
 
 
 def check_stored(archive: zipfile.ZipFile, path: Path, needed: Iterable[str]) -> None:
-    """Make sure that reading an archive costs no more than its file has bytes.
+    """Check that the members of an archive are uncompressed and no larger than its file.
 
     Parameters
     ----------
     archive : ZipFile
         Open for reading.
     path : Path
-        Its file.
+        The file of the archive.
     needed : iterable of str
-        Members that have to be there.
+        Names of required members.
 
     Raises
     ------
     ValueError
-        If a member is compressed, encrypted, there twice, missing, or larger than the file.
+        If a member is compressed, encrypted, duplicated, missing, or larger than the file.
     """
     size = os.stat(path).st_size
     members = archive.infolist()
@@ -44,25 +44,25 @@ def check_stored(archive: zipfile.ZipFile, path: Path, needed: Iterable[str]) ->
     if missing:
         raise ValueError(f"it has no {missing[0]}")
     for member in members:
-        # Stored as they are: what claims to be larger than the file is a bomb.
+        # A stored member that declares more bytes than the file has would exhaust the memory.
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise ValueError(f"{member.filename!r} is compressed or encrypted")
         if member.file_size > size or member.file_size != member.compress_size:
-            raise ValueError(f"{member.filename!r} claims {member.file_size:,} bytes")
+            raise ValueError(f"{member.filename!r} declares {member.file_size:,} bytes")
 
 
 class StoredMember(io.RawIOBase):
-    """A stored member of an archive, as a file of its own.
+    """An uncompressed member of a zip archive as a seekable binary file.
 
-    That of `zipfile` reads from the member's start again whenever it seeks back: HDF5, which
+    `zipfile` reads a member from its beginning again whenever it seeks backwards: HDF5, which
     seeks all the time, would read a file of 800 MB a hundred times over.
 
     Parameters
     ----------
     file : binary file
-        The archive; it stays open as long as this is used.
+        The archive; must stay open while this object is used.
     member : ZipInfo
-        As `check_stored` let through.
+        A member that `check_stored` accepts.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class StoredMember(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes], member: zipfile.ZipInfo) -> None:
-        self._file, self._size, self._place = file, member.file_size, 0
+        self._file, self._size, self._position = file, member.file_size, 0
         file.seek(member.header_offset + 26)
         name, extra = struct.unpack("<HH", file.read(4).ljust(4, b"\0"))
         self._start = member.header_offset + 30 + name + extra
@@ -87,16 +87,16 @@ class StoredMember(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place, counted from the start, from here or from the end."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        self._place = max(0, base + offset)
-        return self._place
+        """Move to an offset from the start, the current position or the end; return it."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the member goes; return how many bytes that are."""
-        count = min(len(buffer), max(0, self._size - self._place))
-        self._file.seek(self._start + self._place)
+        """Read into a buffer; return the number of bytes read, 0 at the end of the member."""
+        count = min(len(buffer), max(0, self._size - self._position))
+        self._file.seek(self._start + self._position)
         data = self._file.read(count)
         buffer[: len(data)] = data
-        self._place += len(data)
+        self._position += len(data)
         return len(data)

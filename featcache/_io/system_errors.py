@@ -1,4 +1,4 @@
-"""Errors of the system while a store is listed or read, as errors of ours."""
+"""Conversion of `OSError` to `StoreError` while a store is listed or read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ..errors import FeatcacheError, StoreError
 
 @contextlib.contextmanager
 def system_errors(folder: Path) -> Iterator[None]:
-    """Raise `StoreError` for an `OSError` in the block that is not one of ours already.
+    """Context manager that raises `StoreError` for an `OSError` in its block.
+
+    An error that is a `FeatcacheError` already passes unchanged.
 
     Parameters
     ----------
@@ -27,7 +29,7 @@ def system_errors(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"The store {folder} could not be read or changed: {error.strerror or error}"
             + (f" ({error.filename})" if error.filename else "")
-            + f". Nothing that was committed is lost. What to do: {_advice(error)}run the same "
+            + f". Committed rows are intact. What to do: {_advice(error)}run the same "
             "command again.",
             path=folder,
             system_errno=error.errno,
@@ -37,4 +39,4 @@ def system_errors(folder: Path) -> Iterator[None]:
 def _advice(error: OSError) -> str:
     if error.errno == errno.EIO:
         return "check the disk; move a file that stays unreadable out of the folder; then "
-    return "see the reason, then "
+    return "resolve the reason above, then "

@@ -1,34 +1,34 @@
-"""Numbers, values and errors in a sentence: "1 image", "2 images", "'a', 'b', ..."."""
+"""Formatting of numbers, values and errors in messages: "1 image", "2 images", "'a', 'b', ..."."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_SHOWN = 5
-_LONGEST = 40
+_MAX_VALUES = 5
+_MAX_CHARACTERS = 40
 
 
-def counted(number: int, noun: str, plural: str | None = None) -> str:
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the plural unless it is 1.
 
     Examples
     --------
-    >>> counted(1, "image"), counted(1200, "image"), counted(0, "class", "classes")
+    >>> format_count(1, "image"), format_count(1200, "image"), format_count(0, "class", "classes")
     ('1 image', '1,200 images', '0 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:
-    r"""Return what an error says as the end of a sentence: no further lines, no full stop.
+    r"""Return the first line of an error's message, without a full stop.
 
     Parameters
     ----------
     error : BaseException
-        The name of its type stands for one that says nothing.
+        If its message is empty, the name of its type is returned.
     longest : int, optional
-        Characters at the most, for messages of libraries that print whole structures.
+        Maximum number of characters, for libraries whose messages contain whole structures.
 
     Examples
     --------
@@ -38,14 +38,14 @@ def first_line(error: BaseException, longest: int | None = None) -> str:
     return str(error).strip().split("\n")[0].rstrip(". ")[:longest] or type(error).__name__
 
 
-def few(values: Sequence[Any], form: Callable[[Any], str] = repr) -> str:
-    """Return the first few values, each cut to a readable length; "none" if there are none.
+def format_values(values: Sequence[Any], form: Callable[[Any], str] = repr) -> str:
+    """Return the first five values, comma-separated and shortened; "none" for no values.
 
     Examples
     --------
-    >>> few(["a", "b"]), few(range(9)), few([])
+    >>> format_values(["a", "b"]), format_values(range(9)), format_values([])
     ("'a', 'b'", '0, 1, 2, 3, 4, ...', 'none')
     """
-    shown = [form(value) for value in values[:_SHOWN]]
-    shown = [text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..." for text in shown]
-    return ", ".join([*shown, *(["..."] if len(values) > _SHOWN else [])]) or "none"
+    texts = [form(value) for value in values[:_MAX_VALUES]]
+    texts = [t if len(t) <= _MAX_CHARACTERS else f"{t[:_MAX_CHARACTERS]}..." for t in texts]
+    return ", ".join([*texts, *(["..."] if len(values) > _MAX_VALUES else [])]) or "none"

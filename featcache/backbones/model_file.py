@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from .._io.stored_zip import StoredMember, check_plain, check_stored
+from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import foreign_reason
@@ -104,7 +104,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
             path=path,
         )
     try:
-        check_plain(path)
+        check_regular_file(path)
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             check_stored(archive, path, {_CONFIG, _WEIGHTS})
             odd = sorted(set(archive.namelist()) - _MEMBERS)

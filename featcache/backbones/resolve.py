@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .._io.atomic import recall, remember
+from .._io.atomic import read_memo, write_memo
 from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.file_state import FileState
-from .._io.own_files import whole_number
+from .._io.own_files import check_integer
 from ..images.decode import DECODE_VERSION
 from . import preprocessing
 from .graph import OUTPUT
@@ -249,12 +249,12 @@ def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
 
 
 def _read_memo(file: Path, request: Request) -> dict[str, Any] | None:
-    memo: Any = recall(file)
+    memo: Any = read_memo(file)
     try:
         spec = {
             name: str(memo["spec"][name]) for name in ("backbone", "layer", "weights", "pooling")
         }
-        width = whole_number(memo["width"], 1, 2**31 - 1)
+        width = check_integer(memo["width"], 1, 2**31 - 1)
     except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
     entry = request.entry
@@ -265,4 +265,4 @@ def _read_memo(file: Path, request: Request) -> dict[str, Any] | None:
 
 def _remember(files: list[Path], spec: dict[str, str], width: int) -> None:
     for file in files:
-        remember(file, {"spec": spec, "width": width}, "a weights hash")
+        write_memo(file, {"spec": spec, "width": width}, "a weights hash")

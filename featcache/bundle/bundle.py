@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._io.cache_dirs import cache_folder, weights_folder
-from .._io.wording import counted, few
+from .._io.wording import format_count, format_values
 from ..backbones.model_file import is_model_file
 from ..backbones.request import make_request
 from ..backbones.resolve import asked_spec, resolve
@@ -85,7 +85,7 @@ class Bundle:
         return ()
 
     def __repr__(self) -> str:
-        classes = counted(len(self.classes), "class", "classes")
+        classes = format_count(len(self.classes), "class", "classes")
         return (
             f"<Bundle of {classes} on {self.arguments.get('backbone')}"
             f"/{self.spec.layer}, key {self.spec.key[:16]}>"
@@ -333,9 +333,10 @@ def _known(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
     strange = [label for label in trained if (type(label), label) not in known]
     if strange:
         raise InvalidRequest(
-            f"The head was trained on {few(strange)}, which {'is' if len(strange) == 1 else 'are'} "
-            f"not among the features' classes ({few(classes)}). If these labels are meant, pass "
-            "classes=, in the order of the head's own classes.",
+            f"The head was trained on {format_values(strange)}, which "
+            f"{'is' if len(strange) == 1 else 'are'} not among the features' classes "
+            f"({format_values(classes)}). If these labels are meant, pass classes=, in the order "
+            "of the head's own classes.",
             received=trained,
         )
     return trained

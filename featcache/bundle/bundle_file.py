@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, write_atomic
-from .._io.stored_zip import check_plain, check_stored
+from .._io.stored_zip import check_regular_file, check_stored
 from .._io.wording import first_line
 from ..backbones.spec import BackboneSpec
 from ..errors import BundleError, FeatcacheError
@@ -81,7 +81,7 @@ def write_bundle(
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
     make_folder(target.parent)
-    write_atomic(target, out.getvalue(), what="a bundle")
+    write_atomic(target, out.getvalue(), description="a bundle")
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:
@@ -94,7 +94,7 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
     """
     path = Path(os.path.expanduser(os.fspath(path)))
     try:
-        check_plain(path)
+        check_regular_file(path)
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:

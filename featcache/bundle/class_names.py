@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._io.wording import few
+from .._io.wording import format_values
 from ..errors import InvalidRequest
 
 _TYPES = (str, int, bool, float)
@@ -42,8 +42,8 @@ def check_classes(classes: Any, trained: Sequence[Any]) -> list[Any]:
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
     if len(names) != len(trained):
         raise _refused(
-            f"The head has {len(trained)} classes ({few(trained)}), and classes= has length "
-            f"{len(names)}; give one label per class, in their order",
+            f"The head has {len(trained)} classes ({format_values(trained)}), and classes= has "
+            f"length {len(names)}; give one label per class, in their order",
             names,
         )
     other = next((name for name in names if type(name) not in _TYPES or name != name), None)
@@ -55,13 +55,16 @@ def check_classes(classes: Any, trained: Sequence[Any]) -> list[Any]:
     kinds = sorted({type(name).__name__ for name in names})
     if len(kinds) > 1:
         raise _refused(
-            f"classes= mixes labels of {' and '.join(kinds)} ({few(names)}); give all of one type",
+            f"classes= mixes labels of {' and '.join(kinds)} ({format_values(names)}); give all of "
+            "one type",
             names,
         )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise _refused(
-            f"classes= has {few(twice)} more than once; give each class a label of its own", names
+            f"classes= has {format_values(twice)} more than once; give each class a label of its "
+            "own",
+            names,
         )
     return names
 

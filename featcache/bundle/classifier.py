@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..errors import InvalidRequest
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -91,8 +91,8 @@ class Classifier:
         sound = np.isfinite(self.temperature) and self.temperature > 0
         if width != len(self.classes) or len(self.classes) < 2 or not sound:
             raise InvalidRequest(
-                f"The classifier gives {counted(width, 'score')} for "
-                f"{counted(len(self.classes), 'class', 'classes')}, with temperature "
+                f"The classifier gives {format_count(width, 'score')} for "
+                f"{format_count(len(self.classes), 'class', 'classes')}, with temperature "
                 f"{self.temperature}.",
                 received=width,
             )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
-from .._io.wording import few
+from .._io.wording import format_values
 from ..errors import InvalidRequest
 from ..extraction.features import Features
 from .classifier import Classifier
@@ -132,8 +132,8 @@ def _refused(
     predicted: Codes, truth: Codes, better: dict[int, int], names: Sequence[Any]
 ) -> InvalidRequest:
     own = list(better)
-    fitting = few([f"{code} as {names[better[code]]!r}" for code in own], str)
-    taken = few([f"{code} as {names[code]!r}" for code in own], str)
+    fitting = format_values([f"{code} as {names[better[code]]!r}" for code in own], str)
+    taken = format_values([f"{code} as {names[code]!r}" for code in own], str)
     moved = np.isin(predicted, own)
     assigned = np.array([better.get(code, code) for code in predicted.tolist()])
     agree, would_agree = (int((codes == truth)[moved].sum()) for codes in (predicted, assigned))

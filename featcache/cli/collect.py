@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from .options import ByteSize, Common, command, complete_store
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def gc(
     found = collect(
         common.cache,
         unused_days=unused_days,
-        most_bytes=keep,
+        max_bytes=keep,
         keep_data=only or None,
         names=[_name_of(text, common.stores) for text in store] or None,
         dry_run=dry_run,
@@ -60,7 +60,10 @@ def gc(
         return int(failed)
     word = "would go" if dry_run else "gone"
     for r in found:
-        print(f"{word}: {r.name}, {counted(r.rows, 'row')}, {r.bytes / 2**20:,.1f} MiB: {r.reason}")
+        print(
+            f"{word}: {r.name}, {format_count(r.rows, 'row')}, "
+            f"{r.bytes / 2**20:,.1f} MiB: {r.reason}"
+        )
     for kept in found.kept:
         print(f"left alone: {kept.name}: {kept.reason}")
     print(_summary(common, list(found), dry_run))
@@ -74,8 +77,8 @@ def _summary(common: Common, found: list[Removal], dry_run: bool) -> str:
 
     freed = sum(removal.bytes for removal in found)
     sizes = [size_of(path) for path, _ in find_stores(common.stores)]
-    removals = f"{counted(len(found), 'removal')}, {freed / 2**20:,.1f} MiB"
-    stores = f"{counted(len(sizes), 'store')} of {sum(sizes) / 2**20:,.1f} MiB"
+    removals = f"{format_count(len(found), 'removal')}, {freed / 2**20:,.1f} MiB"
+    stores = f"{format_count(len(sizes), 'store')} of {sum(sizes) / 2**20:,.1f} MiB"
     if dry_run:
         return f"{removals} (dry run); there are {stores}"
     return f"{removals}; {stores} remain{'s' * (len(sizes) == 1)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..data.boxes import Crop
 from ..printable import printable
 from .options import Common, command, complete_store, crop, margin, one_store
@@ -243,7 +243,8 @@ def rm(common: Common, store: str, yes: bool) -> int:
 
     folder = find_store(store, common.stores)
     opened = Store(folder)
-    what = f"{folder.name}, {counted(len(opened), 'row')}, {opened.size_on_disk() / 2**20:,.1f} MiB"
+    mebibytes = opened.size_on_disk() / 2**20
+    what = f"{folder.name}, {format_count(len(opened), 'row')}, {mebibytes:,.1f} MiB"
     if not yes and not sys.stdin.isatty():
         raise InvalidRequest(f"This deletes {what}. Say --yes if it is to be deleted.")
     if not yes and not click.confirm(f"Delete {what}?", err=True):

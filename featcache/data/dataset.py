@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from .._io.html import facts_table
-from .._io.wording import counted, few
+from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 from ..images.image_file import Box
 from .columns import column_array
@@ -87,8 +87,8 @@ class Dataset:
         for column, values in columns.items():
             if values is not None and len(values) != len(self.paths):
                 raise DatasetError(
-                    f"{counted(len(self.paths), 'path')} came with "
-                    f"{counted(len(values), 'value')} of {column!r}; "
+                    f"{format_count(len(self.paths), 'path')} came with "
+                    f"{format_count(len(values), 'value')} of {column!r}; "
                     "there must be one for each.",
                     column=column,
                 )
@@ -128,14 +128,16 @@ class Dataset:
     def _facts(self) -> dict[str, str]:
         facts = {"images": f"{len(self):,}"}
         if self.classes is not None:
-            facts["classes"] = f"{len(self.classes):,} ({few(self.classes)})"
+            facts["classes"] = f"{len(self.classes):,} ({format_values(self.classes)})"
         if self.unlabelled:
             facts["unlabelled"] = f"{self.unlabelled:,}"
         if self.split is not None:
             parts = {part: list(self.split).count(part) for part in dict.fromkeys(self.split)}
             facts["split"] = ", ".join(f"{part} {count:,}" for part, count in parts.items())
         if self.attributes:
-            facts["columns"] = few([f"{k} ({v.dtype})" for k, v in self.attributes.items()], str)
+            facts["columns"] = format_values(
+                [f"{k} ({v.dtype})" for k, v in self.attributes.items()], str
+            )
         if self.boxes is not None:
             facts["crop"] = self.crop
         if self.ignored:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._io.atomic import recall, remember
+from .._io.atomic import read_memo, write_memo
 from .._io.cache_dirs import cache_folder, index_folder
 from .._io.file_state import file_state, is_settled
 from ..images.decode import reservation
@@ -131,7 +131,7 @@ def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = Non
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:
     """Read an index; anything odd about it makes it empty."""
-    kept = recall(file)
+    kept = read_memo(file)
     try:
         if kept is None or kept["version"] != VERSION:
             return {}
@@ -143,4 +143,4 @@ def _load(file: Path) -> dict[str, tuple[Any, ...]]:
 
 def _save(file: Path, entries: dict[str, tuple[Any, ...]]) -> None:
     body = {path: list(entry) for path, entry in entries.items()}
-    remember(file, {"version": VERSION, "entries": body}, "the file index")
+    write_memo(file, {"version": VERSION, "entries": body}, "the file index")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .._io.wording import counted, few
+from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
 from .dataset import Dataset
@@ -91,7 +91,7 @@ def from_folder(path: str | Path) -> Dataset:
         return Dataset(paths=files, root=str(root), name=root.name, ignored=ignored)
     if loose:
         raise DatasetError(
-            f"{root} holds {counted(len(loose), 'image')} beside class folders (the first is "
+            f"{root} holds {format_count(len(loose), 'image')} beside class folders (the first is "
             f"{Path(loose[0]).name!r}), of unknown class. Move such images into a class folder "
             "or elsewhere, or list the images you mean in a CSV file.",
             received=str(root),
@@ -250,19 +250,19 @@ def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
         if any(p[2] in trained for p in parts if p[0] == top and len(p) > 3):
             raise DatasetError(
                 f"{root / top} holds its class folders one level too deep, below "
-                f"{few(sorted(folders[top]))}. {_LAYOUT}",
+                f"{format_values(sorted(folders[top]))}. {_LAYOUT}",
                 received=top,
             )
         log.warning(
             "%s: no folder in %r is a training class (it holds %s), so its images are taken as "
-            "unlabelled.", root, top, few(sorted(folders[top])),
+            "unlabelled.", root, top, format_values(sorted(folders[top])),
         )  # fmt: skip
     labelled = set().union(*(folders[top] for top in folders.keys() - unlabelled))
     unseen = sorted(labelled - trained) if trained else []
     if unseen:
         log.warning(
             "%s: no training image of %s (classes without one: %d); they cannot be learnt.",
-            root, few(unseen), len(unseen),
+            root, format_values(unseen), len(unseen),
         )  # fmt: skip
     return unlabelled
 
@@ -309,7 +309,7 @@ def _check_depth(root: Path, parts: Sequence[list[str]], *, split: bool = False)
     for name, of in shared.items():
         raise DatasetError(
             f"{root} holds folders of the same name in several others, such as {name!r} in "
-            f"{few(of)}: which of them are the classes? Expected <class>/..., or "
+            f"{format_values(of)}: which of them are the classes? Expected <class>/..., or "
             "train/<class>/... and test/<class>/..., with each class in one folder. Move the "
             "folders, or list all images in a CSV file with the columns path, label and split.",
             received=list(shared),
@@ -322,8 +322,8 @@ def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) 
         what = f"Move them one level up, out of {top!r}, to train/<class>/... and test/<class>/..."
     raise DatasetError(
         f"{root} holds all images in one folder, {top!r}, which has only folders in it "
-        f"({few(below)}), so that {top!r} would be the only class. {what}; or list all images in "
-        "a CSV file with the columns path and label.",
+        f"({format_values(below)}), so that {top!r} would be the only class. {what}; or list all "
+        "images in a CSV file with the columns path and label.",
         received=top,
     )
 

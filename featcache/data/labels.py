@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .._io.wording import counted, few
+from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 
 OnConflict = Literal["warn", "error", "keep"]
@@ -177,16 +177,17 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
     if None in checked:
         fault = "one of them is missing"
     elif repeated:
-        fault = f"{few(repeated)} {'is' if len(repeated) == 1 else 'are'} among them several times"
+        verb = "is" if len(repeated) == 1 else "are"
+        fault = f"{format_values(repeated)} {verb} repeated"
     elif outside:
-        fault = f"the labels also have {few(sorted(outside))}"
+        fault = f"the labels also have {format_values(sorted(outside))}"
     elif mixed:
         types = sorted(kind.__name__ for kind in mixed)
         fault = f"the labels are of another type ({', '.join(types)})"
     if fault:
         raise DatasetError(
-            f"The categories ({few(checked)}) must be distinct, none of them missing, and hold "
-            f"every label, but {fault}.",
+            f"The categories ({format_values(checked)}) must be distinct, none of them missing, "
+            f"and hold every label, but {fault}.",
             received=checked,
             outside=sorted(outside),
         )
@@ -261,7 +262,7 @@ def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
         for c in conflicts[:3]
     )
     more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
-    count = counted(len(conflicts), "image occurs", "images occur")
+    count = format_count(len(conflicts), "image occurs", "images occur")
     return (
         f"{count} under several labels (the same content): {shown}{more}. "
         "At most one of the labels is right."

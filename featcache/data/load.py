@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
 from .boxes import Crop, cropped
@@ -107,8 +107,8 @@ def from_csv(path: str | Path) -> Dataset:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise DatasetError(
-                f"{path}, row {number}: {counted(len(row), 'value')}, but the header names "
-                f"{counted(len(header), 'column')}. Quote values that hold a comma.",
+                f"{path}, row {number}: {format_count(len(row), 'value')}, but the header names "
+                f"{format_count(len(header), 'column')}. Quote values that hold a comma.",
                 path=path,
                 row=number,
             )

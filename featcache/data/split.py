@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..errors import InvalidRequest
 
 log = logging.getLogger("featcache")
@@ -84,7 +84,7 @@ def split_rows(
     log.warning(
         "The split has two parts: the data set's validation part (%s) is in the training part. "
         "To keep them apart, choose rows by the data set's own split.",
-        counted(validation, "image"),
+        format_count(validation, "image"),
     )
     return train, test, "official, validation images in the training part"
 
@@ -107,7 +107,7 @@ def _say_unlabelled(count: int, where: str) -> None:
     if count:
         log.warning(
             "%s left out of %s.",
-            counted(count, "unlabelled image is", "unlabelled images are"), where,
+            format_count(count, "unlabelled image is", "unlabelled images are"), where,
         )  # fmt: skip
 
 
@@ -164,8 +164,8 @@ def stratified_group_split(
     mask[test] = True
     if mask.all() or not mask.any():
         raise InvalidRequest(
-            f"{counted(len(members), 'different image is', 'different images are')} too few to "
-            f"split with test_size={test_size}.",
+            f"{format_count(len(members), 'different image is', 'different images are')} too few "
+            f"to split with test_size={test_size}.",
             received=test_size,
         )
     return np.flatnonzero(~mask), np.flatnonzero(mask)
@@ -223,8 +223,8 @@ def official_split(groups: Sequence[Hashable], split: Sequence[str]) -> tuple[Po
     train, test = np.flatnonzero(~is_test & ~is_copy), np.flatnonzero(is_test)
     if not len(train) or not len(test):
         raise InvalidRequest(
-            f"The data set's own split has {counted(len(train), 'training image')} and "
-            f"{counted(len(test), 'test image')}; both are needed. "
+            f"The data set's own split has {format_count(len(train), 'training image')} and "
+            f"{format_count(len(test), 'test image')}; both are needed. "
             "Give test_size= to split at random.",
             train=len(train),
             test=len(test),

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from .._io.atomic import write_error
+from .._io.atomic import make_write_error
 from .._io.progress import progress_bar
 from ..errors import DatasetError, UnsafeArchive
 
@@ -33,8 +33,8 @@ def unpack(
     folder: Path,
     *,
     wanted: Callable[[str], bool] = lambda _: True,
-    most_bytes: int = 4 * 2**30,
-    most_files: int = 100_000,
+    max_bytes: int = 4 * 2**30,
+    max_files: int = 100_000,
     progress: bool | None = None,
 ) -> int:
     """Write the wanted files of a tar archive (plain, gzip, bzip2 or xz) below a folder.
@@ -45,7 +45,7 @@ def unpack(
         The folder exists. Nothing is written outside it, nothing in it is replaced.
     wanted : callable
         Tells by its name whether a file is written; names are checked all the same.
-    most_bytes, most_files : int
+    max_bytes, max_files : int
         Limits for all that is written.
     progress : bool, optional
 
@@ -77,9 +77,9 @@ def unpack(
             for member in tar:
                 room += member.size
                 entries += 1
-                if room > most_bytes or entries > most_files:
+                if room > max_bytes or entries > max_files:
                     raise UnsafeArchive(
-                        f"{archive} holds more than {most_files:,} entries or {most_bytes:,} "
+                        f"{archive} holds more than {max_files:,} entries or {max_bytes:,} "
                         "bytes; it is not the archive that was expected.",
                         path=archive,
                         member=member.name,
@@ -160,7 +160,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive:
     except (FileExistsError, NotADirectoryError) as error:
         raise _unsafe(archive, member.name, "the name occurs twice") from error
     except OSError as error:
-        raise write_error(error, target, f"{member.name} of {archive.name}") from error
+        raise make_write_error(error, target, f"{member.name} of {archive.name}") from error
 
 
 def _unsafe(archive: Path, name: str, why: str) -> UnsafeArchive:

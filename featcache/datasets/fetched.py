@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from .._io.atomic import make_folder, remove_stale, temporary_path, write_error
+from .._io.atomic import make_folder, make_write_error, remove_stale, temporary_path
 from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
 from .._io.choices import check_choice
 from .._io.download import retrieve
@@ -244,7 +244,7 @@ def _build(published: Published, archives: list[Path], target: Path, progress: b
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
-        raise write_error(error, target, published.title) from error
+        raise make_write_error(error, target, published.title) from error
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary, ignore_errors=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .._io.atomic import recall, remember
+from .._io.atomic import read_memo, write_memo
 
 # What a change must gain. Times differ by some per cent without a cause, and by chance alone
 # nothing should take the place of the size that is known to do well.
@@ -78,12 +78,12 @@ def quickest(candidates: Sequence[int], seconds: Callable[[int], float]) -> int:
 
 def remember_size(memo: Path, size: int) -> None:
     """Keep a size for the next extraction."""
-    remember(memo, {"images": size}, "a batch size")
+    write_memo(memo, {"images": size}, "a batch size")
 
 
 def remembered_size(memo: Path) -> int | None:
     """Return the size that was kept; None if there is none, or it makes no sense."""
-    kept = recall(memo)  # None if lost or damaged: measured again
+    kept = read_memo(memo)  # None if lost or damaged: measured again
     size = kept.get("images") if isinstance(kept, dict) else None
     return size if type(size) is int and 1 <= size <= 4096 else None
 

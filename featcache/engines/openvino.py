@@ -189,7 +189,7 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
             del model  # it maps the files that go now
             shutil.rmtree(work / "saved")
             seal = {name: file_hash(work / name) for name in _FILES}
-            write_atomic(work / _SEAL, json.dumps(seal).encode(), what="a converted model")
+            write_atomic(work / _SEAL, json.dumps(seal).encode(), description="a converted model")
             accept(work)
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder)  # a damaged one

@@ -20,7 +20,7 @@ from .._io.atomic import make_folder
 from .._io.choices import check_choice
 from .._io.console import show_log_in_notebook
 from .._io.progress import progress_bar
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import BuiltBackbone, build
@@ -395,6 +395,6 @@ def _join_rows(
 def _no_usable_images(quarantined: list[Quarantined]) -> str:
     shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
     return (
-        f"No image can be used: {counted(len(quarantined), 'image')} quarantined. The first: "
+        f"No image can be used: {format_count(len(quarantined), 'image')} quarantined. The first: "
         f"{shown}. Replace the files; retry_failed=True (--retry-failed) tries the same again."
     )

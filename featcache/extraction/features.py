@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._io.html import facts_table
 from .._io.progress import StageTimings
-from .._io.wording import counted, few
+from .._io.wording import format_count, format_values
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
@@ -113,7 +113,7 @@ class ExtractionSummary:
         counts = list(self.ignored.items())[:5]
         shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
         more = ", ..." if len(self.ignored) > 5 else ""
-        count = counted(len(self.ignored_files), "other file")
+        count = format_count(len(self.ignored_files), "other file")
         return "; ".join([f"{count} ignored: {shown}{more}", *self.hints])
 
 
@@ -172,7 +172,7 @@ class Features:
 
     def __repr__(self) -> str:
         classes = (
-            f", {counted(len(self.classes), 'class', 'classes')}"
+            f", {format_count(len(self.classes), 'class', 'classes')}"
             if self.classes is not None
             else ""
         )
@@ -193,7 +193,7 @@ class Features:
             "rows": f"{self.X.shape[0]:,} x {self.X.shape[1]:,}",
         }
         if self.classes is not None:
-            facts["classes"] = f"{len(self.classes):,} ({few(self.classes)})"
+            facts["classes"] = f"{len(self.classes):,} ({format_values(self.classes)})"
         if self.parts is not None:
             parts = {part: self.parts.count(part) for part in dict.fromkeys(self.parts)}
             facts["split"] = ", ".join(f"{part} {count:,}" for part, count in parts.items())
@@ -205,7 +205,9 @@ class Features:
         }
         facts |= {name: f"{count:,}" for name, count in counts.items() if count}
         if self.attributes:
-            facts["columns"] = few([f"{k} ({v.dtype})" for k, v in self.attributes.items()], str)
+            facts["columns"] = format_values(
+                [f"{k} ({v.dtype})" for k, v in self.attributes.items()], str
+            )
         return facts_table("Features", facts)
 
     @property

@@ -30,7 +30,7 @@ def collect(
     cache: Path,
     *,
     unused_days: float | None = None,
-    most_bytes: int | None = None,
+    max_bytes: int | None = None,
     keep_ids: Collection[str] | None = None,
     keep_data: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
@@ -44,7 +44,7 @@ def collect(
         The cache folder.
     unused_days : float, optional
         Remove stores that nothing has used for so long.
-    most_bytes : int, optional
+    max_bytes : int, optional
         Then remove stores, the longest unused first, until all together have at most so many.
     keep_ids : collection of str, optional
         Remove all rows but those of these examples, from stores that stay.
@@ -71,9 +71,9 @@ def collect(
     StoreError
         If a named store is not there, or the cache folder cannot be listed.
     """
-    if unused_days is None and most_bytes is None and keep_ids is None and keep_data is None:
+    if unused_days is None and max_bytes is None and keep_ids is None and keep_data is None:
         raise InvalidRequest("Say what may go: by age, by size, or by the images that stay.")
-    if not 0 <= (unused_days or 0) < math.inf or not 0 <= (most_bytes or 0) < math.inf:
+    if not 0 <= (unused_days or 0) < math.inf or not 0 <= (max_bytes or 0) < math.inf:
         raise InvalidRequest("An age in days and a size in bytes must be 0 or more, and finite.")
     folder = stores_folder(cache)
     images = None if keep_data is None else KeptImages(keep_data, cache)
@@ -83,7 +83,7 @@ def collect(
     found = Removals(kept=lost)
     if not dry_run:
         found.kept += finish_removals(folder)
-    _whole_stores(found, stores, unused_days, most_bytes, dry_run)
+    _whole_stores(found, stores, unused_days, max_bytes, dry_run)
     done = {each.name for each in (*found, *found.kept)}
     for path, _, _ in stores:
         ids = wanted[path]
@@ -197,7 +197,7 @@ def _whole_stores(
     found: Removals,
     stores: Sequence[tuple[Path, float, int]],
     unused_days: float | None,
-    most_bytes: int | None,
+    max_bytes: int | None,
     dry_run: bool,
 ) -> None:
     total = sum(size for _, _, size in stores)
@@ -206,8 +206,8 @@ def _whole_stores(
         reason = None
         if unused_days is not None and age > unused_days:
             reason = f"not used for {age:.1f} days"
-        elif most_bytes is not None and total > most_bytes:
-            mebibytes = total / 2**20, most_bytes / 2**20
+        elif max_bytes is not None and total > max_bytes:
+            mebibytes = total / 2**20, max_bytes / 2**20
             reason = "{:,.1f} MiB in all, {:,.1f} may stay".format(*mebibytes)
         if reason is None:
             continue

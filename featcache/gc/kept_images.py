@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
 from ..data.boxes import COLUMNS, crop_name, cropped, widened
 from ..data.dataset import Dataset
@@ -92,7 +92,7 @@ class KeptImages:
         unreadable = [p for p, c in zip(dataset.paths, contents, strict=True) if not c]
         if unreadable:
             raise InvalidRequest(
-                f"{counted(len(unreadable), 'file')} of {dataset.name} cannot be read (first: "
+                f"{format_count(len(unreadable), 'file')} of {dataset.name} cannot be read (first: "
                 f"{unreadable[0]}), so their rows could not be told from others. Nothing was "
                 "removed.",
                 received=unreadable,

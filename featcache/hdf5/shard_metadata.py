@@ -115,7 +115,7 @@ def write_metadata(
     body = b"".join([len(text).to_bytes(8, "little"), text, *(c.tobytes() for c in columns)])
     data = _MAGIC + hashlib.sha256(body).digest() + body
     with contextlib.suppress(StoreWriteError):
-        write_atomic(beside(shard), data, what="the metadata of a shard", durable=False)
+        write_atomic(beside(shard), data, description="the metadata of a shard", durable=False)
 
 
 def read_metadata(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .._io.system_errors import system_errors
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..errors import LeaseLost, StoreError
 from ..hdf5.shard_metadata import beside
 from ..hdf5.shard_name import Damage, rows_of
@@ -197,7 +197,7 @@ def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> 
     remove_shards(store.folder, replaced, held)
     move_orphans(store.folder)
     store.refresh()
-    log.info("%s: merged %s", store.folder.name, counted(len(replaced), "small shard"))
+    log.info("%s: merged %s", store.folder.name, format_count(len(replaced), "small shard"))
     return len(replaced)
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .._io.atomic import write_atomic
-from .._io.own_files import read_own_file, whole_number
-from .._io.wording import counted
+from .._io.own_files import check_integer, read_own_file
+from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
@@ -69,7 +69,7 @@ class Manifest:
             "about": dict(self.metadata),
         }
         text = json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True)
-        write_atomic(folder / NAME, text.encode(), what="the manifest")
+        write_atomic(folder / NAME, text.encode(), description="the manifest")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -123,14 +123,14 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
             raise _corrupt(path, "its key does not belong to its spec")
         if not can_be_in(spec, path.parent):
             raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
-        shards = {str(name): whole_number(rows, 1, _MOST) for name, rows in body["shards"].items()}
+        shards = {str(name): check_integer(rows, 1, _MOST) for name, rows in body["shards"].items()}
         # These become paths: one such as "../../other" would have another store's file moved.
         if any(rows_of(name) != rows for name, rows in shards.items()):
             raise _corrupt(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,
-            width=whole_number(body["width"], 1, _MOST),
-            generation=whole_number(body["generation"], 0, _MOST_GENERATIONS),
+            width=check_integer(body["width"], 1, _MOST),
+            generation=check_integer(body["generation"], 0, _MOST_GENERATIONS),
             shards=shards,
             metadata={str(name): str(text) for name, text in body["about"].items()},
         )
@@ -156,7 +156,7 @@ def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
             if count := sum(1 for path in folder.glob("*.h5") if rows_of(path.name) is not None):
                 log.warning(
                     "%s has %s, but no %s. `featcache repair %s` writes it again from the "
-                    "shards.", folder, counted(count, "shard"), NAME, folder,
+                    "shards.", folder, format_count(count, "shard"), NAME, folder,
                 )  # fmt: skip
         except OSError as error:
             log.warning("%s cannot be read: %s.", folder / NAME, error.strerror or error)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._io.atomic import make_folder, remove_stale, replacing, write_all
+from .._io.atomic import make_folder, open_atomic, remove_stale, write_all
 from .._io.cache_dirs import stores_folder
 from .._io.system_errors import system_errors
 from ..backbones.spec import BackboneSpec
@@ -143,7 +143,7 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
     }
     start: list[bytes | memoryview] = [header.encode(user_block)]
     digest = hashlib.sha256()
-    with replacing(target, what="the packed store") as file:
+    with open_atomic(target, description="the packed store") as file:
         write_all(file, bytes(LINE_BYTES))
         for block in chain(start, layout.blocks(values)):
             digest.update(block)

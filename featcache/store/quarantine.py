@@ -22,7 +22,7 @@ def write(folder: Path, prefix: str, reasons: Mapping[str, str]) -> None:
     """Commit a list of content id -> reason under a name that holds its SHA-256."""
     data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
     name = f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
-    write_atomic(folder / name, data, what="the quarantine list")
+    write_atomic(folder / name, data, description="the quarantine list")
 
 
 def is_sound(path: Path) -> bool:

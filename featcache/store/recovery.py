@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import InvalidRequest, StoreError
 from ..hdf5.shard_metadata import ShardMetadata, read_metadata
@@ -103,6 +103,6 @@ def write_first_manifest(
     if shards:
         log.warning(
             "%s had lost its %s, which is written again from %s.",
-            folder, MANIFEST_NAME, counted(len(shards), "shard"),
+            folder, MANIFEST_NAME, format_count(len(shards), "shard"),
         )  # fmt: skip
     Manifest(spec, width, shards=listed, metadata=metadata).write(folder)

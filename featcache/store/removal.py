@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._io.wording import few
+from .._io.wording import format_values
 from ..errors import StoreError
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX, is_in_use, lease
@@ -81,7 +81,9 @@ def remove(path: Path) -> Kept | None:
             return Kept(path.name, "it is a link; remove what it leads to yourself")
         foreign = foreign_files(path)
         if foreign:
-            return Kept(path.name, f"it also holds files that are not of a store: {few(foreign)}")
+            return Kept(
+                path.name, f"it also holds files that are not of a store: {format_values(foreign)}"
+            )
         with lease(path) as held:
             error = held.refused
             # Without room for a lease nobody else has one either; a removal needs no room.

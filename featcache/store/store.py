@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, remove_stale, write_atomic
 from .._io.system_errors import system_errors
-from .._io.wording import counted
+from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from ..hdf5.sandbox import inspect_shard
@@ -253,8 +253,8 @@ class Store:
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
-            f"Not stored in {self.folder}: {len(missing)} of {counted(len(packed), 'image')} (the "
-            f"first is {missing[0][:16] if missing else '?'}...). Extract them first.",
+            f"Not stored in {self.folder}: {len(missing)} of {format_count(len(packed), 'image')} "
+            f"(the first is {missing[0][:16] if missing else '?'}...). Extract them first.",
             path=self.folder,
             ids=missing,
         )
@@ -292,7 +292,7 @@ class Store:
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
                 "%s: passed over %s: %s. `featcache repair %s` saves what is sound.",
-                name, counted(rows, "row"), reason, self.folder,
+                name, format_count(rows, "row"), reason, self.folder,
             )  # fmt: skip
             return None
         return metadata
@@ -351,8 +351,8 @@ class Store:
         rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
             raise StoreMismatch(
-                f"Rows of shape {embeddings.shape} came with {counted(len(ids), 'id')} for a store "
-                f"of width {self.width}.",
+                f"Rows of shape {embeddings.shape} came with {format_count(len(ids), 'id')} for a "
+                f"store of width {self.width}.",
                 stored=self.width,
                 requested=embeddings.shape,
             )
@@ -372,7 +372,7 @@ class Store:
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
         name = name_of(self._worker, self._sequence, len(rows), sha)
-        write_atomic(self.folder / name, data, what=f"{len(rows)} rows")
+        write_atomic(self.folder / name, data, description=f"{len(rows)} rows")
         write_metadata(self.folder / name, len(data), metadata, rows)
         return name
 

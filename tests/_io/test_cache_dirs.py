@@ -10,7 +10,7 @@ import pytest
 
 from featcache import extract
 from featcache._io import cache_dirs
-from featcache._io.atomic import make_folder, remember
+from featcache._io.atomic import make_folder, write_memo
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
 
@@ -36,7 +36,7 @@ def test_folders_that_a_run_loads_from_are_private(tmp_path: Path, photos: Path)
 def test_a_folder_that_is_shared_on_purpose_keeps_its_rights(tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights").chmod(0o775)
-    remember(tmp_path / "weights" / "a.json", 1, "a memo")
+    write_memo(tmp_path / "weights" / "a.json", 1, "a memo")
     make_folder(tmp_path / "weights", private=True)
     assert rights(tmp_path / "weights") == 0o775
 

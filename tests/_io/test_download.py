@@ -96,7 +96,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server: _Server, tmp_pat
 
 def test_a_later_call_goes_on_too(server: _Server, tmp_path: Path) -> None:
     server.cuts, server.cut_at = 5, 200_000
-    with pytest.raises(DownloadFailed, match="run again to go on"):
+    with pytest.raises(DownloadFailed, match="run again to resume"):
         retrieve(f"{server.address}/file.bin", HASH, "file.bin", tmp_path)
     have = (tmp_path / "file.bin.part").stat().st_size
     assert have > 500_000

@@ -11,7 +11,7 @@ import pytest
 from bench.finetune.pixels import decoded
 from bench.splits import Images
 from featcache import Store, extract
-from featcache._io.atomic import recall, remember
+from featcache._io.atomic import read_memo, write_memo
 from featcache._io.cache_dirs import engines_folder, pixels_folder, weights_folder
 from featcache.engines.micro_batch import remember_size, remembered_size
 from featcache.images.image_file import content_id
@@ -30,11 +30,11 @@ def flips(data: bytes) -> list[bytes]:
 
 def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
     file, value = tmp_path / "memo.json", {"width": 256, "spec": {"layer": "pool"}}
-    remember(file, value, "a memo")
-    assert recall(file) == value
+    write_memo(file, value, "a memo")
+    assert read_memo(file) == value
     for changed in flips(file.read_bytes()):
         file.write_bytes(changed)
-        assert recall(file) in (None, value)  # the value: a space or a digit's case, say
+        assert read_memo(file) in (None, value)  # the value: a space or a digit's case, say
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
 )
 def test_what_remember_did_not_write_is_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.json").write_bytes(data)
-    assert recall(tmp_path / "a.json") is None
-    assert recall(tmp_path / "missing.json") is None
+    assert read_memo(tmp_path / "a.json") is None
+    assert read_memo(tmp_path / "missing.json") is None
 
 
 def test_a_batch_size_with_a_flipped_bit_is_measured_again(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_wrong_width_in_the_weights_memory_does_not_reach_the_store(
     assert '"width": 1024' in text
     memo.write_text(text.replace('"width": 1024', '"width": 1028'))
     if sealed:
-        remember(memo, json.loads(memo.read_text())["value"], "a memo")
+        write_memo(memo, json.loads(memo.read_text())["value"], "a memo")
     second = extract("mobilenet", photos, engine=engine, **options)
     assert Store(second.summary.folder).width == 1024
     assert verify(second.summary.folder) == []

@@ -221,6 +221,6 @@ def test_the_script_prints_a_table_and_computes_nothing_the_second_time(
     assert "\nNo embedding was computed: all were stored" in capsys.readouterr().out
     assert (tmp_path / "out" / "results.json").exists()
     assert main([*command, "--out", "/proc/nowhere"]) == 2
-    assert "cannot be made" in capsys.readouterr().err
+    assert "cannot be created" in capsys.readouterr().err
     assert main([*command, "--heads", "nope"]) == 2
     assert "There is no head 'nope'" in capsys.readouterr().err

@@ -333,7 +333,7 @@ def test_a_member_that_claims_more_than_the_file_has_is_refused(made: Any, tmp_p
     entry = data.index(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = (2**31).to_bytes(4, "little")  # its size, unpacked
     (tmp_path / "bomb").write_bytes(data)
-    with pytest.raises(BundleError, match="claims 2,147,483,648 bytes"):
+    with pytest.raises(BundleError, match="declares 2,147,483,648 bytes"):
         load_bundle(tmp_path / "bomb")
 
 

@@ -102,7 +102,7 @@ def test_categories_stay_in_a_part_of_a_data_set(files: list[str]) -> None:
     assert load_dataset(files, labels=sizes).take([1]).classes == [2, 1, 3]
     with pytest.raises(DatasetError, match="also have 'x'"):
         Dataset(["a"], ["x"], categories=["y"])
-    with pytest.raises(DatasetError, match="every label, but 'y' is among them several times"):
+    with pytest.raises(DatasetError, match="every label, but 'y' is repeated"):
         Dataset(["a"], ["y"], categories=["y", "y"])
     with pytest.raises(DatasetError, match="but one of them is missing"):
         Dataset(["a"], ["y"], categories=["y", None])

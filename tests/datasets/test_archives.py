@@ -76,7 +76,7 @@ def test_folders_count_as_entries(tmp_path: Path) -> None:
             archive.addfile(member)
     (tmp_path / "out").mkdir()
     with pytest.raises(UnsafeArchive, match="more than 10 entries"):
-        unpack(tmp_path / "a.tar", tmp_path / "out", most_files=10)
+        unpack(tmp_path / "a.tar", tmp_path / "out", max_files=10)
 
 
 def test_no_damaged_or_missing_header_ends_an_archive_in_silence(tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "a.tar", tmp_path / "out")
 
 
-@pytest.mark.parametrize("limit", [{"most_files": 3}, {"most_bytes": 2500}])
+@pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_bytes": 2500}])
 def test_an_archive_beyond_its_limits_is_refused(tmp_path: Path, limit: dict[str, int]) -> None:
     files = {f"{i}": bytes(1000) for i in range(5)}
     archives.tar(tmp_path / "bomb.tar.gz", files, "w:gz")

@@ -19,7 +19,7 @@ import pytest
 import featcache
 from conftest import make_tiny_model, photo
 from featcache import Features, extract
-from featcache._io.atomic import recall
+from featcache._io.atomic import read_memo
 from featcache.backbones import preprocessing
 from featcache.engines import openvino as openvino_runner
 from featcache.engines import select as engines
@@ -402,7 +402,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
     pixels = np.arange(16, dtype=np.uint8).reshape(16, 1, 1, 1)
     assert engine.embed(pixels).ravel().tolist() == list(range(16))
     assert runner.sizes == [16, 8, 4, 2]
-    assert recall(memo) == {"images": 2}
+    assert read_memo(memo) == {"images": 2}
     assert remembered_size(memo) == 2
 
 

@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_clear_error_and_committed_rows_stay(
     assert process.returncode != 0
     assert "done" not in out
     assert "StoreWriteError: Could not write 4 rows" in err
-    assert "Nothing that was committed before is lost" in err
+    assert "Everything committed before is intact" in err
     (folder,) = (tmp_path / "cache" / "stores").iterdir()
     assert len(Store(folder)) == 4 * BATCH
     assert not list(folder.glob(".tmp-*"))
@@ -166,7 +166,7 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(many_photos: Path) -> None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "the same command goes on from here" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     (folder,) = stores.iterdir()
     assert len(Store(folder)) >= 12

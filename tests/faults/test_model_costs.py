@@ -251,7 +251,7 @@ def test_variables_that_are_no_weights_count_too() -> None:
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     for name in ("pipe.keras", "pipe.bundle"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(ModelRefused, match="not a plain file"):
+    with pytest.raises(ModelRefused, match="not a regular file"):
         featcache.load_model(tmp_path / "pipe.keras")
-    with pytest.raises(BundleError, match="not a plain file"):
+    with pytest.raises(BundleError, match="not a regular file"):
         featcache.load_bundle(tmp_path / "pipe.bundle")

@@ -62,10 +62,10 @@ def test_using_a_store_keeps_it(three: list[Path], photos: Path) -> None:
 
 def test_the_longest_unused_go_until_the_rest_fits(three: list[Path]) -> None:
     size = Store(three[2]).size_on_disk()
-    removed = collect(cache_folder(), most_bytes=2 * size + 100)
+    removed = collect(cache_folder(), max_bytes=2 * size + 100)
     assert [r.name for r in removed] == [three[0].name]
     assert removed[0].rows == 12
-    assert not collect(cache_folder(), most_bytes=2 * size + 100)
+    assert not collect(cache_folder(), max_bytes=2 * size + 100)
 
 
 def test_a_store_in_use_stays(three: list[Path], photos: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next(three: list[Path]) ->
     assert names(list(stores_folder(cache_folder()).iterdir())) == names(three[1:])
 
 
-@pytest.mark.parametrize("wrong", [{}, {"unused_days": -1}, {"most_bytes": -1}])
+@pytest.mark.parametrize("wrong", [{}, {"unused_days": -1}, {"max_bytes": -1}])
 def test_nothing_goes_without_being_asked_for(wrong: Any, three: list[Path]) -> None:
     with pytest.raises(InvalidRequest):
         collect(cache_folder(), **wrong)

@@ -419,9 +419,9 @@ def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
 
 
 def test_an_error_of_ours_while_a_file_is_written_stays_what_it_is(tmp_path: Path) -> None:
-    from featcache._io.atomic import replacing
+    from featcache._io.atomic import open_atomic
     from featcache.errors import StoreWriteError
 
-    with pytest.raises(StoreWriteError, match="another"), replacing(tmp_path / "x"):
+    with pytest.raises(StoreWriteError, match="another"), open_atomic(tmp_path / "x"):
         raise StoreWriteError("another")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from featcache._io import file_state
-from featcache._io.atomic import recall, remember
+from featcache._io.atomic import read_memo, write_memo
 from featcache.cli import main
 from featcache.data import file_index
 from featcache.errors import InvalidRequest, StoreCorrupt, StoreError
@@ -108,10 +108,10 @@ def test_a_quarantine_list_that_is_none_is_passed_over(cache: Path, body: bytes)
 
 
 def test_a_remembered_value_is_not_read_through_a_link(tmp_path: Path) -> None:
-    remember(tmp_path / "kept.json", {"a": 1}, "a value")
+    write_memo(tmp_path / "kept.json", {"a": 1}, "a value")
     (tmp_path / "link.json").symlink_to("kept.json")
-    assert recall(tmp_path / "kept.json") == {"a": 1}
-    assert recall(tmp_path / "link.json") is None
+    assert read_memo(tmp_path / "kept.json") == {"a": 1}
+    assert read_memo(tmp_path / "link.json") is None
 
 
 # Files of the user's own
@@ -184,10 +184,10 @@ def test_ids_of_an_index_that_are_none_are_computed_again(
     paths = sorted(str(path) for path in photos.glob("*/*.png"))
     identify(paths, "root", tmp_path)
     (file,) = tmp_path.glob("*.json")
-    kept = recall(file)
+    kept = read_memo(file)
     for value in ([1], 5, None, "AB" * 32, "a" * 65):
         entries = {path: [*_state(path), value] for path in paths}
-        remember(file, {**kept, "entries": entries}, "the file index")
+        write_memo(file, {**kept, "entries": entries}, "the file index")
         found = identify(paths, "root", tmp_path)
         assert [one.image_id for one in found] == [
             hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths

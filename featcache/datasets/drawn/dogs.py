@@ -11,7 +11,7 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from ..._io.atomic import make_folder, remove_stale, temporary_path, write_error
+from ..._io.atomic import make_folder, make_write_error, remove_stale, temporary_path
 from ..._io.cache_dirs import cache_folder, samples_folder
 from ..._io.progress import progress_bar
 from ...data.dataset import Dataset
@@ -127,7 +127,7 @@ def _write(
             if not (target / TABLE).is_file():  # unless another process was faster
                 raise
     except OSError as error:
-        raise write_error(error, target, "the drawn dogs") from error
+        raise make_write_error(error, target, "the drawn dogs") from error
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(temporary, ignore_errors=True)
