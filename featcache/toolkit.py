@@ -1,8 +1,9 @@
 """Supported helpers for packages built on featcache, such as `bench`.
 
 Atomic files and cache folders, progress bars and the frame of a command, streams of decoded
-images, image ids, labels and splits, and the layers of backbones. Changes of these names are
-listed in CHANGELOG.md; every other module below `featcache` may change without notice.
+images, image ids, labels and splits, the layers of backbones, and blocks after which the process
+is as it was. Changes of these names are listed in CHANGELOG.md; every other module below
+`featcache` may change without notice.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from ._io.atomic import (
 )
 from ._io.cache_dirs import cache_folder, pixels_folder, training_folder
 from ._io.console import run_command
+from ._io.held_warnings import ignored_warnings
 from ._io.progress import progress_bar
 from .backbones.architecture import all_layers, layer_names
+from .backbones.keras_backend import quiet_log, unmoved_random
 from .backbones.model import Backbone
 from .backbones.request import make_request
 from .backbones.resolve import BuiltBackbone
@@ -55,6 +58,7 @@ __all__ = [
     "describe_conflicts",
     "example_ids",
     "find_backbone",
+    "ignored_warnings",
     "is_missing",
     "label_codes",
     "label_conflicts",
@@ -67,6 +71,7 @@ __all__ = [
     "pixels_folder",
     "printable",
     "progress_bar",
+    "quiet_log",
     "read_memo",
     "remove_stale",
     "run_command",
@@ -75,6 +80,7 @@ __all__ = [
     "temporary_path",
     "text_of",
     "training_folder",
+    "unmoved_random",
     "uses_sample",
     "write_all",
     "write_atomic",

@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep, import_keras
+from featcache.toolkit import quiet_log, unmoved_random
 
 from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
@@ -117,12 +118,14 @@ class DenseHead(Head):
         self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)
         train, held_out = self._parts(codes)
-        network = self._network(X.shape[1])
+        with unmoved_random():
+            network = self._network(X.shape[1])
         size = min(self.batch_size, len(train))
         data = _Data(scaled, codes, _mean_one(weights.loss))
-        best, self.history_ = self._train(network, size, data, train, held_out)
-        self._take(best)
-        self.temperature_ = self._temperature(network, size, data, train, held_out)
+        with quiet_log():
+            best, self.history_ = self._train(network, size, data, train, held_out)
+            self._take(best)
+            self.temperature_ = self._temperature(network, size, data, train, held_out)
 
     def _temperature(
         self, network: Any, size: int, data: _Data, train: Rows, held_out: Rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featcache.errors import InvalidRequest
+from featcache.toolkit import ignored_warnings
 
 log = logging.getLogger("featcache")
 
@@ -97,9 +97,8 @@ def _given(
     X: NDArray[Any], y: NDArray[Any], groups: Any, cv: Any, chosen: NDArray[np.bool_]
 ) -> list[Fold]:
     if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
-        with warnings.catch_warnings():
-            # Photos are groups by default; `make_folds` logs it if a splitter separates them.
-            warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        # Photos are groups by default; `make_folds` logs it if a splitter separates them.
+        with ignored_warnings("The groups parameter is ignored"):
             return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
     if isinstance(cv, (str, bool)) or not hasattr(cv, "__iter__"):
         raise InvalidRequest(

@@ -24,6 +24,7 @@ from featcache.toolkit import (
     stratified_group_split,
     temporary_path,
     training_folder,
+    unmoved_random,
 )
 from heads.schedule import Schedule
 
@@ -296,12 +297,14 @@ class FineTuned(Contender):
         if resolved.request.entry is None:
             # The caller's own model must not change under their hands.
             own = resolved.backbone.model
-            resolved.backbone.model = keras.models.clone_model(own)
+            with unmoved_random():
+                resolved.backbone.model = keras.models.clone_model(own)
             resolved.backbone.model.set_weights(own.get_weights())
-        model = build_network(
-            resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
-            self.augmentation, random_state,
-        )  # fmt: skip
+        with unmoved_random():
+            model = build_network(
+                resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
+                self.augmentation, random_state,
+            )  # fmt: skip
         model.compile(
             optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
             loss=keras.losses.SparseCategoricalCrossentropy(),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import all_layers, make_folder, progress_bar, write_atomic
+from featcache.toolkit import all_layers, make_folder, progress_bar, quiet_log, write_atomic
 from heads.schedule import Progress, Schedule
 
 log = logging.getLogger("featcache")
@@ -82,7 +82,7 @@ class Run:
             number = self.progress.epoch + 1
             title = f"Epoch {number}/{self.schedule.epochs}"
             started = time.perf_counter()
-            with progress_bar(steps, title, "batches", show) as bar:
+            with quiet_log(), progress_bar(steps, title, "batches", show) as bar:
                 loss, accuracy = self._epoch(read, codes, train, class_weights, bar)
                 val_loss, val_accuracy = self._validate(read, codes, validation)
                 bar.set_postfix_str(
@@ -190,6 +190,7 @@ def predict(
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         padded = np.resize(chosen, size) if len(chosen) < size else chosen
-        out = np.asarray(model.predict_on_batch(read(padded)), np.float64)
+        with quiet_log():
+            out = np.asarray(model.predict_on_batch(read(padded)), np.float64)
         parts.append(out[: len(chosen)])
     return np.concatenate(parts)

@@ -6,11 +6,11 @@ The only module that imports tqdm.
 from __future__ import annotations
 
 import sys
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 from .console import in_notebook
+from .held_warnings import ignored_warnings
 
 
 def progress_bar(total: int, description: str, unit: str, show: bool | None) -> Any:
@@ -55,9 +55,8 @@ def _bar_class() -> Any:
         from tqdm import tqdm
 
         return tqdm
-    with warnings.catch_warnings():
-        # Without ipywidgets tqdm warns and falls back to a line of text, which is enough.
-        warnings.simplefilter("ignore")
+    # Without ipywidgets tqdm warns and falls back to a line of text, which is enough.
+    with ignored_warnings():
         from tqdm.auto import tqdm as bar
 
     return bar

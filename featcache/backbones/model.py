@@ -24,7 +24,7 @@ from .graph import (
     possible_scores,
     resolve_layer,
 )
-from .keras_backend import has_accelerator, import_keras, quiet_stderr
+from .keras_backend import has_accelerator, import_keras, quiet_log, quiet_stderr, unmoved_random
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network
 from .request import Request
@@ -71,7 +71,9 @@ class Backbone:
     def __init__(self, request: Request) -> None:
         keras = import_keras()
         self.rule = request.preprocessing
-        network = _own(request.model) if request.entry is None else build_network(keras, request)
+        with unmoved_random():
+            own = request.entry is None
+            network = _own(request.model) if own else build_network(keras, request)
         check_input(network.model)
         self.name = request.entry.name if request.entry else _name_of(network.model)
         self.layer, output = _output_of(keras, network, request)
@@ -116,7 +118,8 @@ class Backbone:
             pixels = preprocessing.padded(pixels, self._largest)
         prepared = preprocessing.apply(self.rule, pixels)
         model = self.model if precision == "float32" else self._in_bfloat16
-        out = np.asarray(model.predict_on_batch(prepared), np.float32)
+        with quiet_log():
+            out = np.asarray(model.predict_on_batch(prepared), np.float32)
         return out[:count]
 
     def export(self, folder: Path) -> None:
@@ -140,7 +143,8 @@ class Backbone:
                 config["dtype"] = "mixed_bfloat16"
             return type(layer).from_config(config)
 
-        clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
+        with unmoved_random():
+            clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
         clone.set_weights([np.asarray(weight) for weight in self.model.weights])
         return clone
 

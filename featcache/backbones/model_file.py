@@ -27,7 +27,7 @@ from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import foreign_reason
-from .keras_backend import import_keras, quiet_stderr
+from .keras_backend import import_keras, quiet_stderr, unmoved_random
 from .model_config import check_network
 from .own_code import operations
 
@@ -206,7 +206,7 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
         else _limited_weights(keras, weights_bytes // 2 + _SPARE_WEIGHTS)
     )
     try:
-        with quiet_stderr(), limited:
+        with quiet_stderr(), unmoved_random(), limited:
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
         _check_outputs(model)
     except Exception as error:  # Keras raises many kinds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._io.held_warnings import held_warnings
 from .._io.wording import first_line
 from ..errors import InvalidRequest, WeightsMismatch
 from ..hdf5.sandbox import foreign_reason
@@ -115,11 +115,8 @@ def _load(keras: Any, request: Request, path: Path) -> Network:
 
 def _load_quietly(model: Any, path: Path) -> None:
     """Load weights; of a file that does not fit, Keras warns by the page before it raises."""
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always")
+    with held_warnings():
         model.load_weights(path)
-    for warning in noted:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _count(saved: Sequence[SavedLayer]) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .._io.held_warnings import ignored_warnings
 from . import formats, limits
 from .dicom import open_dicom, render_dicom
 from .heif import open_heif
@@ -61,25 +61,23 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Our own limit below is the stricter one; odd metadata is not a bad image.
-            warnings.simplefilter("ignore")
-            with contextlib.ExitStack() as own:
-                # Several large ones at once would take several times the memory.
-                reserved = held or own.enter_context(_ROOM.reservation())
-                if formats.is_dicom(data):
-                    file, needed = open_dicom(data)
-                    reserved.for_decoding(len(data), needed)
-                    return _to_rgb(render_dicom(file))
-                icon = formats.is_icon(data)
-                if icon:  # decoded as soon as it is opened
-                    reserved.for_decoding(len(data), formats.icon_bytes(data))
-                image = _open(data)
-                needed = _checked_bytes(image, data)
-                if not icon:
-                    reserved.for_decoding(len(data), needed)
-                image.load()
-                return _to_rgb(_upright(image))
+        # Our own limit below is the stricter one; odd metadata is not a bad image.
+        with ignored_warnings(), contextlib.ExitStack() as own:
+            # Several large ones at once would take several times the memory.
+            reserved = held or own.enter_context(_ROOM.reservation())
+            if formats.is_dicom(data):
+                file, needed = open_dicom(data)
+                reserved.for_decoding(len(data), needed)
+                return _to_rgb(render_dicom(file))
+            icon = formats.is_icon(data)
+            if icon:  # decoded as soon as it is opened
+                reserved.for_decoding(len(data), formats.icon_bytes(data))
+            image = _open(data)
+            needed = _checked_bytes(image, data)
+            if not icon:
+                reserved.for_decoding(len(data), needed)
+            image.load()
+            return _to_rgb(_upright(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:

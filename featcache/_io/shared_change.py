@@ -1,0 +1,54 @@
+"""A change of the whole process that several threads may need at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+
+class SharedChange:
+    """A change of the process that lasts while at least one thread needs it.
+
+    A block that puts back what it found is right in one thread only. Where the blocks of two
+    threads overlap, the second finds what the first has set, and puts that back for good.
+
+    Parameters
+    ----------
+    change : callable
+        Returns a context manager that makes the change and undoes it.
+
+    Examples
+    --------
+    >>> quiet = SharedChange(lambda: contextlib.redirect_stdout(None))
+    >>> with quiet():
+    ...     print("not shown")
+    """
+
+    def __init__(self, change: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        self._change = change
+        self._undo = contextlib.ExitStack()
+        self._users = 0
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+            # Another thread may hold it at that moment, and is not there to release it.
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Keep the change for as long as the block runs."""
+        with self._lock:
+            if not self._users:
+                self._undo.enter_context(self._change())
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._undo.close()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()

@@ -1,0 +1,139 @@
+"""What a program finds unchanged in its process after it called this library."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+import featcache
+import heads
+from bench import CachedHead, FineTuned, evaluate, make_split
+
+
+def process_state() -> dict[str, Any]:
+    """What belongs to the whole process and not to one library."""
+    keras = featcache.import_keras()
+    mask = os.umask(0)
+    os.umask(mask)
+    loggers = [logging.getLogger(name) for name in (None, "featcache", "tensorflow")]
+    status = os.fstat(2)
+    return {
+        "environment": dict(os.environ),
+        "showwarning": warnings.showwarning,
+        "filters": list(warnings.filters),
+        "descriptor 2": (status.st_dev, status.st_ino),
+        "logging": [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers],
+        "policy": keras.config.dtype_policy().name,
+        "keras": (keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon()),
+        "random": random.getstate(),
+        "numpy.random": repr(np.random.get_state()),
+        "numpy errors": np.geterr(),
+        "signals": {one: signal.getsignal(one) for one in signal.valid_signals()},
+        "umask": mask,
+        "threads": sorted((lib["filepath"], lib["num_threads"]) for lib in threadpool_info()),
+        "folder": os.getcwd(),
+        "path": list(sys.path),
+    }
+
+
+@contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    before = process_state()
+    yield
+    after = process_state()
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert not changed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries() -> None:
+    """Let each library be imported: what it sets at that moment is its own affair."""
+    featcache.import_keras()
+    X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    for name in heads.HEADS:
+        heads.make_head(name).fit(X, (X[:, 0] > 0).astype(int))
+
+
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+def test_extraction_leaves_the_process_as_it_was(photos: Path, tmp_path: Path, engine: str) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    for _ in range(2):  # computed, and stored
+        with unchanged():
+            featcache.extract("pocket", photos, cache_dir=tmp_path / "cache", engine=engine)
+
+
+def test_a_saved_model_as_backbone_leaves_the_process_as_it_was(
+    photos: Path, tiny_model: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "tiny.keras"
+    tiny_model.save(file)
+    with unchanged():
+        featcache.extract(file, photos, cache_dir=tmp_path / "cache", precision="bfloat16")
+
+
+def test_errors_leave_the_process_as_it_was(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat" / "00.png").write_bytes(b"no image")
+    not_weights = tmp_path / "vgg16.weights.h5"
+    not_weights.write_bytes(b"no weights")
+    with unchanged():
+        featcache.extract("pocket", photos, cache_dir=tmp_path / "cache")
+        with pytest.raises(featcache.FeatcacheError):
+            featcache.extract("vgg16", photos, weights=not_weights, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", sorted(heads.HEADS))
+def test_training_and_predicting_leave_the_process_as_it_was(
+    name: str, photos: Path, tmp_path: Path
+) -> None:
+    features = featcache.extract("pocket", photos, cache_dir=tmp_path / "cache")
+    with unchanged():
+        head = heads.make_head(name).fit(features.X, features.y)
+        head.predict_proba(features.X)
+        bundle = featcache.make_bundle(features, head)
+        bundle.save(tmp_path / "bundle.featcache")
+        loaded = featcache.load_bundle(tmp_path / "bundle.featcache")
+        loaded.predict(features.paths[:2], cache_dir=tmp_path / "cache")
+
+
+def test_the_comparison_leaves_the_process_as_it_was(photos: Path, tmp_path: Path) -> None:
+    split = make_split(featcache.load_dataset(photos), 0.5, 0, cache_dir=tmp_path / "cache")
+    shared = {"cache_dir": tmp_path / "cache"}
+    contenders = {
+        "head": CachedHead("pocket", "logistic", **shared),
+        "fine-tuned": FineTuned("pocket", 0.3, epochs=1, **shared),
+    }
+    with unchanged():
+        evaluate(contenders, split, progress=False)
+
+
+def test_keras_is_imported_without_a_trace() -> None:
+    """In a process of its own: elsewhere Keras is imported already."""
+    code = (
+        "import os, logging, warnings\n"
+        "from featcache import import_keras\n"
+        "name, before = 'TF_CPP_MIN_LOG_LEVEL', os.fstat(2)\n"
+        "os.environ.pop(name, None)\n"
+        "import_keras()\n"
+        "assert name not in os.environ\n"
+        "assert os.path.sameopenfile(2, 2) and os.fstat(2).st_ino == before.st_ino\n"
+        "print(logging.getLogger('tensorflow').level, logging.root.level, logging.root.handlers)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    level, rest = done.stdout.split(" ", 1)
+    assert int(level) < logging.ERROR
+    assert rest == f"{logging.WARNING} []\n"
