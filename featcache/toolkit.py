@@ -25,7 +25,7 @@ from ._io.progress import progress_bar
 from .backbones.architecture import all_layers, layer_names
 from .backbones.keras_backend import quiet_log, unmoved_random
 from .backbones.model import Backbone
-from .backbones.request import make_request
+from .backbones.request import ModelRequest, make_request
 from .backbones.resolve import BuiltBackbone
 from .backbones.spec import content_key, find_backbone
 from .data.boxes import CROPS, Crop
@@ -47,6 +47,7 @@ __all__ = [
     "Box",
     "BuiltBackbone",
     "Crop",
+    "ModelRequest",
     "Resize",
     "Source",
     "all_layers",

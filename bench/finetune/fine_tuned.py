@@ -18,6 +18,7 @@ from featcache import import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     BuiltBackbone,
+    ModelRequest,
     cache_folder,
     content_key,
     make_request,
@@ -294,7 +295,7 @@ class FineTuned(Contender):
         """Return the compiled network, the backbone in it, and its first free layer."""
         keras = import_keras()
         resolved = self._load()
-        if resolved.request.entry is None:
+        if isinstance(resolved.request, ModelRequest):
             # The caller's own model must not change under their hands.
             own = resolved.backbone.model
             with unmoved_random():

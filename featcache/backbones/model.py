@@ -27,7 +27,7 @@ from .graph import (
 from .keras_backend import has_accelerator, import_keras, quiet_log, quiet_stderr, unmoved_random
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network
-from .request import Request
+from .request import ModelRequest, Request, TableRequest
 from .spec import Pooling, Precision
 
 log = logging.getLogger("featcache")
@@ -72,10 +72,12 @@ class Backbone:
         keras = import_keras()
         self.rule = request.preprocessing
         with unmoved_random():
-            own = request.entry is None
-            network = _own(request.model) if own else build_network(keras, request)
+            if isinstance(request, TableRequest):
+                network = build_network(keras, request)
+            else:
+                network = _own(request.model)
         check_input(network.model)
-        self.name = request.entry.name if request.entry else _name_of(network.model)
+        self.name = request.name if isinstance(request, TableRequest) else _name_of(network.model)
         self.layer, output = _output_of(keras, network, request)
         self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
         cut = keras.Model(network.model.inputs, pooled)
@@ -167,15 +169,15 @@ def _own(model: Any) -> Network:
 
 def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any]:
     """Return the layer to cut at, and its symbolic output."""
-    model, entry = network.model, request.entry
+    model = network.model
+    if isinstance(request, ModelRequest):
+        layer = _own_layer(model, request)
+        return layer, output_of(keras, model, layer)
+    entry, layer = request.entry, request.entry.layer
     if request.layer is not None:
         layer = resolve_layer(model, request.layer, request.name)
-    else:
-        layer = default_layer(model) if entry is None else entry.layer
-        if entry is None and layer == OUTPUT:
-            _log_possible_scores(model, request.name)
     output = output_of(keras, model, layer)
-    if entry is None or not network.needs_top(keras.Model(model.inputs, output)):
+    if not network.needs_top(keras.Model(model.inputs, output)):
         return layer, output
     if request.layer is None:
         return entry.notop_layer, output_of(keras, model, entry.notop_layer)
@@ -186,6 +188,15 @@ def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any
         file=network.file,
         received=request.layer,
     )
+
+
+def _own_layer(model: Any, request: ModelRequest) -> str:
+    if request.layer is not None:
+        return resolve_layer(model, request.layer, request.name)
+    layer = default_layer(model)
+    if layer == OUTPUT:
+        _log_possible_scores(model, request.name)
+    return layer
 
 
 def _log_possible_scores(model: Any, name: str) -> None:

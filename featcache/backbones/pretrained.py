@@ -18,7 +18,7 @@ from ..hdf5.sandbox import foreign_reason
 from ..hdf5.saved_layers import SavedLayer, saved_layers
 from . import pocket
 from .architecture import all_layers, automatic_base, layer_names
-from .request import Request
+from .request import TableRequest
 from .spec import BackboneEntry
 
 
@@ -46,7 +46,7 @@ class Network:
         return any(id(weight) in lacking for weight in cut.weights)
 
 
-def build_network(keras: Any, request: Request) -> Network:
+def build_network(keras: Any, request: TableRequest) -> Network:
     """Build a backbone of the table, and load or make its weights.
 
     Raises
@@ -68,8 +68,8 @@ def build_network(keras: Any, request: Request) -> Network:
     return _load(keras, request, path)
 
 
-def _construct(keras: Any, request: Request, *, top: bool = True) -> Any:
-    entry: BackboneEntry = request.entry  # type: ignore[assignment]
+def _construct(keras: Any, request: TableRequest, *, top: bool = True) -> Any:
+    entry = request.entry
     height, width = request.image_size
     try:
         if entry.packaged:
@@ -84,8 +84,8 @@ def _construct(keras: Any, request: Request, *, top: bool = True) -> Any:
         ) from error
 
 
-def _load(keras: Any, request: Request, path: Path) -> Network:
-    entry: BackboneEntry = request.entry  # type: ignore[assignment]
+def _load(keras: Any, request: TableRequest, path: Path) -> Network:
+    entry = request.entry
     reason = foreign_reason(path)
     if reason is not None:
         raise WeightsMismatch(
@@ -154,10 +154,10 @@ def _kind(weight: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _mismatch(
-    request: Request, model: Any, saved: Sequence[SavedLayer], top: bool, error: BaseException
+    request: TableRequest, model: Any, saved: Sequence[SavedLayer], top: bool, error: BaseException
 ) -> str:
     """Say in which layer a file differs from a network."""
-    entry: BackboneEntry = request.entry  # type: ignore[assignment]
+    entry = request.entry
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
     layer, difference = _first_difference(model, saved) or (None, first_line(error, 300))

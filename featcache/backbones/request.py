@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
@@ -18,34 +19,28 @@ from .weights import Weights, choose_weights
 _LARGEST_SIDE = 4096
 
 
-@dataclass(frozen=True)
-class Request:
-    """A backbone as asked for; `make_request` builds it.
+@dataclass(frozen=True, kw_only=True)
+class _Request(ABC):
+    """What requests of both kinds have.
 
     Attributes
     ----------
-    entry : BackboneEntry or None
-        Row of the table; None for the user's own model.
-    model : keras.Model, ModelFile or None
-        The user's own model.
     layer : str, int or None
         Name or index. None means the entry's layer, or one that its weights have; for an
         own model, the layer that `featcache.backbones.graph.default_layer` finds.
-    pooling : str or None
+    pooling : {"avg", "max", "flat"} or None
         None means average pooling of spatial layers.
     image_size : (int, int)
         Height and width in pixels.
-    resize : str
+    resize : {"stretch", "crop", "pad"}
     preprocessing : str or callable
     weights : Weights
     crop : str
         ``"whole"``, or how the part of each photo is chosen: `featcache.Dataset.crop`.
-    precision : str
+    precision : {"float32", "bfloat16"}
         Number format of the forward pass.
     """
 
-    entry: BackboneEntry | None
-    model: Any
     layer: str | int | None
     pooling: Pooling | None
     image_size: tuple[int, int]
@@ -56,15 +51,20 @@ class Request:
     precision: Precision = "float32"
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The backbone's name, for people."""
-        return self.entry.name if self.entry else str(getattr(self.model, "name", "model"))
+
+    @property
+    @abstractmethod
+    def backbone(self) -> str:
+        """The argument of `featcache.extract` that asks for the same backbone."""
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `featcache.extract` that ask for the same."""
         rule = self.preprocessing
         return {
-            "backbone": str(self.model.path) if isinstance(self.model, ModelFile) else self.name,
+            "backbone": self.backbone,
             "layer": self.layer,
             "pooling": self.pooling,
             "image_size": list(self.image_size),
@@ -82,6 +82,44 @@ class Request:
             "weights": self.weights.origin,
             "preprocessing": rule if isinstance(rule, str) else getattr(rule, "__name__", "own"),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRequest(_Request):
+    """A backbone of the table as asked for."""
+
+    entry: BackboneEntry
+
+    @property
+    def name(self) -> str:
+        """The backbone's name in the table."""
+        return self.entry.name
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name in the table."""
+        return self.entry.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequest(_Request):
+    """The user's own model, a `keras.Model` or the file of one, as asked for."""
+
+    model: Any
+
+    @property
+    def name(self) -> str:
+        """The model's own name, which need not be unique."""
+        return str(getattr(self.model, "name", "model"))
+
+    @property
+    def backbone(self) -> str:
+        """The path of the model's file; the model's name where there is no file."""
+        return str(self.model.path) if isinstance(self.model, ModelFile) else self.name
+
+
+# A backbone as asked for; `make_request` builds it.
+Request = TableRequest | ModelRequest
 
 
 def _weights_argument(weights: Weights) -> str:
@@ -114,33 +152,51 @@ def make_request(
     check_choice("precision", precision, PRECISIONS)
     if preprocessing_rule is not None:
         preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
-    own = look_at_model(backbone) if is_model_file(backbone) else backbone
-    if isinstance(own, str):
-        entry = find_backbone(own)
-        native = (entry.image_size, entry.image_size)
-        size = _size(image_size, native)
-        _check_at_size(preprocessing_rule, size)
-        return Request(
-            entry=entry,
-            model=None,
-            layer=layer,
-            pooling=pooling,
-            image_size=size,
-            resize=resize,
-            preprocessing=preprocessing_rule or entry.preprocessing,
-            weights=choose_weights(weights, entry),
-            precision=precision,
-        )
-    known = isinstance(own, ModelFile)
-    if not known and not (hasattr(own, "layers") and hasattr(own, "predict_on_batch")):
-        raise InvalidRequest(
-            f"A backbone is a name, the path of a .keras file or a keras.Model, not "
-            f"{type(own).__name__}.",
-            received=type(own).__name__,
-        )
-    if not known:
-        check_input(own)
-    native_size = _input_size(own)
+    options: _Options = {
+        "layer": layer, "pooling": pooling, "resize": resize, "precision": precision
+    }  # fmt: skip
+    model = look_at_model(backbone) if is_model_file(backbone) else backbone
+    if isinstance(model, str):
+        entry = find_backbone(model)
+        return _table_request(entry, image_size, weights, preprocessing_rule, options)
+    return _model_request(model, image_size, weights, preprocessing_rule, options)
+
+
+class _Options(TypedDict):
+    layer: str | int | None
+    pooling: Pooling | None
+    resize: Resize
+    precision: Precision
+
+
+def _table_request(
+    entry: BackboneEntry,
+    image_size: Any,
+    weights: Any,
+    rule: preprocessing.Rule | None,
+    options: _Options,
+) -> TableRequest:
+    size = _size(image_size, (entry.image_size, entry.image_size))
+    _check_at_size(rule, size)
+    return TableRequest(
+        entry=entry,
+        image_size=size,
+        preprocessing=rule or entry.preprocessing,
+        weights=choose_weights(weights, entry),
+        **options,
+    )
+
+
+def _model_request(
+    model: Any,
+    image_size: Any,
+    weights: Any,
+    rule: preprocessing.Rule | None,
+    options: _Options,
+) -> ModelRequest:
+    if not isinstance(model, ModelFile):
+        _check_model(model)
+    native_size = _input_size(model)
     size = _size(image_size, native_size)
     if native_size is not None and size != tuple(native_size):
         raise InvalidRequest(
@@ -150,18 +206,25 @@ def make_request(
         )
     if weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model brings its weights; leave weights= out.")
-    _check_at_size(preprocessing_rule, size)
-    return Request(
-        entry=None,
-        model=own,
-        layer=layer,
-        pooling=pooling,
+    _check_at_size(rule, size)
+    return ModelRequest(
+        model=model,
         image_size=size,
-        resize=resize,
-        preprocessing=preprocessing_rule or _rule_of(own),
-        weights=Weights("model", own.path if isinstance(own, ModelFile) else None),
-        precision=precision,
+        preprocessing=rule or _rule_of(model),
+        weights=Weights("model", model.path if isinstance(model, ModelFile) else None),
+        **options,
     )
+
+
+def _check_model(model: Any) -> None:
+    """Raise `InvalidRequest` unless an object is a Keras model that takes RGB images alone."""
+    if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
+        raise InvalidRequest(
+            f"A backbone is a name, the path of a .keras file or a keras.Model, not "
+            f"{type(model).__name__}.",
+            received=type(model).__name__,
+        )
+    check_input(model)
 
 
 def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> None:

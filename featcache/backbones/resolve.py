@@ -22,7 +22,7 @@ from ..images.decode import DECODE_VERSION
 from . import preprocessing
 from .graph import OUTPUT
 from .model import Backbone
-from .request import Request, make_request
+from .request import ModelRequest, Request, TableRequest, make_request
 from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import current_state, ensure_available, identities, weights_without_top
 
@@ -65,49 +65,50 @@ def resolve(request: Request, folder: Path) -> ResolvedBackbone:
 
 def _resolve(request: Request, folder: Path) -> ResolvedBackbone:
     memo = _recall(folder, request)
-    if memo is None and request.entry is not None:
+    if memo is None and isinstance(request, TableRequest):
         # Remembered weights without the top spare a new attempt to download those with it.
-        without = _without_top(request, request.entry)
+        without = _without_top(request)
         memo = _recall(folder, without)
-        request = _available(request, request.entry) if memo is None else without
+        request = _available(request) if memo is None else without
         memo = memo or _recall(folder, request)
     if memo is not None:
         return ResolvedBackbone(request, _spec(request, **memo["spec"]), memo["width"])
     return build(request, folder)
 
 
-def _without_top(request: Request, entry: BackboneEntry) -> Request:
+def _without_top(request: TableRequest) -> TableRequest:
     """Return a request for the weights without the top if only these are in Keras' cache."""
     weights = request.weights
     missing = weights.kind == "imagenet" and weights.path is None
-    found = weights_without_top(entry) if missing else None
+    found = weights_without_top(request.entry) if missing else None
     return request if found is None else replace(request, weights=found)
 
 
-def _available(request: Request, entry: BackboneEntry) -> Request:
-    weights = ensure_available(request.weights, entry, request.layer)
+def _available(request: TableRequest) -> TableRequest:
+    weights = ensure_available(request.weights, request.entry, request.layer)
     return replace(request, weights=weights)
 
 
 def _log_layer(resolved: ResolvedBackbone) -> None:
     """Say which layer was chosen where it is not the one that a user would expect."""
     request, layer = resolved.request, resolved.spec.layer
-    entry = request.entry
     if request.layer is not None:
         return
-    if entry is None and layer != OUTPUT:
+    if isinstance(request, ModelRequest):
+        if layer == OUTPUT:
+            return
         log.warning(
             "%s ends in a classification layer; its features are the output of layer %r, which "
             "feeds it. layer='output' keeps the model's output.",
             request.name,
             layer,
         )
-    elif entry is not None and layer != entry.layer:
+    elif layer != request.entry.layer:
         log.warning(
             "%s: the weights have no classification top, which its default layer %r belongs to; "
             "the features are those of layer %r, pooled (%s).",
             request.name,
-            entry.layer,
+            request.entry.layer,
             layer,
             resolved.spec.pooling,
         )
@@ -118,11 +119,11 @@ def build(request: Request, folder: Path) -> BuiltBackbone:
 
     That is remembered only if the file was the same before and after it was loaded.
     """
-    if request.entry is not None and request.weights.path is None:
-        request = _available(request, request.entry)
+    if isinstance(request, TableRequest) and request.weights.path is None:
+        request = _available(request)
     state = current_state(request.weights)
-    if request.entry is not None:
-        request = _available(request, request.entry)  # checks the file whose state is known
+    if isinstance(request, TableRequest):
+        request = _available(request)  # checks the file whose state is known
     files = _memo_files(folder, request)
     backbone = Backbone(request)
     found = {
@@ -185,10 +186,9 @@ def asked_spec(request: Request, known: BackboneSpec) -> BackboneSpec:
     Layer and weights are left as they are: they take the backbone to be found. So a request
     that cannot give a spec is seen without one.
     """
-    entry = request.entry
     return replace(
         known,
-        backbone=known.backbone if entry is None else entry.name,
+        backbone=request.name if isinstance(request, TableRequest) else known.backbone,
         # Of vectors nothing is pooled, whatever is asked for.
         pooling=known.pooling if known.pooling == "none" else request.pooling or "avg",
         image_size=request.image_size,
@@ -213,7 +213,7 @@ def _is_unchanged(request: Request, state: FileState | None) -> bool:
 
 
 def _memo_file(folder: Path, request: Request, pinned: list[Any]) -> Path:
-    layer, entry = request.layer, request.entry
+    layer, entry = request.layer, _entry_of(request)
     if layer is None and entry is not None:
         layer = entry.layer  # so a bundle, which asks for the default by its name, finds it
     question = {
@@ -229,15 +229,19 @@ def _memo_file(folder: Path, request: Request, pinned: list[Any]) -> Path:
     return folder / f"{content_key(question)[:32]}.json"
 
 
+def _entry_of(request: Request) -> BackboneEntry | None:
+    return request.entry if isinstance(request, TableRequest) else None
+
+
 def _memo_files(folder: Path, request: Request) -> list[Path]:
     """Return where the answer is remembered; nowhere for a model that is passed."""
-    pins = identities(request.weights, request.entry)
+    pins = identities(request.weights, _entry_of(request))
     return [_memo_file(folder, request, pinned) for pinned in pins]
 
 
 def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
     missed: list[Path] = []
-    for pinned in identities(request.weights, request.entry):
+    for pinned in identities(request.weights, _entry_of(request)):
         file = _memo_file(folder, request, pinned)
         memo = _read_memo(file, request)
         if memo is not None:
@@ -257,7 +261,7 @@ def _read_memo(file: Path, request: Request) -> dict[str, Any] | None:
         width = check_integer(memo["width"], 1, 2**31 - 1)
     except (ValueError, KeyError, TypeError):
         return None  # lost or damaged: computed again
-    entry = request.entry
+    entry = _entry_of(request)
     if entry is not None and request.layer == entry.layer != spec["layer"]:
         return None  # of weights without the top, which do not give the layer that is named
     return {"spec": spec, "width": width}

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from ..backbones.preprocessing import RULES
-from ..backbones.request import make_request
+from ..backbones.request import Request, make_request
 from ..backbones.resolve import build
 from ..backbones.spec import BackboneSpec, differing
 from ..data.boxes import Crop
@@ -142,7 +142,7 @@ def verify_sample(
     return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
 
 
-def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Any:
+def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Request:
     """Return a request of the backbone of a store, from its spec and metadata."""
     spec: BackboneSpec = store.spec
     if backbone is None and spec.backbone.startswith("custom-"):

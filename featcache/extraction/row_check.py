@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backbones.graph import OUTPUT
+from ..backbones.request import ModelRequest
 from ..backbones.resolve import ResolvedBackbone
 from ..errors import InvalidRequest
 
@@ -53,7 +54,7 @@ class RowCheck:
             If at least 32 rows were computed and none was finite.
         """
         request = self._resolved.request
-        defaulted = request.entry is None and request.layer is None
+        defaulted = isinstance(request, ModelRequest) and request.layer is None
         if not self._seen and defaulted and self._resolved.spec.layer == OUTPUT:
             _warn_about_probabilities(request.name, rows)
         self._seen += len(rows)
@@ -66,7 +67,7 @@ class RowCheck:
         if self.any_finite or not self._seen:
             return
         request = self._resolved.request
-        own = request.entry is None
+        own = isinstance(request, ModelRequest)
         model = "the model" if own else f"{request.name} with weights {request.weights.origin}"
         raise InvalidRequest(
             f"None of the rows of {self._seen} valid images is finite: {model} gives NaN or "
