@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from featcache.toolkit import get_logger
+
 from .contenders.base import Contender
 from .contenders.measure import Estimate
 from .splits import Split, images_of
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 
 def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimate]:

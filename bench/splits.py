@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +24,14 @@ from featcache.toolkit import (
     content_ids,
     describe_conflicts,
     example_ids,
+    get_logger,
     label_codes,
     label_conflicts,
     load_pixels,
     split_rows,
 )
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 Positions = NDArray[np.int64]
 

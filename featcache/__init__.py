@@ -27,13 +27,9 @@ Heads are in the package `heads`, the comparison of contenders in `bench`. Error
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
-from ._io.console import PrintableLog
 from ._version import __version__
-
-logging.getLogger("featcache").addFilter(PrintableLog())
 
 if TYPE_CHECKING:
     from . import datasets as datasets

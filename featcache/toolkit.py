@@ -21,6 +21,7 @@ from ._io.atomic import (
 from ._io.cache_dirs import cache_folder, pixels_folder, training_folder
 from ._io.console import run_command
 from ._io.held_warnings import ignored_warnings
+from ._io.logs import get_logger
 from ._io.progress import progress_bar
 from .backbones.architecture import all_layers, layer_names
 from .backbones.keras_backend import quiet_log, unmoved_random
@@ -59,6 +60,7 @@ __all__ = [
     "describe_conflicts",
     "example_ids",
     "find_backbone",
+    "get_logger",
     "ignored_warnings",
     "is_missing",
     "label_codes",

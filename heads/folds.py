@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import ignored_warnings
+from featcache.toolkit import get_logger, ignored_warnings
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 Rows = NDArray[np.int64]
 Fold = tuple[Rows, Rows]

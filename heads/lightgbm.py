@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
+from featcache.toolkit import get_logger
 
 from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
@@ -23,7 +23,7 @@ from .weights import RowWeights
 
 # It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MOST_CLASSES = 2000
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 Rows = NDArray[np.int64]
 

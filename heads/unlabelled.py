@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import is_missing
+from featcache.toolkit import get_logger, is_missing
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 
 def labelled(X: Any, y: Any) -> NDArray[np.bool_] | None:

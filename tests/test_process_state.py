@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from threadpoolctl import threadpool_info
 import featcache
 import heads
 from bench import CachedHead, FineTuned, evaluate, make_split
+from featcache._io.console import run_command
+from featcache._io.logs import PACKAGES
 
 
 def process_state() -> dict[str, Any]:
@@ -28,7 +31,7 @@ def process_state() -> dict[str, Any]:
     keras = featcache.import_keras()
     mask = os.umask(0)
     os.umask(mask)
-    loggers = [logging.getLogger(name) for name in (None, "featcache", "tensorflow")]
+    loggers = [logging.getLogger(name) for name in (None, *PACKAGES, "tensorflow")]
     status = os.fstat(2)
     return {
         "environment": dict(os.environ),
@@ -120,6 +123,75 @@ def test_the_comparison_leaves_the_process_as_it_was(photos: Path, tmp_path: Pat
         evaluate(contenders, split, progress=False)
 
 
+@pytest.mark.parametrize("error", [None, featcache.FeatcacheError, KeyboardInterrupt, KeyError])
+def test_a_command_leaves_the_process_as_it_was(error: type[BaseException] | None) -> None:
+    def action() -> int:
+        if error is not None:
+            raise error("told")
+        return 7
+
+    with unchanged(), contextlib.suppress(KeyError):
+        run_command("x", action, quiet=False)
+
+
+def test_a_command_without_handlers_shows_the_log_of_each_package_and_takes_its_own_away() -> None:
+    """In a process of its own: here pytest has handlers."""
+    code = (
+        "import logging\n"
+        "from featcache._io.console import run_command\n"
+        "from featcache._io.logs import PACKAGES, get_logger\n"
+        "def action():\n"
+        "    for name in PACKAGES:\n"
+        "        get_logger(f'{name}.module').info('of %s', name)\n"
+        "    return 0\n"
+        "run_command('x', action, quiet=False)\n"
+        "run_command('x', action, quiet=True)\n"
+        "assert not logging.root.handlers\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = "".join(f"of {name}\n" for name in PACKAGES)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", expected)
+
+
+# What changes the whole process, and the modules that do so: each puts back what it found, or
+# runs in a process of its own.
+CHANGES = {
+    r"os\.environ(\[[^\]]*\] = |\.(setdefault|update|pop)\()|putenv": {
+        "featcache/backbones/keras_backend.py", "bench/perf/worker.py",
+    },
+    r"os\.dup2": {
+        "featcache/backbones/keras_backend.py", "featcache/_io/console.py", "bench/perf/worker.py",
+    },
+    r"warnings\.(showwarning =|simplefilter|filterwarnings|catch_warnings|filters)": {
+        "featcache/_io/console.py", "featcache/_io/held_warnings.py",
+    },
+    r"logging\.(getLogger|basicConfig|root\.|captureWarnings)": {
+        "featcache/_io/logs.py", "featcache/backbones/keras_backend.py",
+    },
+    r"get_logger\((?!__name__\)|name: str\))": set(),
+    r"signal\.signal\(|os\.umask|os\.chdir|setrlimit|setrecursionlimit": {
+        "featcache/hdf5/child.py", "featcache/hdf5/sandbox.py",
+    },
+    r"random\.(seed|setstate|set_state)\(|set_random_seed": {
+        "featcache/backbones/keras_backend.py", "bench/tools/train_pocket.py",
+    },
+    r"set_(dtype_policy|global_policy|floatx|image_data_format|backend)\(|tf\.config": set(),
+    r"^ *global ": {"featcache/hdf5/sandbox.py"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", CHANGES)
+def test_no_other_module_changes_the_process(pattern: str) -> None:
+    root = Path(featcache.__file__).parents[1]
+    found = {
+        str(file.relative_to(root))
+        for package in PACKAGES
+        for file in (root / package).rglob("*.py")
+        if re.search(pattern, file.read_text("utf-8"), re.MULTILINE)
+    }
+    assert found == CHANGES[pattern]
+
+
 def test_keras_is_imported_without_a_trace() -> None:
     """In a process of its own: elsewhere Keras is imported already."""
     code = (
@@ -129,7 +201,7 @@ def test_keras_is_imported_without_a_trace() -> None:
         "os.environ.pop(name, None)\n"
         "import_keras()\n"
         "assert name not in os.environ\n"
-        "assert os.path.sameopenfile(2, 2) and os.fstat(2).st_ino == before.st_ino\n"
+        "assert os.fstat(2).st_ino == before.st_ino\n"
         "print(logging.getLogger('tensorflow').level, logging.root.level, logging.root.handlers)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import InvalidRequest
+from featcache.toolkit import get_logger
 
 from ..contenders.base import Contender
 from ..splits import Split, blind_images, images_of
@@ -17,7 +17,7 @@ from .few_shot import few_shot_curves
 from .memory import PeakMemory
 from .results import Cost, Result, Results
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 
 def evaluate(

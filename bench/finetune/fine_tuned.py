@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
@@ -21,6 +20,7 @@ from featcache.toolkit import (
     ModelRequest,
     cache_folder,
     content_key,
+    get_logger,
     make_request,
     stratified_group_split,
     temporary_path,
@@ -38,7 +38,7 @@ from .network import Augmentation, build_network, first_free_layer, weight_count
 from .pixels import Pixels, decoded
 from .training import Run, predict
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 _VERSION = 2
 _REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)

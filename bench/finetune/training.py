@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,10 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import all_layers, make_folder, progress_bar, quiet_log, write_atomic
+from featcache.toolkit import (
+    all_layers,
+    get_logger,
+    make_folder,
+    progress_bar,
+    quiet_log,
+    write_atomic,
+)
 from heads.schedule import Progress, Schedule
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 Arrays = list[NDArray[Any]]
 

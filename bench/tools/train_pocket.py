@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +34,6 @@ from ..finetune.pixels import decoded
 from ..finetune.training import Run, predict
 from ..splits import Images
 from . import traits
-
-log = logging.getLogger("featcache")
 
 SEED = 7001
 SIDE = 96

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 import platformdirs
 
-log = logging.getLogger("featcache")
+from .logs import get_logger
+
+log = get_logger(__name__)
 
 CACHE_VARIABLE = "FEATCACHE_CACHE"
 DATA_VARIABLE = "FEATCACHE_DATA"

@@ -7,13 +7,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import FeatcacheError
 from ..printable import printable
-
-_KEPT_CHARACTERS = "\n\t"
+from .logs import KEPT_CHARACTERS, log_to_stderr
 
 
 def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
@@ -37,16 +36,19 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
         The status of `action`; 2 after an error; 130 after Ctrl-C; 0 if the reader of standard
         output has closed it.
     """
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    if hasattr(sys.stdin, "reconfigure"):  # a list of paths may hold names that are not UTF-8
-        sys.stdin.reconfigure(errors="surrogateescape")
-    logging.getLogger("featcache").setLevel(logging.WARNING if quiet else logging.INFO)
-    warnings.showwarning = lambda message, *_, **__: _print_message(program, message)
+    level = logging.WARNING if quiet else logging.INFO
+    with log_to_stderr(level), _command_streams(program):
+        return _status_of(program, action)
+
+
+def _status_of(program: str, action: Callable[[], int]) -> int:
+    """Return the exit status; print an error as a message."""
     try:
-        with contextlib.redirect_stdout(_PrintableStream(sys.stdout)):
-            return action()
+        return action()
     except BrokenPipeError:  # `featcache ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The process ends here: as it does, Python flushes what it could not write.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 0
     except (FeatcacheError, OSError) as error:
         _print_message(program, error)
@@ -63,40 +65,21 @@ def run_command(program: str, action: Callable[[], int], *, quiet: bool) -> int:
         return 130
 
 
-def in_notebook() -> bool:
-    """Return whether this runs in a Jupyter kernel."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and "IPKernelApp" in shell.config
-
-
-def show_log_in_notebook() -> None:
-    """Show the library's log messages in a notebook, unless the user has configured logging.
-
-    By default Python shows warnings only, so that a cell would run for minutes without any
-    output. Outside notebooks logging is left to the program.
-    """
-    logger = logging.getLogger("featcache")
-    if not in_notebook() or logger.hasHandlers() or logger.level != logging.NOTSET:
-        return
-    handler = logging.StreamHandler(sys.stdout)  # not in the red of standard error
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-
-
-class PrintableLog(logging.Filter):
-    """Logging filter that escapes control characters in messages."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Escape the record's message in place; return True, so that every record passes."""
-        with contextlib.suppress(TypeError, ValueError, KeyError):  # logging reports these itself
-            text = record.getMessage()
-            safe = printable(text, keep=_KEPT_CHARACTERS)
-            if safe != text:
-                record.msg, record.args = safe, ()
-        return True
+@contextlib.contextmanager
+def _command_streams(program: str) -> Iterator[None]:
+    """Show warnings as messages, and let no name break standard output or input."""
+    showwarning = warnings.showwarning
+    errors = getattr(sys.stdin, "errors", None)
+    if hasattr(sys.stdin, "reconfigure"):  # a list of paths may hold names that are not UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
+    warnings.showwarning = lambda message, *_, **__: _print_message(program, message)
+    try:
+        with contextlib.redirect_stdout(_PrintableStream(sys.stdout)):
+            yield
+    finally:
+        warnings.showwarning = showwarning
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors=errors)
 
 
 class _PrintableStream:
@@ -111,7 +94,7 @@ class _PrintableStream:
 
     def write(self, text: str) -> int:
         """Write text with these characters escaped; return the length of the given text."""
-        safe = printable(text, keep=_KEPT_CHARACTERS)
+        safe = printable(text, keep=KEPT_CHARACTERS)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(safe.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
@@ -121,4 +104,4 @@ class _PrintableStream:
 
 
 def _print_message(program: str, message: object) -> None:
-    print(f"{program}: {printable(message, keep=_KEPT_CHARACTERS)}", file=sys.stderr)
+    print(f"{program}: {printable(message, keep=KEPT_CHARACTERS)}", file=sys.stderr)

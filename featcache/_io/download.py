@@ -6,7 +6,6 @@ The only module that imports pooch.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DownloadFailed
+from .logs import get_logger
 from .progress import progress_bar
 from .wording import first_line
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 _CONNECT_SECONDS = 6.0
 _ATTEMPTS = 5

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from .console import in_notebook
 from .held_warnings import ignored_warnings
+from .logs import in_notebook
 
 
 def progress_bar(total: int, description: str, unit: str, show: bool | None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.logs import get_logger
 from .._io.wording import first_line
 from ..errors import InvalidRequest, WeightsMismatch
 from . import preprocessing
@@ -30,7 +30,7 @@ from .pretrained import Network, build_network
 from .request import ModelRequest, Request, TableRequest
 from .spec import Pooling, Precision
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 
 class Backbone:

@@ -7,7 +7,6 @@ full cache hit needs no Keras at all.
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -17,6 +16,7 @@ from typing import Any
 from .._io.atomic import read_memo, write_memo
 from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.file_state import FileState
+from .._io.logs import get_logger
 from .._io.own_files import check_integer
 from ..images.decode import DECODE_VERSION
 from . import preprocessing
@@ -26,7 +26,7 @@ from .request import ModelRequest, Request, TableRequest, make_request
 from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import current_state, ensure_available, identities, weights_without_top
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 _MEMO_VERSION = 4
 
 

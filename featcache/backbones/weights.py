@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -15,6 +14,7 @@ from typing import Any, Literal, get_args
 from .._io.download import retrieve
 from .._io.file_state import FileState, file_state, is_settled
 from .._io.hashes import Algorithm, file_hash
+from .._io.logs import get_logger
 from ..errors import (
     DownloadFailed,
     InvalidRequest,
@@ -25,7 +25,7 @@ from ..errors import (
 from .pocket import FILE as POCKET_FILE
 from .spec import BackboneEntry
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 # Version of the rule by which `featcache.backbones.model` makes random weights from a seed.
 RANDOM_VERSION = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections import Counter
@@ -10,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._io.logs import get_logger
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
 from .dataset import Dataset
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 _PARTS = {"train": "train", "test": "test", "val": "validation", "dev": "validation"}
 _SPLIT_NAME = re.compile(

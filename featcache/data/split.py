@@ -5,7 +5,6 @@ Pure array logic: positions in, positions out.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Sequence
 from numbers import Real
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.logs import get_logger
 from .._io.wording import format_count
 from ..errors import InvalidRequest
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 Positions = NDArray[np.int64]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
 from .._io.choices import check_choice
 from .._io.download import retrieve
 from .._io.hashes import file_hash
+from .._io.logs import get_logger
 from ..data.boxes import COLUMNS, Crop, cropped
 from ..data.dataset import Dataset
 from ..data.load import from_csv
@@ -28,7 +28,7 @@ from .oxford_pets import OXFORD_PETS
 from .published import Archive, Example, Published
 from .stanford_dogs import STANFORD_DOGS
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 NAMES = {published.name: published for published in (STANFORD_DOGS, OXFORD_PETS)}
 TABLE = "examples.csv"

@@ -7,7 +7,6 @@ agree to 1e-5, which is checked whenever a model is converted.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import time
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from .._io.cache_dirs import engines_folder
 from .._io.choices import check_choice
+from .._io.logs import get_logger
 from ..backbones.model import Backbone
 from ..backbones.request import Request
 from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
@@ -29,7 +29,7 @@ from .keras import KerasRunner
 from .micro_batch import MicroBatchSize, is_out_of_memory, quickest, remember_size, remembered_size
 from .openvino import NotConvertible, OpenVINORunner
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 AGREEMENT = 1e-5
 # A conversion takes seconds: less work than this is done sooner without.

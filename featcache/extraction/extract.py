@@ -18,7 +18,7 @@ import numpy as np
 from .._io import cache_dirs
 from .._io.atomic import make_folder
 from .._io.choices import check_choice
-from .._io.console import show_log_in_notebook
+from .._io.logs import get_logger, show_log_in_notebook
 from .._io.progress import progress_bar
 from .._io.wording import format_count
 from ..backbones.preprocessing import Rule
@@ -51,7 +51,7 @@ from .prepare import ExtractionJob, Source, make_explanation, make_job, prepare,
 from .row_check import RowCheck
 from .runner import Computation, Work
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 _LEASE_WAIT_SECONDS = 10.0
 

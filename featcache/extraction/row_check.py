@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.logs import get_logger
 from ..backbones.graph import OUTPUT
 from ..backbones.request import ModelRequest
 from ..backbones.resolve import ResolvedBackbone
 from ..errors import InvalidRequest
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 # If none of this many rows is finite, the model is at fault, and computing the others is useless.
 _MIN_ROWS = 32

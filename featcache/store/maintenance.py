@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from .._io.logs import get_logger
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..errors import LeaseLost, StoreError
@@ -25,7 +25,7 @@ from .set_aside import move_orphans, set_aside
 from .store import Store
 from .survey import Survey, survey
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 # Merged shards are several times as large as any of which they are made, so that a row is
 # written again once or twice in a store's life, and what is large enough is left alone.

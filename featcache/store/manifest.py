@@ -10,7 +10,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .._io.atomic import write_atomic
+from .._io.logs import get_logger
 from .._io.own_files import check_integer, read_own_file
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
@@ -25,7 +25,7 @@ from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
 from ..hdf5.shard_name import rows_of
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 NAME = "MANIFEST.json"
 _MOST = 2**31 - 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from .._io.logs import get_logger
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import InvalidRequest, StoreError
@@ -15,7 +15,7 @@ from ..hdf5.shard_name import rows_of
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 
 def manifest_of_store(folder: Path) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import threading
 import uuid
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, remove_stale, write_atomic
+from .._io.logs import get_logger
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
@@ -36,7 +36,7 @@ from .manifest import parse_manifest
 from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
 from .shard_reader import ShardReader
 
-log = logging.getLogger("featcache")
+log = get_logger(__name__)
 
 _LEASE_WAIT = 10.0
 _LOOKS = 50  # a busy store may merge a shard away in each of several looks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from bench.evaluation.tables import cell, write_csv, write_frame
 from conftest import photo
 from featcache._io.console import run_command
+from featcache._io.logs import get_logger
 from featcache.errors import InvalidRequest
 from featcache.printable import printable
 
@@ -46,7 +46,7 @@ def test_errors_and_logs_are_escaped_and_keep_the_raw_value(
     error = InvalidRequest("no folder '\x1b]0;x\x07'\nthere", received="\x1b")
     assert str(error) == "no folder '\\x1b]0;x\\x07'\nthere"
     assert error.received == "\x1b"
-    logging.getLogger("featcache").warning("%s is %d", "\x1b[2J", 3)
+    get_logger("featcache.some.module").warning("%s is %d", "\x1b[2J", 3)
     assert caplog.messages == ["\\x1b[2J is 3"]
 
 

@@ -38,7 +38,7 @@ def test_a_score_leaves_unlabelled_rows_out_and_says_how_many(
     head = LogisticHead().fit(X, y)
     labels = y.astype(float)
     labels[:7] = np.nan
-    with caplog.at_level(logging.WARNING, "featcache"):
+    with caplog.at_level(logging.WARNING, "heads"):
         found = head.score(X, labels)
     assert "Unlabelled rows are left out: 7 of 60" in caplog.text
     assert found == head.score(X[7:], y[7:])

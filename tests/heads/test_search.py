@@ -174,7 +174,7 @@ class TestFolds:
         self, features: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         doubled = features.take([*range(12), *range(12)])
-        with caplog.at_level(logging.WARNING, "featcache"):
+        with caplog.at_level(logging.WARNING, "heads"):
             search("logistic", doubled, param_grid=GRID, cv=KFold(2), n_jobs=1)
         assert "12 groups, such as copies of a photo, are both trained and tested on" in caplog.text
 
