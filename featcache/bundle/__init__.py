@@ -1,5 +1,5 @@
-"""A trained head with its backbone, in one file that predicts anywhere.
+"""Bundles: a trained head and the spec of its backbone in one file, for prediction elsewhere.
 
-A head becomes plain arrays (`Classifier`), so that neither pickle nor its library is needed to
-read it. Called by `cli` and users.
+A head is stored as plain arrays (`Classifier`), so that reading it needs neither pickle nor the
+library that trained it. Called by `cli` and users.
 """

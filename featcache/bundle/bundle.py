@@ -1,4 +1,4 @@
-"""One file from photo to breed: backbone by reference, head as arrays, labels, a model card."""
+"""Make, save, load and use a bundle: a head as arrays, its classes, its backbone by reference."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
 
-_OF_BACKBONE = ("layer", "pooling", "image_size", "resize", "weights", "precision")
+_BACKBONE_ARGUMENTS = ("layer", "pooling", "image_size", "resize", "weights", "precision")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a bundle says of one photo.
+    """Predicted classes of one photo.
 
     Attributes
     ----------
     path : str
     top_classes : list of (class, float)
-        Classes, as the labels were given, with their probabilities, the most probable first;
-        empty if the photo cannot be used.
+        The most probable classes and their probabilities, in descending order; empty if the
+        photo cannot be used.
     reason : str or None
-        Why it cannot be used.
+        Why the photo cannot be used; None if it can.
     """
 
     path: str
@@ -50,19 +50,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier of photos: which backbone, how photos are prepared, and the trained head.
+    """A classifier of photos: the spec of a backbone and a head trained on its embeddings.
 
     Attributes
     ----------
     classifier : Classifier
+        The trained head.
     spec : BackboneSpec
-        Of the features that it was trained on; features of another key are refused.
+        Spec of the training features; features of another key are refused.
     arguments : mapping of str to Any
-        Arguments of `featcache.extract` that give such features.
+        Arguments of `featcache.extract` that give features of that key.
     metrics : mapping of str to float
-        What it reached, by name.
+        Metrics for the model card, such as the accuracy on a test set, by name.
     metadata : mapping of str to str
-        Further facts for the model card, such as the data set.
+        Further entries of the model card, such as the name of the data set.
     """
 
     classifier: Classifier
@@ -73,12 +74,12 @@ class Bundle:
 
     @property
     def classes(self) -> Sequence[Any]:
-        """The labels as they were given, in the order of probabilities."""
+        """Labels in the order of the columns of `predict_proba`, of the type used in training."""
         return self.classifier.classes
 
     @property
     def file_options(self) -> tuple[str, ...]:
-        """Options of ``featcache predict`` for the file that the bundle was made with, if any."""
+        """Options of ``featcache predict`` for the model or weights file, if one is needed."""
         for name, is_file in (("backbone", is_model_file), ("weights", names_weights_file)):
             if is_file(self.arguments[name]):
                 return f"--{name}", str(self.arguments[name])
@@ -96,12 +97,19 @@ class Bundle:
         return model_card(self.classifier, self.spec, self.arguments, self.metrics, self.metadata)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bundle to one file, all or nothing.
+        """Write the bundle to a file, atomically.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. Missing folders are created.
 
         Raises
         ------
         StoreWriteError
-            If the disk refuses.
+            If the write fails; an existing file is unchanged then.
+        BundleError
+            If a class is not a str, int, bool or float.
         """
         record = {
             "spec": self.spec.components(),
@@ -112,15 +120,17 @@ class Bundle:
         write_bundle(path, self.classifier, record, self.card())
 
     def predict_proba(self, features: Features) -> Any:
-        """Return class probabilities of stored features.
+        """Return the class probabilities of features.
 
         Parameters
         ----------
         features : Features
+            n rows; reads all of them.
 
         Returns
         -------
         ndarray (n, k), float64
+            Rows sum to 1; columns in the order of `classes`.
 
         Raises
         ------
@@ -136,7 +146,7 @@ class Bundle:
             raise BundleMismatch(
                 f"The features (key {spec.key[:16]}) differ from those that the bundle "
                 f"was trained on (key {self.spec.key[:16]}) in {', '.join(changed)}, so its "
-                "answers would mean nothing. Extract them with the same weights and settings.",
+                "predictions would be wrong. Extract them with the same weights and settings.",
                 differing=changed,
                 stored=self.spec,
                 requested=spec,
@@ -150,55 +160,59 @@ class Bundle:
         backbone: Any = None,
         **options: Any,
     ) -> list[Prediction]:
-        """Say what photos show.
+        """Predict the classes of photos.
 
-        Their embeddings are committed to the store, so that none is computed twice.
+        Their embeddings are stored, so that a second prediction does not compute them again.
 
         Parameters
         ----------
         photos : path, list of paths, or Dataset
-            Whatever `featcache.extract` takes; labels are ignored, and so is the layout of a
-            folder.
+            Any form of data that `featcache.extract` accepts. Labels are ignored, and photos
+            of a folder are listed at any depth.
         top : int
-            How many classes for each.
+            Number of classes per photo.
         backbone : keras.Model or path of a .keras file, optional
-            Needed if the bundle was made with a model that is not in the table. The path that
-            the bundle itself names is never opened.
+            Needed if the bundle was made with a model that is not in the table. The path in
+            the bundle is never opened.
         **options
             Further arguments of `featcache.extract`, such as ``cache_dir`` or ``progress``.
-            ``weights`` is needed if the bundle was made with weights in a file: a path that
-            the bundle itself names is not opened either.
+            ``weights`` is needed if the bundle was made with weights in a file: their path in
+            the bundle is never opened either.
 
         Returns
         -------
         list of Prediction
-            One for each photo, in their order.
+            One per photo, in their order.
 
         Raises
         ------
+        InvalidRequest
+            If `top` is below 1, or an argument of `extract` is not accepted.
         BundleMismatch
-            If a model or a file of weights is needed and not passed, or if the arguments do not
-            give features of the bundle's key; then nothing is extracted.
+            If a model or a weights file is needed and not passed, or if the arguments do not
+            give features of the bundle's key. Nothing is extracted then.
         """
         from ..extraction.extract import extract
 
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         dataset = _without_labels(photos)
-        backbone, arguments = self._call(backbone, options)
-        self._check_call(backbone, arguments)
+        backbone, arguments = self._extract_arguments(backbone, options)
+        self._check_arguments(backbone, arguments)
         try:
             features = extract(backbone, dataset, **arguments)
         except NoUsableImages as error:
             return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
-        return self._tell(dataset, features, top)
+        return self._predictions(dataset, features, top)
 
-    def _call(self, backbone: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Return backbone and arguments for `extract`; refuse files that the bundle names.
+    def _extract_arguments(
+        self, backbone: Any, options: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return backbone and arguments for `extract`; refuse paths that the bundle names.
 
-        A bundle from elsewhere must not choose which files of this machine are opened.
+        Otherwise a bundle from elsewhere could choose which files of this machine are opened.
         """
-        # Of an own model, older bundles left the layer to a default that was its output.
+        # Older bundles of user-defined models do not name the layer; it was the output.
         arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")
         if backbone is not None:
@@ -206,35 +220,35 @@ class Bundle:
             return backbone, arguments
         if self.spec.backbone.startswith("custom-") or is_model_file(name):
             raise BundleMismatch(
-                f"The bundle was made with a model of its maker ({name}), which is not in it: pass "
-                "that model, or its .keras file, as backbone= (--backbone).",
+                f"The bundle was made with a user-defined model ({name}), which it does not "
+                "contain: pass that model, or its .keras file, as backbone= (--backbone).",
                 received=name,
             )
         weights = arguments["weights"]
         if "weights" not in options and names_weights_file(weights):
             raise BundleMismatch(
-                f"The bundle was made with weights in a file of its maker ({weights}), which is "
-                "not in it: pass that file as weights= (--weights).",
+                f"The bundle was made with a weights file ({weights}), which it does not contain: "
+                "pass that file as weights= (--weights).",
                 received=weights,
             )
         return name, arguments
 
-    def _check_call(self, backbone: Any, arguments: Mapping[str, Any]) -> None:
-        """Raise `BundleMismatch` before the work if `extract` would give other features."""
-        asked = {name: arguments[name] for name in _OF_BACKBONE if name in arguments}
-        request = make_request(backbone, preprocessing_rule=arguments["preprocessing"], **asked)
+    def _check_arguments(self, backbone: Any, arguments: Mapping[str, Any]) -> None:
+        """Raise `BundleMismatch` if `extract` would give features of another key."""
+        given = {name: arguments[name] for name in _BACKBONE_ARGUMENTS if name in arguments}
+        request = make_request(backbone, preprocessing_rule=arguments["preprocessing"], **given)
         self._check_spec(asked_spec(request, self.spec))
         cache = cache_folder(arguments.get("cache_dir"))
         self._check_spec(resolve(request, weights_folder(cache)).spec)
 
-    def _tell(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
+    def _predictions(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
         proba = self.predict_proba(features)
-        told = {bad.position: Prediction(bad.path, [], bad.reason) for bad in features.quarantined}
+        found = {bad.position: Prediction(bad.path, [], bad.reason) for bad in features.quarantined}
         for position, row in zip(features.positions, proba, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            found = [(self.classes[i], float(row[i])) for i in best]
-            told[int(position)] = Prediction(dataset.paths[int(position)], found)
-        return [told[position] for position in range(len(dataset))]
+            top_classes = [(self.classes[i], float(row[i])) for i in best]
+            found[int(position)] = Prediction(dataset.paths[int(position)], top_classes)
+        return [found[position] for position in range(len(dataset))]
 
 
 def _without_labels(photos: Any) -> Dataset:
@@ -258,16 +272,19 @@ def make_bundle(
     Parameters
     ----------
     features : Features
-        Tells backbone, weights, how photos are prepared, and the names of the classes.
+        The training features: they determine the backbone, its weights, the preparation of
+        photos, and the names of the classes.
     classifier : heads.Head, Classifier, or scikit-learn estimator or Pipeline
-        Fitted on the labels or on ``features.y``: codes become the classes that they stand
-        for, if the head's predictions for some labelled rows agree.
-        `featcache.bundle.estimators.to_classifier` lists the estimators.
+        Fitted on the labels or on ``features.y``. Codes are replaced by their labels, after
+        a check that the predictions of some labelled rows agree with that.
+        `featcache.bundle.estimators.to_classifier` lists the estimators that are supported.
     classes : sequence of str, int, bool or float, optional
-        Labels in the order of the head's own classes. Default: its classes, or what they
-        stand for as codes.
-    metrics, metadata : mapping, optional
-        For the model card.
+        Labels in the order of the head's `classes_`. Default: its own labels, or the labels
+        of its codes.
+    metrics : mapping of str to float, optional
+        For the model card, such as ``{"accuracy": 0.9}``.
+    metadata : mapping of str to str, optional
+        Further entries of the model card.
 
     Returns
     -------
@@ -276,17 +293,26 @@ def make_bundle(
     Raises
     ------
     InvalidRequest
-        If the head is not for embeddings of this width, a step of a pipeline cannot be
-        stored, or `classes` are not distinct labels of one type, one per class; or if the
-        head's own classes are neither labels of the features nor codes, or may be both, or
-        are codes of another order.
+        If the head was trained on embeddings of another width, a step of a pipeline cannot
+        be stored, or `classes` are not distinct labels of one type, one per class; or if the
+        head's own classes are neither labels of the features nor codes, may be both, or are
+        codes in another order.
+
+    Examples
+    --------
+    >>> import featcache, heads
+    >>> features = featcache.extract("pocket")
+    >>> head = heads.LogisticHead().fit(features.X, features.y)
+    >>> make_bundle(features, head).classes == features.classes
+    True
     """
     from .estimators import to_classifier
 
     plain = to_classifier(classifier)
     if plain.width != features.X.shape[1]:
         raise InvalidRequest(
-            f"The head takes embeddings of width {plain.width}; these have {features.X.shape[1]}.",
+            f"The head was trained on embeddings of width {plain.width}; these have width "
+            f"{features.X.shape[1]}. Pass the features that it was trained on.",
             received=plain.width,
         )
     if classes is not None:
@@ -300,60 +326,70 @@ def make_bundle(
 
 
 def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
-    """Return the labels of a head's classes, which may be codes: positions in `classes`.
+    """Return the labels of a head's classes, which may be codes: indices into `classes`.
 
-    Labels that are integers themselves can be mistaken for codes; where both readings are
-    possible and differ, a wrong one would name every prediction wrongly.
+    Integer labels could be codes as well. Where both are possible and differ, the head is
+    refused: the wrong reading would give every prediction a wrong name.
     """
     as_given = list(trained)
     if not all(type(label) is int for label in as_given):
-        return _known(as_given, classes)
+        return _check_labels(as_given, classes)
     if -1 in as_given and -1 not in classes:
         raise InvalidRequest(
-            "The head was trained on a class -1, which is no label of the features; unlabelled "
-            "rows are often coded so. Train on features[features.is_labelled].",
+            "The head was trained on a class -1, which is not a label of the features; -1 often "
+            "stands for unlabelled rows. Train on features[features.is_labelled].",
             received=as_given,
         )
     if not all(0 <= label < len(classes) for label in as_given):
-        return _known(as_given, classes)
+        return _check_labels(as_given, classes)
     named = [classes[code] for code in as_given]
     integers = {label for label in classes if not isinstance(label, (str, bool))}
     if named != as_given and integers.issuperset(as_given):
         raise InvalidRequest(
-            f"The head's classes {as_given} can be labels or codes (positions in the features' "
-            f"classes, here {named}). Pass the right ones as classes= to make_bundle.",
+            f"The head's classes {as_given} can be labels, or codes of the features' classes "
+            f"{named}. Pass the right ones to make_bundle as classes=.",
             received=as_given,
         )
     return named
 
 
-def _known(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
-    """Return a head's labels; refuse those of a head that was trained on something else."""
-    known = {(type(label), label) for label in classes}
-    strange = [label for label in trained if (type(label), label) not in known]
-    if strange:
+def _check_labels(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
+    """Return a head's labels; raise `InvalidRequest` unless all are labels of the features."""
+    typed = {(type(label), label) for label in classes}
+    other = [label for label in trained if (type(label), label) not in typed]
+    if other:
         raise InvalidRequest(
-            f"The head was trained on {format_values(strange)}, which "
-            f"{'is' if len(strange) == 1 else 'are'} not among the features' classes "
-            f"({format_values(classes)}). If these labels are meant, pass classes=, in the order "
-            "of the head's own classes.",
+            f"The head was trained on {format_values(other)}, which "
+            f"{'is' if len(other) == 1 else 'are'} not among the features' classes "
+            f"({format_values(classes)}). If these labels are right, pass them as classes=, in the "
+            "order of the head's own classes.",
             received=trained,
         )
     return trained
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle; nothing in the file is ever executed.
+    """Read a bundle from a file. No code in the file is executed.
+
+    Parameters
+    ----------
+    path : path
+        A file that `Bundle.save` or a benchmark run wrote.
+
+    Returns
+    -------
+    Bundle
 
     Raises
     ------
     BundleError
-        If it is not a bundle, is damaged, or was written by a later version.
+        If the file does not exist, is not a bundle, is damaged, or was written by a later
+        version.
     """
     classifier, record = read_bundle(path)
     return Bundle(classifier, **record)
 
 
 def _uncropped(spec: BackboneSpec) -> BackboneSpec:
-    """Leave out which part of a photo was taken: a new photo has no annotated box."""
+    """Return a spec without its crop: new photos have no annotated box."""
     return replace(spec, resize="-".join(spec.resize.split("-")[-2:]))

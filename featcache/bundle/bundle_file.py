@@ -1,4 +1,4 @@
-"""A bundle as a file: a zip archive of plain JSON, Markdown and NumPy arrays, all of it checked."""
+"""The file format of bundles: a zip archive of JSON, Markdown and NumPy arrays, all checked."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FORMAT = "featcache-bundle"
 VERSION = 1
 _HEAD = "bundle.json"
 _CARD = "model_card.md"
-_MOST_BYTES = 2 * 2**30
-_MOST_HEAD_BYTES = 16 * 2**20
-_MOST_STEPS = 16
-# Kinds of numbers that a file may hold, by the name that it gives them.
+_MAX_BYTES = 2 * 2**30
+_MAX_HEAD_BYTES = 16 * 2**20
+_MAX_STEPS = 16
+# The data types that a file may hold, by their names in NumPy.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
 _CLASS_TYPES = {str, int, bool, float}
 _ARGUMENTS: dict[str, tuple[type, ...]] = {
@@ -43,19 +43,19 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
     "preprocessing": (str, type(None)),  # None for a function
     "precision": (str,),
 }
-_MOST_ARGUMENT_CHARACTERS = 4096
+_MAX_ARGUMENT_CHARACTERS = 4096
 
 
 def write_bundle(
     path: str | os.PathLike[str], classifier: Classifier, record: Mapping[str, Any], card: str
 ) -> None:
-    """Write a classifier, what goes with it, and the model card to one file."""
+    """Write a classifier, the record of its bundle and the model card to one file."""
     arrays: dict[str, bytes] = {}
     steps = []
     for number, step in enumerate(classifier.steps):
         described = {}
         for name, array in step.arrays.items():
-            data = _packed(array)
+            data = _encode_array(array)
             member = f"arrays/{number}-{name}.npy"
             arrays[member] = data
             described[name] = {"file": member, "sha256": hashlib.sha256(data).hexdigest()}
@@ -77,7 +77,7 @@ def write_bundle(
             **arrays,
         }
         for name, data in members.items():
-            # A fixed date: the same bundle is the same file.
+            # A fixed date, so that the same bundle gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
     make_folder(target.parent)
@@ -85,22 +85,22 @@ def write_bundle(
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:
-    """Read what `write_bundle` wrote.
+    """Read a file of `write_bundle`; return the classifier and the record of the bundle.
 
     Raises
     ------
     BundleError
-        With what is wrong, for any other file.
+        If it is any other file; the message says what is wrong.
     """
     path = Path(os.path.expanduser(os.fspath(path)))
     try:
         check_regular_file(path)
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
         with zipfile.ZipFile(path) as archive:
             check_stored(archive, path, {_HEAD, _CARD})
-            if archive.getinfo(_HEAD).file_size > _MOST_HEAD_BYTES:
-                raise ValueError(f"{_HEAD} is too long")
+            if archive.getinfo(_HEAD).file_size > _MAX_HEAD_BYTES:
+                raise ValueError(f"{_HEAD} has more than {_MAX_HEAD_BYTES:,} bytes")
             head = json.loads(archive.read(_HEAD))
             _check_version(head, path)
             return _classifier(archive, head), _record(head)
@@ -114,15 +114,15 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
         zlib.error, FeatcacheError,
     ) as error:  # fmt: skip
         raise BundleError(
-            f"{path} is not a sound bundle of featcache ({first_line(error, 200)}). Nothing "
-            "of it was used; get it again from where it was made.",
+            f"{path} is not a valid bundle of featcache ({first_line(error, 200)}). Nothing of "
+            "it was used; copy it again from its source.",
             path=path,
         ) from error
 
 
 def _check_version(head: Any, path: Path) -> None:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise ValueError("it does not say that it is one")
+        raise ValueError(f"{_HEAD} does not have the format {FORMAT!r}")
     if head["format_version"] != VERSION:
         raise BundleError(
             f"{path} is a bundle of format {head['format_version']!r}; this version of featcache "
@@ -135,27 +135,27 @@ def _check_version(head: Any, path: Path) -> None:
 def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
     classes, described = head["classes"], head["steps"]
     _check_classes(classes)
-    if len(described) > _MOST_STEPS:
-        raise ValueError("it has too many steps")
+    if len(described) > _MAX_STEPS:
+        raise ValueError(f"it has more than {_MAX_STEPS} steps")
     steps, used = [], {_HEAD, _CARD}
     for one in described:
         arrays = {}
         for name in STEPS[one["kind"]]:
             member = one["arrays"][name]["file"]
             used.add(member)
-            arrays[name] = _array(archive.read(member), one["arrays"][name]["sha256"])
+            arrays[name] = _decode_array(archive.read(member), one["arrays"][name]["sha256"])
         steps.append(ClassifierStep(one["kind"], arrays))
     extra = set(archive.namelist()) - used
     if extra:
-        raise ValueError(f"it holds {sorted(extra)[0]!r}, which nothing asks for")
+        raise ValueError(f"it holds {sorted(extra)[0]!r}, which no step uses")
     width, temperature = head["width"], head["temperature"]
     if type(width) is not int or type(temperature) not in (int, float):
-        raise ValueError("width or temperature is no number")
+        raise ValueError("width or temperature is not a number")
     return Classifier(steps, classes, width, float(temperature))
 
 
 def _plain_class(name: Any) -> Any:
-    """Return a class as JSON keeps it with its type: str, int, bool or float."""
+    """Return a class as a type that JSON keeps: str, int, bool or float."""
     name = name.item() if isinstance(name, np.generic) else name
     if type(name) not in _CLASS_TYPES or name != name:
         raise BundleError(
@@ -176,11 +176,11 @@ def _check_classes(classes: Any) -> None:
 def _record(head: dict[str, Any]) -> dict[str, Any]:
     record = {name: head[name] for name in ("spec", "arguments", "metrics", "about")}
     if not all(isinstance(value, dict) for value in record.values()):
-        raise ValueError("a part of it is not a table")
-    record["arguments"].setdefault("precision", "float32")  # before there was a choice
+        raise ValueError(f"an entry of {_HEAD} is not an object")
+    record["arguments"].setdefault("precision", "float32")  # not in older bundles
     _check_arguments(record["arguments"])
     if not all(type(value) in (int, float) for value in record["metrics"].values()):
-        raise ValueError("a metric is no number")
+        raise ValueError("a metric is not a number")
     record["metrics"] = {name: float(value) for name, value in record["metrics"].items()}
     record["spec"] = BackboneSpec.from_components(record["spec"])
     record["metadata"] = record.pop("about")
@@ -197,13 +197,13 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
                 "null" if kind is type(None) else kind.__name__ for kind in kinds
             )
             raise ValueError(f"its argument {name} is a {type(value).__name__}, not {expected}")
-        if isinstance(value, str) and len(value) > _MOST_ARGUMENT_CHARACTERS:
+        if isinstance(value, str) and len(value) > _MAX_ARGUMENT_CHARACTERS:
             raise ValueError(f"its argument {name} has {len(value):,} characters")
     if [type(side) for side in arguments["image_size"]] != [int, int]:
         raise ValueError("its argument image_size is not a list of two integers")
 
 
-def _packed(array: NDArray[Any]) -> bytes:
+def _encode_array(array: NDArray[Any]) -> bytes:
     kind = np.dtype(array.dtype).name
     if kind not in _KINDS:
         raise TypeError(f"a bundle cannot hold an array of {array.dtype}")
@@ -213,7 +213,7 @@ def _packed(array: NDArray[Any]) -> bytes:
     return out.getvalue()
 
 
-def _array(data: bytes, digest: str) -> NDArray[Any]:
+def _decode_array(data: bytes, digest: str) -> NDArray[Any]:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the bytes of an array are not those that were written")
     source = io.BytesIO(data)
@@ -221,7 +221,7 @@ def _array(data: bytes, digest: str) -> NDArray[Any]:
         raise ValueError("an array has an unknown header")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(source)
     count = int(np.prod(shape, dtype=object))
-    left = len(data) - source.tell()
-    if dtype.name not in _KINDS or fortran or count < 0 or count * dtype.itemsize != left:
+    n_bytes = len(data) - source.tell()
+    if dtype.name not in _KINDS or fortran or count < 0 or count * dtype.itemsize != n_bytes:
         raise ValueError("an array's declared shape does not fit its bytes")
     return np.frombuffer(data, dtype, count, source.tell()).reshape(shape)

@@ -1,4 +1,4 @@
-"""The class names that a bundle can hold."""
+"""Validation of the class names of a bundle."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ _TYPES = (str, int, bool, float)
 
 
 def check_classes(classes: Any, trained: Sequence[Any]) -> list[Any]:
-    """Return the names that a caller gives the classes of a head.
+    """Validate names for the classes of a head; return them as a list of Python values.
 
     Parameters
     ----------
     classes : sequence of str, int, bool or float
+        The names.
     trained : sequence
         The head's own classes.
+
+    Returns
+    -------
+    list of str, int, bool or float
 
     Raises
     ------
     InvalidRequest
-        Unless they are distinct, of one type, and one per class of the head.
+        Unless the names are distinct, of one type, and one per class of the head.
 
     Examples
     --------
@@ -59,11 +64,10 @@ def check_classes(classes: Any, trained: Sequence[Any]) -> list[Any]:
             "one type",
             names,
         )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
         raise _refused(
-            f"classes= has {format_values(twice)} more than once; give each class a label of its "
-            "own",
+            f"classes= has {format_values(repeated)} more than once; give each class its own label",
             names,
         )
     return names

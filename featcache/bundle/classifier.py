@@ -1,7 +1,7 @@
-"""A trained head as plain arrays: what it takes to predict, and no way to run code.
+"""A trained head as plain arrays, evaluated with NumPy alone.
 
-Heads of any library turn into the same few steps, so that a file of a classifier needs
-neither pickle nor the library that trained it.
+Heads of any library become the same few kinds of steps, so that storing a classifier needs
+neither pickle nor the library that trained it, and reading one runs no code.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ STEPS: dict[StepKind, dict[str, int]] = {
     "relu": {},
     "trees": {"root": 1, "column": 1, "threshold": 1, "left": 1, "right": 1, "value": 1},
 }
-_LARGEST = 1e300
-_ROWS_AT_ONCE = 1024
+_MAX_SCORE = 1e300
+_ROWS_PER_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class ClassifierStep:
     kind : str
         ``"standardise"``: ``(x - mean) / scale``. ``"linear"``: ``x @ weights + bias`` with
         weights (d, k). ``"normalise"``: ``x`` over its Euclidean length; 0 stays 0.
-        ``"relu"``: ``max(x, 0)``. ``"trees"``: sums of regression trees;
-        tree t adds to score t modulo k. ``root`` (t,) names the node where each begins;
-        a node with ``left`` -1 is a leaf with `value`, others send a row to the left if
-        its `column` is at most `threshold`.
+        ``"relu"``: ``max(x, 0)``. ``"trees"``: sums of regression trees; tree t adds to
+        score t modulo k. ``root`` (t,) holds the index of each tree's first node. A node
+        whose ``left`` is -1 is a leaf with `value`; at any other node a row goes left if its
+        `column` is at most `threshold`, else right.
     arrays : mapping of str to ndarray
-        As `STEPS` lists them.
+        The arrays that `STEPS` lists for the kind, of floating point or integer dtype.
     """
 
     kind: StepKind
@@ -55,22 +55,23 @@ class ClassifierStep:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Embeddings to class probabilities, by NumPy alone.
+    """A classifier of embeddings that needs NumPy alone.
 
     Attributes
     ----------
     steps : sequence of ClassifierStep
     classes : sequence of str, int, bool or float
-        Labels, with the type that they had in training.
+        Labels, of the type that they had in training.
     width : int
-        Length of an embedding.
+        Number of values of an embedding.
     temperature : float
-        Divisor of the scores before the softmax; 1 if none was fitted.
+        Divisor of the scores before the softmax; 1 if none was fitted (Guo et al. 2017,
+        arXiv:1706.04599).
 
     Raises
     ------
     InvalidRequest
-        If the steps do not fit together.
+        If the shapes of the steps do not fit together, or there are fewer than two classes.
     """
 
     steps: Sequence[ClassifierStep]
@@ -88,36 +89,38 @@ class Classifier:
                     f"Step {number + 1} ({step.kind!r}) of the classifier does not fit: {error}.",
                     received=step.kind,
                 ) from error
-        sound = np.isfinite(self.temperature) and self.temperature > 0
-        if width != len(self.classes) or len(self.classes) < 2 or not sound:
+        is_valid = np.isfinite(self.temperature) and self.temperature > 0
+        if width != len(self.classes) or len(self.classes) < 2 or not is_valid:
             raise InvalidRequest(
                 f"The classifier gives {format_count(width, 'score')} for "
                 f"{format_count(len(self.classes), 'class', 'classes')}, with temperature "
-                f"{self.temperature}.",
+                f"{self.temperature}. It needs one score per class, at least two classes and a "
+                "positive temperature.",
                 received=width,
             )
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether a temperature was fitted; heads fit one, estimators do not."""
+        """Whether a temperature was fitted: heads fit one, estimators of scikit-learn do not."""
         return self.temperature != 1.0
 
     def scores(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the score of each class.
+        """Return the score of each class, before temperature and softmax.
 
         Parameters
         ----------
         X : array-like (n, d)
-            Embeddings.
+            Embeddings; converted to float32.
 
         Returns
         -------
         ndarray (n, k), float64
+            Columns in the order of `classes`.
 
         Raises
         ------
         InvalidRequest
-            If the width is another.
+            If X has another shape than (n, `width`), or a score is not finite.
         """
         rows = np.asarray(X, np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.width:
@@ -126,14 +129,31 @@ class Classifier:
                 received=rows.shape,
             )
         parts = [
-            self._scores(rows[i : i + _ROWS_AT_ONCE]) for i in range(0, len(rows), _ROWS_AT_ONCE)
+            self._scores(rows[start : start + _ROWS_PER_CHUNK])
+            for start in range(0, len(rows), _ROWS_PER_CHUNK)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the probability of each class, (n, k) float64; rows sum to 1."""
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+            Embeddings; converted to float32.
+
+        Returns
+        -------
+        ndarray (n, k), float64
+            Rows sum to 1; columns in the order of `classes`.
+
+        Raises
+        ------
+        InvalidRequest
+            As `scores`.
+        """
         scores = self.scores(X)
-        with np.errstate(over="ignore"):  # far below the best class a probability is 0
+        with np.errstate(over="ignore"):  # far below the best score a probability is 0
             powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
         return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -144,12 +164,13 @@ class Classifier:
                 values = _apply(step, values, len(self.classes))
         if not np.isfinite(values).all():
             raise InvalidRequest(
-                "The classifier gives scores that are not finite, so it or the embeddings are not "
-                "what was trained. Get the bundle again from where it was made.",
+                "The classifier gives scores that are not finite: the embeddings are not finite, "
+                "or the bundle was not trained on such embeddings. Check the embeddings, or make "
+                "the bundle again.",
                 received=int((~np.isfinite(values)).any(axis=1).sum()),
             )
-        # Half of the range, so that the difference of two scores is finite as well.
-        return np.clip(np.asarray(values, np.float64), -_LARGEST, _LARGEST)
+        # Clipped, so that the difference of two scores is finite as well.
+        return np.clip(np.asarray(values, np.float64), -_MAX_SCORE, _MAX_SCORE)
 
 
 def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[Any]:
@@ -167,11 +188,11 @@ def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[
 
 
 def _trees(arrays: Arrays, values: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
-    """Walk all trees at once, a level at a time."""
+    """Return the sums of trees: all trees are descended together, one level per step."""
     roots = arrays["root"]
     out = np.zeros((len(values), classes))
     each_row = np.arange(len(values))[:, None]
-    for start in range(0, len(roots), 32 * classes):  # bounds the table of rows x trees
+    for start in range(0, len(roots), 32 * classes):  # bounds the memory of rows x trees
         node = np.tile(roots[start : start + 32 * classes], (len(values), 1))
         while True:
             left = arrays["left"][node]
@@ -186,11 +207,11 @@ def _trees(arrays: Arrays, values: NDArray[np.float64], classes: int) -> NDArray
 
 
 def _check(step: ClassifierStep, width: int, classes: int) -> int:
-    """Return the width after a step; raise if it does not fit."""
-    wanted = STEPS[step.kind]
-    if set(step.arrays) != set(wanted):
-        raise ValueError(f"arrays {sorted(step.arrays)}, expected {sorted(wanted)}")
-    for name, dimensions in wanted.items():
+    """Return the number of columns after a step; raise `ValueError` if its arrays do not fit."""
+    expected = STEPS[step.kind]
+    if set(step.arrays) != set(expected):
+        raise ValueError(f"arrays {sorted(step.arrays)}, expected {sorted(expected)}")
+    for name, dimensions in expected.items():
         array = step.arrays[name]
         if array.ndim != dimensions or array.dtype.kind not in "fi":
             raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
@@ -213,19 +234,19 @@ def _check(step: ClassifierStep, width: int, classes: int) -> int:
 
 
 def _check_trees(arrays: Arrays, width: int, classes: int) -> None:
-    """Make sure that every walk ends at a leaf, within the arrays."""
+    """Raise `ValueError` unless each descent from a root ends at a leaf within the arrays."""
     nodes = len(arrays["left"])
     if any(len(arrays[name]) != nodes for name in ("column", "threshold", "right", "value")):
         raise ValueError("the nodes' arrays have different lengths")
-    whole = ("root", "column", "left", "right")
-    if any(arrays[name].dtype.kind != "i" for name in whole) or len(arrays["root"]) % classes:
-        raise ValueError("a number is not whole, or a class lacks a tree")
+    indices = ("root", "column", "left", "right")
+    if any(arrays[name].dtype.kind != "i" for name in indices) or len(arrays["root"]) % classes:
+        raise ValueError("an index is not an integer, or a class lacks a tree")
     inner = arrays["left"] >= 0
     own = np.arange(nodes)[inner]
     column, root = arrays["column"][inner], arrays["root"]
     for child in (arrays["left"][inner], arrays["right"][inner]):
-        # Children come after their parent: no walk can go round in a circle.
+        # Children come after their parent, so that no descent can be a cycle.
         if not ((child > own) & (child < nodes)).all():
             raise ValueError("a node's child is not below it")
     if not ((column >= 0) & (column < width)).all() or not ((root >= 0) & (root < nodes)).all():
-        raise ValueError("a node asks for a column or tree that is not there")
+        raise ValueError("a node refers to a column that does not exist, or a root to a node")

@@ -1,4 +1,4 @@
-"""Whether a head's integer classes are the codes of the features' labels, by its predictions."""
+"""Check by its predictions that a head's integer classes are the codes of the features' labels."""
 
 from __future__ import annotations
 
@@ -16,51 +16,54 @@ from ..extraction.features import Features
 from .classifier import Classifier
 
 Codes = NDArray[np.int64]
-_MOST_ROWS = 4000
-# Chance, at most, that the predictions of a head near chance prefer another assignment.
-_FALSE_ALARM = 1e-3
+_MAX_ROWS = 4000
+# Upper bound of the probability of refusing a head that predicts at chance level.
+_FALSE_ALARM_RATE = 1e-3
 
 
 def check_codes(classifier: Classifier, features: Features) -> None:
-    """Predict some labelled rows; refuse a head whose classes are other codes than the features'.
+    """Predict some labelled rows, and refuse a head whose codes are in another order.
 
     Parameters
     ----------
     classifier : Classifier
-        Whose classes are taken as positions in ``features.classes``.
+        Its classes are indices into ``features.classes``.
     features : Features
-        Without a labelled row nothing is checked.
+        Without labelled rows nothing is checked.
 
     Raises
     ------
     InvalidRequest
-        If the head's classes fit the labels under another assignment, and clearly better.
+        If the predictions agree clearly better with the labels under another assignment of
+        codes to labels.
     """
     rows = np.flatnonzero(features.is_labelled)
     if not len(rows) or features.y is None or features.classes is None:
         return
-    if len(rows) > _MOST_ROWS:  # evenly spaced, so that rows sorted by class give all classes
-        rows = rows[np.linspace(0, len(rows) - 1, _MOST_ROWS).astype(np.int64)]
+    if len(rows) > _MAX_ROWS:  # evenly spaced, to have all classes where rows are sorted by class
+        rows = rows[np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(np.int64)]
     truth = features.y[rows].astype(np.int64)
     codes = np.array(list(classifier.classes), np.int64)
     scores = classifier.scores(np.asarray(features.X.take(rows)))
     predicted = codes[scores.argmax(axis=1)]
-    known = np.isin(truth, codes)
-    # Rows of classes that the head was not trained on say nothing, unless its codes mean those.
-    if _agreement(predicted[known], truth[known]) > 0:
-        predicted, truth = predicted[known], truth[known]
+    trained = np.isin(truth, codes)
+    # Rows of classes that the head was not trained on are no evidence, unless the codes of its
+    # classes are those of other labels.
+    if _agreement(predicted[trained], truth[trained]) > 0:
+        predicted, truth = predicted[trained], truth[trained]
     better = better_assignment(predicted, truth)
     if better:
-        raise _refused(predicted, truth, better, features.classes)
+        raise _wrong_codes(predicted, truth, better, features.classes)
 
 
 def better_assignment(predicted: Codes, truth: Codes) -> dict[int, int]:
-    """Return the classes that the predicted codes stand for, where that is clearly not themselves.
+    """Return an assignment of predicted codes to classes that is clearly better than the identity.
 
     A row agrees with an assignment if its prediction is assigned to its class. The best
-    assignment is clearly better if more rows agree with it than predictions independent of
-    the class would give, whichever of the assignments turned out best, and more than with the
-    identity, as in McNemar's test. Both use the Chernoff bound of the binomial tail.
+    assignment (`scipy.optimize.linear_sum_assignment`) is clearly better if significantly more
+    rows agree with it than with predictions that are independent of the class, corrected for
+    the number of assignments, and than with the identity, as in McNemar's test. Both tests use
+    the Chernoff bound of the binomial tail.
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def better_assignment(predicted: Codes, truth: Codes) -> dict[int, int]:
     Returns
     -------
     dict of int to int
-        Code to class where both differ; empty if the codes fit, or the rows do not tell.
+        Code to class where they differ; empty if no assignment is clearly better.
 
     Examples
     --------
@@ -91,27 +94,29 @@ def better_assignment(predicted: Codes, truth: Codes) -> dict[int, int]:
     rows, columns = chosen
     kept = int((counts * same)[rows].sum())
     better = int(counts[rows, columns].sum())
-    if not _is_clear(counts[rows], better, kept, by_chance[rows, columns], len(own)):
+    if not _is_significant(counts[rows], better, kept, by_chance[rows, columns], len(own)):
         return {}
     return dict(zip(own[rows].tolist(), present[columns].tolist(), strict=True))
 
 
-def _is_clear(counts: Codes, better: int, kept: int, by_chance: NDArray[Any], codes: int) -> bool:
-    """Tell whether `better` rows that agree are more than chance, and than the `kept` ones."""
+def _is_significant(
+    counts: Codes, better: int, kept: int, by_chance: NDArray[Any], codes: int
+) -> bool:
+    """Return whether `better` agreeing rows exceed chance, and the `kept` ones of the identity."""
     if not better:
         return False
     moved, present = counts.shape
     rows = counts.sum()
     above_chance = rows * _divergence(better / rows, by_chance.sum() / rows)
     above_kept = (better + kept) * _divergence(better / (better + kept), 0.5)
-    needed = -np.log(_FALSE_ALARM)
-    # The codes that move, out of all, and the class of each.
+    needed = -np.log(_FALSE_ALARM_RATE)
+    # Number of assignments: which codes move, and to which classes.
     log_choices = _log_binomial(codes, moved) + _log_binomial(present, moved) + gammaln(moved + 1)
     return bool(above_chance > needed + log_choices and above_kept > needed + np.log(present))
 
 
 def _agreement(predicted: Codes, truth: Codes) -> float:
-    """Return how many more rows agree than with predictions independent of the class."""
+    """Return the number of agreeing rows minus its expectation for independent predictions."""
     size = 1 + max(predicted.max(initial=0), truth.max(initial=0))
     by_chance = np.bincount(predicted, minlength=size) @ np.bincount(truth, minlength=size)
     return float((predicted == truth).sum() - by_chance / max(1, len(truth)))
@@ -122,23 +127,23 @@ def _log_binomial(n: int, k: int) -> float:
 
 
 def _divergence(observed: float, expected: float) -> float:
-    """Return how far a fraction exceeds its expectation: the exponent of the Chernoff bound."""
+    """Return the exponent of the Chernoff bound: the Kullback-Leibler divergence of fractions."""
     if observed <= expected:
         return 0.0
     return float(rel_entr(observed, expected) + rel_entr(1 - observed, 1 - expected))
 
 
-def _refused(
+def _wrong_codes(
     predicted: Codes, truth: Codes, better: dict[int, int], names: Sequence[Any]
 ) -> InvalidRequest:
     own = list(better)
     fitting = format_values([f"{code} as {names[better[code]]!r}" for code in own], str)
-    taken = format_values([f"{code} as {names[code]!r}" for code in own], str)
+    assumed = format_values([f"{code} as {names[code]!r}" for code in own], str)
     moved = np.isin(predicted, own)
     assigned = np.array([better.get(code, code) for code in predicted.tolist()])
     agree, would_agree = (int((codes == truth)[moved].sum()) for codes in (predicted, assigned))
     return InvalidRequest(
-        f"The head's classes are integers, which would be read as codes of the features: {taken}. "
+        f"The head's classes are integers, and as codes of the features they stand for {assumed}. "
         f"But of {int(moved.sum())} rows that it predicts as these, {agree} have that label, and "
         f"{would_agree} with {fitting}. Pass classes=, the labels in the order of the head's own "
         "classes, or train on features.y.",

@@ -1,4 +1,4 @@
-"""Fitted scikit-learn estimators and pipelines as plain arrays, without importing scikit-learn."""
+"""Convert fitted scikit-learn estimators and pipelines to `Classifier`s, without scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from .classifier import Classifier, ClassifierStep
 
 
 def to_classifier(model: Any) -> Classifier:
-    """Turn a fitted head, estimator or pipeline into a classifier that needs NumPy alone.
+    """Convert a fitted head, estimator or pipeline to a classifier that needs NumPy alone.
 
     Parameters
     ----------
     model : Classifier, heads.Head, or scikit-learn estimator or Pipeline
-        Steps: `StandardScaler`, `RobustScaler`, `MaxAbsScaler`, `MinMaxScaler` (without
-        clipping), `Normalizer` (L2), `PCA`, ``"passthrough"``, and pipelines of these. Last
-        step: a head, `LogisticRegression`, `LogisticRegressionCV`,
+        Steps before the last: `StandardScaler`, `RobustScaler`, `MaxAbsScaler`,
+        `MinMaxScaler` (without clipping), `Normalizer` (L2), `PCA`, ``"passthrough"``, and
+        pipelines of these. Last step: a head, `LogisticRegression`, `LogisticRegressionCV`,
         `LinearDiscriminantAnalysis` or `MLPClassifier` (ReLU or identity).
 
     Returns
     -------
     Classifier
-        With the probabilities that ``model.predict_proba`` gives, and its `classes_` with
-        the type that they have.
+        Gives the probabilities of ``model.predict_proba``, for the same `classes_`.
 
     Raises
     ------
     InvalidRequest
-        If it is not fitted, or with the step that cannot be stored.
+        If the model is not fitted, or has a step that cannot be stored.
 
     Examples
     --------
@@ -47,12 +46,12 @@ def to_classifier(model: Any) -> Classifier:
     *before, last = _flattened(model)
     try:
         width = _width([*before, last])
-        steps = [made for step in before for made in _transform(step)]
+        steps = [converted for step in before for converted in _convert_transformer(step)]
         if hasattr(last, "to_classifier"):
             inner: Classifier = last.to_classifier()
             steps += inner.steps
             return Classifier(steps, inner.classes, width, inner.temperature)
-        steps += _scores(last)
+        steps += _convert_classifier(last)
         return Classifier(steps, last.classes_.tolist(), width)
     except AttributeError as error:
         raise InvalidRequest(
@@ -62,14 +61,14 @@ def to_classifier(model: Any) -> Classifier:
 
 
 def _check_kind(model: Any) -> None:
-    """Raise `InvalidRequest` for what is no estimator, or a search around one."""
+    """Raise `InvalidRequest` unless the model is an instance of an estimator, and not a search."""
     if isinstance(model, type) or not (hasattr(model, "fit") or hasattr(model, "to_classifier")):
-        what = (
+        received = (
             f"the class {model.__name__}" if isinstance(model, type) else repr(type(model).__name__)
         )
         raise InvalidRequest(
             f"A bundle needs a fitted head, Classifier, or scikit-learn estimator or Pipeline, not "
-            f"{what}.",
+            f"{received}.",
             received=type(model).__name__,
         )
     if hasattr(model, "param_grid") or hasattr(model, "param_distributions"):
@@ -80,48 +79,50 @@ def _check_kind(model: Any) -> None:
 
 
 def _flattened(model: Any) -> list[Any]:
-    """Return the steps of a pipeline, and of pipelines among them; a model alone is one step."""
-    if _name(model) != "Pipeline":
+    """Return the steps of a pipeline, with nested pipelines flattened; other models as one step."""
+    if _class_name(model) != "Pipeline":
         return [model]
     return [inner for _, step in model.steps for inner in _flattened(step)]
 
 
-def _passes(step: Any) -> bool:
+def _is_passthrough(step: Any) -> bool:
     return isinstance(step, str) and step == "passthrough"
 
 
 def _width(steps: list[Any]) -> int:
-    """Return the number of columns that the first step takes, but for "passthrough"."""
-    return int(next(step for step in steps if not _passes(step)).n_features_in_)
+    """Return the number of input columns of the first step that is not "passthrough"."""
+    return int(next(step for step in steps if not _is_passthrough(step)).n_features_in_)
 
 
-def _name(step: Any) -> str:
-    """Return the class' name if scikit-learn defines it; else one that is in no table."""
+def _class_name(step: Any) -> str:
+    """Return the name of a class of scikit-learn; in parentheses, so unknown, if of another."""
     kind = type(step)
     return kind.__name__ if kind.__module__.split(".")[0] == "sklearn" else f"({kind.__name__})"
 
 
-def _transform(step: Any) -> list[ClassifierStep]:
-    if _passes(step):
+def _convert_transformer(step: Any) -> list[ClassifierStep]:
+    if _is_passthrough(step):
         return []
-    return _made(step, _TRANSFORMS, "a step before the last it must be one of")
+    return _convert(step, _TRANSFORMERS, "a step before the last it must be one of")
 
 
-def _scores(step: Any) -> list[ClassifierStep]:
-    return _made(step, _CLASSIFIERS, "the last step it must be a head or one of")
+def _convert_classifier(step: Any) -> list[ClassifierStep]:
+    return _convert(step, _CLASSIFIERS, "the last step it must be a head or one of")
 
 
-def _made(
-    step: Any, table: dict[str, Callable[[Any], list[ClassifierStep]]], what: str
+def _convert(
+    step: Any, table: dict[str, Callable[[Any], list[ClassifierStep]]], rule: str
 ) -> list[ClassifierStep]:
-    make = table.get(_name(step))
-    if make is None:
-        raise _refused(step, f"as {what} {', '.join(table)}")
-    return make(step)
+    converter = table.get(_class_name(step))
+    if converter is None:
+        raise _unsupported(step, f"as {rule} {', '.join(table)}")
+    return converter(step)
 
 
-def _refused(step: Any, why: str) -> InvalidRequest:
-    return InvalidRequest(f"A bundle cannot store {step!r}: {why}.", received=type(step).__name__)
+def _unsupported(step: Any, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"A bundle cannot store {step!r}: {reason}.", received=type(step).__name__
+    )
 
 
 def _shift_and_scale(mean: Any, scale: Any, width: int) -> list[ClassifierStep]:
@@ -140,19 +141,19 @@ def _robust_scaler(step: Any) -> list[ClassifierStep]:
 
 def _max_abs_scaler(step: Any) -> list[ClassifierStep]:
     if getattr(step, "clip", False):
-        raise _refused(step, "clip=True is not supported")
+        raise _unsupported(step, "clip=True is not supported")
     return _shift_and_scale(None, step.scale_, _width([step]))
 
 
 def _min_max_scaler(step: Any) -> list[ClassifierStep]:
     if step.clip:
-        raise _refused(step, "clip=True is not supported")
+        raise _unsupported(step, "clip=True is not supported")
     return _shift_and_scale(-step.min_ / step.scale_, 1 / step.scale_, _width([step]))
 
 
 def _normalizer(step: Any) -> list[ClassifierStep]:
     if step.norm != "l2":
-        raise _refused(step, "only norm='l2' is supported")
+        raise _unsupported(step, "only norm='l2' is supported")
     return [ClassifierStep("normalise")]
 
 
@@ -170,7 +171,10 @@ def _linear(weights: NDArray[Any], bias: NDArray[Any]) -> ClassifierStep:
 
 
 def _logits(weights: NDArray[Any], bias: NDArray[Any]) -> ClassifierStep:
-    """Return the last layer; a single score z becomes (0, z), whose softmax is its sigmoid."""
+    """Return a linear step of one score per class.
+
+    Binary models have one score z; it becomes (0, z), the softmax of which is the sigmoid of z.
+    """
     if weights.shape[1] == 1:
         weights = np.hstack([np.zeros_like(weights), weights])
         bias = np.append(np.zeros_like(bias), bias)
@@ -180,7 +184,7 @@ def _logits(weights: NDArray[Any], bias: NDArray[Any]) -> ClassifierStep:
 def _logistic(step: Any) -> list[ClassifierStep]:
     ovr = step.solver == "liblinear" and len(step.classes_) > 2
     if ovr or getattr(step, "multi_class", "auto") not in ("auto", "deprecated"):
-        raise _refused(
+        raise _unsupported(
             step,
             "its probabilities are not a softmax of its scores; leave solver and multi_class at "
             "their defaults",
@@ -195,16 +199,16 @@ def _discriminant(step: Any) -> list[ClassifierStep]:
 
 def _perceptron(step: Any) -> list[ClassifierStep]:
     if step.activation not in ("relu", "identity"):
-        raise _refused(step, "only the activations 'relu' and 'identity' are supported")
+        raise _unsupported(step, "only the activations 'relu' and 'identity' are supported")
     if step.out_activation_ != "softmax" and len(step.classes_) > 2:
-        raise _refused(step, "it was trained on several labels per row")
+        raise _unsupported(step, "it was trained on several labels per row")
     relu = [ClassifierStep("relu")] if step.activation == "relu" else []
     *inner, last = zip(step.coefs_, step.intercepts_, strict=True)
-    hidden = [made for weights, bias in inner for made in (_linear(weights, bias), *relu)]
+    hidden = [converted for weights, bias in inner for converted in (_linear(weights, bias), *relu)]
     return [*hidden, _logits(*last)]
 
 
-_TRANSFORMS: dict[str, Callable[[Any], list[ClassifierStep]]] = {
+_TRANSFORMERS: dict[str, Callable[[Any], list[ClassifierStep]]] = {
     "StandardScaler": _standard_scaler,
     "RobustScaler": _robust_scaler,
     "MaxAbsScaler": _max_abs_scaler,

@@ -172,8 +172,8 @@ def test_a_card_says_calibrated_only_where_a_temperature_was_fitted(
     for model, calibrated in ((head, True), (estimator, False)):
         make_bundle(features, model).save(tmp_path / "b")
         card = load_bundle(tmp_path / "b").card()
-        assert ("Probabilities are calibrated" in card) == calibrated
-        assert ("as the estimator gives them" in card) == (not calibrated)
+        assert ("probabilities are calibrated" in card) == calibrated
+        assert ("those of the estimator" in card) == (not calibrated)
 
 
 def test_a_head_fitted_on_some_classes_names_those(features: Any) -> None:
@@ -197,7 +197,7 @@ def test_integer_labels_are_kept_and_not_taken_for_codes(features: Any) -> None:
 def test_where_codes_and_labels_cannot_be_told_apart_it_asks(features: Any) -> None:
     head = LogisticHead().fit(np.asarray(features.X), features.y + 1)
     several = replace(features, classes=[1, 2, 3])
-    with pytest.raises(InvalidRequest, match=r"labels or codes .* \[2, 3\]"):
+    with pytest.raises(InvalidRequest, match=r"labels, or codes .* \[2, 3\]"):
         make_bundle(several, head)
     assert list(make_bundle(several, head, classes=[1, 2]).classes) == [1, 2]
 
@@ -214,7 +214,7 @@ def test_a_head_of_other_labels_is_refused_unless_they_are_named(
 
 def test_unlabelled_rows_are_no_class(features: Any) -> None:
     head = LogisticHead().fit(np.asarray(features.X), features.y - 1)
-    with pytest.raises(InvalidRequest, match="unlabelled rows are often coded so"):
+    with pytest.raises(InvalidRequest, match="-1 often stands for unlabelled rows"):
         make_bundle(features, head)
 
 
