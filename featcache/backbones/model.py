@@ -124,6 +124,15 @@ class Backbone:
             out = np.asarray(model.predict_on_batch(prepared), np.float32)
         return out[:count]
 
+    def embed_untraced(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings in float32 of few images, without compiling for their number."""
+        if self._pad:
+            return self.embed_in("float32", pixels)
+        prepared = preprocessing.apply(self.rule, pixels)
+        keras = import_keras()
+        rows = keras.ops.convert_to_numpy(self.model([prepared], training=False))
+        return np.asarray(rows, np.float32)
+
     def export(self, folder: Path) -> None:
         """Write the model as a TensorFlow SavedModel, for engines that read such."""
         with quiet_stderr():

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from .._io.cache_dirs import engines_folder
 from .._io.choices import check_choice
 from .._io.logs import get_logger
+from ..backbones.independence import check_independence
 from ..backbones.model import Backbone
-from ..backbones.request import Request
+from ..backbones.request import ModelRequest, Request
 from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
 from ..errors import EngineUnavailable, OutOfMemory
 from . import openvino
@@ -203,7 +204,11 @@ def make_engine(wanted: EngineRequest, backbone: Backbone) -> Engine:
     ------
     EngineUnavailable
         If OpenVINO was asked for and cannot do it, or TensorFlow was and is not in use.
+    InvalidRequest
+        If the rows of a model of the user's own depend on the batch.
     """
+    if isinstance(wanted.request, ModelRequest):
+        check_independence(backbone, wanted.spec.image_size)
     insisted = wanted.engine == "openvino"
     if wanted.engine == "tensorflow" and backbone.backend != "tensorflow":
         raise EngineUnavailable(
