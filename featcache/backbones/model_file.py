@@ -26,12 +26,12 @@ from typing import IO, Any, cast
 from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
-from ..hdf5.sandbox import foreign_reason
+from ..hdf5.sandbox import unsafe_hdf5_reason
 from .keras_backend import import_keras, quiet_stderr, unmoved_random
 from .model_config import check_network
 from .own_code import operations
 
-ENDING = ".keras"
+KERAS_SUFFIX = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
 _WEIGHTS_ENDING = ".weights.h5"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
@@ -84,7 +84,7 @@ def is_model_file(backbone: Any) -> bool:
     """Tell whether what stands for a backbone is the path of a saved model."""
     if not isinstance(backbone, (str, os.PathLike)):
         return False
-    return os.fspath(backbone).lower().endswith((ENDING, *OLD_ENDINGS))
+    return os.fspath(backbone).lower().endswith((KERAS_SUFFIX, *OLD_ENDINGS))
 
 
 def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
@@ -114,7 +114,9 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
                 raise ValueError(f"{_CONFIG} is too long")
             config = _uncompiled(json.loads(archive.read(_CONFIG)))
             check_network(config)
-            reason = foreign_reason(cast(IO[bytes], StoredMember(file, archive.getinfo(_WEIGHTS))))
+            reason = unsafe_hdf5_reason(
+                cast(IO[bytes], StoredMember(file, archive.getinfo(_WEIGHTS)))
+            )
             if reason is not None:
                 raise ValueError(f"of its weights, {reason}")
             size = archive.getinfo(_WEIGHTS).file_size
@@ -163,14 +165,14 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
     if allow_h5 and path.name.lower().endswith(OLD_ENDINGS):
         if not path.is_file():
             raise ModelRefused(f"There is no model file {path}.", path=path)
-        reason = foreign_reason(path)
+        reason = unsafe_hdf5_reason(path)
         if reason is not None:
             raise _refusal(path, ValueError(reason))
         return _load(path, path, None)
     found = look_at_model(path)
     with tempfile.TemporaryDirectory(prefix="featcache-model-") as folder:
         # Keras opens the file by its name: another one could have taken its place by then.
-        copy = Path(folder) / f"model{ENDING}"
+        copy = Path(folder) / f"model{KERAS_SUFFIX}"
         _copy(found.path, copy)
         return _load(copy, path, look_at_model(copy).weights_bytes)
 

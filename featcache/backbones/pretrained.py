@@ -14,7 +14,7 @@ import numpy as np
 from .._io.held_warnings import held_warnings
 from .._io.wording import first_line
 from ..errors import InvalidRequest, WeightsMismatch
-from ..hdf5.sandbox import foreign_reason
+from ..hdf5.sandbox import unsafe_hdf5_reason
 from ..hdf5.saved_layers import SavedLayer, saved_layers
 from . import pocket
 from .architecture import all_layers, automatic_base, layer_names
@@ -86,7 +86,7 @@ def _construct(keras: Any, request: TableRequest, *, top: bool = True) -> Any:
 
 def _load(keras: Any, request: TableRequest, path: Path) -> Network:
     entry = request.entry
-    reason = foreign_reason(path)
+    reason = unsafe_hdf5_reason(path)
     if reason is not None:
         raise WeightsMismatch(
             f"The weights in {path} are not loaded: {reason}. Fetch the file again from where it "

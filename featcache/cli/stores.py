@@ -210,7 +210,7 @@ def repair(common: Common, store: str) -> int:
 
 
 def _print_damages(common: Common, folder: Path, found: list[Any], word: str, status: int) -> int:
-    from ..hdf5.shard_name import rows_of
+    from ..hdf5.shard_name import rows_in_name
 
     if common.json:
         print(json.dumps([vars(damage) for damage in found], indent=2))
@@ -218,7 +218,7 @@ def _print_damages(common: Common, folder: Path, found: list[Any], word: str, st
         print(f"{folder}: sound, every byte is the one that was committed")
     else:
         for damage in found:
-            total = rows_of(damage.name)
+            total = rows_in_name(damage.name)
             lost = f" ({damage.rows} of {total} rows lost)" if total else ""
             print(f"{word}: {damage.name}{lost}: {damage.reason}")
             for image_id in damage.ids[:_ROWS_SHOWN]:

@@ -1,6 +1,6 @@
-"""HDF5 files as bytes: shards and packed stores of ours, and weights from elsewhere.
+"""HDF5 files: shards, packed stores, and weights from other sources.
 
-The only room that imports h5py. It encodes and reads what is written under a digest, and has
-files that nobody vouches for parsed by a child process with limits. Called by `store` and
-`backbones`; it imports `_io` alone.
+The only package that imports h5py. It encodes and reads files whose digest is known, and lets a
+child process with limits parse untrusted files. Used by `store` and `backbones`; imports only
+`_io`.
 """

@@ -1,4 +1,4 @@
-"""A file of ours, open for reading, and the checks that all kinds of them share."""
+"""Base class of HDF5 files that featcache writes, with the checks that all of them share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import h5py
 
 from .._io.wording import first_line
 from ..errors import StoreCorrupt, StoreFormatError
-from .shard_name import corrupt
+from .shard_name import shard_error
 
 FORMAT_VERSION = 1
 CHUNK_BYTES = 1024 * 1024  # the cache that HDF5 gives a data set by default holds one
 _FLETCHER32 = 3
-_KINDS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
+_DTYPES_AND_RANKS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
 
 Opened = TypeVar("Opened", bound="CheckedFile")
 
 
 class CheckedFile:
-    """An HDF5 file of ours, open for reading; a context manager.
+    """An HDF5 file written by featcache, open for reading; a context manager.
 
     Parameters
     ----------
     path : Path
+        Path of the file, also named in errors.
     file : binary file, optional
-        Where the bytes come from. Default: the file at `path`.
+        Source of the bytes. Default: the file at `path`.
     """
 
     def __init__(self, path: Path, file: Any = None) -> None:
@@ -42,18 +43,18 @@ class CheckedFile:
         except FileNotFoundError:
             raise
         except OSError as error:
-            # HDF5 looks at the name twice: merged away in between, it is gone, not damaged.
+            # HDF5 opens the path twice: a shard merged in between is removed, not damaged.
             if file is None and not path.exists():
-                raise FileNotFoundError(errno.ENOENT, "it is gone", str(path)) from error
-            raise corrupt(path, f"HDF5 cannot open it ({first_line(error)})") from error
+                raise FileNotFoundError(errno.ENOENT, "it was removed", str(path)) from error
+            raise shard_error(path, f"HDF5 cannot open it ({first_line(error)})") from error
         try:
             self._check()
         except (StoreCorrupt, StoreFormatError, MemoryError):
-            self.close()  # want of memory says nothing of the file
+            self.close()  # running out of memory does not mean that the file is damaged
             raise
         except Exception as error:  # h5py raises many kinds on damaged structures
             self.close()
-            raise corrupt(path, f"its structure is damaged ({first_line(error)})") from error
+            raise shard_error(path, f"its structure is damaged ({first_line(error)})") from error
 
     def __enter__(self: Opened) -> Opened:
         return self
@@ -67,18 +68,18 @@ class CheckedFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file; calling it twice does no harm."""
+        """Close the file. Can be called several times."""
         self._file.close()
 
     @abstractmethod
     def _check(self) -> None:
-        """Look at everything before anything is used; raise whatever is found."""
+        """Check the whole structure before any value is used; raise if it is not as written."""
 
     def _check_kind(self, kind: str) -> None:
-        """Make sure that it is a file of ours, of this kind and of this version."""
+        """Raise unless the file has the given format and the current format version."""
         attributes = self._file.attrs
         if attributes.get("format") != kind:
-            raise corrupt(self.path, f"it is not a {kind}")
+            raise shard_error(self.path, f"it is not a {kind}")
         version = int(attributes["format_version"])
         if version != FORMAT_VERSION:
             raise StoreFormatError(
@@ -89,22 +90,24 @@ class CheckedFile:
             )
 
     def _check_datasets(self, names: Sequence[str]) -> None:
-        """Look at the data sets' links, types, filters and sizes before their values."""
-        # Asked of the open file: its name may be gone, merged away by another process.
+        """Check links, types, filters and sizes of data sets without reading values."""
+        # The size of the open file: another process may have merged it and removed its path.
         size = self._file.id.get_filesize()
         for name in names:
-            dtype, rank = _KINDS[name]
-            # The link's class is asked first: touching an external link opens its target.
+            dtype, rank = _DTYPES_AND_RANKS[name]
+            # The class of the link first: accessing an external link opens its target.
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-                raise corrupt(self.path, f"{name!r} is a link to somewhere else")
+                raise shard_error(self.path, f"{name!r} is a link to another object")
             data = self._file[name]
             if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-                raise corrupt(self.path, f"{name!r} keeps its data outside the file")
+                raise shard_error(self.path, f"{name!r} keeps its data outside the file")
             if data.dtype.str != dtype or len(data.shape) != rank:
-                raise corrupt(self.path, f"{name!r} has type {data.dtype} and shape {data.shape}")
+                raise shard_error(
+                    self.path, f"{name!r} has type {data.dtype} and shape {data.shape}"
+                )
             settings = data.id.get_create_plist()
             filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
             if filters != [_FLETCHER32] or data.chunks is None:
-                raise corrupt(self.path, f"{name!r} uses filters that no shard has: {filters}")
+                raise shard_error(self.path, f"{name!r} has unexpected filters: {filters}")
             if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
-                raise corrupt(self.path, f"{name!r} declares more data than the file holds")
+                raise shard_error(self.path, f"{name!r} declares more data than the file holds")

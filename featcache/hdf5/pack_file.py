@@ -1,9 +1,8 @@
 """The HDF5 structure of a packed store, without its values.
 
-HDF5 builds the structure in memory and never has a file on disk in its hands: it does not
-survive a disk that is full. The values lie in one piece each, at offsets that are known
-before the first of them is written, so that the caller writes the file from its first byte to
-its last by plain calls.
+HDF5 builds the structure in memory and never writes to disk, since it can crash on a full disk.
+Each column is contiguous, at an offset that is known before values are written, so that the
+caller writes the file sequentially with plain system calls.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Column:
     ----------
     name : str
     dtype : str
-        As NumPy writes it.
+        NumPy's notation, such as ``"<f4"``.
     shape : tuple of int
         At least one value.
     """
@@ -43,7 +42,7 @@ class Column:
 
 
 class PackLayout:
-    """Where everything lies in a packed store.
+    """Byte layout of a packed store.
 
     Parameters
     ----------
@@ -69,11 +68,11 @@ class PackLayout:
         self._lengths = {column.name: column.nbytes for column in columns}
         with h5py.File(self._structure, "w", userblock_size=user_block) as file:
             file.attrs.update(attributes)
-            self.offsets = {column.name: _place(file, column) for column in columns}
+            self.offsets = {column.name: _allocate(file, column) for column in columns}
         self.size = self._structure.seek(0, os.SEEK_END)
 
     def blocks(self, values: Mapping[str, Iterable[bytes | memoryview]]) -> Iterator[memoryview]:
-        """Yield the bytes of the file behind the user block, in their order.
+        """Yield the bytes of the file after the user block, in order.
 
         Parameters
         ----------
@@ -83,7 +82,7 @@ class PackLayout:
         Raises
         ------
         ValueError
-            If a column's values do not have the bytes that it declares.
+            If a column's values are more or fewer bytes than it declares.
         """
         at = self._start
         for name in sorted(self.offsets, key=self.offsets.__getitem__):
@@ -101,8 +100,8 @@ class PackLayout:
         yield memoryview(self._structure.read_at(at, self.size - at))
 
 
-def _place(file: h5py.File, column: Column) -> int:
-    """Make room for a column in one piece; return the offset of its first byte."""
+def _allocate(file: h5py.File, column: Column) -> int:
+    """Allocate contiguous space for a column; return the offset of its first byte."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_layout(h5py.h5d.CONTIGUOUS)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -115,50 +114,50 @@ def _place(file: h5py.File, column: Column) -> int:
 
 
 class _SparseFile(io.RawIOBase):
-    """A file in memory that takes room only where something was written."""
+    """A file in memory that allocates only the pages that were written."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
-        self._at = self._size = 0
+        self._position = self._size = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
 
     def flush(self) -> None:
-        """Do nothing: all is in memory. Written out since h5py looks it up while it closes."""
+        """Do nothing: the file is in memory. Defined because h5py calls it when it closes."""
 
     def truncate(self, size: int | None = None) -> int:
-        self._size = self._at if size is None else size
+        self._size = self._position if size is None else size
         return self._size
 
     def write(self, data: object) -> int:
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        for page, within, piece in _pieces(self._at, len(view)):
+        for page, within, piece in _split_by_page(self._position, len(view)):
             kept = self._pages.setdefault(page, bytearray(_PAGE_BYTES))
             kept[within : within + len(piece)] = view[piece.start : piece.stop]
-        self._at += len(view)
-        self._size = max(self._size, self._at)
+        self._position += len(view)
+        self._size = max(self._size, self._position)
         return len(view)
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        view[:] = self.read_at(self._at, len(view))
-        self._at += len(view)
+        view[:] = self.read_at(self._position, len(view))
+        self._position += len(view)
         return len(view)
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """Return bytes from anywhere; zeros where nothing was written."""
+        """Return `count` bytes from an offset; zeros where nothing was written."""
         result = bytearray(count)
-        for page, within, piece in _pieces(offset, count):
+        for page, within, piece in _split_by_page(offset, count):
             if page in self._pages:
                 kept = self._pages[page][within : within + len(piece)]
                 result[piece.start : piece.stop] = kept
         return bytes(result)
 
 
-def _pieces(offset: int, count: int) -> Iterator[tuple[int, int, range]]:
-    """Yield page, place in the page and part of the bytes, page by page."""
+def _split_by_page(offset: int, count: int) -> Iterator[tuple[int, int, range]]:
+    """Yield the page number, the offset in the page and the range of bytes, page by page."""
     done = 0
     while done < count:
         page, within = divmod(offset + done, _PAGE_BYTES)

@@ -1,8 +1,8 @@
-"""What the process that inspects HDF5 files and the one that asks it say to each other.
+"""Protocol between a process and its child that inspects HDF5 files.
 
-The question is one line of JSON. Answers begin with a tag and two numbers: `READ`, offset and
-count, asks for bytes of the file, which come back as they are; `DONE`, with the lengths of a
-JSON text and of the bytes behind it, is the end.
+A request is one line of JSON. A reply begins with a tag and two integers: `READ`, offset and
+count, requests raw bytes of the file; `DONE`, with the length of a JSON text and of the bytes
+that follow it, ends the request.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 
 FileKind = Literal["shard", "weights"]
 
-NUMBERS = struct.Struct("<cQQ")
+HEADER = struct.Struct("<cQQ")
 READ, DONE = b"R", b"D"
-MOST_READ_BYTES = 1 << 16
-MOST_REPLY_BYTES = 1 << 20  # and four times the file's bytes
-IDLE_STATUS = 75  # the exit status of a child that nobody asked for a while
+MAX_READ_BYTES = 1 << 16
+MAX_REPLY_BYTES = 1 << 20  # and four times the file's bytes
+IDLE_STATUS = 75  # exit status of a child that was idle for too long
 MEMORY_STATUS = 76

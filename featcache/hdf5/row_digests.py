@@ -1,4 +1,4 @@
-"""A checksum a row: it tells of a damaged shard which of its rows are still those committed."""
+"""Digests per row, which identify the intact rows of a damaged shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DIGEST_BYTES = 16  # of SHA-256: no two rows that ever were will share so many by chance
+DIGEST_BYTES = 16  # of SHA-256: enough that two different rows never have the same by chance
 
 
 def row_digests(
@@ -19,12 +19,12 @@ def row_digests(
     views: NDArray[np.int32],
     rows: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
-    """Return a digest of each row together with all that says whose row it is.
+    """Return a digest of each row together with its spec, image id and view.
 
     Parameters
     ----------
     components : mapping
-        Those of the store's spec: a row is never taken for one of another spec.
+        Those of the store's spec, so that equal rows of different specs have other digests.
     ids : ndarray (n, 32), uint8
     views : ndarray (n,), int32
     rows : ndarray (n, width), float32
@@ -32,7 +32,7 @@ def row_digests(
     Returns
     -------
     ndarray (n, 16), uint8
-        The beginning of SHA-256 over spec, id, view and values, least byte first.
+        The first 16 bytes of SHA-256 over spec, id, view and values, little-endian.
 
     Examples
     --------

@@ -1,11 +1,11 @@
-"""HDF5 files that nobody vouches for, opened in a process of their own.
+"""Inspection of untrusted HDF5 files in a child process.
 
-HDF5 may crash the process over a single wrong bit, or never come to an end. What was not
-written by this library under a digest that was checked is therefore parsed by a child process
-with limits, `featcache.hdf5.child`. It has no file in its hands: it asks for bytes, and
-this side reads them. If it dies, the file is refused and nothing else happens.
+A single wrong bit can make HDF5 crash the process or loop forever. Files that this library did
+not write under a verified digest are therefore parsed by a child process with limits,
+`featcache.hdf5.child`. The child opens no file: it requests bytes, and this process reads them.
+If the child crashes, the file is refused and this process goes on.
 
-One child serves many files, one after the other, and ends when it has been idle for a while.
+One child inspects many files, one after the other, and exits after it has been idle for a while.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from numpy.typing import NDArray
 from ..errors import InspectionError, StoreFormatError
 from .protocol import (
     DONE,
+    HEADER,
     IDLE_STATUS,
+    MAX_READ_BYTES,
+    MAX_REPLY_BYTES,
     MEMORY_STATUS,
-    MOST_READ_BYTES,
-    MOST_REPLY_BYTES,
-    NUMBERS,
     READ,
     FileKind,
 )
 from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout
-from .shard_name import corrupt
+from .shard_name import shard_error
 
 _SILENCE_SECONDS = 60.0
-_KILLED = -9  # by SIGKILL, as where memory is short
+_SIGKILL_STATUS = -9  # as when the system is short of memory
 _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "import json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -49,12 +49,12 @@ _START = (
 )
 
 
-class Refused(Exception):
-    """A file that the child did not survive, or should not be asked about; says why."""
+class FileRefused(Exception):
+    """A file that crashed the child or exceeded a limit; the message is the reason."""
 
 
 class Inspector:
-    """A child process that parses HDF5 files for this one; started when it is needed."""
+    """A child process that parses HDF5 files; started on first use."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,7 +62,7 @@ class Inspector:
         self._lock = threading.Lock()
 
     def ask(self, kind: FileKind, file: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
-        """Have a file parsed; return what the child found.
+        """Let the child parse a file and return its answer.
 
         Parameters
         ----------
@@ -79,34 +79,34 @@ class Inspector:
         Raises
         ------
         Refused
-            If the child crashed over it, or went beyond a limit.
+            If the child crashed or exceeded a limit while it parsed the file.
         InspectionError
-            If the child cannot be started or reached, or is killed again and again; says
-            nothing of the file.
+            If the child cannot be started or reached, or is killed repeatedly: the file is not
+            at fault.
         """
         with self._lock:
             killed = 0
             while True:
                 process = self._started()
                 try:
-                    return _converse(process, kind, file, size)
-                except _Ended as ended:
+                    return _exchange(process, kind, file, size)
+                except _ChildExited as ended:
                     self.close()
                     if ended.before_anything and process.returncode == IDLE_STATUS:
-                        continue  # it had just gone to rest
-                    if process.returncode == _KILLED and not ended.silent and not killed:
-                        killed += 1  # by the system or by somebody: that was not the file
+                        continue  # it had just exited because it was idle
+                    if process.returncode == _SIGKILL_STATUS and not ended.silent and not killed:
+                        killed += 1  # by the system or a user: the file is not at fault
                         continue
-                    raise _verdict(process.returncode, ended.silent) from None
+                    raise _exit_error(process.returncode, ended.silent) from None
                 except OSError as error:
                     self._kill()
-                    raise _unreachable(error) from error
+                    raise _unavailable_error(error) from error
                 except BaseException:
-                    self._kill()  # in the middle of a conversation it is of no more use
+                    self._kill()  # a child in the middle of an exchange cannot be reused
                     raise
 
     def close(self) -> None:
-        """End the child; the next question starts another."""
+        """Stop the child; the next request starts another."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return
@@ -128,8 +128,8 @@ class Inspector:
         if self._process is not None and self._process.poll() is not None:
             self.close()
         if self._process is None:
-            # Isolated: what lies in the current folder is never imported. One thread: those
-            # of a library for linear algebra would reserve addresses that the limit counts.
+            # Isolated: never import from the current folder. One thread: the threads of a linear
+            # algebra library would reserve addresses that count towards the memory limit.
             command = [sys.executable, "-I", "-B", "-c", _START, json.dumps(_import_path())]
             try:
                 self._process = subprocess.Popen(
@@ -137,44 +137,44 @@ class Inspector:
                     stderr=subprocess.DEVNULL, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
                 )  # fmt: skip
             except OSError as error:
-                raise _unreachable(error) from error
+                raise _unavailable_error(error) from error
         return self._process
 
 
 def _import_path() -> list[str]:
-    """Return where the child finds modules: nowhere that depends on the current folder."""
-    own = str(Path(__file__).parents[2])  # where "" stands for it
+    """Return the child's module search path, without entries relative to the current folder."""
+    own = str(Path(__file__).parents[2])  # replaces a relative entry that stands for it
     places = [place for place in sys.path if isinstance(place, str) and os.path.isabs(place)]
     return [*places, own]
 
 
-class _Ended(Exception):
-    """The child's end, in the middle of a conversation."""
+class _ChildExited(Exception):
+    """The child exited in the middle of an exchange."""
 
     def __init__(self, before_anything: bool, silent: bool) -> None:
         super().__init__()
         self.before_anything, self.silent = before_anything, silent
 
 
-def _converse(
+def _exchange(
     process: subprocess.Popen[bytes], kind: FileKind, file: IO[bytes], size: int
 ) -> tuple[dict[str, Any], bytes]:
-    """Ask, hand over the bytes that the child asks for, and return its answer."""
-    messages, most = 0, 1024 + 16 * (size // MOST_READ_BYTES)
-    with _Watch(process) as watch:
+    """Send a request, serve the bytes that the child reads, and return its answer."""
+    messages, most = 0, 1024 + 16 * (size // MAX_READ_BYTES)
+    with _Watchdog(process) as watch:
         try:
             _send(process, json.dumps({"kind": kind, "size": size}).encode() + b"\n", watch)
             while True:
-                tag, first, second = NUMBERS.unpack(_receive(process, NUMBERS.size, watch))
+                tag, first, second = HEADER.unpack(_receive(process, HEADER.size, watch))
                 messages += 1
                 if tag == DONE:
-                    return _answer(process, first, second, size, watch)
-                beyond = second > MOST_READ_BYTES or first + second > size
+                    return _receive_answer(process, first, second, size, watch)
+                beyond = second > MAX_READ_BYTES or first + second > size
                 if tag != READ or beyond or messages > most:
-                    raise Refused("HDF5 asks for bytes without end")
+                    raise FileRefused("HDF5 reads it without end")
                 _send(process, _read(file, first, second), watch)
         except (EOFError, BrokenPipeError):
-            raise _Ended(messages == 0, watch.barked) from None
+            raise _ChildExited(messages == 0, watch.timed_out) from None
 
 
 def _read(file: IO[bytes], offset: int, count: int) -> bytes:
@@ -182,29 +182,29 @@ def _read(file: IO[bytes], offset: int, count: int) -> bytes:
         file.seek(offset)
         data = file.read(count)
     except OSError as error:
-        raise Refused(f"it cannot be read ({error.strerror or error})") from error
+        raise FileRefused(f"it cannot be read ({error.strerror or error})") from error
     if len(data) != count:
-        raise Refused("it is shorter than it was")
+        raise FileRefused("it was truncated while it was read")
     return data
 
 
-def _answer(
-    process: subprocess.Popen[bytes], text_bytes: int, more_bytes: int, size: int, watch: _Watch
+def _receive_answer(
+    process: subprocess.Popen[bytes], text_bytes: int, more_bytes: int, size: int, watch: _Watchdog
 ) -> tuple[dict[str, Any], bytes]:
-    if text_bytes + more_bytes > MOST_REPLY_BYTES + 4 * size:
-        raise Refused("HDF5 makes more of it than it holds")
-    said = json.loads(_receive(process, text_bytes, watch))
-    return said, _receive(process, more_bytes, watch)
+    if text_bytes + more_bytes > MAX_REPLY_BYTES + 4 * size:
+        raise FileRefused("HDF5 returns more data than the file contains")
+    answer = json.loads(_receive(process, text_bytes, watch))
+    return answer, _receive(process, more_bytes, watch)
 
 
-def _send(process: subprocess.Popen[bytes], data: bytes, watch: _Watch) -> None:
+def _send(process: subprocess.Popen[bytes], data: bytes, watch: _Watchdog) -> None:
     pipe = _pipe(process.stdin)
     with watch.waiting():
         pipe.write(data)
         pipe.flush()
 
 
-def _receive(process: subprocess.Popen[bytes], count: int, watch: _Watch) -> bytes:
+def _receive(process: subprocess.Popen[bytes], count: int, watch: _Watchdog) -> bytes:
     with watch.waiting():
         data = _pipe(process.stdout).read(count)
     if len(data) != count:
@@ -212,27 +212,27 @@ def _receive(process: subprocess.Popen[bytes], count: int, watch: _Watch) -> byt
     return data
 
 
-class _Watch:
-    """Kills a child that stays silent for too long while this side waits for it."""
+class _Watchdog:
+    """Kills a child that does not respond in time."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._since: float | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.barked = False
+        self.timed_out = False
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _Watchdog:
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._over.set()
-        self._thread.join()  # no thread is left that a fork could lose
+        self._thread.join()  # a thread that still runs would be lost in a fork
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the seconds of a block."""
+        """Measure the time that a block waits for the child."""
         self._since = time.monotonic()
         try:
             yield
@@ -243,22 +243,22 @@ class _Watch:
         while not self._over.wait(_SILENCE_SECONDS / 8):
             since = self._since
             if since is not None and time.monotonic() - since > _SILENCE_SECONDS:
-                self.barked = True
+                self.timed_out = True
                 self._process.kill()
                 return
 
 
-def _verdict(status: int, silent: bool) -> Exception:
+def _exit_error(status: int, silent: bool) -> Exception:
     """Return the error for a child that ended before it answered."""
     if silent or (hasattr(signal, "SIGXCPU") and status == -signal.SIGXCPU):
-        return Refused("HDF5 does not come to an end with it")
+        return FileRefused("HDF5 does not finish reading it")
     if status == MEMORY_STATUS:
-        return Refused("HDF5 needs more memory for it than a file of its size may take")
-    if status < 0 and status != _KILLED:
-        return Refused(f"HDF5 crashes over it ({signal.Signals(-status).name})")
+        return FileRefused("HDF5 needs more memory than a file of its size should")
+    if status < 0 and status != _SIGKILL_STATUS:
+        return FileRefused(f"it crashes HDF5 ({signal.Signals(-status).name})")
     advice = (
         "Free some memory, then run the same command again."
-        if status == _KILLED
+        if status == _SIGKILL_STATUS
         else f"Check that `{sys.executable} -c 'import h5py'` works."
     )
     return InspectionError(
@@ -267,7 +267,7 @@ def _verdict(status: int, silent: bool) -> Exception:
     )
 
 
-def _unreachable(error: OSError) -> InspectionError:
+def _unavailable_error(error: OSError) -> InspectionError:
     reason = error.strerror or str(error)
     return InspectionError(
         f"The process that inspects HDF5 files cannot be started or reached: {reason}. Free some "
@@ -287,7 +287,7 @@ _of_parents: list[Inspector] = []
 
 
 def _after_fork() -> None:
-    """Leave the child to the process that started it: two cannot talk to one."""
+    """Forget the parent's child process: two processes cannot use the same pipes."""
     global _inspector
     _of_parents.append(_inspector)
     _inspector = Inspector()
@@ -298,81 +298,86 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
 
 
 def inspect_shard(path: Path) -> ShardMetadata:
-    """Return what a shard says of itself, parsed by the child process.
+    """Return the metadata of a shard, parsed by the child process.
 
     Parameters
     ----------
     path : Path
-        A file whose SHA-256 is the one in its name, which anybody can bring about.
+        A file whose SHA-256 is the one in its name. Anyone can create such a file, so that its
+        content is still untrusted.
 
     Raises
     ------
     StoreFormatError
         If a newer version of this library wrote it.
     StoreCorrupt
-        If it is anything but an intact shard.
+        If it is not an intact shard.
     FileNotFoundError
-        If it is gone: merged into a larger one, perhaps.
+        If it was removed, for example merged into a larger one.
     InspectionError
-        If the child process cannot be started; says nothing of the file.
+        If the child process cannot be started: the file is not at fault.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            said, values = _inspector.ask("shard", file, size)
-            if "version" in said:
+            answer, values = _inspector.ask("shard", file, size)
+            if "version" in answer:
                 raise StoreFormatError(
-                    f"{path} has format version {int(said['version'])}, which this featcache does "
-                    "not read. Upgrade featcache, or name another cache folder.",
+                    f"{path} has format version {int(answer['version'])}, which this featcache "
+                    "does not read. Upgrade featcache, or name another cache folder.",
                     path=path,
-                    version=int(said["version"]),
+                    version=int(answer["version"]),
                 )
-            if "reason" in said:
-                raise Refused(str(said["reason"]))
-            return _shard_metadata(said, values, size)
-        except Refused as error:
-            raise corrupt(path, str(error)) from error
+            if "reason" in answer:
+                raise FileRefused(str(answer["reason"]))
+            return _shard_metadata(answer, values, size)
+        except FileRefused as error:
+            raise shard_error(path, str(error)) from error
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, StoreFormatError):
                 raise
-            raise corrupt(path, "HDF5 makes no sense of it") from error
+            raise shard_error(path, "HDF5 reads contradictory metadata from it") from error
 
 
-def _shard_metadata(said: dict[str, Any], values: bytes, size: int) -> ShardMetadata:
-    """Build a metadata from the child's answer; raise ValueError if that cannot be."""
-    rows, width, per_chunk = int(said["rows"]), int(said["width"]), int(said["rows_per_chunk"])
-    offsets: NDArray[np.int64] = np.array(said["offsets"], np.int64)
+def _shard_metadata(answer: dict[str, Any], values: bytes, size: int) -> ShardMetadata:
+    """Return the metadata in the child's answer; raise ValueError if it is inconsistent."""
+    rows, width, per_chunk = (
+        int(answer["rows"]),
+        int(answer["width"]),
+        int(answer["rows_per_chunk"]),
+    )
+    offsets: NDArray[np.int64] = np.array(answer["offsets"], np.int64)
     layout = Layout(offsets, per_chunk, width)
     check_layout(layout, rows, size)
     ids = np.frombuffer(values, "u1", rows * ID_BYTES).reshape(rows, ID_BYTES)
     views = np.frombuffer(values, "<i4", rows, rows * ID_BYTES).astype(np.int32)
-    return ShardMetadata(ids, views, layout, dict(said["components"]), float(said["seconds"]))
+    return ShardMetadata(ids, views, layout, dict(answer["components"]), float(answer["seconds"]))
 
 
-def foreign_reason(source: Path | IO[bytes]) -> str | None:
-    """Say why a file of weights from elsewhere should not be opened; None if it is as usual.
+def unsafe_hdf5_reason(source: Path | IO[bytes]) -> str | None:
+    """Return why an untrusted weights file should not be opened; None if it is safe.
 
-    A child process reads the whole file as Keras does, so that what HDF5 does not survive
-    ends the child. Only hard links are followed, and every data set must lie in the file,
-    whole and with numbers or text in it: what Keras writes. Others could open further files,
-    or claim more memory than there is.
+    A child process reads the whole file as Keras would, so that a crash of HDF5 ends only the
+    child. Links other than hard links are refused, and so are data sets outside the file, or of
+    other types than Keras writes (numbers and text): they could open further files or allocate
+    more memory than is available.
 
     Parameters
     ----------
     source : Path or binary file
-        A file that can seek, such as a stored member of a zip archive.
+        A seekable file, such as an uncompressed member of a zip archive.
 
     Raises
     ------
     InspectionError
-        If the child process cannot be started; says nothing of the file.
+        If the child process cannot be started: the file is not at fault.
     """
     try:
         with _opened(source) as file:
             size = file.seek(0, os.SEEK_END)
-            said, _ = _inspector.ask("weights", file, size)
-            return None if said["reason"] is None else str(said["reason"])
-    except Refused as error:
+            answer, _ = _inspector.ask("weights", file, size)
+            return None if answer["reason"] is None else str(answer["reason"])
+    except FileRefused as error:
         return str(error)
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"

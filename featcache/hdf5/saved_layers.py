@@ -1,4 +1,4 @@
-"""The layers of a weights file, by name and shape."""
+"""Names and shapes of the layers in a weights file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SavedLayer:
     Attributes
     ----------
     path : str
-        Its group in a ``.weights.h5`` file, ``layers/conv2d_3``; its name in an older one,
-        whose layers are in the order of the network.
+        Group in a ``.weights.h5`` file, such as ``layers/conv2d_3``; the layer's name in an
+        older file, whose layers are in the order of the network.
     name : str
-        The layer's name as it was saved.
+        The layer's name when it was saved.
     shapes : tuple of tuple of int
-        Of its weights; none for a layer without weights.
+        Shapes of the weights; empty for a layer without weights.
     """
 
     path: str
@@ -33,9 +33,9 @@ class SavedLayer:
 
 
 def saved_layers(path: Path) -> list[SavedLayer]:
-    """List the layers of a weights file in which `foreign_reason` found nothing odd.
+    """Return the layers of a weights file that `unsafe_hdf5_reason` has accepted.
 
-    The state of random generators, which dropout keeps, and of optimizers is left out.
+    State of random generators, as of dropout layers, and of optimizers is left out.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _old_layers(group: h5py.Group) -> Iterator[SavedLayer]:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Return a list of names, which Keras cuts into several attributes if it is long."""
+    """Return a list of names; Keras splits a long one into several attributes."""
     parts = [attribute] if attribute in group.attrs else []
     if not parts:
         counted = (f"{attribute}{number}" for number in itertools.count())
@@ -73,7 +73,7 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
 
 def _layers_below(group: h5py.Group, path: str, seen: set[int]) -> Iterator[SavedLayer]:
     address = h5py.h5o.get_info(group.id).addr
-    if address in seen:  # a group that holds itself would be walked for ever
+    if address in seen:  # a group that contains itself would be traversed forever
         return
     seen.add(address)
     for name in group:

@@ -1,6 +1,6 @@
-"""Shards as HDF5 bytes.
+"""Encoding and reading of shards.
 
-A shard is built in memory and written by the caller as plain bytes, so that a full disk is
+A shard is built in memory and written by the caller as plain bytes, so that a full disk raises
 an ordinary `OSError` there and never leaves HDF5 with a half-closed file.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .checked_file import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
 from .shard_metadata import ID_BYTES, Layout, ShardMetadata
-from .shard_name import corrupt
+from .shard_name import shard_error
 
 _DATASETS = ("embeddings", "image_id", "view")
 _FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
@@ -30,7 +30,7 @@ def encode_shard(
     components: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> tuple[bytes, ShardMetadata]:
-    """Build a shard; return the bytes of its file, and what a reader would say of it.
+    """Return the bytes of a shard's file, and the metadata that a reader would find in it.
 
     Parameters
     ----------
@@ -40,11 +40,15 @@ def encode_shard(
     components : mapping
         Those of the `BackboneSpec`, stored as JSON in the attribute ``spec``.
     provenance : mapping of str to str
-        Versions, engine and seconds; no part of the key.
+        Versions, engine and seconds; not part of the key.
+
+    Returns
+    -------
+    (bytes, ShardMetadata)
     """
     rows, width = embeddings.shape
     per_chunk = int(np.clip(CHUNK_BYTES // (4 * width), 1, rows))
-    # HDF5 takes two files of one name for one, even in memory: threads need names of their own.
+    # HDF5 treats two files of the same name as one, even in memory: each thread needs its own.
     name = f"shard-{uuid.uuid4().hex}"
     with h5py.File(name, "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = "featcache-shard"
@@ -74,7 +78,7 @@ class ShardFile(CheckedFile):
     StoreFormatError
         If a newer version of this library wrote it.
     StoreCorrupt
-        If it is anything but a sound shard.
+        If it is not a valid shard.
     """
 
     def _check(self) -> None:
@@ -83,39 +87,41 @@ class ShardFile(CheckedFile):
     def _checked_metadata(self) -> ShardMetadata:
         self._check_kind("featcache-shard")
         if set(self._file) != set(_DATASETS):
-            raise corrupt(self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}")
+            raise shard_error(
+                self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}"
+            )
         self._check_datasets(_DATASETS)
         data, ids, views = (self._file[name] for name in _DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
-            raise corrupt(self.path, "its data sets have different numbers of rows")
+            raise shard_error(self.path, "its data sets have different numbers of rows")
         attributes = self._file.attrs
         components = json.loads(attributes["spec"])
         if not isinstance(components, dict):
-            raise corrupt(self.path, "its spec is not a record")
+            raise shard_error(self.path, "its spec is not a JSON object")
         seconds = _seconds(json.loads(attributes["provenance"]))
         layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
         return ShardMetadata(ids[()], views[()].astype(np.int32), layout, components, seconds)
 
     def _offsets(self, data: Any) -> NDArray[np.int64]:
-        """Find each chunk of rows, and make sure that it lies whole in the file."""
+        """Return the offset of each chunk of rows; raise if one lies outside the file."""
         rows, per_chunk = data.shape[0], data.chunks[0]
         if data.chunks[1:] != data.shape[1:]:
-            raise corrupt(self.path, "its rows are cut into columns")
+            raise shard_error(self.path, "its chunks do not contain whole rows")
         size = data.dtype.itemsize * int(np.prod(data.chunks)) + _FILTER_BYTES
         end = self._file.id.get_filesize() - size
         offsets = np.full(-(-rows // per_chunk), -1, np.int64)
         for chunk in _chunks(data):
             if chunk.size != size or chunk.filter_mask or not 0 <= chunk.byte_offset <= end:
-                raise corrupt(self.path, "a part of its rows lies outside the file")
+                raise shard_error(self.path, "a part of its rows lies outside the file")
             offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
         if (offsets < 0).any():
-            raise corrupt(self.path, "a part of its rows was never written")
+            raise shard_error(self.path, "a part of its rows was never written")
         return offsets
 
 
 def _chunks(data: Any) -> list[Any]:
-    """Return what HDF5 knows of each chunk of a data set, in no order."""
+    """Return HDF5's record of each chunk of a data set, in no particular order."""
     found: list[Any] = []
     data.id.chunk_iter(found.append)
     return found

@@ -1,4 +1,4 @@
-"""Names of shards, which hold their SHA-256, and the check of the bytes behind them."""
+"""Names of shards, which contain their SHA-256, and the check of files against them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Damage:
     ----------
     name : str
     rows : int
-        How many rows are lost with it.
+        Number of rows in it.
     reason : str
     ids : tuple of str
-        Content ids of these rows, if the file can still tell them.
+        Image ids of these rows, if they can still be read.
     """
 
     name: str
@@ -36,22 +36,29 @@ class Damage:
     ids: tuple[str, ...] = ()
 
 
-def name_of(worker: str, sequence: int, rows: int, sha: str) -> str:
+def make_shard_name(worker: str, sequence: int, rows: int, sha: str) -> str:
     """Return the name of a shard."""
     return f"{worker}-{sequence:06d}-{rows}-{sha}.h5"
 
 
-def rows_of(name: str) -> int | None:
-    """Return the number of rows that a shard's name gives; None if it is no shard's name."""
+def rows_in_name(name: str) -> int | None:
+    """Return the number of rows in a shard's name; None if it is not the name of a shard."""
     match = _NAME.fullmatch(name)
     return int(match["rows"]) if match else None
 
 
-def check_bytes(path: Path) -> Damage | None:
-    """Compare a shard's SHA-256 with the one in its name; None if they agree.
+def find_damage(path: Path) -> Damage | None:
+    """Compare a shard's SHA-256 with the one in its name.
 
-    A part that the disk cannot read is damage as well. Other errors of the system, such as
-    too many open files, say nothing of the shard and are raised.
+    Returns
+    -------
+    Damage or None
+        None if they are equal. A part that the disk cannot read is damage as well.
+
+    Raises
+    ------
+    OSError
+        Other errors of the system, such as too many open files: they are no damage.
     """
     match = _NAME.fullmatch(path.name)
     if match is None:
@@ -59,7 +66,7 @@ def check_bytes(path: Path) -> Damage | None:
     rows = int(match["rows"])
     if path.is_symlink():
         return Damage(path.name, rows, "it is a link, which is not followed")
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be read for ever
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
         return Damage(path.name, rows, "it is not a regular file")
     try:
         digest = file_hash(path)
@@ -72,11 +79,11 @@ def check_bytes(path: Path) -> Damage | None:
     return None
 
 
-def corrupt(path: Path, reason: str) -> StoreCorrupt:
-    """Make the error for a shard that cannot be used, with what to do about it."""
+def shard_error(path: Path, reason: str) -> StoreCorrupt:
+    """Return the error for a shard that cannot be used, with advice."""
     return StoreCorrupt(
         f"The shard {path} cannot be used: {reason}. `featcache repair {path.parent}` saves its "
-        "sound rows; the next extraction then computes only the others again.",
+        "valid rows; the next extraction then recomputes only the others.",
         path=path,
         reason=reason,
     )

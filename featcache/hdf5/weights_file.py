@@ -1,4 +1,4 @@
-"""A look at weights from elsewhere before Keras opens them."""
+"""Inspection of weights files from other sources before Keras opens them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _VALUES = (
 )
 
 
-def weights_reason(source: IO[bytes] | io.RawIOBase) -> str | None:
-    """Say why a file of weights should not be opened; None if it is as usual.
+def unsafe_weights_reason(source: IO[bytes] | io.RawIOBase) -> str | None:
+    """Return why a weights file should not be opened; None if its structure is usual.
 
-    Everything that Keras reads is read, by the same library: call this only where its crash
-    does no harm. `featcache.hdf5.sandbox.foreign_reason` does so in a process of its own.
+    Reads everything that Keras reads, with the same library: call it only in a process that may
+    crash, as `featcache.hdf5.sandbox.unsafe_hdf5_reason` does.
     """
     try:
         with h5py.File(source, "r") as file:
             _read_attributes(file)
-            return _odd_member(file, file.id.get_filesize(), set())
+            return _unsafe_member_reason(file, file.id.get_filesize(), set())
     except MemoryError:
-        raise  # says nothing of the structure
+        raise  # running out of memory does not mean that the file is damaged
     except OSError as error:
         return f"HDF5 cannot open it ({first_line(error)})"
     except Exception as error:  # h5py raises many kinds on damaged structures
@@ -40,7 +40,7 @@ def weights_reason(source: IO[bytes] | io.RawIOBase) -> str | None:
 
 
 def example_weights() -> bytes:
-    """Return a small file that has whatever files of weights are seen to have."""
+    """Return a small file with every structure found in weights files."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         group = file.create_group("layers")
@@ -54,33 +54,33 @@ def example_weights() -> bytes:
     return buffer.getvalue()
 
 
-def _odd_member(group: h5py.Group, size: int, seen: set[int]) -> str | None:
+def _unsafe_member_reason(group: h5py.Group, size: int, seen: set[int]) -> str | None:
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            return f"{name!r} is a link to somewhere else"
+            return f"{name!r} is a link to another object"
         member = group[name]
         address = h5py.h5o.get_info(member.id).addr
-        if address in seen:  # a group that holds itself would be walked for ever
+        if address in seen:  # a group that contains itself would be traversed forever
             continue
         seen.add(address)
         if isinstance(member, h5py.Group):
-            reason = _odd_member(member, size, seen)
+            reason = _unsafe_member_reason(member, size, seen)
         else:
-            reason = _odd_values(name, member, size)
+            reason = _unsafe_values_reason(name, member, size)
         if reason is not None:
             return reason
         _read_attributes(member)
     return None
 
 
-def _odd_values(name: str, member: Any, size: int) -> str | None:
+def _unsafe_values_reason(name: str, member: Any, size: int) -> str | None:
     if not isinstance(member, h5py.Dataset):
         return f"{name!r} is neither a group nor a data set"
     if member.is_virtual or member.external:
         return f"{name!r} keeps its data outside the file"
     if member.dtype.kind not in "fiubS" or member.nbytes > size:
         return f"{name!r} declares {member.nbytes:,} bytes of {member.dtype} in {size:,} bytes"
-    # Values in one piece are only copied, from a place that HDF5 has checked: no need to read.
+    # Contiguous values are only copied, from a range that HDF5 has checked: no need to read them.
     if member.id.get_offset() is None and member.nbytes:
         _read_values(member)
     return None

@@ -13,8 +13,8 @@ from .._io.logs import get_logger
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..errors import LeaseLost, StoreError
-from ..hdf5.shard_metadata import beside
-from ..hdf5.shard_name import Damage, rows_of
+from ..hdf5.shard_metadata import metadata_path
+from ..hdf5.shard_name import Damage, rows_in_name
 from .lease import NAME as LEASE_NAME
 from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
@@ -126,13 +126,13 @@ def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
     if MANIFEST_NAME in damaged:
         shards = {name: len(metadata.views) for name, metadata in valid.items()}
         replace(manifest, shards=shards).write(folder)
-    for name in damaged & {beside(folder / name).name for name in valid}:
+    for name in damaged & {metadata_path(folder / name).name for name in valid}:
         set_aside(folder / name)  # it is made again from its shard
     store = Store(folder)
     stored = {
         key for metadata in valid.values() for key in row_keys(metadata.image_ids, metadata.views)
     }
-    for name in sorted(name for name in damaged if rows_of(name) and (folder / name).exists()):
+    for name in sorted(name for name in damaged if rows_in_name(name) and (folder / name).exists()):
         saved = salvage(folder / name, store.spec.components(), store.width)
         if saved is not None and (new := saved.new(stored)).any():
             ids, views = saved.ids[new], saved.views[new]
@@ -215,7 +215,7 @@ def remove_shards(folder: Path, names: Iterable[str], held: Lease) -> None:
     """
     for name in names:
         held.check()
-        for path in (folder / name, beside(folder / name)):
+        for path in (folder / name, metadata_path(folder / name)):
             try:
                 path.unlink()
             except FileNotFoundError:

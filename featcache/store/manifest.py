@@ -23,7 +23,7 @@ from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
-from ..hdf5.shard_name import rows_of
+from ..hdf5.shard_name import rows_in_name
 
 log = get_logger(__name__)
 
@@ -125,7 +125,7 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
             raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
         shards = {str(name): check_integer(rows, 1, _MOST) for name, rows in body["shards"].items()}
         # These become paths: one such as "../../other" would have another store's file moved.
-        if any(rows_of(name) != rows for name, rows in shards.items()):
+        if any(rows_in_name(name) != rows for name, rows in shards.items()):
             raise _corrupt(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,
@@ -153,7 +153,9 @@ def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
         try:
             yield folder, read_manifest(folder)
         except FileNotFoundError:
-            if count := sum(1 for path in folder.glob("*.h5") if rows_of(path.name) is not None):
+            if count := sum(
+                1 for path in folder.glob("*.h5") if rows_in_name(path.name) is not None
+            ):
                 log.warning(
                     "%s has %s, but no %s. `featcache repair %s` writes it again from the "
                     "shards.", folder, format_count(count, "shard"), NAME, folder,

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from .._io.atomic import TEMPORARY_PREFIX
-from ..hdf5.shard_metadata import ENDING
-from ..hdf5.shard_name import rows_of
+from ..hdf5.shard_metadata import METADATA_SUFFIX
+from ..hdf5.shard_name import rows_in_name
 from . import quarantine
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX
@@ -24,7 +24,7 @@ def holds_a_store(folder: str | os.PathLike[str]) -> bool:
     if not os.path.isdir(folder):  # also False for what is no path at all
         return False
     names = os.listdir(folder)
-    return MANIFEST_NAME in names or any(rows_of(name) is not None for name in names)
+    return MANIFEST_NAME in names or any(rows_in_name(name) is not None for name in names)
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -42,7 +42,7 @@ def is_own(name: str) -> bool:
         name in (MANIFEST_NAME, LEASE_NAME)
         or name in _CLUTTER
         or name.startswith((TEMPORARY_PREFIX, USE_PREFIX))
-        or rows_of(name.removesuffix(ENDING)) is not None
+        or rows_in_name(name.removesuffix(METADATA_SUFFIX)) is not None
         or quarantine.is_name(name)
         or _SET_ASIDE.fullmatch(name) is not None
     )

@@ -228,6 +228,6 @@ def _checked(said: Any) -> PackHeader:
     if any(type(number) is not int for number in numbers) or header.rows < 1 or header.width < 1:
         raise ValueError("its numbers are malformed")
     if not isinstance(header.spec, dict) or not isinstance(header.about, Mapping):
-        raise TypeError("its spec is not a record")
+        raise TypeError("its spec is not a JSON object")
     about = {str(name): str(value) for name, value in header.about.items()}
     return PackHeader(header.spec, about, *numbers)

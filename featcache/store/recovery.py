@@ -11,7 +11,7 @@ from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, can_be_in
 from ..errors import InvalidRequest, StoreError
 from ..hdf5.shard_metadata import ShardMetadata, read_metadata
-from ..hdf5.shard_name import rows_of
+from ..hdf5.shard_name import rows_in_name
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes
 
@@ -42,7 +42,7 @@ def manifest_of_store(folder: Path) -> bytes:
 
 def find_shards(folder: Path) -> list[Path]:
     """Return the files of a folder that have the name of a shard, sorted."""
-    return [path for path in sorted(folder.glob("*.h5")) if rows_of(path.name) is not None]
+    return [path for path in sorted(folder.glob("*.h5")) if rows_in_name(path.name) is not None]
 
 
 def read_all_metadata(shards: Iterable[Path]) -> dict[str, ShardMetadata]:

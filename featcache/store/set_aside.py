@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 from .._io.atomic import sync_folder
-from ..hdf5.shard_metadata import ENDING, beside
-from ..hdf5.shard_name import rows_of
+from ..hdf5.shard_metadata import METADATA_SUFFIX, metadata_path
+from ..hdf5.shard_name import rows_in_name
 
 
 def set_aside(path: Path) -> None:
@@ -18,7 +18,7 @@ def set_aside(path: Path) -> None:
     The shard goes first: what tells its rows never stands under the name of another one, and
     `move_orphans` finishes what a kill in between leaves. A file that is gone is passed over.
     """
-    for each in (path, beside(path)):
+    for each in (path, metadata_path(path)):
         with contextlib.suppress(FileNotFoundError):
             os.rename(each, _free_name(each))
     sync_folder(path.parent)
@@ -30,9 +30,9 @@ def move_orphans(folder: Path) -> None:
     A reader may have written one after the shard was removed. Where the shard was set aside,
     its sidecar follows it.
     """
-    for path in folder.glob(f"*.h5{ENDING}"):
-        shard = path.with_name(path.name.removesuffix(ENDING))
-        if rows_of(shard.name) is None or shard.exists():
+    for path in folder.glob(f"*.h5{METADATA_SUFFIX}"):
+        shard = path.with_name(path.name.removesuffix(METADATA_SUFFIX))
+        if rows_in_name(shard.name) is None or shard.exists():
             continue
         with contextlib.suppress(OSError):
             if any(folder.glob(f"damaged-{shard.name}*.bad")):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .._io.file_state import FileState, file_state
 from ..hdf5.shard_metadata import Layout, ShardMetadata
-from ..hdf5.shard_name import check_bytes, corrupt
+from ..hdf5.shard_name import find_damage, shard_error
 
 _THREADS = 4
 _ROW_TYPE = np.dtype("<f4")
@@ -147,9 +147,9 @@ class ShardReader:
 
     def _check_one(self, name: str) -> None:
         before = self._state(name)
-        damage = check_bytes(self._folder / name)
+        damage = find_damage(self._folder / name)
         if damage is not None:
-            raise corrupt(self._folder / name, damage.reason)
+            raise shard_error(self._folder / name, damage.reason)
         self._sound[name] = before
 
     def _state(self, name: str) -> FileState:
@@ -162,9 +162,9 @@ class ShardReader:
             try:
                 count = file.readinto(view)
             except OSError as error:
-                raise corrupt(
+                raise shard_error(
                     Path(path), f"the disk cannot read it ({error.strerror or error})"
                 ) from error
             if not count:
-                raise corrupt(Path(path), "it is shorter than it was")
+                raise shard_error(Path(path), "it was truncated")
             view = view[count:]

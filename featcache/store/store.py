@@ -28,7 +28,7 @@ from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, St
 from ..hdf5.sandbox import inspect_shard
 from ..hdf5.shard_file import encode_shard
 from ..hdf5.shard_metadata import ShardMetadata, check_metadata, read_metadata, write_metadata
-from ..hdf5.shard_name import Damage, name_of, rows_of
+from ..hdf5.shard_name import Damage, make_shard_name, rows_in_name
 from . import quarantine, recovery
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
@@ -189,7 +189,7 @@ class Store:
             before = recovery.manifest_of_store(self.folder)
             self._manifest = parse_manifest(self.folder / MANIFEST_NAME, before)
             present = set(os.listdir(self.folder))
-            names = sorted(name for name in present if rows_of(name) is not None)
+            names = sorted(name for name in present if rows_in_name(name) is not None)
             self.damaged: list[Damage] = [
                 Damage(name, rows, "it is missing")
                 for name, rows in self._manifest.shards.items()
@@ -280,7 +280,7 @@ class Store:
     def _shard_metadata(self, name: str) -> ShardMetadata | None:
         if name in self._metadata:
             return self._metadata[name]
-        rows = rows_of(name) or 0
+        rows = rows_in_name(name) or 0
         try:
             metadata = self._known_metadata(name) or self._inspected_metadata(name)
         except FileNotFoundError:
@@ -371,7 +371,7 @@ class Store:
         data, metadata = encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()
-        name = name_of(self._worker, self._sequence, len(rows), sha)
+        name = make_shard_name(self._worker, self._sequence, len(rows), sha)
         write_atomic(self.folder / name, data, description=f"{len(rows)} rows")
         write_metadata(self.folder / name, len(data), metadata, rows)
         return name

@@ -12,12 +12,12 @@ from ..errors import InvalidRequest, StoreCorrupt, StoreError, StoreFormatError,
 from ..hdf5.sandbox import inspect_shard
 from ..hdf5.shard_metadata import (
     ShardMetadata,
-    beside,
     check_metadata,
     metadata_differs,
     metadata_is_malformed,
+    metadata_path,
 )
-from ..hdf5.shard_name import Damage, check_bytes, rows_of
+from ..hdf5.shard_name import Damage, find_damage, rows_in_name
 from . import quarantine
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
@@ -140,7 +140,7 @@ def _look_at(shard: Path, spec: BackboneSpec | None) -> Look:
     if isinstance(found, Damage):
         found = _inspected(shard, spec)  # a disk may fail once; what is set aside must be damaged
     reason = _sidecar_fault(shard, found) and _sidecar_fault(shard, found)
-    sidecar = None if reason is None else Damage(beside(shard).name, 0, reason)
+    sidecar = None if reason is None else Damage(metadata_path(shard).name, 0, reason)
     if isinstance(found, Damage):
         return Look(None, found, sidecar)
     return Look(found, None, sidecar)
@@ -148,11 +148,11 @@ def _look_at(shard: Path, spec: BackboneSpec | None) -> Look:
 
 def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
     try:
-        return check_bytes(shard) or _misfit(shard, spec)
+        return find_damage(shard) or _misfit(shard, spec)
     except FileNotFoundError:
         if not shard.is_symlink():
             raise
-        return Damage(shard.name, rows_of(shard.name) or 0, "it is a link to nothing")
+        return Damage(shard.name, rows_in_name(shard.name) or 0, "it is a link to nothing")
 
 
 def _sidecar_fault(shard: Path, found: Damage | ShardMetadata) -> str | None:
@@ -175,7 +175,7 @@ def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
         return metadata
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
         reason = str(error.evidence.get("reason", error))
-        return Damage(shard.name, rows_of(shard.name) or 0, reason)
+        return Damage(shard.name, rows_in_name(shard.name) or 0, reason)
 
 
 def _own_spec(metadata: ShardMetadata) -> BackboneSpec:
@@ -236,7 +236,7 @@ def _of_shards(folder: Path, manifest: Manifest | None, looks: dict[str, Look]) 
 def _with_lost_rows(
     shard: Path, damage: Damage, manifest: Manifest | None, stored: Collection[bytes]
 ) -> Damage:
-    if manifest is None or rows_of(shard.name) is None:
+    if manifest is None or rows_in_name(shard.name) is None:
         return damage
     saved = None
     with contextlib.suppress(OSError):  # verify tells of the other files as well

@@ -186,7 +186,7 @@ class TestOldFormat:
         tiny_model.save(path)
         with h5py.File(path, "r+") as file:
             file["more"] = h5py.ExternalLink("/etc/passwd", "/")
-        with pytest.raises(ModelRefused, match="link to somewhere else"):
+        with pytest.raises(ModelRefused, match="link to another object"):
             featcache.load_model(path, allow_h5=True)
         runs = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x)])
         runs.save(tmp_path / "lambda.h5")
@@ -239,7 +239,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
         "posix.popen",
     ),
     "no network": ({"config": lambda c: ["x"]}, "does not describe"),
-    "linked weights": ({"weights": linked}, "link to somewhere else"),
+    "linked weights": ({"weights": linked}, "link to another object"),
     "weights of terabytes": ({"weights": bomb}, "declares"),
     "no weights": ({"weights": lambda b: b"nothing"}, "HDF5 cannot open"),
     "a further file": ({"more": {"assets/vocabulary.txt": b"x"}}, "assets/vocabulary.txt"),

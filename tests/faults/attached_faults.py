@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from featcache import repair, verify
 from featcache.errors import FeatcacheError
 from featcache.gc.collect import collect
-from featcache.hdf5.shard_metadata import beside
+from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store import maintenance
 from featcache.store.lease import NAME as LEASE
 from featcache.store.lease import _abandoned
@@ -92,7 +92,7 @@ def spoil(cache: Path) -> None:
     shards = sorted(home(cache).glob("*.h5"))
     flip(shards[0], row_place(shards[0], 2))
     os.truncate(shards[1], row_place(shards[1], 3))
-    flip(beside(shards[2]), 60)
+    flip(metadata_path(shards[2]), 60)
     flip(next(home(cache).glob("*.quarantine.json")), 5)
 
 

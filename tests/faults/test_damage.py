@@ -21,7 +21,7 @@ from featcache import repair, verify
 from featcache.data.file_index import identify
 from featcache.errors import FeatcacheError
 from featcache.hdf5.sandbox import Inspector
-from featcache.hdf5.shard_metadata import beside
+from featcache.hdf5.shard_metadata import metadata_path
 from featcache.images.image_file import content_id
 from featcache.store.store import Store
 from stores import SPEC, WIDTH, ids_of, rows_of
@@ -142,7 +142,7 @@ def test_rows_of_another_spec_are_not_saved_from_a_damaged_shard(
     other = dataclasses.replace(SPEC, layer="other")
     store = Store.create(tmp_path / "store", other, WIDTH)
     shard = next(sound.glob("*.h5"))
-    shutil.copy(beside(shard), store.folder)
+    shutil.copy(metadata_path(shard), store.folder)
     (store.folder / shard.name).write_bytes(shard.read_bytes()[:-1] + b"x")
     (found,) = repair(store.folder)
     assert found.rows == 5
@@ -177,13 +177,13 @@ def test_heads_are_made_anew_from_sound_shards(sound: Path, tmp_path: Path) -> N
 
 def forged(path: Path, **changes: Any) -> None:
     """Write a shard's head again with other claims, and the sum that fits them."""
-    data = beside(path).read_bytes()
+    data = metadata_path(path).read_bytes()
     body = data[48:]
     length = int.from_bytes(body[:8], "little")
     said = {**json.loads(body[8 : 8 + length]), **changes}
     text = json.dumps(said).encode()
     body = len(text).to_bytes(8, "little") + text + body[8 + length :]
-    beside(path).write_bytes(data[:16] + hashlib.sha256(body).digest() + body)
+    metadata_path(path).write_bytes(data[:16] + hashlib.sha256(body).digest() + body)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_spoiled_shard_is_never_given_to_hdf5(
     folder = tmp_path / "store"
     shutil.copytree(sound, folder)
     shard = next(folder.glob("*.h5"))
-    beside(shard).unlink()
+    metadata_path(shard).unlink()
     spoil(shard, random.Random(0), False)
     opened: list[str] = []
     original = Inspector.ask

@@ -17,9 +17,9 @@ import pytest
 from scale import times
 
 from featcache.errors import FeatcacheError
-from featcache.hdf5.sandbox import foreign_reason
+from featcache.hdf5.sandbox import unsafe_hdf5_reason
 from featcache.hdf5.shard_file import encode_shard
-from featcache.hdf5.shard_metadata import beside
+from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store.maintenance import verify
 from featcache.store.pack import pack, unpack
 from featcache.store.row_index import pack_ids
@@ -62,7 +62,7 @@ def test_planted_shards_end_no_process(tmp_path: Path, caplog: pytest.LogCapture
         assert np.array_equal(store.read(ids_of(99)), rows_of(99))
         assert seed % 50 or len(verify(store.folder)) == len(reasons)
         path.unlink()
-        beside(path).unlink(missing_ok=True)
+        metadata_path(path).unlink(missing_ok=True)
     print(json.dumps({"outcomes": outcomes.most_common(), "slowest": round(slowest, 2)}))
     assert outcomes["read"] < outcomes.total() / 2
     assert slowest < 120  # its limits are 5 seconds of a processor, and a minute of silence
@@ -97,12 +97,12 @@ def test_weights_that_pass_the_inspection_are_read_without_a_crash(tmp_path: Pat
             group.create_dataset("1", data=np.ones((64, 2), np.float32), chunks=(16, 2))
             group.create_dataset("2", data=np.ones((64, 2), np.float32), compression="gzip")
     good = whole.read_bytes()
-    assert foreign_reason(whole) is None
+    assert unsafe_hdf5_reason(whole) is None
     passed = []
     for seed in range(times(80, 3000)):
         path = tmp_path / f"{seed}.h5"
         path.write_bytes(mutated(good, random.Random(seed)))
-        if foreign_reason(path) is None:
+        if unsafe_hdf5_reason(path) is None:
             passed.append(str(path))
         else:
             path.unlink()

@@ -15,8 +15,8 @@ import pytest
 
 from featcache.backbones.resolve import load_backbone
 from featcache.errors import WeightsMismatch
-from featcache.hdf5.sandbox import foreign_reason
-from featcache.hdf5.weights_file import weights_reason
+from featcache.hdf5.sandbox import unsafe_hdf5_reason
+from featcache.hdf5.weights_file import unsafe_weights_reason
 from featcache.store.store import Store
 from hostile_shards import HOSTILE, planted
 from stores import SPEC, WIDTH, filled
@@ -102,7 +102,7 @@ def test_hostile_weights_are_refused_before_keras_sees_them(tmp_path: Path, buil
     with pytest.raises(WeightsMismatch, match="are not loaded"):
         load_backbone("mobilenet", weights=path, image_size=32)
     with open(path, "rb") as opened:
-        assert weights_reason(opened) == foreign_reason(path) is not None
+        assert unsafe_weights_reason(opened) == unsafe_hdf5_reason(path) is not None
 
 
 def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_weights_that_hold_themselves_end(tmp_path: Path) -> None:
         group.create_dataset("0", data=np.zeros(3, np.float32))
         group["again"] = group
         group["root"] = file["/"]
-    assert foreign_reason(path) is None
+    assert unsafe_hdf5_reason(path) is None
     with open(path, "rb") as opened:
-        assert weights_reason(opened) is None
+        assert unsafe_weights_reason(opened) is None
 
 
 def test_want_of_memory_says_nothing_of_the_structure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,13 +123,13 @@ def test_want_of_memory_says_nothing_of_the_structure(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(h5py, "File", none_left)
     with pytest.raises(MemoryError):
-        weights_reason(io.BytesIO())
+        unsafe_weights_reason(io.BytesIO())
 
 
 def test_what_is_no_hdf5_is_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "no.h5"
     path.write_bytes(b"nothing")
-    assert "HDF5 cannot open it" in str(foreign_reason(path))
+    assert "HDF5 cannot open it" in str(unsafe_hdf5_reason(path))
 
 
 def test_every_layout_of_intact_weights_is_taken(tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_every_layout_of_intact_weights_is_taken(tmp_path: Path) -> None:
         group["4"] = np.array([b"text"])
         group.create_dataset("5", (5, 5), "<f4")  # never written: zeros
         group.create_dataset("6", (), "<f4")
-    assert foreign_reason(path) is None
+    assert unsafe_hdf5_reason(path) is None
     with open(path, "rb") as opened:
-        assert weights_reason(opened) is None
+        assert unsafe_weights_reason(opened) is None
 
 
 def test_values_beyond_the_end_of_weights_are_refused(tmp_path: Path) -> None:
@@ -159,6 +159,6 @@ def test_values_beyond_the_end_of_weights_are_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     place = data.index(offset.to_bytes(8, "little"))
     path.write_bytes(data[:place] + (offset + 2000).to_bytes(8, "little") + data[place + 8 :])
-    assert "its structure is damaged" in str(foreign_reason(path))
+    assert "its structure is damaged" in str(unsafe_hdf5_reason(path))
     with open(path, "rb") as opened:
-        assert "its structure is damaged" in str(weights_reason(opened))
+        assert "its structure is damaged" in str(unsafe_weights_reason(opened))

@@ -20,10 +20,10 @@ import pytest
 from featcache.errors import FeatcacheError, InspectionError, StoreCorrupt, StoreFormatError
 from featcache.hdf5 import child as inspection
 from featcache.hdf5 import sandbox
-from featcache.hdf5.protocol import DONE, IDLE_STATUS, MEMORY_STATUS, NUMBERS, READ
-from featcache.hdf5.sandbox import foreign_reason, inspect_shard
+from featcache.hdf5.protocol import DONE, HEADER, IDLE_STATUS, MEMORY_STATUS, READ
+from featcache.hdf5.sandbox import inspect_shard, unsafe_hdf5_reason
 from featcache.hdf5.shard_file import ShardFile
-from featcache.hdf5.shard_metadata import beside
+from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store.store import Store
 from hostile_shards import HOSTILE, planted
 from stores import SPEC, WIDTH, ids_of, rows_of
@@ -77,7 +77,7 @@ def test_the_child_says_of_a_hostile_shard_what_would_be_said_here(
 ) -> None:
     path = planted(Store.create(tmp_path / "store", SPEC, WIDTH), build)
     with open(path, "rb") as file:
-        said, _ = inspection._shard(file)
+        said, _ = inspection._inspect_shard(file)
     try:
         inspect_shard(path)
     except (StoreCorrupt, StoreFormatError) as error:
@@ -97,7 +97,7 @@ def test_many_shards_are_inspected_by_one_child(
     for number in range(30):
         store.append(rows_of(number), ids_of(number))
     for path in store.folder.glob("*.h5"):
-        beside(path).unlink()
+        metadata_path(path).unlink()
     started = []
     popen = subprocess.Popen
 
@@ -119,22 +119,22 @@ def test_many_shards_are_inspected_by_one_child(
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", r"HDF5 crashes over it \(SIGSEGV\)"),
-        ("os.kill(os.getpid(), signal.SIGXCPU)", "does not come to an end"),
-        ("time.sleep(600)", "does not come to an end"),
-        (f"os._exit({MEMORY_STATUS})", "more memory for it than a file of its size may take"),
-        (f"os.write(1, {NUMBERS.pack(READ, 0, 2**20)!r})", "bytes without end"),
-        (f"os.write(1, {NUMBERS.pack(READ, 2**40, 1)!r})", "bytes without end"),
-        (f"os.write(1, {NUMBERS.pack(b'X', 0, 1)!r})", "bytes without end"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", r"it crashes HDF5 \(SIGSEGV\)"),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", "does not finish"),
+        ("time.sleep(600)", "does not finish"),
+        (f"os._exit({MEMORY_STATUS})", "more memory than a file of its size should"),
+        (f"os.write(1, {HEADER.pack(READ, 0, 2**20)!r})", "reads it without end"),
+        (f"os.write(1, {HEADER.pack(READ, 2**40, 1)!r})", "reads it without end"),
+        (f"os.write(1, {HEADER.pack(b'X', 0, 1)!r})", "reads it without end"),
         (
-            f"while True: os.write(1, {NUMBERS.pack(READ, 0, 900)!r}); sys.stdin.buffer.read(900)",
-            "bytes without end",
+            f"while True: os.write(1, {HEADER.pack(READ, 0, 900)!r}); sys.stdin.buffer.read(900)",
+            "reads it without end",
         ),
-        (f"while True: os.write(1, {NUMBERS.pack(READ, 0, 900)!r})", "does not come to an end"),
-        (f"os.write(1, {NUMBERS.pack(DONE, 9, 9)!r}); time.sleep(600)", "does not come to an end"),
-        (f"os.write(1, {NUMBERS.pack(DONE, 2**40, 0)!r})", "makes more of it than it holds"),
-        (f"os.write(1, {NUMBERS.pack(DONE, 2, 0)!r} + b'{{}}')", "makes no sense of it"),
-        (f"os.write(1, {NUMBERS.pack(DONE, 2, 0)!r} + b'no')", "makes no sense of it"),
+        (f"while True: os.write(1, {HEADER.pack(READ, 0, 900)!r})", "does not finish"),
+        (f"os.write(1, {HEADER.pack(DONE, 9, 9)!r}); time.sleep(600)", "does not finish"),
+        (f"os.write(1, {HEADER.pack(DONE, 2**40, 0)!r})", "more data than the file contains"),
+        (f"os.write(1, {HEADER.pack(DONE, 2, 0)!r} + b'{{}}')", "contradictory metadata"),
+        (f"os.write(1, {HEADER.pack(DONE, 2, 0)!r} + b'no')", "contradictory metadata"),
     ],
     ids=range(13),
 )
@@ -146,12 +146,12 @@ def test_a_child_that_goes_wrong_over_a_file_refuses_it(
     reason: str,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(sandbox, "_SILENCE_SECONDS", 1.5 if "to an end" in reason else 60.0)
+        patch.setattr(sandbox, "_SILENCE_SECONDS", 1.5 if "not finish" in reason else 60.0)
         child_is(patch, code)
         with pytest.raises(StoreCorrupt, match=reason):
             inspect_shard(shard)
         if "crashes" in reason or "bytes" in reason:
-            assert foreign_reason(shard) is not None
+            assert unsafe_hdf5_reason(shard) is not None
     inspector._kill()
     assert len(inspect_shard(shard).views) == 3  # the next one is as ever
 
@@ -183,7 +183,7 @@ def test_a_child_that_the_system_kills_says_nothing_of_the_file(
     with pytest.raises(InspectionError, match=r"status -9\..* Free some memory"):
         inspect_shard(shard)
     with pytest.raises(InspectionError):
-        foreign_reason(shard)
+        unsafe_hdf5_reason(shard)
 
 
 def test_a_child_that_cannot_work_says_nothing_of_the_file(
@@ -195,12 +195,12 @@ def test_a_child_that_cannot_work_says_nothing_of_the_file(
             with pytest.raises(InspectionError, match="ended with status"):
                 inspect_shard(shard)
             with pytest.raises(InspectionError, match="ended with status"):
-                foreign_reason(shard)
+                unsafe_hdf5_reason(shard)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")
         with pytest.raises(InspectionError, match="No such file or directory"):
             inspect_shard(shard)
-    beside(shard).unlink()
+    metadata_path(shard).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")
         with pytest.raises(FeatcacheError, match="cannot be started"):
@@ -215,7 +215,7 @@ def test_a_pipe_that_fails_is_said(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sandbox, "_converse", fails)
+        patch.setattr(sandbox, "_exchange", fails)
         with pytest.raises(InspectionError, match="No space left on device"):
             inspect_shard(shard)
     assert len(inspect_shard(shard).views) == 3
@@ -228,7 +228,7 @@ def test_an_interruption_leaves_no_half_conversation(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sandbox, "_answer", interrupted)
+        patch.setattr(sandbox, "_receive_answer", interrupted)
         with pytest.raises(KeyboardInterrupt):
             inspect_shard(shard)
     assert inspector._process is None
@@ -266,9 +266,9 @@ def test_a_child_that_went_to_rest_is_replaced(
 def test_a_child_that_does_not_end_is_killed(
     inspector: sandbox.Inspector, shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = NUMBERS.pack(DONE, 15, 0) + b'{"reason": "x"}'
+    answer = HEADER.pack(DONE, 15, 0) + b'{"reason": "x"}'
     child_is(monkeypatch, f"os.write(1, {answer!r}); time.sleep(600)")
-    assert foreign_reason(shard) == "x"
+    assert unsafe_hdf5_reason(shard) == "x"
     process = inspector._process
     inspector.close()
     assert process is not None
@@ -328,14 +328,14 @@ def test_what_lies_in_the_current_folder_is_not_imported(
 def test_files_that_are_not_there_or_not_whole(shard: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         inspect_shard(tmp_path / "gone.h5")
-    assert "cannot be read (No such file" in str(foreign_reason(tmp_path / "gone.h5"))
-    assert "cannot be read (Is a directory" in str(foreign_reason(tmp_path))
+    assert "cannot be read (No such file" in str(unsafe_hdf5_reason(tmp_path / "gone.h5"))
+    assert "cannot be read (Is a directory" in str(unsafe_hdf5_reason(tmp_path))
 
     class Shrinking(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             return b""
 
-    assert foreign_reason(Shrinking(shard.read_bytes())) == "it is shorter than it was"
+    assert unsafe_hdf5_reason(Shrinking(shard.read_bytes())) == "it was truncated while it was read"
 
 
 def test_a_disk_that_fails_is_said(shard: Path, inspector: sandbox.Inspector) -> None:
@@ -343,7 +343,7 @@ def test_a_disk_that_fails_is_said(shard: Path, inspector: sandbox.Inspector) ->
         def read(self, size: int | None = -1) -> bytes:
             raise OSError(5, "Input/output error")
 
-    assert foreign_reason(Failing(b"x" * 99)) == "it cannot be read (Input/output error)"
+    assert unsafe_hdf5_reason(Failing(b"x" * 99)) == "it cannot be read (Input/output error)"
 
 
 def test_a_newer_shard_is_said_to_be_one(shard: Path) -> None:
@@ -363,8 +363,8 @@ warm_up()
 import subprocess, errno
 import numpy as np
 limits = Limits()
-limits.close_doors()
-limits.allow(1000)
+limits.forbid_files()
+limits.set_limits(1000)
 if sys.argv[1] == "files":
     for path, mode in (("/etc/passwd", "r"), (sys.argv[2], "w")):
         try:
@@ -439,8 +439,8 @@ def questions(tmp_path: Path, shard: Path, *kinds: str) -> list[dict[str, Any]]:
     text = replies.getvalue()
     answers = []
     while text:
-        tag, first, second = NUMBERS.unpack(text[: NUMBERS.size])
-        text = text[NUMBERS.size :]
+        tag, first, second = HEADER.unpack(text[: HEADER.size])
+        text = text[HEADER.size :]
         if tag == DONE:
             answers.append(json.loads(text[:first]))
             text = text[first + second :]
@@ -458,19 +458,19 @@ def test_limits_grow_with_the_file_and_stay_below_the_systems(
 ) -> None:
     limits, recorded = inspection.Limits(), Recorded()
     limits._resource, limits._addresses = recorded, 1000
-    limits.close_doors()
+    limits.forbid_files()
     assert recorded.set == {0: (0, 0), 1: (0, 0), 2: (3, 3)}
-    limits.allow(100 << 20)
+    limits.set_limits(100 << 20)
     assert recorded.set[Recorded.RLIMIT_CPU] == (3 + 1 + 5 + 10, -1)
     assert recorded.set[Recorded.RLIMIT_AS] == (1000 + (256 << 20) + (400 << 20), -1)
     limits._resource = recorded = Recorded(hard=7)
-    limits.allow(0)
+    limits.set_limits(0)
     assert recorded.set == {3: (7, 7), 4: (7, 7)}
     monkeypatch.setitem(sys.modules, "resource", None)
     limits = inspection.Limits()  # a system without any
-    limits.close_doors()
-    limits.allow(5)
-    limits.wait(io.BytesIO())
+    limits.forbid_files()
+    limits.set_limits(5)
+    limits.exit_if_idle(io.BytesIO())
 
 
 class Left(BaseException):
@@ -486,13 +486,13 @@ def test_the_child_ends_when_nobody_is_there(monkeypatch: pytest.MonkeyPatch) ->
     reading, writing = os.pipe()
     with open(reading, "rb") as requests, open(writing, "wb") as other:
         with pytest.raises(Left, match=str(IDLE_STATUS)):
-            inspection.Limits().wait(requests)
+            inspection.Limits().exit_if_idle(requests)
         other.write(b"\n")
         other.flush()
-        inspection.Limits().wait(requests)
+        inspection.Limits().exit_if_idle(requests)
     with pytest.raises(Left, match="0"):
         inspection.RemoteFile(9, io.BytesIO(b"x"), io.BytesIO()).readinto(bytearray(3))
-    monkeypatch.setattr(inspection.Limits, "close_doors", lambda limits: None)
+    monkeypatch.setattr(inspection.Limits, "forbid_files", lambda limits: None)
     for error, status in ((MemoryError, MEMORY_STATUS), (BrokenPipeError, 0)):
 
         def fails(*arguments: Any, error: type[Exception] = error) -> None:

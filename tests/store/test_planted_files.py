@@ -217,7 +217,7 @@ def test_a_holder_that_lost_its_lease_removes_no_further_shard(
 ) -> None:
     store = Store(home(cache))
     shards = set(store.shard_names)
-    true = maintenance.beside
+    true = maintenance.metadata_path
 
     def taken_over(shard: Path) -> Path:
         if shard.name in shards:  # another process takes the lease over between two removals
@@ -225,7 +225,7 @@ def test_a_holder_that_lost_its_lease_removes_no_further_shard(
             (home(cache) / ".lease").write_text("{}")
         return true(shard)
 
-    monkeypatch.setattr(maintenance, "beside", taken_over)
+    monkeypatch.setattr(maintenance, "metadata_path", taken_over)
     assert compact(store, many=2) == 0
     assert len(shards & {path.name for path in home(cache).glob("*.h5")}) == 1
     assert Store(home(cache)).contains(ids_of(1, 2, 3)).all()

@@ -13,7 +13,7 @@ import pytest
 
 from featcache import Features, explain, extract
 from featcache.errors import FeatcacheError, StoreCorrupt, StoreError, StoreWriteError
-from featcache.hdf5.shard_metadata import beside, read_metadata
+from featcache.hdf5.shard_metadata import metadata_path, read_metadata
 from featcache.store import maintenance
 from featcache.store.lease import lease
 from featcache.store.maintenance import compact, repair, verify
@@ -96,12 +96,12 @@ def test_on_a_full_disk_nothing_is_set_aside(store: Store, monkeypatch: pytest.M
 
 def test_what_is_set_aside_keeps_its_sidecar(store: Store) -> None:
     shard = shards(store)[0]
-    sidecar = beside(shard).read_bytes()
+    sidecar = metadata_path(shard).read_bytes()
     spoil(shard, 2)
     repair(store.folder)
-    assert (store.folder / f"damaged-{beside(shard).name}.bad").read_bytes() == sidecar
+    assert (store.folder / f"damaged-{metadata_path(shard).name}.bad").read_bytes() == sidecar
     compact(Store(store.folder), many=2)
-    assert (store.folder / f"damaged-{beside(shard).name}.bad").read_bytes() == sidecar
+    assert (store.folder / f"damaged-{metadata_path(shard).name}.bad").read_bytes() == sidecar
 
 
 def test_a_kill_between_the_two_renames_leaves_the_sidecar_for_the_next(
@@ -122,13 +122,13 @@ def test_a_kill_between_the_two_renames_leaves_the_sidecar_for_the_next(
     with pytest.raises(KeyboardInterrupt):
         repair(store.folder)
     monkeypatch.undo()
-    assert beside(shard).exists()
+    assert metadata_path(shard).exists()
     has(store.folder, 9)
     (store.folder / "mine.h5.head").write_bytes(b"somebody's")
     move_orphans(store.folder)
     assert (store.folder / "mine.h5.head").exists()
-    assert not beside(shard).exists()
-    assert (store.folder / f"damaged-{beside(shard).name}.bad").exists()
+    assert not metadata_path(shard).exists()
+    assert (store.folder / f"damaged-{metadata_path(shard).name}.bad").exists()
 
 
 def test_a_file_of_an_earlier_repair_is_not_overwritten(store: Store) -> None:

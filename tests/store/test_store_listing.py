@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
-from featcache.hdf5.shard_metadata import beside
+from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store import store as store_module
 from featcache.store import survey as survey_module
 from featcache.store.maintenance import compact, repair, verify
@@ -111,7 +111,7 @@ def test_a_refresh_after_a_merge_by_others_reports_nothing_missing(store: Store)
 
 
 @pytest.mark.parametrize(
-    "step", ["check_bytes", "_misfit", "metadata_is_malformed", "metadata_differs"]
+    "step", ["find_damage", "_misfit", "metadata_is_malformed", "metadata_differs"]
 )
 def test_verify_beside_a_merge_finds_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
@@ -176,7 +176,7 @@ def test_a_sidecar_that_was_made_to_fit_is_found_and_made_again(store: Store) ->
     write_metadata(shard, shard.stat().st_size, head, rows)
     assert not np.array_equal(Store(store.folder).read(ids_of(*NUMBERS)), rows_of(*NUMBERS))
     (found,) = verify(store.folder)
-    assert (found.name, found.rows) == (beside(shard).name, 0)
+    assert (found.name, found.rows) == (metadata_path(shard).name, 0)
     assert "does not describe its shard" in found.reason
     assert repair(store.folder) == [found]
     assert verify(store.folder) == []
@@ -223,7 +223,7 @@ def test_repair_adopts_no_strangers_spec(store: Store, tmp_path: Path, sidecars:
     other = strangers(tmp_path / "stranger", tuple(range(100, 200)))
     (theirs,) = shards(other)
     os.rename(theirs, store.folder / theirs.name)
-    os.rename(beside(theirs), beside(store.folder / theirs.name))
+    os.rename(metadata_path(theirs), metadata_path(store.folder / theirs.name))
     (store.folder / "MANIFEST.json").unlink()
     if not sidecars:
         for path in store.folder.glob("*.head"):
