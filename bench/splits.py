@@ -20,6 +20,7 @@ from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.toolkit import (
     Box,
+    MemoryBudget,
     Resize,
     content_ids,
     describe_conflicts,
@@ -216,10 +217,15 @@ class Images:
         """Return the images as a data set without labels."""
         return Dataset(self.paths, ids=self.photos, boxes=self.boxes, crop=self.crop)
 
-    def pixels(self, row: int, size: tuple[int, int], resize: Resize) -> NDArray[np.uint8]:
-        """Decode, crop and resize one of them to (h, w, 3), or raise `imagefile.BadImage`."""
+    def pixels(
+        self, row: int, size: tuple[int, int], resize: Resize, budget: MemoryBudget | None = None
+    ) -> NDArray[np.uint8]:
+        """Decode, crop and resize one of them to (h, w, 3), or raise `featcache.toolkit.BadImage`.
+
+        Threads that call it at the same time pass one `featcache.toolkit.MemoryBudget`.
+        """
         box = None if self.boxes is None else self.boxes[row]
-        return load_pixels(self.paths[row], size, resize, self.photos[row], box)
+        return load_pixels(self.paths[row], size, resize, self.photos[row], box, budget)
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -38,6 +38,7 @@ from .extraction.pipeline import batches, default_workers
 from .extraction.prepare import Source, uses_sample
 from .images.decode import DECODE_VERSION, Resize, load_image, load_pixels
 from .images.image_file import BadImage, Box, example_ids
+from .images.limits import MemoryBudget
 from .printable import printable
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Box",
     "BuiltBackbone",
     "Crop",
+    "MemoryBudget",
     "ModelRequest",
     "Resize",
     "Source",

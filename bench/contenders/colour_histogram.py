@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import batches, default_workers, progress_bar
+from featcache.toolkit import MemoryBudget, batches, default_workers, progress_bar
 from heads import Head, make_head
 
 from ..splits import Images
@@ -61,9 +61,10 @@ class ColourHistogram(Contender):
         started = time.perf_counter()
         found: dict[str, NDArray[np.float32]] = {}
         bad: dict[str, str] = {}
+        budget = MemoryBudget()
 
         def load(row: int) -> NDArray[np.uint8]:
-            return images.pixels(row, (_SIDE, _SIDE), "stretch")
+            return images.pixels(row, (_SIDE, _SIDE), "stretch", budget)
 
         stream = batches(range(len(images)), load, 64, default_workers())
         with progress_bar(len(images), "Colours", "images", progress) as bar:

@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featcache.toolkit import Resize, batches, default_workers
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.toolkit import MemoryBudget, Resize, batches, default_workers
 
 from ..splits import Images
 
@@ -36,8 +39,12 @@ def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> 
     few = images.take(range(min(64, len(images))))
 
     started = time.perf_counter()
-    rows = range(len(few))
-    for _ in batches(rows, lambda row: few.pixels(row, size, resize), 32, default_workers()):
+    rows, budget = range(len(few)), MemoryBudget()
+
+    def load(row: int) -> NDArray[np.uint8]:
+        return few.pixels(row, size, resize, budget)
+
+    for _ in batches(rows, load, 32, default_workers()):
         pass
     return (time.perf_counter() - started) / len(few)
 

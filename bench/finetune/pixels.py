@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from featcache.toolkit import (
     DECODE_VERSION,
+    MemoryBudget,
     Resize,
     batches,
     cache_folder,
@@ -127,8 +128,10 @@ def _decode(
     path = folder / f"{name}.npy"
     bad: dict[str, str] = {}
 
+    budget = MemoryBudget()
+
     def load(row: int) -> NDArray[np.uint8]:
-        return images.pixels(row, size, resize)
+        return images.pixels(row, size, resize, budget)
 
     # Plain writes: a full disk is an error there, and the end of the process in a mapped file.
     with open_atomic(path, description="decoded pixels") as file:

@@ -21,8 +21,8 @@ from typing import Any
 from .._io.atomic import read_memo, write_memo
 from .._io.cache_dirs import cache_folder, index_folder
 from .._io.file_state import file_state, is_settled
-from ..images.decode import reservation
 from ..images.image_file import BadImage, content_id, is_content_id, read_file
+from ..images.limits import MemoryBudget
 from .dataset import Dataset
 
 VERSION = 2
@@ -73,6 +73,7 @@ def identify(
     file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
     known = _load(file)
     fresh: dict[str, tuple[Any, ...]] = {}
+    memory = MemoryBudget()
 
     def settle(path: str) -> FileIdentity:
         try:
@@ -84,7 +85,7 @@ def identify(
             except (OSError, ValueError):
                 pass  # reading will give the reason
             started = time.time_ns()
-            with reservation() as held:
+            with memory.reservation() as held:
                 data, state = read_file(path, held.for_file)
                 image_id = content_id(data)
                 del data  # before the next large file may be read

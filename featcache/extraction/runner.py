@@ -18,8 +18,9 @@ from .._io.progress import StageTimings
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..engines.select import Engine
-from ..images.decode import Pixels, Resize, pixels_of, reservation
+from ..images.decode import Pixels, Resize, pixels_of
 from ..images.image_file import BadImage, read_expected
+from ..images.limits import MemoryBudget
 from ..store.store import Store
 from .pipeline import Batch, batches
 from .row_check import RowCheck
@@ -73,6 +74,7 @@ class Computation:
         self.timings = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
         self._lock = threading.Lock()
+        self._memory = MemoryBudget()
         self._versions = engine.provenance()
         self._since = time.perf_counter()
 
@@ -124,7 +126,7 @@ class Computation:
         position = item[0]
         started = time.perf_counter()
         file = self.work.contents[position]
-        with reservation() as held:
+        with self._memory.reservation() as held:
             path, image_id = self.work.dataset.paths[position], str(file.image_id)
             data = read_expected(path, image_id, held.for_file)
             read = time.perf_counter()

@@ -27,7 +27,6 @@ RESIZES: tuple[Resize, ...] = get_args(Resize)
 
 _STRIP_PIXELS = 4_000_000
 _ORIENTATION = 0x0112  # the EXIF tag
-_ROOM = limits.MemoryBudget(limits.MAX_WORKING_BYTES)
 
 Pixels = NDArray[np.uint8]
 
@@ -43,8 +42,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     ----------
     data : bytes
     held : limits.Reservation, optional
-        Images decoded at the same time share a bounded memory; with this, the image counts
-        until it ends and not only until it is decoded.
+        Of the `MemoryBudget` that all images decoded at the same time share.
 
     Raises
     ------
@@ -63,8 +61,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     try:
         # Our own limit below is the stricter one; odd metadata is not a bad image.
         with ignored_warnings(), contextlib.ExitStack() as own:
-            # Several large ones at once would take several times the memory.
-            reserved = held or own.enter_context(_ROOM.reservation())
+            reserved = held or own.enter_context(limits.MemoryBudget().reservation())
             if formats.is_dicom(data):
                 file, needed = open_dicom(data)
                 reserved.for_decoding(len(data), needed)
@@ -141,7 +138,7 @@ def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
     BadImage
         As `read_file`, `decode` and `crop`.
     """
-    with reservation() as held:
+    with limits.MemoryBudget().reservation() as held:
         return crop(decode(read_file(path, held.for_file)[0], held), box)
 
 
@@ -151,8 +148,22 @@ def load_pixels(
     how: Resize,
     expected_id: str,
     box: Box | None = None,
+    budget: limits.MemoryBudget | None = None,
 ) -> Pixels:
     """Read, check that the content is still the one planned for, decode, crop and resize.
+
+    Parameters
+    ----------
+    path : path
+    size : (int, int)
+        Height and width.
+    how : {"stretch", "crop", "pad"}
+    expected_id : str
+        The content id that the file must have.
+    box : Box, optional
+    budget : MemoryBudget, optional
+        One for all threads that decode at the same time: several large images at once would
+        take several times the memory. None is for one image after another.
 
     Raises
     ------
@@ -160,14 +171,9 @@ def load_pixels(
         As `load_image`, and if the file is no longer what `expected_id` names: its pixels
         would be stored under another image's name.
     """
-    with reservation() as held:
+    with (budget or limits.MemoryBudget()).reservation() as held:
         data = read_expected(path, expected_id, held.for_file)
         return pixels_of(data, size, how, box, held)
-
-
-def reservation() -> contextlib.AbstractContextManager[limits.Reservation]:
-    """Return a fraction of the memory that all threads decode in, for one image."""
-    return _ROOM.reservation()
 
 
 def pixels_of(
@@ -179,7 +185,7 @@ def pixels_of(
 ) -> Pixels:
     """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
     with contextlib.ExitStack() as own:  # a large image counts until it is made small
-        reserved = held or own.enter_context(reservation())
+        reserved = held or own.enter_context(limits.MemoryBudget().reservation())
         return resize(crop(decode(data, reserved), box), size, how)
 
 

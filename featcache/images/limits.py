@@ -45,7 +45,7 @@ class MemoryBudget:
         Bytes. One image alone may take more.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int = MAX_WORKING_BYTES) -> None:
         self._total, self._used = total, 0
         self._changed = threading.Condition()
         self._working = 0  # reservations that hold something and wait for nothing

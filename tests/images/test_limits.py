@@ -35,15 +35,14 @@ from featcache.images.image_file import BadImage, content_id
 from featcache.images import decode as images
 from featcache.images.limits import MemoryBudget
 
-if sys.argv[1] != "0":
-    images._ROOM = MemoryBudget(int(sys.argv[1]))
+budget = MemoryBudget(int(sys.argv[1])) if sys.argv[1] != "0" else MemoryBudget()
 
 def peak():
     return next(int(s.split()[1]) // 1024 for s in open('/proc/self/status') if 'VmHWM' in s)
 
 def one(pair):
     try:
-        images.load_pixels(pair[0], (8, 8), "stretch", pair[1])
+        images.load_pixels(pair[0], (8, 8), "stretch", pair[1], budget=budget)
     except BadImage as bad:
         return bad.reason
 
