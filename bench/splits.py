@@ -141,7 +141,6 @@ def make_split(
         raise DatasetError(
             f"The test part of {dataset.name!r} has no labels, so nothing can be scored on it. "
             "Give test_size= (--test-size) to split the labelled images at random.",
-            test=len(test),
         )
     return Split(dataset, ids, readable[train], readable[test], name)
 
@@ -167,7 +166,9 @@ def load_split(
         record = json.loads(Path(path).read_text("utf-8"))
         name, parts = str(record["name"]), {p: set(record[p]) for p in ("train", "test")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidRequest(f"{path} is not a saved split: {error}.", path=str(path)) from error
+        raise InvalidRequest(
+            f"{path} is not a saved split: {error}.", received=str(path)
+        ) from error
     labelled = zip(ids, dataset.labels or (), strict=True)
     missing = (parts["train"] | parts["test"]) - {i for i, label in labelled if label is not None}
     both = parts["train"] & parts["test"]
@@ -175,7 +176,8 @@ def load_split(
         raise DatasetError(
             f"The split {path} does not fit: {len(missing)} of its images are not in "
             f"{dataset.name!r} or have no label there, {len(both)} are in both parts.",
-            missing=sorted(missing),
+            path=path,
+            expected=sorted(missing),
         )
     known = [i for i, label in enumerate(dataset.labels or ()) if label is not None]
     train, test = (
@@ -287,5 +289,5 @@ def _check(dataset: Dataset) -> None:
         raise DatasetError(
             f"A comparison needs images of at least two classes, but {dataset.name!r} has {found}. "
             "Use one folder a class, or a CSV with the columns path and label.",
-            classes=classes,
+            received=classes,
         )

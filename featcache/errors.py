@@ -11,11 +11,33 @@ the text:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import Any, Protocol
 
 from .printable import printable
 
+_Path = str | PathLike[str]
 
+
+class QuarantinedImage(Protocol):
+    """An image that could not be used: `featcache.extraction.features.Quarantined`."""
+
+    @property
+    def path(self) -> str:
+        """As the data set lists it."""
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the file."""
+
+    @property
+    def position(self) -> int:
+        """Row of the data set."""
+
+
+@dataclass(eq=False, repr=False)
 class FeatcacheError(Exception):
     """Base of all errors raised on purpose by this project.
 
@@ -23,92 +45,164 @@ class FeatcacheError(Exception):
     ----------
     message : str
         What was received, what was expected, what to do.
-    **evidence
-        The values behind the message; each becomes an attribute and an entry of `evidence`.
     """
 
-    def __init__(self, message: str, **evidence: Any) -> None:
-        super().__init__(message)
-        self.evidence = evidence
-        for name, value in evidence.items():
-            setattr(self, name, value)
+    message: str
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         # Messages name files and labels, whose control characters must not reach a terminal.
-        return printable(self.args[0], keep="\n\t")
+        return printable(self.message, keep="\n\t")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Parallel searches pickle exceptions: the default would drop the evidence, and that of
+        # Parallel searches pickle exceptions: the default would drop the values, and that of
         # OSError would take the message for an error number.
-        return _rebuild, (type(self), self.args[0], self.evidence)
-
-    if TYPE_CHECKING:  # the names of the evidence differ from error to error
-
-        def __getattr__(self, name: str) -> Any: ...
+        return _rebuild, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})
 
 
-def _rebuild(kind: type[FeatcacheError], message: str, evidence: dict[str, Any]) -> FeatcacheError:
-    return kind(message, **evidence)
+def _rebuild(kind: type[FeatcacheError], values: Mapping[str, Any]) -> FeatcacheError:
+    return kind(**values)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InvalidRequest(FeatcacheError, ValueError):
     """An argument has a value that the function does not accept."""
 
+    received: object = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnknownBackbone(InvalidRequest):
     """The backbone's name is not in the table; carries `received` and `near`."""
 
+    near: Sequence[str] = ()
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnknownLayer(InvalidRequest):
     """The backbone has no layer of that name; carries `received` and `layers`."""
 
+    layers: Sequence[str] = ()
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class UnreadableObject(InvalidRequest):
+    """Code refers to an object whose values cannot be read; carries its type and `reason`."""
+
+    reason: str
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class WrongClassOrder(InvalidRequest):
+    """A head's integer classes are codes of another order; `fitting` maps them to labels."""
+
+    fitting: Mapping[int, object]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class DatasetError(FeatcacheError, ValueError):
     """A data set's layout, table or labels cannot be used as they are."""
+
+    path: _Path | None = None
+    row: int | None = None
+    received: object = None
+    expected: object = None
 
 
 class DatasetNotFound(DatasetError, FileNotFoundError):
     """The given folder, file or column does not exist."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class ConflictingLabels(DatasetError):
+    """One content has several labels; carries `conflicts`, as `label_conflicts` gives them."""
+
+    conflicts: Sequence[Mapping[str, Any]]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class NoUsableImages(DatasetError):
     """Every image of a data set is quarantined; carries `quarantined`."""
 
+    quarantined: Sequence[QuarantinedImage] = ()
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnsafeArchive(DatasetError):
     """An archive has a member outside the target folder, or too large; carries `member`."""
 
+    member: str | None = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class DownloadFailed(FeatcacheError, OSError):
     """A file could not be downloaded; carries `url` and `reason`."""
 
+    url: str
+    reason: str
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class WeightsUnavailable(FeatcacheError, OSError):
     """Pretrained weights are not on disk and cannot be downloaded; carries `file`, `url`."""
 
+    file: _Path
+    url: str | None = None
+    reason: str | None = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class WeightsMismatch(FeatcacheError, ValueError):
     """A weights file does not fit the backbone, or is not the file it claims to be."""
 
+    file: _Path | None = None
+    received: object = None
+    expected: object = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class ModelRefused(FeatcacheError, ValueError):
     """A saved model is not loaded; carries `path` and usually `reason`."""
 
+    path: _Path
+    reason: str | None = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class StoreError(FeatcacheError):
     """Base of the errors of a store; carries `path`."""
+
+    path: _Path | None = None
+    reason: str | None = None
+    system_errno: int | None = None
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class UnknownStore(StoreError):
+    """No store, or more than one, has such a name; carries the `candidates`."""
+
+    candidates: Sequence[str] = ()
 
 
 class StoreCorrupt(StoreError, ValueError):
     """Bytes on disk are not those that were committed, or not written by featcache."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class StoreFormatError(StoreError, ValueError):
     """A store was written in a format that this version does not read."""
 
+    version: object = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class StoreMismatch(StoreError, ValueError):
     """Rows belong to another spec than the store's; carries `stored`, `requested`."""
+
+    stored: object = None
+    requested: object = None
 
 
 class StoreWriteError(StoreError, OSError):
@@ -119,32 +213,57 @@ class LeaseLost(StoreError):
     """Another process took over the lease of a store while this process was suspended."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class InspectionError(FeatcacheError):
     """The process that inspects HDF5 files cannot be started or reached; no file is at fault."""
 
+    status: int | None = None
+    reason: str | None = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class MissingRows(StoreError, KeyError):
     """Rows were requested that the store does not contain; carries `ids`."""
 
+    ids: Sequence[str] = ()
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class EngineUnavailable(FeatcacheError):
     """The requested engine cannot run the backbone on this machine."""
 
+    received: str
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class OutOfMemory(FeatcacheError, MemoryError):
     """The memory is insufficient even for a batch of one image."""
 
+    engine: str
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class BundleError(FeatcacheError, ValueError):
     """A file is not a valid bundle; carries `path`."""
 
+    path: _Path | None = None
+    received: object = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class BundleMismatch(BundleError):
     """Features have another key than those a bundle was trained on; carries `differing`."""
 
+    differing: Sequence[str] = ()
+    stored: object = None
+    requested: object = None
 
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class MissingExtra(FeatcacheError, ImportError):
     """An optional package is needed; the message names the extra to install."""
+
+    package: str | None
 
 
 class RandomWeightsWarning(UserWarning):

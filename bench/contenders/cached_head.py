@@ -63,7 +63,9 @@ class CachedHead(Contender):
                 self.backbone, images.dataset(), progress=progress, **self._options
             )
         except NoUsableImages as error:
-            raise NoUsableImages(f"{self.backbone}: {error}", **error.evidence) from error
+            raise NoUsableImages(
+                f"{self.backbone}: {error}", quarantined=error.quarantined
+            ) from error
         self._features = features
         self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
         return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
@@ -153,7 +155,7 @@ class CachedHead(Contender):
         if missing:
             raise InvalidRequest(
                 f"{len(missing)} images were not among those that prepare() was given.",
-                ids=missing,
+                received=missing,
             )
         return self._features.X[[self._rows[image_id] for image_id in images.ids]]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .._io.hashes import file_hash
-from ..errors import InvalidRequest
+from ..errors import UnreadableObject
 from .function_source import (
     attribute_names,
     global_names,
@@ -477,9 +477,9 @@ def _without_layer_names(config: Any, outer: bool = True) -> Any:
     return inner
 
 
-def _refused(value: Any, reason: str) -> InvalidRequest:
+def _refused(value: Any, reason: str) -> UnreadableObject:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return InvalidRequest(
+    return UnreadableObject(
         f"The preprocessing function refers to an object of type {kind}, whose values cannot be "
         f"read ({reason}), so that rows of another function could be taken for its own. Use "
         "numbers, arrays and functions, and make such objects inside the function.",

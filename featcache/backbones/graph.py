@@ -189,8 +189,7 @@ def default_layer(model: Any) -> str:
         outputs = [_name_of(model, tensor) for tensor in model.outputs]
         raise InvalidRequest(
             f"The model has {len(outputs)} outputs; name one with layer=: {', '.join(outputs)}.",
-            received=None,
-            outputs=outputs,
+            received=outputs,
         )
     found = _feeding_layer(model)
     if not found:

@@ -47,7 +47,6 @@ def check_independence(backbone: Backbone, image_size: tuple[int, int]) -> None:
             "0) or draws random numbers, so its features cannot be stored for each image; "
             "let it compute each image for itself.",
             received=backbone.name,
-            error=error,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidRequest
+from ..errors import UnreadableObject
 from .function_hash import function_hash
 from .installed import is_installed_class
 from .keras_backend import import_keras
@@ -109,10 +109,10 @@ class _Known:
 def _digest(part: Any, described: list[Any], known: _Known) -> str:
     try:
         return function_hash(described, known=known)
-    except InvalidRequest as error:
+    except UnreadableObject as error:
         raise ValueError(
-            f"its layer {part.name!r} refers to an object of type {error.evidence['received']}, "
-            f"whose values cannot be read: {error.evidence['reason']}"
+            f"its layer {part.name!r} refers to an object of type {error.received}, "
+            f"whose values cannot be read: {error.reason}"
         ) from error
 
 

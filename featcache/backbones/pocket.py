@@ -123,6 +123,6 @@ def set_weights(model: Any, packed: Mapping[str, NDArray[Any]]) -> None:
             name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)
         )
         raise WeightsMismatch(
-            f"The weights do not fit pocket; {', '.join(odd[:3])} differ.", differing=odd
+            f"The weights do not fit pocket; {', '.join(odd[:3])} differ.", received=odd
         )
     model.set_weights([packed[name] for name in wanted])

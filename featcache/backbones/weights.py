@@ -204,7 +204,7 @@ def ensure_available(
             raise
         warnings.warn(
             f"{entry.name} runs with seeded random weights, since its ImageNet weights could not "
-            f"be had ({error.evidence['reason']}). Its features are good for trying out the "
+            f"be had ({error.reason}). Its features are good for trying out the "
             "steps, not for judging a backbone.",
             RandomWeightsWarning,
             stacklevel=7,  # the caller of extract()

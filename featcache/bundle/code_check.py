@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
 from .._io.wording import format_values
-from ..errors import InvalidRequest
+from ..errors import WrongClassOrder
 from ..extraction.features import Features
 from .classifier import Classifier
 
@@ -135,14 +135,14 @@ def _divergence(observed: float, expected: float) -> float:
 
 def _wrong_codes(
     predicted: Codes, truth: Codes, better: dict[int, int], names: Sequence[Any]
-) -> InvalidRequest:
+) -> WrongClassOrder:
     own = list(better)
     fitting = format_values([f"{code} as {names[better[code]]!r}" for code in own], str)
     assumed = format_values([f"{code} as {names[code]!r}" for code in own], str)
     moved = np.isin(predicted, own)
     assigned = np.array([better.get(code, code) for code in predicted.tolist()])
     agree, would_agree = (int((codes == truth)[moved].sum()) for codes in (predicted, assigned))
-    return InvalidRequest(
+    return WrongClassOrder(
         f"The head's classes are integers, and as codes of the features they stand for {assumed}. "
         f"But of {int(moved.sum())} rows that it predicts as these, {agree} have that label, and "
         f"{would_agree} with {fitting}. Pass classes=, the labels in the order of the head's own "

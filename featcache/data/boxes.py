@@ -59,7 +59,7 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
         raise DatasetError(
             f"crop='box' needs the columns {', '.join(COLUMNS)} (edges in pixels); "
             f"{dataset.name!r} has no {', '.join(missing)}.",
-            missing=missing,
+            expected=missing,
         )
     others = {k: v for k, v in dataset.attributes.items() if k not in COLUMNS}
     boxes = [widened(box, margin) for box in _read(dataset.attributes, dataset.paths)]

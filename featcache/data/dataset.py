@@ -90,15 +90,15 @@ class Dataset:
                     f"{format_count(len(self.paths), 'path')} came with "
                     f"{format_count(len(values), 'value')} of {column!r}; "
                     "there must be one for each.",
-                    column=column,
+                    received=column,
                 )
         if not self.paths:
-            raise DatasetError(f"The data set {self.name!r} holds no image.", root=self.root)
+            raise DatasetError(f"The data set {self.name!r} holds no image.", path=self.root)
         if (self.boxes is None) != (self.crop == "whole"):
             raise DatasetError(
                 f"crop={self.crop!r} does not go with {'no ' * (self.boxes is None)}boxes: it is "
                 "'whole' without boxes, and says how they were made with them.",
-                crop=self.crop,
+                received=self.crop,
             )
 
     def _normalise(self) -> None:

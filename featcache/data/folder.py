@@ -94,8 +94,8 @@ def from_folder(path: str | Path) -> Dataset:
             f"{root} holds {format_count(len(loose), 'image')} beside class folders (the first is "
             f"{Path(loose[0]).name!r}), of unknown class. Move such images into a class folder "
             "or elsewhere, or list the images you mean in a CSV file.",
-            received=str(root),
-            loose=loose,
+            path=root,
+            received=loose,
         )
     if _is_split(root, parts):
         labels = _labels(root, parts)
@@ -127,8 +127,8 @@ def _some_images(root: Path) -> Listing:
             f"No image was found in {root} (looked for {', '.join(readable)}, also in "
             f"folders below).{other_files(listing.ignored)} Expected either images, or one folder "
             "per class with its images.",
-            received=str(root),
-            ignored=listing.ignored,
+            path=root,
+            received=listing.ignored,
         )
     return listing
 

@@ -189,7 +189,6 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
             f"The categories ({format_values(checked)}) must be distinct, none of them missing, "
             f"and hold every label, but {fault}.",
             received=checked,
-            outside=sorted(outside),
         )
     return checked
 

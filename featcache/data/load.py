@@ -128,7 +128,8 @@ def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -
         raise DatasetError(
             f"{source} has no column 'path'; its columns are {list(columns)}. Needed: path; "
             "optional: label, split, and any others, which are kept as attributes.",
-            columns=list(columns),
+            received=list(columns),
+            expected="path",
         )
     paths = _absolute(columns["path"], base, source)
     split = columns.get("split")
@@ -172,7 +173,7 @@ def _check_names(names: Sequence[str], source: str) -> None:
         raise DatasetError(
             f"{source} has several columns called {', '.join(map(repr, twice))}; one of them "
             "would be lost. Rename or remove them.",
-            columns=twice,
+            received=twice,
         )
 
 

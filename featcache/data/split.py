@@ -75,8 +75,6 @@ def split_rows(
         raise InvalidRequest(
             "The data set's own split has no labelled training image. Give test_size= to split "
             "the labelled images at random.",
-            train=0,
-            test=len(test),
         )
     validation = sum(parts[i] == "validation" for i in train)
     if not validation:
@@ -226,7 +224,6 @@ def official_split(groups: Sequence[Hashable], split: Sequence[str]) -> tuple[Po
             f"The data set's own split has {format_count(len(train), 'training image')} and "
             f"{format_count(len(test), 'test image')}; both are needed. "
             "Give test_size= to split at random.",
-            train=len(train),
-            test=len(test),
+            received=list(split),
         )
     return train, test

@@ -35,7 +35,7 @@ from ..data.labels import (
     label_conflicts,
 )
 from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
-from ..errors import DatasetError, InvalidRequest, NoUsableImages, StoreError
+from ..errors import ConflictingLabels, InvalidRequest, NoUsableImages, StoreError
 from ..images.decode import Resize
 from ..store import maintenance
 from ..store.lazy_rows import StoredRows
@@ -261,7 +261,7 @@ def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[st
     ids = [file.image_id or "" for file in job.files]
     conflicts = label_conflicts(ids, job.dataset.paths, job.dataset.labels)
     if conflicts and on_conflict == "error":
-        raise DatasetError(
+        raise ConflictingLabels(
             f"{describe_conflicts(conflicts)} Correct the labels or remove the files; "
             "on_conflict='warn' continues with a warning.",
             conflicts=conflicts,

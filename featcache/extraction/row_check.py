@@ -73,7 +73,6 @@ class RowCheck:
             f"None of the rows of {self._seen} valid images is finite: {model} gives NaN or "
             "infinite values, so nothing is stored. Check its weights.",
             received=request.name,
-            images=self._seen,
         )
 
 

@@ -95,9 +95,9 @@ def _inspect_shard(file: IO[bytes] | io.RawIOBase) -> tuple[dict[str, Any], byte
         with ShardFile(Path("shard"), file) as reader:
             metadata = reader.metadata
     except StoreCorrupt as error:
-        return {"reason": error.evidence["reason"]}, b""
+        return {"reason": error.reason}, b""
     except StoreFormatError as error:
-        return {"version": error.evidence["version"]}, b""
+        return {"version": error.version}, b""
     answer = {
         "rows": len(metadata.views),
         "width": metadata.width,

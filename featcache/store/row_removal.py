@@ -179,7 +179,7 @@ def _list_and_remove(
         store.write_manifest_under_lease(without=names)
     except StoreWriteError as error:
         held.check()
-        if not emptied or error.evidence.get("system_errno") not in FULL:
+        if not emptied or error.system_errno not in FULL:
             _take_back(store, written.values(), held)
             raise
         # Where nothing can be written, what goes whole makes room for the manifest. Until that

@@ -288,7 +288,7 @@ class Store:
                 self.damaged.append(Damage(name, rows, "it is a link to nothing"))
             return None
         except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
-            reason = error.evidence.get("reason", str(error))
+            reason = error.reason or str(error)
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
                 "%s: passed over %s: %s. `featcache repair %s` saves what is sound.",

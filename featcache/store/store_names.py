@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import UnknownStore
 from .manifest import Manifest, find_stores
 from .own_files import holds_a_store
 
@@ -27,7 +27,7 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
 
     Raises
     ------
-    StoreError
+    UnknownStore
         If no store fits, or several do; carries `path` and `candidates`.
     """
     text = os.fspath(name)
@@ -41,7 +41,7 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        raise StoreError(
+        raise UnknownStore(
             f"{len(found)} stores fit {text!r}: {_listed(found)}. Give more of the name.",
             path=text,
             candidates=[path.name for path in found],
@@ -49,7 +49,7 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
     if holds_a_store(text):
         return Path(os.path.abspath(text))
     there = _listed([path for path, _ in known])
-    raise StoreError(
+    raise UnknownStore(
         f"There is no store {text!r}, neither as a folder nor in {stores}"
         + (f", which holds {there}." if known else ", which holds none.")
         + " `featcache ls` describes the stores.",

@@ -123,7 +123,7 @@ def _read(folder: Path) -> tuple[Manifest | None, Damage | None, StoreFormatErro
     except FileNotFoundError:
         return None, Damage(MANIFEST_NAME, 0, "it is missing"), None, data
     except (StoreCorrupt, StoreFormatError) as error:
-        reason = str(error.evidence.get("reason", error))
+        reason = error.reason or str(error)
         newer = error if isinstance(error, StoreFormatError) else None
         return None, Damage(MANIFEST_NAME, 0, reason), newer, data
 
@@ -174,7 +174,7 @@ def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
         )
         return metadata
     except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
-        reason = str(error.evidence.get("reason", error))
+        reason = error.reason or str(error)
         return Damage(shard.name, rows_in_name(shard.name) or 0, reason)
 
 

@@ -30,7 +30,7 @@ from contracts import blobs
 from featcache import extract, load_bundle, make_bundle
 from featcache.bundle.code_check import better_assignment
 from featcache.bundle.estimators import to_classifier
-from featcache.errors import InvalidRequest
+from featcache.errors import InvalidRequest, WrongClassOrder
 from heads import LogisticHead
 
 SOFTMAX = LogisticRegression(C=0.1, max_iter=300)
@@ -235,9 +235,9 @@ def clear(tmp_path: Path, tiny_model: Any) -> Any:
 def test_a_head_fitted_on_other_codes_than_the_features_is_refused(clear: Any) -> None:
     own = np.array([1 if label == "cat" else 0 for label in clear.labels])
     head = LogisticHead(C=10.0).fit(clear.X, own)
-    with pytest.raises(InvalidRequest, match=r"with 0 as 'dog', 1 as 'cat'\. Pass classes=") as e:
+    with pytest.raises(WrongClassOrder, match=r"with 0 as 'dog', 1 as 'cat'\. Pass classes=") as e:
         make_bundle(clear, head)
-    assert e.value.evidence["fitting"] == {0: "dog", 1: "cat"}
+    assert e.value.fitting == {0: "dog", 1: "cat"}
     bundle = make_bundle(clear, head, classes=["dog", "cat"])
     predicted = np.array(bundle.classes)[bundle.predict_proba(clear).argmax(axis=1)]
     assert (predicted == clear.labels).mean() > 0.8

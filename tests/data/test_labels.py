@@ -21,7 +21,7 @@ from bench.splits import load_split, make_split
 from featcache import Dataset, Features, extract, load_bundle, load_dataset, make_bundle
 from featcache.cli.main import main
 from featcache.data.columns import column_array, label_values, text_column, text_of
-from featcache.errors import DatasetError, InvalidRequest
+from featcache.errors import ConflictingLabels, DatasetError, InvalidRequest
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_one_photo_under_two_labels_is_reported(
     caplog.clear()
     assert len(extract(tiny_model, photos, on_conflict="keep").summary.conflicts) == 1
     assert "several labels" not in caplog.text.replace("under several labels)", "")
-    with pytest.raises(DatasetError, match=r"'cat' and .*'dog'") as caught:
+    with pytest.raises(ConflictingLabels, match=r"'cat' and .*'dog'") as caught:
         extract(tiny_model, photos, on_conflict="error")
     assert caught.value.conflicts == [conflict]
     with pytest.raises(InvalidRequest, match="on_conflict='drop' is not known"):

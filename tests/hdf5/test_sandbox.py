@@ -82,8 +82,8 @@ def test_the_child_says_of_a_hostile_shard_what_would_be_said_here(
         inspect_shard(path)
     except (StoreCorrupt, StoreFormatError) as error:
         evidence = {
-            "reason": error.evidence.get("reason"),
-            "version": error.evidence.get("version"),
+            "reason": getattr(error, "reason", None),
+            "version": getattr(error, "version", None),
         }
         assert said.items() <= evidence.items()
     else:  # of the right form, but of another store
