@@ -1,7 +1,7 @@
-"""The command line, `featcache --help`: a module per group of commands.
+"""The command line `featcache`: one module per group of commands.
 
-It owns the names of commands and options, what they print and their exit status. Everything
-else is done by the functions that Python code calls as well.
+It defines the commands, their options, what they print and their exit status. The work is done
+by the functions of the Python API.
 """
 
 from .main import featcache, main

@@ -1,4 +1,4 @@
-"""What can be had by name: backbones, published data sets, and shell completion."""
+"""`featcache backbones`, `featcache fetch` and `featcache completion`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from click.shell_completion import get_completion_class
 
 from .options import Common, command, no_progress
 
-_COMPLETION = """Print the script for completion in a shell.
+_COMPLETION = """Print the completion script of a shell.
 
-It completes commands, options, backbones and stores.
+It completes commands, options, backbones and stores. To install it:
 
 \b
 bash:  eval "$(featcache completion bash)"      in ~/.bashrc
@@ -22,7 +22,11 @@ fish:  featcache completion fish | source       in ~/.config/fish/config.fish
 
 @command("backbones")
 def backbones(common: Common) -> int:
-    """List the backbones with image size, layer and width."""
+    """List the available backbones.
+
+    Per backbone: its name, the side of its input images in pixels, the width of its embedding,
+    the number of parameters, the default layer, and whether the weights are on this disk.
+    """
     from ..backbones.spec import backbone_entries
     from ..backbones.weights import imagenet_path
 
@@ -30,17 +34,23 @@ def backbones(common: Common) -> int:
         print(json.dumps([vars(entry) for entry in backbone_entries().values()], indent=2))
         return 0
     print(f"{'name':<20} {'pixels':>6} {'width':>6} {'parameters':>12}  layer; weights on disk")
-    for r in backbone_entries().values():
-        here = "yes" if r.packaged or imagenet_path(r) else "no"
-        print(f"{r.name:<20} {r.image_size:>6} {r.width:>6} {r.parameters:>12,}  {r.layer}; {here}")
+    for e in backbone_entries().values():
+        local = "yes" if e.packaged or imagenet_path(e) else "no"
+        print(
+            f"{e.name:<20} {e.image_size:>6} {e.width:>6} {e.parameters:>12,}  {e.layer}; {local}"
+        )
     return 0
 
 
 @command("fetch")
 @click.argument("name")
-@click.option("--from", "source", metavar="WHERE", help="Folder with the archives, or a mirror.")
-@click.option("--any-hash", is_flag=True, help="Take archives that are not the published ones.")
-@click.option("--keep-archives", is_flag=True, help="Do not delete them once unpacked.")
+@click.option(
+    "--from", "source", metavar="SOURCE", help="A folder with the archives, or the URL of a mirror."
+)
+@click.option(
+    "--any-hash", is_flag=True, help="Accept archives whose hash is not that of the published ones."
+)
+@click.option("--keep-archives", is_flag=True, help="Keep the archives after unpacking.")
 @no_progress
 def fetch(
     common: Common,
@@ -50,9 +60,10 @@ def fetch(
     keep_archives: bool,
     no_progress: bool,
 ) -> int:
-    """Download a published data set, check it, unpack it.
+    """Download, check and unpack a published data set.
 
-    NAME is stanford-dogs or oxford-pets. A download that was cut off is continued.
+    NAME is stanford-dogs or oxford-pets. An interrupted download is resumed. Afterwards NAME
+    can be used as DATA: featcache extract resnet50 stanford-dogs.
     """
     from ..datasets.fetched import fetch as run
     from ..datasets.fetched import load
@@ -80,7 +91,7 @@ def fetch(
     else:
         print(
             f"{photos.name}: {len(photos):,} photos of {record['classes']} classes "
-            f"({counts['train']:,} to train, {counts['test']:,} to test), {len(boxes):,} boxes, in "
+            f"({counts['train']:,} train, {counts['test']:,} test), {len(boxes):,} boxes, in "
             f"{folder}\nNext: featcache extract resnet50 {name}"
         )
     return 0
@@ -90,7 +101,7 @@ def fetch(
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    """Print the script for completion in a shell."""
+    """Print the completion script of a shell."""
     kind = get_completion_class(shell)
     assert kind is not None  # click has all three
     print(kind(ctx.find_root().command, {}, "featcache", "_FEATCACHE_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`featcache gc`: remove stores and rows that are not needed."""
+"""`featcache gc`: remove stores and rows that are no longer needed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 @command("gc")
 @click.argument("store", nargs=-1, shell_complete=complete_store)
-@click.option("--unused-days", type=float, metavar="N", help="Stores that nothing used for N days.")
+@click.option("--unused-days", type=float, metavar="N", help="Remove stores not used for N days.")
 @click.option(
-    "--keep", type=ByteSize(), help="Stores, the longest unused first, until SIZE is left."
+    "--keep",
+    type=ByteSize(),
+    help="Remove stores, least recently used first, until at most SIZE is left, such as 20G.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="DATA",
-    help="Rows of all images that are not in DATA; may be given several times.",
+    help="Remove the rows of images that are not in DATA; may be given several times.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 def gc(
@@ -36,12 +38,12 @@ def gc(
     only: tuple[str, ...],
     dry_run: bool,
 ) -> int:
-    """Remove stores by age or size, and rows by their images.
+    """Remove old stores, or rows of images that are no longer needed.
 
-    Stores that another process is using are left alone. The exit status is 1 if the system
-    refuses a removal.
+    Give at least one of --unused-days, --keep and --only. Stores that another process is using
+    are kept. The exit status is 1 if a removal fails.
 
-    STORE limits it to some stores: folders, names, unique beginnings of names, or backbones.
+    STORE limits it to some stores: folders, names, unique prefixes of names, or backbones.
     """
     from ..gc.collect import collect
 
@@ -58,20 +60,20 @@ def gc(
         record = {"removed": [vars(r) for r in found], "kept": [vars(k) for k in found.kept]}
         print(json.dumps(record, indent=2))
         return int(failed)
-    word = "would go" if dry_run else "gone"
+    word = "would remove" if dry_run else "removed"
     for r in found:
         print(
             f"{word}: {r.name}, {format_count(r.rows, 'row')}, "
             f"{r.bytes / 2**20:,.1f} MiB: {r.reason}"
         )
     for kept in found.kept:
-        print(f"left alone: {kept.name}: {kept.reason}")
+        print(f"kept: {kept.name}: {kept.reason}")
     print(_summary(common, list(found), dry_run))
     return int(failed)
 
 
 def _summary(common: Common, found: list[Removal], dry_run: bool) -> str:
-    """Say how much goes, and how much there is."""
+    """Return a line of text: what was removed, and what remains."""
     from ..gc.collect import size_of
     from ..store.manifest import find_stores
 
@@ -80,12 +82,12 @@ def _summary(common: Common, found: list[Removal], dry_run: bool) -> str:
     removals = f"{format_count(len(found), 'removal')}, {freed / 2**20:,.1f} MiB"
     stores = f"{format_count(len(sizes), 'store')} of {sum(sizes) / 2**20:,.1f} MiB"
     if dry_run:
-        return f"{removals} (dry run); there are {stores}"
+        return f"{removals} (dry run), of {stores}"
     return f"{removals}; {stores} remain{'s' * (len(sizes) == 1)}"
 
 
 def _name_of(text: str, stores: Path) -> str:
-    """Return the name of a store of the cache folder; one elsewhere may have the same name."""
+    """Return the name of a store; refuse one outside the cache folder, of maybe the same name."""
     from ..errors import InvalidRequest
     from ..store.store_names import find_store
 

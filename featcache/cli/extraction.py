@@ -11,28 +11,33 @@ import click
 from ..data.labels import ON_CONFLICT, OnConflict
 from .options import Common, command, extraction
 
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 @command("extract")
 @extraction
-@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan, compute nothing (as `featcache explain`)."
+)
 @click.option(
     "--on-conflict",
     type=click.Choice(ON_CONFLICT),
     default="warn",
     show_default=True,
-    help="If one content has several labels.",
+    help="What to do if images of identical content have different labels.",
 )
 def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
-    """Compute embeddings that are not stored yet.
+    """Compute the embeddings of images; those already stored are not computed again.
 
-    Prints where all are, and which images could not be used.
+    Prints a summary: the numbers of images that were stored, computed and quarantined (could
+    not be used), and the folder of the store. In Python, featcache.extract() with the same
+    arguments returns the embeddings.
 
-    BACKBONE is a name from `featcache backbones`, or the model.keras of a network of your own.
+    BACKBONE is a name from `featcache backbones`, or the .keras file of a model of your own.
 
-    DATA is a folder of class folders, a folder of images, a CSV file with a column 'path', or
-    the name of a fetched data set. Without it: FEATCACHE_DATA, or a small sample of drawn dogs.
+    DATA is a folder of class folders, a folder of images, a CSV file with a column 'path'
+    (optional: label, split), or a data set of `featcache fetch`. Default: the folder in the
+    environment variable FEATCACHE_DATA, or a small sample of drawn dogs.
     """
     from ..extraction.extract import extract as run
 
@@ -56,21 +61,22 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
         return 0
     print(repr(features))
     if common.quiet or not (sys.stdout.isatty() and sys.stderr.isatty()):
-        print(summary)  # else the log has just shown it on the same terminal
-    for bad in features.quarantined[:_SHOWN]:
+        print(summary)  # otherwise the log has printed it on the same terminal
+    for bad in features.quarantined[:_MAX_SHOWN]:
         print(f"  quarantined: {bad.path!r} {bad.reason}")
-    if len(features.quarantined) > _SHOWN:
-        print(f"  ... and {len(features.quarantined) - _SHOWN} more (--json lists all)")
+    if len(features.quarantined) > _MAX_SHOWN:
+        print(f"  ... and {len(features.quarantined) - _MAX_SHOWN} more (--json lists all)")
     return 0
 
 
 @command("explain")
 @extraction
 def explain(common: Common, **options: Any) -> int:
-    """Print what `extract` would do, and why.
+    """Print what `extract` would do, without computing embeddings.
 
-    Nothing is computed.
-    On a miss it names the component of the cache key in which the nearest store differs.
+    Prints the numbers of images that are stored, to compute and quarantined, and the folder of
+    the store. If no store fits, it names the settings in which the nearest store differs, such
+    as the layer or the weights. The arguments are those of `extract`.
     """
     return _explain(common, options)
 
@@ -78,7 +84,7 @@ def explain(common: Common, **options: Any) -> int:
 def _explain(common: Common, options: dict[str, Any]) -> int:
     from ..extraction.prepare import explain as run
 
-    for name in ("batch_size", "engine"):  # these change no feature
+    for name in ("batch_size", "engine"):  # not part of the key
         options.pop(name)
     explanation = run(_backbone(options), options.pop("data"), **_arguments(common, options))
     if common.json:
@@ -96,7 +102,7 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
 
 
 def _backbone(options: dict[str, Any]) -> Any:
-    """Return a name or path as it is; only a model in the old format is loaded at once."""
+    """Return the name or path of the backbone; with --allow-h5, the loaded model."""
     from ..backbones.model_file import OLD_ENDINGS, load_model
 
     name, allow_h5 = options.pop("backbone"), options.pop("allow_h5")

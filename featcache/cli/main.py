@@ -1,4 +1,4 @@
-"""All commands in one group, and the exit status of a call."""
+"""The command `featcache`: all commands in one group, and the exit status."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ from .transfer import pack, unpack
 _DIR = "--cache-dir"
 _EXAMPLES = """\b
 examples:
+  featcache extract pocket                     a first try: drawn dogs, no download
   featcache extract resnet50 photos/           embeddings of a folder of class folders
-  featcache extract vgg19 photos/ --layer fc1  another layer goes to another store
-  featcache extract my_model.keras photos/     a network of your own, saved by Keras
+  featcache extract vgg19 photos/ --layer fc1  another layer, in a store of its own
+  featcache extract my_model.keras photos/     a model of your own, saved by Keras
   featcache explain resnet50 photos/           what would be computed, and why
   featcache ls                                 all stores, with rows and size
-  featcache predict model.featcache dog.jpg    what it shows, with probabilities
+  featcache predict model.featcache dog.jpg    its classes, with probabilities
   featcache fetch stanford-dogs                20,580 photos of 120 breeds, about 816 MB
   featcache extract resnet50 stanford-dogs --crop box
 """
 
 
 class _InOrder(click.Group):
-    """A group whose help lists commands as they were added, not by the alphabet."""
+    """A group of commands that lists them in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.commands, *plugin_names()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command of ours, or one that another package adds."""
+        """Return a command of this package, or one of a plugin."""
         return super().get_command(ctx, cmd_name) or plugin(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the options that all commands have before the command's name as well."""
-        return super().parse_args(ctx, _behind_the_command(args))
+        """Accept the common options before the name of the command as well."""
+        return super().parse_args(ctx, _move_common_options(args))
 
 
-def _behind_the_command(args: list[str]) -> list[str]:
+def _move_common_options(args: list[str]) -> list[str]:
+    """Move leading common options behind the name of the command."""
     count = 0
     while count < len(args) and args[count].partition("=")[0] in ("-q", "--quiet", "--json", _DIR):
         count += 2 if args[count] == _DIR else 1
@@ -69,15 +71,21 @@ for _command in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process, ``sys.argv[1:]``.
+
     Returns
     -------
     int
-        0: done. 1: `verify` found damage, `predict --strict` a photo that cannot be used, or
-        `gc` could not remove everything. 2: an error, described in one paragraph. 130: Ctrl-C.
+        The exit status. 0: success. 1: `verify` found damage, `predict --strict` a photo that
+        cannot be used, or `gc` could not remove everything. 2: an error, which is printed on
+        standard error. 130: Ctrl-C.
     """
-    words = None if arguments is None else list(arguments)
+    args = None if arguments is None else list(arguments)
     try:
-        status = featcache.main(words, prog_name="featcache", standalone_mode=False)
+        status = featcache.main(args, prog_name="featcache", standalone_mode=False)
     except click.Abort:
         return 130
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the values that they are read into."""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Common:
-    """Options that every command has.
+    """Values of the options that every command has.
 
     Attributes
     ----------
     quiet : bool
+        Print the result, warnings and errors only.
     json : bool
+        Print the result as JSON.
     cache_dir : str or None
+        Cache folder; None for the default one.
     """
 
     quiet: bool
@@ -51,7 +54,7 @@ class Common:
 
     @property
     def stores(self) -> Path:
-        """The folder of the stores."""
+        """The folder that holds the stores."""
         return stores_folder(self.cache)
 
     def progress(self, no_progress: bool) -> bool | None:
@@ -60,7 +63,10 @@ class Common:
 
 
 def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
-    """Make a command of a function that takes `Common` first and returns an exit status."""
+    """Return a decorator that turns a function of `Common` and options into a command.
+
+    The function returns the exit status.
+    """
 
     def decorate(run: Callable[..., int]) -> click.Command:
         @functools.wraps(run)
@@ -68,36 +74,38 @@ def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
             common = Common(quiet, json, cache_dir)
             return run_command("featcache", lambda: run(common, **options), quiet=quiet)
 
-        made = click.command(name, context_settings=CONTEXT)(wrapped)
-        made.params += _common_options()  # after the command's own, as the help lists them
-        return made
+        result = click.command(name, context_settings=CONTEXT)(wrapped)
+        result.params += _common_options()  # the help lists them after the command's own
+        return result
 
     return decorate
 
 
 def _common_options() -> list[click.Parameter]:
     return [
-        click.Option(["-q", "--quiet"], is_flag=True, help="Only warnings and errors."),
+        click.Option(["-q", "--quiet"], is_flag=True, help="Log only warnings and errors."),
         click.Option(["--json"], is_flag=True, help="Print the result as JSON."),
         click.Option(
-            ["--cache-dir"], metavar="DIR", help="Default: FEATCACHE_CACHE, or your cache folder."
+            ["--cache-dir"],
+            metavar="DIR",
+            help="Folder of all stores. Default: FEATCACHE_CACHE, or the user's cache folder.",
         ),
     ]
 
 
 def options(*several: Callable[[F], F]) -> Callable[[F], F]:
-    """Join options into one decorator, in the order in which the help lists them."""
+    """Combine options into one decorator; the help lists them in this order."""
 
     def decorate(function: F) -> F:
-        for one in reversed(several):
-            function = one(function)
+        for option in reversed(several):
+            function = option(function)
         return function
 
     return decorate
 
 
 class ImageSize(click.ParamType):  # type: ignore[type-arg]
-    """One side in pixels, or height and width as ``192x256``."""
+    """An image size: a side in pixels, or height and width as ``192x256``."""
 
     name = "PIXELS"
 
@@ -110,7 +118,7 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]
-    """A size such as ``20G`` or ``500M``, in bytes."""
+    """A number of bytes, such as ``20G`` or ``500M`` (powers of 1024)."""
 
     name = "SIZE"
 
@@ -125,12 +133,12 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
 
 
 def complete_backbone(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:
-    """Offer the names of the table, and files for a model of one's own."""
+    """Return the completions of a backbone: names of the table, else files."""
     return _items(backbone_entries(), typed) or [CompletionItem(typed, type="file")]
 
 
 def complete_store(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:
-    """Offer the stores of the cache folder."""
+    """Return the completions of a store: the stores of the cache folder, else folders."""
     folder = stores_folder(cache_folder(ctx.params.get("cache_dir")))
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return _items(sorted(names), typed) or [CompletionItem(typed, type="dir")]
@@ -140,18 +148,20 @@ def _items(names: Iterable[str], typed: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(typed)]
 
 
-no_progress = click.option("--no-progress", is_flag=True, help="No progress bars on a terminal.")
+no_progress = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 one_store = click.argument("store", shell_complete=complete_store)
 
 crop = click.option(
-    "--crop", type=click.Choice(CROPS), help="box: what left, top, right, bottom enclose."
+    "--crop",
+    type=click.Choice(CROPS),
+    help="box: crop each photo to its columns left, top, right, bottom. Default: whole photos.",
 )
 margin = click.option(
     "--margin",
     type=float,
     default=0.0,
     show_default=True,
-    help="Widen each box by this fraction of its size.",
+    help="Fraction of its size, 0 to 1, by which each box is widened.",
 )
 
 extraction = options(
@@ -159,18 +169,26 @@ extraction = options(
     click.argument("data", required=False, type=click.Path()),
     crop,
     margin,
-    click.option("--layer", help="A name, or an index such as -2. Default: the penultimate one."),
     click.option(
-        "--pooling", type=click.Choice(POOLINGS), help="For spatial layers. Default: avg."
+        "--layer",
+        help="Layer whose output is the embedding: a name, or an index such as -2. Default: the "
+        "one that feeds the classification layer.",
     ),
-    click.option("--image-size", type=ImageSize(), help="Side, or height and width as 192x256."),
+    click.option(
+        "--pooling", type=click.Choice(POOLINGS),
+        help="How the output of a layer with spatial axes becomes a vector. Default: avg.",
+    ),
+    click.option(
+        "--image-size", type=ImageSize(),
+        help="Side, or height and width as 192x256. Default: the backbone's own.",
+    ),
     click.option(
         "--resize", type=click.Choice(RESIZES), default="stretch", show_default=True,
-        help="Ignore the aspect ratio, cut the middle out, or add black bars.",
+        help="Ignore the aspect ratio, crop the centre, or pad with black.",
     ),
     click.option(
         "--weights", default="auto", show_default=True,
-        help="auto, imagenet, random, random:SEED or a file.",
+        help="auto (ImageNet), imagenet, random, random:SEED, or a weights file.",
     ),
     click.option(
         "--preprocessing",
@@ -179,27 +197,28 @@ extraction = options(
     ),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
-        help="Number format of the forward pass.",
+        help="Number format of the forward pass. bfloat16 is faster and less exact.",
     ),
     click.option(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-        help="auto: OpenVINO where it helps.",
+        help="What runs the backbone. auto: OpenVINO if installed and without a GPU, else Keras.",
     ),
     click.option("--batch-size", type=click.IntRange(1, 2**20), metavar="N",
-                 help="Images per commit. Default: those of a second."),
+                 help="Images per commit. Default: about those of one second."),
     click.option("--workers", type=click.IntRange(1, 1024), metavar="N",
-                 help="Decoding threads. Default: one per core."),
-    click.option("--retry-failed", is_flag=True, help="Try quarantined images once more."),
+                 help="Number of decoding threads. Default: one per core, at most 8."),
+    click.option("--retry-failed", is_flag=True, help="Try quarantined images again."),
     click.option(
         "--allow-h5", is_flag=True,
-        help="Take a model in Keras' old format, which can carry code: only from people you trust.",
+        help="Accept a model in Keras' old .h5 format, which can contain code: only from a source "
+        "that you trust.",
     ),
     no_progress,
 )  # fmt: skip
 
 
 def load(data: str, crop: Crop | None, margin: float, common: Common) -> Dataset:
-    """Return the data set that an option names."""
+    """Load the data set of the options --data, --crop and --margin."""
     from ..datasets.load import load_dataset
 
     return load_dataset(data, crop=crop, margin=margin, cache_dir=common.cache_dir)

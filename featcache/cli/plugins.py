@@ -1,8 +1,8 @@
-"""Commands that other packages add: ``featcache bench`` is the benchmark script of `bench`.
+"""Commands of other packages, such as ``featcache bench`` of the package `bench`.
 
-They are found by the entry points of the group ``featcache.commands``, so that this package
-imports none of those that stand on it. An entry point names a function that takes the words
-of the command line and returns the exit status.
+They are entry points of the group ``featcache.commands``, so that this package does not import
+packages that depend on it. An entry point names a function that takes the arguments of the
+command line, a list of str, and returns the exit status.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ _OURS = {"bench": "Compare heads and fine-tuned models: one split, one evaluatio
 
 
 def plugin_names() -> list[str]:
-    """Return the names of the commands that installed packages add."""
+    """Return the names of the commands of other installed packages."""
     return sorted(point.name for point in entry_points(group=GROUP))
 
 
 def plugin(name: str) -> click.Command | None:
-    """Return the command that an installed package adds under a name; None if none does."""
+    """Return the command of that name of another installed package; None if there is none."""
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         return None
     point = found[0]
 
-    def run(words: tuple[str, ...]) -> int:
+    def run(arguments: tuple[str, ...]) -> int:
         function = point.load()
         _check_home(point)
         try:
-            return int(function(list(words)))
+            return int(function(list(arguments)))
         except SystemExit as error:  # of argparse, which has printed the reason
             return error.code if isinstance(error.code, int) else 2
 
     return click.Command(
         name,
-        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
+        params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         callback=run,
         help=_OURS.get(name, f"Added by {point.value.split(':')[0]}."),
         add_help_option=False,
@@ -48,7 +48,7 @@ def plugin(name: str) -> click.Command | None:
 
 
 def _check_home(point: EntryPoint) -> None:
-    """Refuse a file of the user's that has the name of a package of ours, and so hides it."""
+    """Raise an error if a file of the user has the name of a package of this project."""
     file = getattr(sys.modules[point.module], "__file__", None) or ""
     home = Path(__file__).resolve().parents[2]
     if point.name in _OURS and home not in Path(file).resolve().parents:

@@ -1,4 +1,4 @@
-"""`featcache predict`: photos in, classes and probabilities out."""
+"""`featcache predict`: print the most probable classes of photos."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     metavar="N",
     default=3,
     show_default=True,
-    help="Classes per photo.",
+    help="Number of classes per photo.",
 )
 @click.option(
-    "--backbone", metavar="MODEL.keras", help="Where the bundle was made with somebody's own model."
+    "--backbone",
+    metavar="MODEL.keras",
+    help="The model, if the bundle was made with a user-defined one.",
 )
-@click.option("--weights", help="Of the backbone, if they are a file.")
-@click.option("--strict", is_flag=True, help="Exit status 1 if a photo cannot be used.")
+@click.option(
+    "--weights", metavar="FILE", help="The weights, if the bundle was made with a weights file."
+)
+@click.option("--strict", is_flag=True, help="Exit with status 1 if a photo cannot be used.")
 @no_progress
 def predict(
     common: Common,
@@ -46,22 +50,25 @@ def predict(
     strict: bool,
     no_progress: bool,
 ) -> int:
-    """Print what photos show.
+    """Predict the classes of photos.
 
-    BUNDLE is a file such as the model.featcache that a benchmark run leaves.
+    Prints one line per photo: its path, and the most probable classes with their probabilities.
 
-    PHOTOS are files, folders with photos at any depth, CSV files with a column 'path', or - for
-    a list of paths on standard input. A photo that cannot be used is listed with the reason, in
-    its place.
+    BUNDLE is a trained classifier: a file that featcache.make_bundle(...).save() wrote, or the
+    model.featcache of a benchmark run.
+
+    PHOTOS are image files, folders (searched at any depth), CSV files with a column 'path', or
+    - to read paths from standard input. For a photo that cannot be used, the line gives the
+    reason.
     """
     from ..bundle.bundle import load_bundle
 
     listed = list(_photos(photos))
     if not listed:
-        raise DatasetError("No photo was named; give photos, folders, or a list with -.")
+        raise DatasetError("No photo was given; name photos or folders, or give a list with -.")
     chosen = {"backbone": backbone, "weights": weights}
     model = load_bundle(bundle)
-    usable = [photo.path for photo in listed if photo.reason is None]
+    usable = [photo.file or photo.path for photo in listed if photo.reason is None]
     answers = model.predict(
         usable,
         top=top,
@@ -80,16 +87,26 @@ def predict(
 
 @dataclass(frozen=True)
 class _Photo:
-    """A path as it was typed, or what is known to be none, and why."""
+    """A photo to predict.
+
+    Attributes
+    ----------
+    path : str
+        The path as the user wrote it, for the output.
+    reason : str or None
+        Why it cannot be a photo, if that is clear without opening it.
+    file : str or None
+        The file to open, if that is not `path`.
+    """
 
     path: str
     reason: str | None = None
+    file: str | None = None
 
 
 def _photos(names: Iterable[str]) -> Iterator[_Photo]:
-    """List what is meant; what is no photo stays in its place, with the reason."""
-    from ..data.load import URL_REASON, is_url
-    from ..datasets.load import load_dataset
+    """Yield the photos of the arguments, in order; those that cannot be used with a reason."""
+    from ..data.load import URL_REASON, is_url, read_csv_paths
 
     for name in names:
         if is_url(name):
@@ -100,9 +117,9 @@ def _photos(names: Iterable[str]) -> Iterator[_Photo]:
         elif os.path.isdir(name):
             yield from _photos_below(name)
         elif name.lower().endswith((".csv", ".tsv")):
-            yield from map(_Photo, load_dataset(name).paths)
+            yield from (_Photo(path, file=file) for path, file in read_csv_paths(name))
         else:
-            yield _Photo(name)  # also one that is missing or no photo: reading will tell
+            yield _Photo(name)  # if it is missing or not a photo, reading it gives the reason
 
 
 def _photos_below(folder: str) -> list[_Photo]:
@@ -119,7 +136,7 @@ def _photos_below(folder: str) -> list[_Photo]:
 
 
 def _in_place(listed: Iterable[_Photo], answers: Iterable[Prediction]) -> list[Prediction]:
-    """Return one prediction for each photo, under the path that was typed."""
+    """Return one prediction per photo, in the order of the arguments and with their paths."""
     from ..bundle.bundle import Prediction
 
     rest = iter(answers)

@@ -1,4 +1,4 @@
-"""The commands that describe a store and take care of it."""
+"""`featcache ls`, `info`, `verify`, `repair` and `rm`: describe and maintain stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _ROWS_SHOWN = 5
 def ls(common: Common) -> int:
     """List the stores of the cache folder.
 
-    Each with rows, width, size on disk, layer, image size, precision, weights and last use.
+    Per store: name, rows x width, size on disk, layer, image size, precision, weights and last
+    use.
     """
     from ..store.manifest import find_stores
     from ..store.store import Store
@@ -76,9 +77,10 @@ def _age(seconds: float) -> str:
 def info(common: Common, store: str) -> int:
     """Describe a store.
 
-    Its specification, rows and shards, and what is damaged.
+    Prints its specification (the components of its key), its numbers of rows and shards, its
+    size and damaged shards.
 
-    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone.
     """
     from ..store.store import Store
     from ..store.store_names import find_store
@@ -111,9 +113,11 @@ def info(common: Common, store: str) -> int:
 
 @command("verify")
 @click.argument("store", required=False, shell_complete=complete_store)
-@click.option("--sample", type=int, metavar="N", help="Compute N images of --data again.")
-@click.option("--weights", help="For --sample: a weights file that lies elsewhere now.")
-@click.option("--data", help="For --sample: where the images are.")
+@click.option("--sample", type=int, metavar="N", help="Also recompute N images of --data.")
+@click.option(
+    "--weights", metavar="FILE", help="For --sample: the weights file, if it has been moved."
+)
+@click.option("--data", help="For --sample: the images, as for `extract`.")
 @crop
 @margin
 def verify(
@@ -125,11 +129,12 @@ def verify(
     crop: Crop | None,
     margin: float,
 ) -> int:
-    """Check every byte of a store, or of all.
+    """Check every byte of a store, or of all stores.
 
-    The exit status is 1 if something is damaged.
+    The exit status is 1 if something is damaged; `featcache repair` saves the rows that are
+    not.
 
-    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone. Default: all stores.
     """
     from ..errors import InvalidRequest
     from ..store.maintenance import verify as run
@@ -137,8 +142,7 @@ def verify(
 
     if sample is not None and (store is None or data is None):
         raise InvalidRequest(
-            "--sample computes images again: name the store, and say where the images are with "
-            "--data."
+            "--sample recomputes images: name the store, and give the images with --data."
         )
     if store is None:
         return _verify_all(common)
@@ -182,7 +186,7 @@ def _verify_all(common: Common) -> int:
 
 
 def _checked(folder: Path) -> list[Any]:
-    """Check one store of several: one that cannot be read does not hide the others' damage."""
+    """Return the damage of a store; one that cannot be read counts as damaged."""
     from ..errors import StoreError
     from ..hdf5.shard_name import Damage
     from ..store.maintenance import verify as run
@@ -198,9 +202,9 @@ def _checked(folder: Path) -> list[Any]:
 def repair(common: Common, store: str) -> int:
     """Save the valid rows of damaged shards.
 
-    The next `extract` computes only the others again.
+    Damaged files are renamed, not deleted. The next `extract` recomputes only the lost rows.
 
-    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone.
     """
     from ..store.maintenance import repair as run
     from ..store.store_names import find_store
@@ -215,7 +219,7 @@ def _print_damages(common: Common, folder: Path, found: list[Any], word: str, st
     if common.json:
         print(json.dumps([vars(damage) for damage in found], indent=2))
     elif not found:
-        print(f"{folder}: sound, every byte is the one that was committed")
+        print(f"{folder}: intact, all bytes are as committed")
     else:
         for damage in found:
             total = rows_in_name(damage.name)
@@ -230,11 +234,11 @@ def _print_damages(common: Common, folder: Path, found: list[Any], word: str, st
 
 @command("rm")
 @one_store
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 def rm(common: Common, store: str, yes: bool) -> int:
-    """Delete one store with all its rows.
+    """Delete a store with all its rows.
 
-    STORE is a folder, a name, a unique beginning of one, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone.
     """
     from ..errors import InvalidRequest
     from ..gc.collect import remove_store
@@ -246,7 +250,7 @@ def rm(common: Common, store: str, yes: bool) -> int:
     mebibytes = opened.size_on_disk() / 2**20
     what = f"{folder.name}, {format_count(len(opened), 'row')}, {mebibytes:,.1f} MiB"
     if not yes and not sys.stdin.isatty():
-        raise InvalidRequest(f"This deletes {what}. Say --yes if it is to be deleted.")
+        raise InvalidRequest(f"This deletes {what}. Confirm with --yes.")
     if not yes and not click.confirm(f"Delete {what}?", err=True):
         return 1
     removal = remove_store(folder)

@@ -11,16 +11,18 @@ from .options import Common, command, crop, load, margin, one_store
 @command("pack")
 @one_store
 @click.argument("file", type=click.Path())
-@click.option("--data", help="Only the rows of these images, with paths and labels.")
+@click.option("--data", help="Pack only the rows of these images, with their paths and labels.")
 @crop
 @margin
 def pack(
     common: Common, store: str, file: str, data: str | None, crop: Crop | None, margin: float
 ) -> int:
-    """Write a store to one plain HDF5 file.
+    """Write a store to one HDF5 file.
 
-    STORE is a folder, a name, a unique beginning of one, or a backbone. FILE is replaced
-    once the new one is complete.
+    Any HDF5 library can read it, and `featcache unpack` adds its rows to another cache.
+
+    STORE is a folder, a name, a unique prefix of a name, or a backbone. An existing FILE is
+    replaced once the new one is complete.
     """
     from ..store.pack import pack as run
     from ..store.store import Store
@@ -36,7 +38,10 @@ def pack(
 @command("unpack")
 @click.argument("file", type=click.Path())
 def unpack(common: Common, file: str) -> int:
-    """Take the rows of a packed file into the cache."""
+    """Add the rows of a packed file to the cache.
+
+    FILE was written by `featcache pack`.
+    """
     from ..store.pack import unpack as run
 
     store = run(file, common.cache)

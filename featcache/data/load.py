@@ -91,7 +91,24 @@ def from_csv(path: str | Path) -> Dataset:
         Without a ``path`` column, with two columns of one name, with one called ``Label`` or
         ``labels`` instead of ``label``, or with rows of another length than the header's.
     """
-    path = Path(path)
+    return _from_csv_columns(_read_csv(Path(path)), Path(path))
+
+
+def read_csv_paths(path: str | Path) -> list[tuple[str, str]]:
+    """Return the path of each image of a table, as it is written there and as an absolute path.
+
+    Raises
+    ------
+    DatasetError
+        As `from_csv`.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(path)))
+    columns = _read_csv(path)
+    return list(zip(columns.get("path", ()), _from_csv_columns(columns, path).paths, strict=True))
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    """Return the columns of a table, as text."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -113,12 +130,16 @@ def from_csv(path: str | Path) -> Dataset:
                 row=number,
             )
     _check_names(header, str(path))
-    columns: dict[str, Any] = {n: [row[i] for row in rows[1:]] for i, n in enumerate(header)}
-    for name, cells in columns.items():
+    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}
+
+
+def _from_csv_columns(cells: Mapping[str, list[str]], path: Path) -> Dataset:
+    columns: dict[str, Any] = dict(cells)
+    for name, values in cells.items():
         if name == "label":
-            columns[name] = label_values(cells)
+            columns[name] = label_values(values)
         elif name not in _COLUMNS:
-            columns[name] = text_column(cells)
+            columns[name] = text_column(values)
     return _from_columns(columns, path.parent.resolve(), path.parent.name or path.stem, str(path))
 
 

@@ -168,6 +168,24 @@ def test_the_command_predicts_files_folders_and_lists(
     assert "There is no bundle" in capsys.readouterr().err
 
 
+def test_paths_of_a_csv_are_printed_as_they_are_written_there(
+    made: Any, dogs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, other = dogs / "photos.csv", str(dogs / "grey" / "01.png")
+    table.write_text(f"path\nlight/02.png\n./light/03.png\nnowhere.png\n{other}\n")
+    try:
+        for folder, name in ((dogs, table.name), (dogs.parent, str(table))):
+            monkeypatch.chdir(folder)
+            assert main(["predict", str(made[1]), name, "--top", "1", "-q"]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            paths = [line.partition(": ")[0] for line in lines]
+            assert paths == ["light/02.png", "./light/03.png", "nowhere.png", other]
+            assert "no prediction" not in lines[0]
+            assert "no prediction" in lines[2]
+    finally:
+        table.unlink()
+
+
 def test_a_benchmark_leaves_its_best_head_as_a_bundle(
     dogs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

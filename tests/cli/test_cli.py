@@ -37,7 +37,7 @@ def test_extract_then_ls_info_explain_verify(
     assert main(["info", record["name"]]) == 0
     assert "image_size: [32, 32]" in capsys.readouterr().out
     assert main(["verify", record["name"]]) == 0
-    assert "sound" in capsys.readouterr().out
+    assert "intact" in capsys.readouterr().out
 
 
 def test_verify_exits_with_1_on_damage_and_repair_mends(
@@ -140,7 +140,7 @@ def test_help_teaches() -> None:
             text=True,
             check=True,
         )
-        assert "example" in done.stdout or "penultimate" in done.stdout
+        assert "example" in done.stdout or "the classification layer" in done.stdout
 
 
 def test_no_progress_bar_where_there_is_no_terminal(photos: Path) -> None:

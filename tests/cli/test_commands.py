@@ -134,7 +134,7 @@ def test_verify_without_a_name_checks_all(
     two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify"]) == 0
-    assert capsys.readouterr().out.count("every byte is the one that was committed") == 2
+    assert capsys.readouterr().out.count("all bytes are as committed") == 2
     shard = next(two[1].glob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-1])
     assert main(["verify"]) == 1

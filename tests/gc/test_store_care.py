@@ -125,7 +125,7 @@ def test_the_gc_command(
 ) -> None:
     assert main(["gc", "--unused-days", "5", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert f"would go: {three[0].name}, 12 rows" in out
+    assert f"would remove: {three[0].name}, 12 rows" in out
     assert "2 removals" in out
     assert main(["gc", three[2].name, "--only", str(photos / "cat"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["removed"][0]["rows"] == 6
