@@ -8,38 +8,110 @@ is as it was. Changes of these names are listed in CHANGELOG.md; every other mod
 
 from __future__ import annotations
 
-from ._io.atomic import (
-    make_folder,
-    open_atomic,
-    read_memo,
-    remove_stale,
-    temporary_path,
-    write_all,
-    write_atomic,
-    write_memo,
-)
-from ._io.cache_dirs import cache_folder, pixels_folder, training_folder
-from ._io.console import run_command
-from ._io.held_warnings import ignored_warnings
-from ._io.logs import get_logger
-from ._io.progress import progress_bar
-from .backbones.architecture import all_layers, layer_names
-from .backbones.keras_backend import quiet_log, unmoved_random
-from .backbones.model import Backbone
-from .backbones.request import ModelRequest, make_request
-from .backbones.resolve import BuiltBackbone
-from .backbones.spec import content_key, find_backbone
-from .data.boxes import CROPS, Crop
-from .data.columns import text_of
-from .data.file_index import content_ids
-from .data.labels import describe_conflicts, is_missing, label_codes, label_conflicts
-from .data.split import split_rows, stratified_group_split
-from .extraction.pipeline import batches, default_workers
-from .extraction.prepare import Source, uses_sample
-from .images.decode import DECODE_VERSION, Resize, load_image, load_pixels
-from .images.image_file import BadImage, Box, example_ids
-from .images.limits import MemoryBudget
-from .printable import printable
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._io.atomic import make_folder as make_folder
+    from ._io.atomic import open_atomic as open_atomic
+    from ._io.atomic import read_memo as read_memo
+    from ._io.atomic import remove_stale as remove_stale
+    from ._io.atomic import temporary_path as temporary_path
+    from ._io.atomic import write_all as write_all
+    from ._io.atomic import write_atomic as write_atomic
+    from ._io.atomic import write_memo as write_memo
+    from ._io.cache_dirs import cache_folder as cache_folder
+    from ._io.cache_dirs import pixels_folder as pixels_folder
+    from ._io.cache_dirs import training_folder as training_folder
+    from ._io.console import run_command as run_command
+    from ._io.held_warnings import ignored_warnings as ignored_warnings
+    from ._io.logs import get_logger as get_logger
+    from ._io.progress import progress_bar as progress_bar
+    from .backbones.architecture import all_layers as all_layers
+    from .backbones.architecture import layer_names as layer_names
+    from .backbones.keras_backend import quiet_log as quiet_log
+    from .backbones.keras_backend import unmoved_random as unmoved_random
+    from .backbones.model import Backbone as Backbone
+    from .backbones.request import ModelRequest as ModelRequest
+    from .backbones.request import make_request as make_request
+    from .backbones.resolve import BuiltBackbone as BuiltBackbone
+    from .backbones.spec import content_key as content_key
+    from .backbones.spec import find_backbone as find_backbone
+    from .data.boxes import CROPS as CROPS
+    from .data.boxes import Crop as Crop
+    from .data.columns import text_of as text_of
+    from .data.file_index import content_ids as content_ids
+    from .data.labels import describe_conflicts as describe_conflicts
+    from .data.labels import is_missing as is_missing
+    from .data.labels import label_codes as label_codes
+    from .data.labels import label_conflicts as label_conflicts
+    from .data.split import split_rows as split_rows
+    from .data.split import stratified_group_split as stratified_group_split
+    from .extraction.pipeline import batches as batches
+    from .extraction.pipeline import default_workers as default_workers
+    from .extraction.prepare import Source as Source
+    from .extraction.prepare import uses_sample as uses_sample
+    from .images.decode import DECODE_VERSION as DECODE_VERSION
+    from .images.decode import Resize as Resize
+    from .images.decode import load_image as load_image
+    from .images.decode import load_pixels as load_pixels
+    from .images.image_file import BadImage as BadImage
+    from .images.image_file import Box as Box
+    from .images.image_file import example_ids as example_ids
+    from .images.limits import MemoryBudget as MemoryBudget
+    from .printable import printable as printable
+
+# Where each name lives; loaded on first use, so that `heads` does not load what reads images.
+_HOMES = {
+    "Backbone": "backbones.model",
+    "BadImage": "images.image_file",
+    "Box": "images.image_file",
+    "BuiltBackbone": "backbones.resolve",
+    "CROPS": "data.boxes",
+    "Crop": "data.boxes",
+    "DECODE_VERSION": "images.decode",
+    "MemoryBudget": "images.limits",
+    "ModelRequest": "backbones.request",
+    "Resize": "images.decode",
+    "Source": "extraction.prepare",
+    "all_layers": "backbones.architecture",
+    "batches": "extraction.pipeline",
+    "cache_folder": "_io.cache_dirs",
+    "content_ids": "data.file_index",
+    "content_key": "backbones.spec",
+    "default_workers": "extraction.pipeline",
+    "describe_conflicts": "data.labels",
+    "example_ids": "images.image_file",
+    "find_backbone": "backbones.spec",
+    "get_logger": "_io.logs",
+    "ignored_warnings": "_io.held_warnings",
+    "is_missing": "data.labels",
+    "label_codes": "data.labels",
+    "label_conflicts": "data.labels",
+    "layer_names": "backbones.architecture",
+    "load_image": "images.decode",
+    "load_pixels": "images.decode",
+    "make_folder": "_io.atomic",
+    "make_request": "backbones.request",
+    "open_atomic": "_io.atomic",
+    "pixels_folder": "_io.cache_dirs",
+    "printable": "printable",
+    "progress_bar": "_io.progress",
+    "quiet_log": "backbones.keras_backend",
+    "read_memo": "_io.atomic",
+    "remove_stale": "_io.atomic",
+    "run_command": "_io.console",
+    "split_rows": "data.split",
+    "stratified_group_split": "data.split",
+    "temporary_path": "_io.atomic",
+    "text_of": "data.columns",
+    "training_folder": "_io.cache_dirs",
+    "unmoved_random": "backbones.keras_backend",
+    "uses_sample": "extraction.prepare",
+    "write_all": "_io.atomic",
+    "write_atomic": "_io.atomic",
+    "write_memo": "_io.atomic",
+}
 
 __all__ = [
     "CROPS",
@@ -91,3 +163,15 @@ __all__ = [
     "write_atomic",
     "write_memo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __package__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

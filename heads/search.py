@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -15,7 +15,6 @@ from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
 
-from featcache import Features
 from featcache.errors import InvalidRequest
 
 from .base import Head
@@ -23,6 +22,9 @@ from .folds import Fold, is_partition, make_folds
 from .linear import LinearHead
 from .registry import make_head
 from .unlabelled import labelled, take_labelled
+
+if TYPE_CHECKING:
+    from featcache import Features
 
 _SHOWN = 10  # points of a table in a notebook
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
@@ -130,6 +132,31 @@ def search(
     estimator = make_head(head) if isinstance(head, str) else head
     points = _points(estimator, param_grid)
     scorer = _scorer(estimator, scoring)
+    X, y, groups, known = _labelled_rows(X, y, groups)
+    rows, codes = np.asarray(X), np.asarray(y)
+    folds = make_folds(rows, codes, groups, cv, random_state, known)
+    paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
+    along, alone = _sort_points(estimator, points, paths and is_partition(folds, len(rows)))
+    scores = np.empty((len(points), len(folds)))
+    for group in along:
+        solver = clone(estimator).set_params(**points[group[0]])
+        strengths = [float(points[i].get("C", solver.C)) for i in group]
+        scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
+    if alone:
+        heads = [clone(estimator).set_params(**points[i]) for i in alone]
+        scores[alone] = _one_by_one(heads, rows, codes, folds, scorer, n_jobs)
+    return _result(estimator, points, scores, rows, codes, refit)
+
+
+def _labelled_rows(
+    X: Features | ArrayLike, y: Any, groups: Any
+) -> tuple[Any, Any, Any, NDArray[np.bool_] | None]:
+    """Return the rows with a label, their labels, the groups, and which rows these are.
+
+    The last is None if all rows have a label. Groups are those of all rows.
+    """
+    from featcache import Features  # takes a while, and arrays can do without
+
     if isinstance(X, Features):
         y = X.y if y is None else y
         groups = X.ids if groups is None else groups
@@ -146,19 +173,7 @@ def search(
                 f"A search needs labels, but none of the {len(known)} rows has one."
             )
         X, y = take_labelled(X, y, known)
-    rows, codes = np.asarray(X), np.asarray(y)
-    folds = make_folds(rows, codes, groups, cv, random_state, known)
-    scores = np.empty((len(points), len(folds)))
-    paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
-    along, alone = _sort_points(estimator, points, paths and is_partition(folds, len(rows)))
-    for group in along:
-        solver = clone(estimator).set_params(**points[group[0]])
-        strengths = [float(points[i].get("C", solver.C)) for i in group]
-        scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
-    if alone:
-        heads = [clone(estimator).set_params(**points[i]) for i in alone]
-        scores[alone] = _one_by_one(heads, rows, codes, folds, scorer, n_jobs)
-    return _result(estimator, points, scores, rows, codes, refit)
+    return X, y, groups, known
 
 
 def _points(estimator: Any, grid: Grid) -> list[dict[str, Any]]:

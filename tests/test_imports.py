@@ -23,6 +23,12 @@ def test_importing_loads_nothing_heavy() -> None:
     assert run(code) == "[]"
 
 
+def test_heads_load_nothing_that_reads_images_or_stores() -> None:
+    heavy = ["tensorflow", "keras", "h5py", "lightgbm", "PIL", "featcache.store"]
+    code = f"import sys, heads; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code) == "[]"
+
+
 def test_a_full_hit_imports_no_keras(photos: Path) -> None:
     from featcache import extract
 
@@ -53,8 +59,9 @@ def test_every_public_name_is_there() -> None:
     import bench
     import featcache
     import heads
+    from featcache import toolkit
 
-    for package in (featcache, heads, bench):
+    for package in (featcache, heads, bench, toolkit):
         assert all(hasattr(package, name) for name in package.__all__)
     with pytest.raises(AttributeError):
         featcache.nonsense  # noqa: B018
