@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 from scale import FULL, times
 
-SCENARIOS = ("repair", "repair-all", "compact", "gc-rows", "gc-stores", "pack", "unpack")
+SCENARIOS = (
+    "repair",
+    "repair-itself",
+    "repair-all",
+    "compact",
+    "gc-rows",
+    "gc-stores",
+    "pack",
+    "unpack",
+)
 GROUPS = SCENARIOS if FULL else (",".join(SCENARIOS),)  # one start of Python for all
 POINTS = times(3, 10**6)
 ERRORS = [("EIO", "once"), ("ENOSPC", "lasting")]

@@ -105,6 +105,8 @@ def test_a_full_disk_is_said_and_leaves_no_file(
 ) -> None:
     (disk / "old").mkdir()
     fill(disk, left * 1024)
+    if work == PACK and left * 1024 > (home / "p.h5").stat().st_size:
+        pytest.skip("the pack fits")
     status, said = run(disk, home, work)
     assert status == 4, said
     assert "No space left on device" in said

@@ -127,7 +127,7 @@ def test_errors_at_every_call(
         assert status in (0, 4), err  # nothing but our own errors
         if status == 4:
             told += 1
-            assert "What to do:" in err, err
+            assert "run the same command again" in err, err
             assert os.strerror(getattr(errno, error)) in err
         check(cache, acknowledged)
         if not (call == "unlink" and lasting):
