@@ -1,6 +1,7 @@
 # Everything runs in a virtual environment of its own, .venv, which the first command makes.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_READY := .venv/.demo-ready
 READY := .venv/.ready
 # The tests commit thousands of small files durably: a folder in memory, where the system has
 # one, takes a third of the time of a disk that syncs them. Two processes, or one per core.
@@ -16,13 +17,18 @@ PROCESSES ?= auto
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
 
-$(READY): setup.cfg pyproject.toml
+# What the package and its report need; the tools that test it come on top.
+$(DEMO_READY): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[report]'
+	@touch $(DEMO_READY)
+
+$(READY): $(DEMO_READY)
 	$(BIN)/python -m pip install --quiet -e '.[test,check,report]'
 	@touch $(READY)
 
-demo: $(READY)  ## extract, train heads, fine-tune and compare them, on drawn dogs; no network
+demo: $(DEMO_READY)  ## extract, train heads, fine-tune and compare them, on drawn dogs; no network
 	$(BIN)/python -m bench --backbones pocket --finetune pocket:0.4 --epochs 20 --baselines \
 	  --few-shot --test-size 0.75 --report results/demo
 	@echo
@@ -67,11 +73,11 @@ package: $(READY)  ## build wheel and sdist, and run the wheel in an environment
 	cd build && FEATCACHE_CACHE="$$PWD/cache" clean/bin/featcache extract pocket --no-progress
 	cd build && clean/bin/featcache bench --help >/dev/null && clean/bin/python -m pip check
 
-bench: $(READY)  ## compare heads on real photos: make bench DATA=photos/
+bench: $(DEMO_READY)  ## compare heads on real photos: make bench DATA=photos/
 	$(BIN)/python -m bench $(if $(DATA),--data $(DATA)) $(ARGS)
 
 WEIGHTS ?= random
-bench-smoke: $(READY)  ## the reference networks and fine-tunes on few drawn dogs: WEIGHTS=imagenet
+bench-smoke: $(DEMO_READY)  ## the reference networks and fine-tunes on few drawn dogs: WEIGHTS=imagenet
 	$(BIN)/python -m bench --drawn 4x20 --backbones vgg19,resnet50,inception_resnet_v2 \
 	  --heads logistic,dense --finetune vgg19-frozen --finetune resnet50-40 \
 	  --finetune inception_resnet_v2-80 --epochs 2 --weights $(WEIGHTS) --report results/smoke
@@ -82,7 +88,7 @@ bench-perf: $(READY)  ## speed against peers and limits, side by side (an hour)
 bench-dogs-size: $(READY)  ## 20,520 drawn photos of 120 breeds through every stage
 	$(BIN)/python -m bench.perf.dogs_size
 
-train-pocket: $(READY)  ## train the weights of pocket again (half an hour on 2 cores)
+train-pocket: $(DEMO_READY)  ## train the weights of pocket again (half an hour on 2 cores)
 	$(BIN)/python -m bench.tools.train_pocket --out results/pocket.npz
 
 clean:  ## remove the virtual environment and caches of tools
