@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +13,8 @@ from numpy.typing import NDArray
 from featcache.errors import InvalidRequest
 from featcache.toolkit import get_logger
 
-from ..contenders.base import Contender
-from ..splits import Split, blind_images, images_of
+from ..contenders.base import Contender, ContenderInfo
+from ..splits import Images, Split, blind_images, images_of
 from .few_shot import few_shot_curves
 from .memory import PeakMemory
 from .results import Cost, Result, Results
@@ -59,32 +61,15 @@ def evaluate(
         raise InvalidRequest("There is no contender to evaluate; name at least one.")
     _check_parts(split)  # now, not after all images were computed
     with blind_images(split) as placed:
-        prepared: dict[str, float] = {}
-        peaks: dict[str, int] = {}
-        unusable: dict[str, str] = {}
         by_name = np.array(sorted(placed, key=placed.__getitem__))
-        everything = images_of(split, placed, by_name)
-        for name, contender in contenders.items():
-            log.info("%s: preparing %d images", name, len(everything))
-            started = time.perf_counter()
-            with PeakMemory() as memory:
-                unusable.update(contender.prepare(everything, progress))
-            prepared[name] = time.perf_counter() - started
-            peaks[name] = memory.peak
-        usable = split.without(set(unusable))
+        prepared = _prepare(contenders, images_of(split, placed, by_name), progress)
+        usable = split.without(set(prepared.unusable))
         _check_parts(usable)
-        order = np.random.default_rng(random_state)
-        train, test = order.permutation(usable.train), order.permutation(usable.test)
-        train_images, test_images = (images_of(split, placed, rows) for rows in (train, test))
-        codes = usable.codes(train)
-        # Results are told in the data set's order, whatever order the images were handed out in.
-        in_order = np.argsort(test)
-        positions = test[in_order]
-        truth = usable.codes(positions)
+        task = _task(usable, placed, random_state)
         curves = few_shot_curves(
             contenders if few_shot else {},
-            (train_images, codes),
-            (test_images, usable.codes(test)),
+            (task.train, task.codes),
+            (task.test, usable.codes(task.positions)),
             len(split.classes),
             counts=few_shot,
             random_state=random_state,
@@ -92,36 +77,102 @@ def evaluate(
         )
         results = []
         for name, contender in contenders.items():
-            log.info("%s: training on %d images", name, len(train))
-            started = time.perf_counter()
-            with PeakMemory() as memory:
-                contender.fit(
-                    train_images,
-                    codes,
-                    len(split.classes),
-                    random_state=random_state,
-                    progress=progress,
-                )
-                fitted = time.perf_counter()
-                proba = np.asarray(contender.predict_proba(test_images), np.float64)
-                predicted = time.perf_counter()
-            _check(name, proba, len(test), len(split.classes))
-            facts = contender.facts()
-            cost = Cost(
-                extract_seconds=facts.extract_seconds,
-                prepare_seconds=prepared[name],
-                fit_seconds=fitted - started if facts.fit_seconds is None else facts.fit_seconds,
-                predict_seconds=predicted - fitted,
-                images=len(train) + len(test),
-                test_images=len(test),
-                trainable_parameters=facts.trainable_parameters,
-                total_parameters=facts.total_parameters,
-                disk_bytes=facts.disk_bytes,
-                peak_memory_bytes=max(peaks[name], memory.peak),
-            )
-            results.append(Result(name, truth, proba[in_order], positions, cost, facts))
+            log.info("%s: training on %d images", name, len(task.train))
+            trial = _train_and_predict(contender, task, random_state, progress)
+            _check(name, trial.proba, len(task.test), len(split.classes))
+            results.append(_result(name, contender.facts(), task, trial, prepared))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
-    return Results(results, usable, random_state, unusable, curves)
+    return Results(results, usable, random_state, prepared.unusable, curves)
+
+
+@dataclass
+class _Preparation:
+    """What preparing took, by contender, and which images cannot be used, by id."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+
+
+def _prepare(
+    contenders: Mapping[str, Contender], images: Images, progress: bool | None
+) -> _Preparation:
+    """Let each contender prepare all images, those of both parts at once."""
+    found = _Preparation()
+    for name, contender in contenders.items():
+        log.info("%s: preparing %d images", name, len(images))
+        started = time.perf_counter()
+        with PeakMemory() as memory:
+            found.unusable.update(contender.prepare(images, progress))
+        found.seconds[name] = time.perf_counter() - started
+        found.peaks[name] = memory.peak
+    return found
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What each contender is given, in an order that tells nothing, and what it should find.
+
+    Attributes
+    ----------
+    positions : ndarray of int64
+        Of the test images in the data set, in the order in which these are handed out.
+    """
+
+    train: Images
+    codes: NDArray[np.int64]
+    test: Images
+    positions: NDArray[np.int64]
+    split: Split
+
+
+def _task(split: Split, placed: Mapping[int, str], random_state: int) -> _Task:
+    order = np.random.default_rng(random_state)
+    train, test = order.permutation(split.train), order.permutation(split.test)
+    images, test_images = (images_of(split, placed, rows) for rows in (train, test))
+    return _Task(images, split.codes(train), test_images, test, split)
+
+
+class _Trial(NamedTuple):
+    proba: NDArray[np.float64]
+    fit_seconds: float
+    predict_seconds: float
+    peak_memory: int
+
+
+def _train_and_predict(
+    contender: Contender, task: _Task, random_state: int, progress: bool | None
+) -> _Trial:
+    classes = len(task.split.classes)
+    started = time.perf_counter()
+    with PeakMemory() as memory:
+        contender.fit(task.train, task.codes, classes, random_state=random_state, progress=progress)
+        fitted = time.perf_counter()
+        proba = np.asarray(contender.predict_proba(task.test), np.float64)
+        predicted = time.perf_counter()
+    return _Trial(proba, fitted - started, predicted - fitted, memory.peak)
+
+
+def _result(
+    name: str, facts: ContenderInfo, task: _Task, trial: _Trial, prepared: _Preparation
+) -> Result:
+    """Join predictions to the truth in the data set's order, and times to a cost."""
+    in_order = np.argsort(task.positions)
+    positions = task.positions[in_order]
+    cost = Cost(
+        extract_seconds=facts.extract_seconds,
+        prepare_seconds=prepared.seconds[name],
+        fit_seconds=trial.fit_seconds if facts.fit_seconds is None else facts.fit_seconds,
+        predict_seconds=trial.predict_seconds,
+        images=len(task.train) + len(task.test),
+        test_images=len(task.test),
+        trainable_parameters=facts.trainable_parameters,
+        total_parameters=facts.total_parameters,
+        disk_bytes=facts.disk_bytes,
+        peak_memory_bytes=max(prepared.peaks[name], trial.peak_memory),
+    )
+    truth = task.split.codes(positions)
+    return Result(name, truth, trial.proba[in_order], positions, cost, facts)
 
 
 def _check_parts(split: Split) -> None:

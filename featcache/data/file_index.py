@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,42 +72,66 @@ def identify(
     """
     file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
     known = _load(file)
-    fresh: dict[str, tuple[Any, ...]] = {}
-    memory = MemoryBudget()
-
-    def settle(path: str) -> FileIdentity:
-        try:
-            try:
-                state = file_state(os.stat(path))
-                entry = known.get(path)
-                if entry is not None and entry[:4] == state and is_content_id(entry[4]):
-                    return FileIdentity(entry[4])
-            except (OSError, ValueError):
-                pass  # reading will give the reason
-            started = time.time_ns()
-            with memory.reservation() as held:
-                data, state = read_file(path, held.for_file)
-                image_id = content_id(data)
-                del data  # before the next large file may be read
-            if is_settled(state, started):
-                fresh[path] = (*state, image_id)
-            return FileIdentity(image_id)
-        except BadImage as bad:
-            return FileIdentity(None, bad.reason)
-
-    def settle_some(some: Sequence[str]) -> list[FileIdentity]:
-        return [settle(path) for path in some]
-
+    identifier = _Identifier(known)
     # A task for each file would cost more than the look at it.
     parts = [paths[i : i + _FILES_A_TASK] for i in range(0, len(paths), _FILES_A_TASK)]
     found: list[FileIdentity] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        for part in pool.map(settle_some, parts):
+        for part in pool.map(identifier.identify, parts):
             found += part
             on_read(len(part))
-    if fresh:
-        _save(file, {**known, **fresh})
+    if identifier.fresh:
+        _save(file, {**known, **identifier.fresh})
     return found
+
+
+class _Identifier:
+    """Identifies files in several threads, which share the memory that the files take.
+
+    Parameters
+    ----------
+    known : mapping of str to tuple
+        The index: states and content ids by path.
+
+    Attributes
+    ----------
+    fresh : dict of str to tuple
+        The entries to add to it.
+    """
+
+    def __init__(self, known: Mapping[str, tuple[Any, ...]]) -> None:
+        self._known, self._memory = known, MemoryBudget()
+        self.fresh: dict[str, tuple[Any, ...]] = {}
+
+    def identify(self, paths: Sequence[str]) -> list[FileIdentity]:
+        """Return the identity of each path."""
+        found = []
+        for path in paths:
+            try:
+                found.append(FileIdentity(self._remembered(path) or self._read(path)))
+            except BadImage as bad:
+                found.append(FileIdentity(None, bad.reason))
+        return found
+
+    def _remembered(self, path: str) -> str | None:
+        try:
+            state = file_state(os.stat(path))
+        except (OSError, ValueError):
+            return None  # reading will give the reason
+        entry = self._known.get(path)
+        if entry is not None and entry[:4] == state and is_content_id(entry[4]):
+            return str(entry[4])
+        return None
+
+    def _read(self, path: str) -> str:
+        started = time.time_ns()
+        with self._memory.reservation() as held:
+            data, state = read_file(path, held.for_file)
+            image_id = content_id(data)
+            del data  # before the next large file may be read
+        if is_settled(state, started):
+            self.fresh[path] = (*state, image_id)
+        return image_id
 
 
 def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = None) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from .._io.atomic import make_write_error
@@ -65,7 +65,7 @@ def unpack(
     StoreWriteError
         If the disk refuses.
     """
-    files = entries = room = 0
+    files = 0
     try:
         size = archive.stat().st_size
         # Read as a stream: one pass, and the bar shows how far in the archive it is.
@@ -74,16 +74,7 @@ def unpack(
             tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Entry) as tar,
             progress_bar(size, f"Unpacking {archive.name}", "B", progress) as bar,
         ):
-            for member in tar:
-                room += member.size
-                entries += 1
-                if room > max_bytes or entries > max_files:
-                    raise UnsafeArchive(
-                        f"{archive} holds more than {max_files:,} entries or {max_bytes:,} "
-                        "bytes; it is not the archive that was expected.",
-                        path=archive,
-                        member=member.name,
-                    )
+            for member in _limited(tar, archive, max_bytes, max_files):
                 _check(member, archive)
                 if member.isdir():
                     continue
@@ -101,6 +92,23 @@ def unpack(
             path=archive,
         ) from error
     return files
+
+
+def _limited(
+    tar: tarfile.TarFile, archive: Path, max_bytes: int, max_files: int
+) -> Iterator[tarfile.TarInfo]:
+    """Yield the entries of an archive; raise `UnsafeArchive` at the first beyond a limit."""
+    room = 0
+    for number, member in enumerate(tar, start=1):
+        room += member.size
+        if room > max_bytes or number > max_files:
+            raise UnsafeArchive(
+                f"{archive} holds more than {max_files:,} entries or {max_bytes:,} "
+                "bytes; it is not the archive that was expected.",
+                path=archive,
+                member=member.name,
+            )
+        yield member
 
 
 class _Entry(tarfile.TarInfo):
