@@ -167,12 +167,12 @@ def verify(
 
 def _verify_all(common: Common) -> int:
     from .._io.system_errors import system_errors
-    from ..store.own_files import holds_a_store
+    from ..store.own_files import is_store_folder
 
     with system_errors(common.stores):
         folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
         # A store whose manifest is lost counts as well.
-        folders = [f for f in folders if not f.name.startswith(".") and holds_a_store(f)]
+        folders = [f for f in folders if not f.name.startswith(".") and is_store_folder(f)]
     found = {folder: _checked(folder) for folder in folders}
     if common.json:
         record = {folder.name: [vars(d) for d in damages] for folder, damages in found.items()}

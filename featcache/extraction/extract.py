@@ -40,7 +40,7 @@ from ..images.decode import Resize
 from ..store import maintenance
 from ..store.lazy_rows import StoredRows
 from ..store.lease import NAME as LEASE_NAME
-from ..store.lease import in_use, lease
+from ..store.lease import lease, mark_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import mark_used
 from ..store.row_index import pack_ids
@@ -214,7 +214,7 @@ def _mark_in_use(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> Ex
     for _ in range(3):
         if job.plan.compute:
             make_folder(job.folder)
-        mark = marks.enter_context(in_use(job.folder))
+        mark = marks.enter_context(mark_in_use(job.folder))
         if mark or not isinstance(mark.refused, FileNotFoundError):
             break  # else the folder was removed after it was made
     if os.path.lexists(job.folder / LEASE_NAME):

@@ -1,5 +1,5 @@
-"""What may be deleted: stores by age or size, and rows whose images are gone.
+"""Garbage collection: removal of stores by age or size, and of rows whose images are gone.
 
-`collect` decides and says what it leaves alone, and why; the removal itself is done by `store`.
-Called by `cli`.
+`collect` decides what is removed and reports what it keeps, with reasons; `store` does the
+removal. Used by `cli`.
 """

@@ -1,4 +1,4 @@
-"""What may go when room is needed: stores by age or size, rows whose images are gone."""
+"""Garbage collection of a cache folder: stores by age or size, rows of images that are gone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..store.lease import is_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores, read_manifest
 from ..store.recovery import find_shards
-from ..store.removal import GONE, USED, Kept, Removal, Removals, finish_removals, refused, remove
+from ..store.removal import GONE, USED, Kept, Removal, Removals, refused, remove, resume_removals
 from ..store.row_removal import remove_rows
 from ..store.store import Store
 from .kept_images import KeptImages
 
-# A model that was converted this shortly ago may wait for the store that is about to need it.
+# The store of a model that was converted this recently may not have been created yet.
 _YOUNG_SECONDS = 600.0
 
 
@@ -36,43 +36,46 @@ def collect(
     names: Sequence[str] | None = None,
     dry_run: bool = False,
 ) -> Removals:
-    """Remove stores and rows.
+    """Remove stores and rows that are no longer needed.
 
     Parameters
     ----------
     cache : Path
         The cache folder.
     unused_days : float, optional
-        Remove stores that nothing has used for so long.
+        Remove stores that have not been used for more than this number of days.
     max_bytes : int, optional
-        Then remove stores, the longest unused first, until all together have at most so many.
+        Then remove the least recently used stores until the rest has at most this size.
     keep_ids : collection of str, optional
-        Remove all rows but those of these examples, from stores that stay.
+        From the remaining stores, remove all rows except those of these example ids.
     keep_data : sequence, optional
-        Remove all rows but those of the images in these data sets: whatever
-        `featcache.load_dataset` takes. For a store of boxes it is the boxes of the data sets,
-        with the store's own margin; a store of boxes that the data sets do not give stays.
+        From the remaining stores, remove all rows except those of the images in these data
+        sets: anything that `featcache.load_dataset` accepts. For a store of boxes these are the
+        boxes of the data sets with the store's margin; a store of other boxes is kept.
     names : sequence of str, optional
-        Look at these stores alone. Default: all of the cache folder.
+        Names of the stores to consider. Default: all of the cache folder.
     dry_run : bool
         Change nothing.
 
     Returns
     -------
     Removals
-        What went; its attribute `kept` lists what was left alone, such as stores that another
-        process is using, and what the system refused.
+        What was removed; its attribute `kept` lists what was not, such as stores in use by
+        another process, and errors of the system.
 
     Raises
     ------
     InvalidRequest
-        If nothing was asked for, a number is negative, or a file of `keep_data` cannot be
-        read: its row could not be told from others. Nothing was removed.
+        If no criterion is given, a number is negative, or a file of `keep_data` cannot be read,
+        so that its row cannot be identified. Nothing is removed.
     StoreError
-        If a named store is not there, or the cache folder cannot be listed.
+        If a named store does not exist, or the cache folder cannot be listed.
     """
     if unused_days is None and max_bytes is None and keep_ids is None and keep_data is None:
-        raise InvalidRequest("Say what may go: by age, by size, or by the images that stay.")
+        raise InvalidRequest(
+            "Say what to remove: give an age, a size, or the images to keep (unused_days, "
+            "max_bytes, keep_ids, keep_data)."
+        )
     if not 0 <= (unused_days or 0) < math.inf or not 0 <= (max_bytes or 0) < math.inf:
         raise InvalidRequest("An age in days and a size in bytes must be 0 or more, and finite.")
     folder = stores_folder(cache)
@@ -82,8 +85,8 @@ def collect(
     wanted = {path: _ids_for(path, keep_ids, images) for path, _, _ in stores}
     found = Removals(kept=lost)
     if not dry_run:
-        found.kept += finish_removals(folder)
-    _whole_stores(found, stores, unused_days, max_bytes, dry_run)
+        found.kept += resume_removals(folder)
+    _remove_stores(found, stores, unused_days, max_bytes, dry_run)
     done = {each.name for each in (*found, *found.kept)}
     for path, _, _ in stores:
         ids = wanted[path]
@@ -96,14 +99,14 @@ def collect(
             found += more
             found.kept += more.kept
     if names is None:
-        _conversions(found, cache, {removal.name for removal in found}, dry_run)
+        _remove_conversions(found, cache, {removal.name for removal in found}, dry_run)
     return found
 
 
 def _ids_for(
     path: Path, keep_ids: Collection[str] | None, images: KeptImages | None
 ) -> set[str] | Kept | None:
-    """Return the ids that stay in a store, or why none can be named; None to keep all."""
+    """Return the ids to keep in a store, or why they are unknown; None to keep all."""
     if keep_ids is None and images is None:
         return None
     kept = set(keep_ids or ())
@@ -111,7 +114,9 @@ def _ids_for(
         try:
             more = images.ids_for(read_manifest(path).spec)
         except DatasetError as error:
-            return Kept(path.name, f"it holds boxes, and those of the data cannot be read: {error}")
+            return Kept(
+                path.name, f"it has rows of boxes, and those of the data cannot be read: {error}"
+            )
         except FileNotFoundError:
             return Kept(path.name, GONE)
         except OSError as error:
@@ -119,12 +124,12 @@ def _ids_for(
         except StoreError:
             return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
         if more is None:
-            return Kept(path.name, "it holds boxes, and the data that stay do not give these")
+            return Kept(path.name, "it has rows of boxes that the data to keep do not define")
         kept |= more
     return kept
 
 
-def _add(found: Removals, outcome: Removal | Kept | None) -> bool:
+def _record(found: Removals, outcome: Removal | Kept | None) -> bool:
     if isinstance(outcome, Kept):
         found.kept.append(outcome)
     elif outcome is not None:
@@ -133,7 +138,7 @@ def _add(found: Removals, outcome: Removal | Kept | None) -> bool:
 
 
 def remove_store(folder: Path) -> Removal:
-    """Remove one store, whatever its age.
+    """Remove one store, regardless of its age.
 
     Raises
     ------
@@ -141,7 +146,7 @@ def remove_store(folder: Path) -> Removal:
         If another process is using it, or the system refuses.
     """
     with system_errors(folder):
-        removal = Removal(folder.name, _count(folder), size_of(folder), "asked for")
+        removal = Removal(folder.name, _count(folder), size_of(folder), "requested")
         kept = remove(folder)
     if kept is not None:
         raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
@@ -151,13 +156,13 @@ def remove_store(folder: Path) -> Removal:
 def _stores(
     folder: Path, names: Sequence[str] | None
 ) -> tuple[list[tuple[Path, float, int]], list[Kept]]:
-    """Return folder, time of last use and bytes of each store, the longest unused first.
+    """Return folder, time of last use and size of each store, least recently used first.
 
-    Next to that, the stores of which this cannot be told, with the reason.
+    Also returns the stores for which these are unknown, with the reason.
     """
     found, lost = [], []
     if names is not None:
-        paths = [_named(folder, name) for name in names]
+        paths = [_store_path(folder, name) for name in names]
     else:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
         paths = [path for path in paths if not path.name.startswith(".")]
@@ -169,23 +174,23 @@ def _stores(
             found.append((path, used, size_of(path)))
         except FileNotFoundError:
             if find_shards(path):
-                reason = "its manifest is missing; `featcache repair` writes it again"
+                reason = "its manifest is missing; `featcache repair` rewrites it"
                 lost.append(Kept(path.name, reason))
         except OSError as error:
             lost.append(refused(path, error))
     return sorted(found, key=lambda store: store[1]), lost
 
 
-def _named(folder: Path, name: str) -> Path:
+def _store_path(folder: Path, name: str) -> Path:
     path = folder / name
-    # A path would lead to a store of another cache folder.
+    # A path could name a store of another cache folder.
     if Path(name).name != name or not (path / MANIFEST_NAME).is_file():
         raise StoreError(f"There is no store {name!r} in {folder}.", path=path)
     return path
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of a folder's files; one that goes meanwhile counts for nothing."""
+    """Return the size of a folder's files in bytes; files removed during the call count 0."""
     total = 0
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
@@ -193,7 +198,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def _whole_stores(
+def _remove_stores(
     found: Removals,
     stores: Sequence[tuple[Path, float, int]],
     unused_days: float | None,
@@ -208,17 +213,17 @@ def _whole_stores(
             reason = f"not used for {age:.1f} days"
         elif max_bytes is not None and total > max_bytes:
             mebibytes = total / 2**20, max_bytes / 2**20
-            reason = "{:,.1f} MiB in all, {:,.1f} may stay".format(*mebibytes)
+            reason = "{:,.1f} MiB in all, the limit is {:,.1f}".format(*mebibytes)
         if reason is None:
             continue
         removal = Removal(path.name, _count(path), size, reason)
-        kept = _reason_to_keep(path) if dry_run else remove(path)
-        if _add(found, removal if kept is None else kept):
+        kept = _check_unused(path) if dry_run else remove(path)
+        if _record(found, removal if kept is None else kept):
             total -= size
 
 
-def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: bool) -> None:
-    """Remove models that were converted for stores of which none is left."""
+def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: bool) -> None:
+    """Remove converted models that no remaining store needs."""
     try:
         stores = list(find_stores(stores_folder(cache)))
         paths = sorted(engines_folder(cache).glob("*"))
@@ -228,11 +233,11 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
     needed = {engines_folder(cache) / m.spec.network for path, m in stores if path.name not in gone}
     for path in paths:
         try:
-            # A young one may wait for the store that its extraction is about to make.
+            # The extraction that converted a recent one may not have created its store yet.
             if path.is_symlink() or not path.is_dir() or path in needed or _is_young(path):
                 continue
-            if _is_described_later(stores_folder(cache)):
-                found.kept.append(Kept(path.name, "a store that is in use may need it"))
+            if _has_unfinished_store(stores_folder(cache)):
+                found.kept.append(Kept(path.name, "a store in use may need it"))
                 continue
             size = size_of(path)
             if not dry_run:
@@ -243,7 +248,7 @@ def _conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: b
             found.append(Removal(path.name, 0, size, "a converted model that no store needs"))
 
 
-def _is_described_later(stores: Path) -> bool:
+def _has_unfinished_store(stores: Path) -> bool:
     """Return whether an extraction uses a store that has no manifest yet."""
     folders = [path for path in stores.iterdir() if path.is_dir()] if stores.is_dir() else []
     return any(is_in_use(path) for path in folders if not (path / MANIFEST_NAME).exists())
@@ -253,7 +258,7 @@ def _count(path: Path) -> int:
     try:
         return len(Store(path))
     except (FeatcacheError, OSError):
-        return 0  # damaged beyond reading, and so not worth keeping
+        return 0  # unreadable
 
 
 def _is_young(path: Path) -> bool:
@@ -263,7 +268,7 @@ def _is_young(path: Path) -> bool:
     return False
 
 
-def _reason_to_keep(path: Path) -> Kept | None:
+def _check_unused(path: Path) -> Kept | None:
     try:
         return Kept(path.name, USED) if is_in_use(path) else None
     except OSError as error:

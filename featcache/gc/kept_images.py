@@ -1,4 +1,4 @@
-"""The images that stay, named as each store names its rows: whole photos, or boxes of them."""
+"""Ids of the images to keep, as each store names its rows: whole images or boxes of them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _DIGITS = 6  # of the margin, in the name of a crop
 
 
 class KeptImages:
-    """Data sets of which each store keeps all rows.
+    """Data sets whose rows are kept.
 
     Parameters
     ----------
     data : sequence
-        Whatever `featcache.load_dataset` takes.
+        Anything that `featcache.load_dataset` accepts.
     cache : Path
-        The cache folder, where content ids are remembered.
+        The cache folder, which has the index of image ids.
 
     Raises
     ------
     DatasetError
-        If a data set is not there or cannot be used.
+        If a data set does not exist or cannot be used.
     InvalidRequest
-        If a file cannot be read: its row could not be told from others.
+        If a file cannot be read, so that its row cannot be identified.
     """
 
     def __init__(self, data: Sequence[Any], cache: Path) -> None:
@@ -54,12 +54,12 @@ class KeptImages:
         Returns
         -------
         set of str or None
-            None if a data set does not say which boxes these are.
+            None if a data set does not define the boxes of this crop.
 
         Raises
         ------
         DatasetError
-            If a box makes no sense.
+            If a box is invalid.
         """
         match = _CROP.fullmatch(spec.resize)
         crop = match["crop"] if match else "whole"
@@ -93,16 +93,16 @@ class KeptImages:
         if unreadable:
             raise InvalidRequest(
                 f"{format_count(len(unreadable), 'file')} of {dataset.name} cannot be read (first: "
-                f"{unreadable[0]}), so their rows could not be told from others. Nothing was "
-                "removed.",
+                f"{unreadable[0]}), so that their rows cannot be identified. Nothing was removed; "
+                "make the files readable or remove them from the data set.",
                 received=unreadable,
             )
         return contents
 
     def _ignored(self, dataset: Dataset) -> set[str]:
-        """Return the ids of files that are no images to this installation.
+        """Return the ids of files that this installation cannot decode.
 
-        Where other decoders are installed they may be, and have rows.
+        With other decoders installed they may have been embedded and have rows.
         """
         paths = [path for path in dataset.ignored if not path.endswith(os.sep)]
         if not paths:
@@ -112,7 +112,7 @@ class KeptImages:
 
 
 def _plain_boxes(dataset: Dataset) -> Sequence[Box | None] | None:
-    """Return the boxes of a data set without a margin; None if it does not give them."""
+    """Return the boxes of a data set without a margin; None if it does not define them."""
     if dataset.crop == crop_name(0):
         return dataset.boxes
     if dataset.boxes is not None or not set(COLUMNS) <= set(dataset.attributes):
@@ -121,10 +121,10 @@ def _plain_boxes(dataset: Dataset) -> Sequence[Box | None] | None:
 
 
 def _widened(box: Box | None, margin: float) -> Iterator[Box | None]:
-    """Yield a box with every margin that has this name in the key.
+    """Yield a box widened by every margin that is rounded to this value in the key.
 
-    The name holds six digits, and a box of 15 pixels gets one pixel more with the margin
-    0.166667 than with a sixth.
+    The key has six digits of the margin: a box of 15 pixels is one pixel wider with the margin
+    0.166667 than with 1/6.
     """
     if box is None or not margin:
         yield box

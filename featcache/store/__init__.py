@@ -1,5 +1,5 @@
-"""The store: immutable shards of rows in a folder, one folder per spec.
+"""The store: immutable shards of embeddings in a folder, one folder per spec.
 
-Appending, reading, the manifest, leases, verification, repair, merging and packing. It knows
-specs and ids, but neither networks nor images. Called by `extraction`, `gc` and `cli`.
+Appending, reading, the manifest, leases, verification, repair, merging and packing. Works with
+specs and ids, not with networks or images. Used by `extraction`, `gc` and `cli`.
 """

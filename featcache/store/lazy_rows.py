@@ -1,4 +1,4 @@
-"""An array of embeddings that stays on disk until it is asked for."""
+"""A lazy array of embeddings, read from disk on access."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .row_index import IdArray
 from .store import Store
 
-# Methods of an array that read all rows and change none.
+# Methods of `numpy.ndarray` that do not modify the array; each reads all rows.
 _METHODS = frozenset({
     "T", "all", "any", "argmax", "argmin", "argpartition", "argsort", "astype", "clip", "copy",
     "cumsum", "dot", "flatten", "itemsize", "max", "mean", "min", "nonzero", "ptp", "ravel",
@@ -26,14 +26,14 @@ _ROWS_AT_ONCE = 1024
 class StoredRows(NDArrayOperatorsMixin):
     """Rows of a store as an array-like of shape (n, d), float32.
 
-    Slices, integers, masks and lists of rows read just these; `numpy.asarray`, arithmetic,
-    NumPy's functions and an array's methods such as ``mean(axis=0)`` read all.
+    Indexing with integers, slices, masks or lists reads only the selected rows. `numpy.asarray`,
+    arithmetic, NumPy functions and array methods such as ``mean(axis=0)`` read all rows.
 
     Parameters
     ----------
     store : Store
     ids : ndarray (n, 32), uint8
-        Content id of each row; repeats are allowed.
+        Image id of each row; may contain duplicates.
     """
 
     ndim = 2
@@ -77,7 +77,7 @@ class StoredRows(NDArrayOperatorsMixin):
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("embeddings lie on disk; reading them always makes a copy")
+            raise ValueError("embeddings are on disk, so that reading them always makes a copy")
         values = self._store.read(self._ids)
         return values if dtype is None else values.astype(dtype, copy=False)
 
@@ -97,5 +97,5 @@ class StoredRows(NDArrayOperatorsMixin):
         return getattr(np.asarray(self), name)
 
     def take(self, rows: Any) -> StoredRows:
-        """Return the array-like of some rows, without reading them."""
+        """Return a lazy array of the selected rows, without reading them."""
         return StoredRows(self._store, self._ids[rows])

@@ -1,8 +1,9 @@
-"""Claims on a store: an exclusive lease for those who remove files, marks of those who use it.
+"""Claims on a store: an exclusive lease to remove files, and marks of processes that use it.
 
-A claim is a file that its owner keeps open and renews while it works, so that it needs no
-locks, which fail on network disks, and no room on a full disk: an empty file is a claim as
-well. Whoever finds one that nobody renews any more, or whose process is gone, removes it.
+A claim is a file that its owner keeps open and renews while it works. It needs no file locks,
+which fail on network disks, and no space on a full disk: an empty file is a claim as well. A
+claim that is not renewed any more, or whose process has ended, is removed by the next process
+that finds it.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ NAME = ".lease"
 USE_PREFIX = ".use-"
 LIFETIME = 120.0
 _RENEWALS = 6  # per lifetime: a process may be held up for most of it
-_MOST_BYTES = 4096
+_MAX_BYTES = 4096
 _RUNNING = "running"
-_LARGEST_PID = 2**31 - 1
+_MAX_PID = 2**31 - 1
 _ATTEMPTS = 2  # a disk may fail once
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Lease:
-    """A claim, or the lack of it: false if another process holds the lease.
+    """A claim; false if it was not acquired.
 
     Attributes
     ----------
     refused : OSError or None
-        Why the system would not make the file, if nobody else holds the lease.
+        The error of the system if the file could not be created; None if it was acquired or
+        another process holds it.
     """
 
     def __init__(
@@ -54,37 +56,37 @@ class Lease:
         return self._handle is not None
 
     def still_held(self) -> bool:
-        """Return whether nobody took the lease over since, say while this process was stopped."""
+        """Return whether no other process has taken the claim over, as after a suspension."""
         for _ in range(_ATTEMPTS if self._handle is not None else 0):
             try:
-                # The open file keeps its number from being given to another one.
+                # While the file is open, its inode number is not reused for another file.
                 own, there = os.fstat(self._handle), os.lstat(self._path)  # type: ignore[arg-type]
             except FileNotFoundError:
                 return False
             except OSError:
                 continue
-            return _same(own, there)
+            return _is_same_file(own, there)
         return False
 
     def check(self) -> None:
-        """Raise `LeaseLost` unless it is still held; called before anything is removed."""
+        """Raise `LeaseLost` unless the lease is still held; call it before removing files."""
         if not self.still_held():
             raise LeaseLost(
-                f"The lease of {self._path.parent} was taken over by another process, since this "
-                "one did not run for some time. Nothing more was removed; run the command again.",
+                f"The lease of {self._path.parent} was taken over by another process while this "
+                "one was suspended. No further files were removed; run the command again.",
                 path=self._path.parent,
             )
 
     def renew(self) -> None:
-        """Let others see that the owner works on."""
+        """Update the time of the claim, which shows other processes that it is in use."""
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 os.utime(self._handle if os.utime in os.supports_fd else self._path)
 
     def release(self) -> None:
-        """Give the claim up; calling it twice does no harm."""
+        """Release the claim. Can be called several times."""
         if self._handle is not None:
-            # Not twice after success: what has the name by then is another's.
+            # Unlink once only: afterwards the path may be the claim of another process.
             for _ in range(_ATTEMPTS):
                 if not self.still_held():
                     break
@@ -97,26 +99,27 @@ class Lease:
 
 @contextlib.contextmanager
 def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
-    """Hold the lease of a store.
+    """Context manager that holds the exclusive lease of a store.
 
     Parameters
     ----------
     folder : Path
+        The folder of the store.
     wait : float
-        Seconds to wait for it.
+        Seconds to wait for the lease.
 
     Yields
     ------
     Lease
-        False if another process holds it.
+        False if another process holds it, or the file could not be created.
     """
     path = folder / NAME
     deadline = time.monotonic() + wait
     while True:
-        held = _take(path)
-        if not held and held.refused is None and (found := _abandoned(path)) is not None:
+        held = _acquire(path)
+        if not held and held.refused is None and (found := _abandoned_claim(path)) is not None:
             _remove_claim(path, found)
-            held = _take(path)
+            held = _acquire(path)
         if held or time.monotonic() >= deadline:
             break
         time.sleep(0.02)
@@ -125,26 +128,26 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[Lease]:
-    """Mark a store as used for as long as the block runs, so that nobody removes it.
+def mark_in_use(folder: Path) -> Iterator[Lease]:
+    """Context manager that marks a store as in use, so that no process removes it.
 
-    A disk that refuses the mark is no reason to stop: it refuses the removal as well, or the
-    store is on a disk that cannot be written to.
+    A mark that cannot be created is no error: the disk refuses the removal as well, or the store
+    is on a read-only disk.
 
     Yields
     ------
     Lease
         False if there is no mark; its `refused` says why.
     """
-    held = _take(folder / f"{USE_PREFIX}{uuid.uuid4().hex}")
+    held = _acquire(folder / f"{USE_PREFIX}{uuid.uuid4().hex}")
     with _renewed(held):
         yield held
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return whether a living process uses a store; marks of dead ones are removed.
+    """Return whether a running process uses a store; marks of ended processes are removed.
 
-    One on this machine that lives uses it however long it has been stopped.
+    A process on this machine counts as running however long it has been suspended.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def is_in_use(folder: Path) -> bool:
         return False
     for name in names:
         if name.startswith(USE_PREFIX):
-            found = _abandoned(folder / name, living_are_old=False)
+            found = _abandoned_claim(folder / name, include_living=False)
             used |= found is None
             if found is not None:
                 _remove_claim(folder / name, found)
@@ -167,7 +170,7 @@ def is_in_use(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _renewed(held: Lease) -> Iterator[None]:
-    """Renew a claim while the block runs, and release it at the end."""
+    """Context manager that renews a claim in a thread and finally releases it."""
     if not held:
         yield
         return
@@ -179,29 +182,29 @@ def _renewed(held: Lease) -> Iterator[None]:
 
     thread = threading.Thread(target=renew, name="featcache-lease", daemon=True)
     try:
-        with contextlib.suppress(RuntimeError):  # no more threads: it lasts for a lifetime
+        with contextlib.suppress(RuntimeError):  # no thread available: valid for one lifetime
             thread.start()
         yield
     finally:
         done.set()
         if thread.ident is not None:
-            thread.join()  # else it could touch another file that is given the same handle
+            thread.join()  # else it could renew another file that gets the same descriptor
         held.release()
 
 
-def _take(path: Path) -> Lease:
-    """Make a claim: written beside and linked, so that it never lies there half written."""
+def _acquire(path: Path) -> Lease:
+    """Create a claim under a temporary name and link it, so that it is never half written."""
     beside = temporary_path(path.parent)
     try:
         handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     except OSError as error:
-        # A full disk refuses also what another process holds.
+        # On a full disk the error is the same whether or not another process holds the claim.
         return Lease(path, refused=None if os.path.lexists(path) else error)
     taken = False
     try:
-        # A full disk leaves it empty: then others wait until it is not renewed any more.
+        # On a full disk it stays empty: then it is valid for as long as it is renewed.
         with contextlib.suppress(OSError):
-            os.write(handle, json.dumps(_myself()).encode())
+            os.write(handle, json.dumps(_describe_process()).encode())
         handle = _name(beside, path, handle)
         taken = True
     except FileExistsError:
@@ -217,7 +220,10 @@ def _take(path: Path) -> Lease:
 
 
 def _name(beside: Path, path: Path, handle: int) -> int:
-    """Give a claim its name; return its handle. Where there are no links it is made again."""
+    """Link a claim to its final name; create it there if the file system has no links.
+
+    Returns the descriptor of the claim.
+    """
     try:
         os.link(beside, path)
         return handle
@@ -227,39 +233,39 @@ def _name(beside: Path, path: Path, handle: int) -> int:
     named = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     os.close(handle)
     with contextlib.suppress(OSError):
-        os.write(named, json.dumps(_myself()).encode())
+        os.write(named, json.dumps(_describe_process()).encode())
     return named
 
 
-def _same(one: os.stat_result, other: os.stat_result) -> bool:
+def _is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def _remove_claim(path: Path, found: os.stat_result) -> None:
-    """Remove an abandoned claim, and no other that has come to its name meanwhile."""
-    # Short, and no claim itself: a kill in between leaves a file that `remove_stale` removes.
-    grave = temporary_path(path.parent)
+    """Remove an abandoned claim, unless another claim has taken its name since."""
+    # A temporary name is no claim, and `remove_stale` removes it if this process is killed.
+    renamed = temporary_path(path.parent)
     try:
-        os.rename(path, grave)
-        if not _same(found, os.lstat(grave)):
-            os.link(grave, path, follow_symlinks=False)  # its owner holds it on
+        os.rename(path, renamed)
+        if not _is_same_file(found, os.lstat(renamed)):
+            os.link(renamed, path, follow_symlinks=False)  # give it back to its owner
         if stat.S_ISDIR(found.st_mode):
-            shutil.rmtree(grave)
+            shutil.rmtree(renamed)
         else:
-            grave.unlink()
+            renamed.unlink()
     except OSError:
         pass
 
 
-def _abandoned(path: Path, *, living_are_old: bool = True) -> os.stat_result | None:
-    """Return the state of a claim that nobody renews, or whose owner is gone; None if it holds.
+def _abandoned_claim(path: Path, *, include_living: bool = True) -> os.stat_result | None:
+    """Return the `stat` of a claim if it is abandoned; None if it is valid or missing.
 
     Parameters
     ----------
     path : Path
-        A file that may hold anything, or be no file at all: then its age alone counts.
-    living_are_old : bool
-        Whether a claim of a living process that has not renewed it is abandoned, too.
+        The content is untrusted; if it is not readable as a claim only its age counts.
+    include_living : bool
+        Whether a claim that its running owner has not renewed counts as abandoned.
     """
     try:
         found = os.lstat(path)
@@ -268,14 +274,14 @@ def _abandoned(path: Path, *, living_are_old: bool = True) -> os.stat_result | N
     living = _owner_lives(path) if stat.S_ISREG(found.st_mode) else None
     if living is False:
         return found
-    return found if (living_are_old or not living) and _is_old(path, found.st_mtime) else None
+    return found if (include_living or not living) and _is_old(path, found.st_mtime) else None
 
 
 def _is_old(path: Path, renewed: float) -> bool:
-    """Return whether a claim was not renewed for a lifetime.
+    """Return whether a claim was not renewed within its lifetime.
 
-    In either direction, since a clock may have been set; and by the clock of the disk as well,
-    since that of another machine may be off.
+    The difference of times counts in both directions, since a clock may have been set back, and
+    must be confirmed by the clock of the disk, since clocks of machines differ.
     """
     if abs(time.time() - renewed) <= LIFETIME:
         return False
@@ -283,7 +289,7 @@ def _is_old(path: Path, renewed: float) -> bool:
 
 
 def _disk_time(folder: Path) -> float:
-    """Return the time that a file made now is given; this machine's own if none can be made."""
+    """Return the modification time of a new file; the local time if none can be created."""
     probe = temporary_path(folder)
     try:
         handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
@@ -300,54 +306,54 @@ def _disk_time(folder: Path) -> float:
 
 
 def _owner_lives(path: Path) -> bool | None:
-    """Return whether the owner of a claim lives; None if only the time can tell."""
+    """Return whether the owner of a claim is running; None if that is unknown."""
     try:
-        # Whatever has come to this name since: neither waited for nor followed.
-        owner = json.loads(read_own_file(path, _MOST_BYTES))
-        if {name: owner[name] for name in _machine()} != _machine():
+        # The file may have been replaced: `read_own_file` does not block or follow links.
+        owner = json.loads(read_own_file(path, _MAX_BYTES))
+        if {name: owner[name] for name in _describe_machine()} != _describe_machine():
             return None  # on another machine, or in a container
         pid, started = int(owner["pid"]), owner["started"]
-        if not (0 < pid <= _LARGEST_PID and isinstance(started, str)):
+        if not (0 < pid <= _MAX_PID and isinstance(started, str)):
             return None
-        now = _start_of(pid)
-        # Where the start of others is hidden, it is not known whether this is still the same.
+        now = _start_time(pid)
+        # Where start times are hidden, the process id may belong to another process by now.
         return None if now == _RUNNING != started else now == started
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
 
 
-def _myself() -> dict[str, object]:
-    return {**_machine(), "pid": os.getpid(), "started": _start_of(os.getpid())}
+def _describe_process() -> dict[str, object]:
+    return {**_describe_machine(), "pid": os.getpid(), "started": _start_time(os.getpid())}
 
 
 @functools.cache
-def _machine() -> dict[str, str]:
-    """Return what tells one space of process numbers from another."""
+def _describe_machine() -> dict[str, str]:
+    """Return host, boot and process namespace, within which process ids are unique."""
     found = {"host": socket.gethostname(), "boot": "", "namespace": ""}
     with contextlib.suppress(OSError):
         found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         found["namespace"] = os.readlink("/proc/self/ns/pid")
         if os.readlink("/proc/self") != str(os.getpid()):
-            # The numbers in /proc are those of another space: nobody can be looked up in it.
+            # /proc shows another process namespace, so that no process can be looked up.
             found["namespace"] = uuid.uuid4().hex
     return found
 
 
-def _start_of(pid: int) -> str | None:
-    """Return when a process started, in its own words; None if there is none.
+def _start_time(pid: int) -> str | None:
+    """Return the start time of a process as the system writes it; None if it has ended.
 
-    A number is given to another process once its owner has ended.
+    Process ids are reused, and id and start time together identify a process.
     """
     try:
-        # The name in brackets may hold anything, also spaces.
+        # The process name in brackets may contain spaces and brackets.
         status = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return None if status[0] in (b"Z", b"X") else status[19].decode()
     except (OSError, IndexError):
-        return _alive(pid)
+        return _process_state(pid)
 
 
-def _alive(pid: int) -> str | None:
-    """Do what `_start_of` does where ``/proc`` is missing or hides a process: without the time."""
+def _process_state(pid: int) -> str | None:
+    """Return "running" or None for an ended process, where ``/proc`` does not show it."""
     if os.name == "nt":
         return _RUNNING  # the call below would interrupt the process
     try:

@@ -1,4 +1,4 @@
-"""Care for a store: verify every byte, save what is sound, merge small shards."""
+"""Maintenance of a store: verification, repair, and merging of small shards."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest
 from .own_files import is_own
 from .salvage import row_keys, salvage
-from .set_aside import move_orphans, set_aside
+from .set_aside import move_orphaned_sidecars, set_aside
 from .store import Store
 from .survey import Survey, survey
 
 log = get_logger(__name__)
 
-# Merged shards are several times as large as any of which they are made, so that a row is
-# written again once or twice in a store's life, and what is large enough is left alone.
+# A merged shard is several times as large as each of its parts, so that each row is rewritten
+# once or twice in a store's life, and large shards are never rewritten.
 SMALL_SHARD_BYTES = 2 * 2**20
 MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
 MANY_SMALL_SHARDS = 24
@@ -37,25 +37,26 @@ _LEASE_WAIT = 30.0  # a merge takes seconds
 
 
 def verify(folder: str | Path) -> list[Damage]:
-    """Check every shard with its sidecar, the manifest and the quarantine lists of a store.
+    """Find damaged files of a store: shards, sidecars, manifest and quarantine lists.
 
-    Other processes may write to the store and merge its shards at the same time.
+    Reads and hashes every byte; changes nothing. Other processes may write to the store and
+    merge its shards at the same time.
 
     Parameters
     ----------
-    folder : path
+    folder : path-like
+        The folder of the store.
 
     Returns
     -------
     list of Damage
-        Empty if every byte is the one that was committed. Rows of a damaged shard that can
-        be proven to be intact, and those that other shards hold as well, do not count as
-        lost: `repair` saves them.
+        Empty if every byte is as it was committed. Rows of a damaged shard that are provably
+        intact, or that other shards contain as well, do not count as lost: `repair` saves them.
 
     Raises
     ------
     StoreError
-        If the folder cannot be read.
+        If the folder is no store or cannot be read.
     """
     with system_errors(Path(folder)):
         return survey(Path(folder), {}).damages
@@ -64,30 +65,36 @@ def verify(folder: str | Path) -> list[Damage]:
 def repair(folder: str | Path) -> list[Damage]:
     """Save the intact rows of damaged shards, set damaged files aside, rewrite the manifest.
 
-    The rows of a damaged shard whose own digests are right are committed again first; then it is
-    renamed to ``damaged-<name>.bad``, with its sidecar, and never deleted. Files that no store
-    writes are left alone. A repair that was
-    interrupted is finished by the next. The next extraction computes only the lost rows.
+    The rows of a damaged shard whose digests match are committed again first. Then the shard and
+    its sidecar are renamed to ``damaged-<name>.bad``; they are never deleted. Files that a store
+    does not write are left alone. An interrupted repair is completed by the next one. The next
+    extraction computes only the lost rows.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder of the store.
 
     Returns
     -------
     list of Damage
-        What was found and repaired, with the rows that are lost.
+        The damage that was found and repaired, with the rows that are lost.
 
     Raises
     ------
     StoreError
-        If another process is merging or repairing the store and does not end soon.
+        If the folder is no store, or another process is merging or repairing it for longer than
+        30 seconds.
     StoreFormatError
         If a newer version wrote the store. Nothing is changed.
     StoreWriteError
-        If the system refuses a write. Nothing was set aside then.
+        If the system refuses a write. No file has been set aside then.
     """
     folder = Path(folder)
     with system_errors(folder):
         found = survey(folder)
         if not found.damages:
-            move_orphans(folder)  # of a repair that was interrupted between two renames
+            move_orphaned_sidecars(folder)  # left by a repair interrupted between two renames
             return []
         if found.newer is not None:
             raise found.newer
@@ -96,28 +103,28 @@ def repair(folder: str | Path) -> list[Damage]:
                 raise StoreError(
                     f"{folder} cannot be repaired now: another process is merging or repairing it, "
                     f"or {LEASE_NAME} cannot be written there. Nothing was changed; run the same "
-                    "again later.",
+                    "command again later.",
                     path=folder,
                 )
-            found = survey(folder, found.looks)  # another repair may have been quicker
+            found = survey(folder, found.findings)  # another process may have repaired it
             _repair(folder, found, held)
     return [damage for damage in found.damages if is_own(damage.name)]
 
 
 def _repair(folder: Path, found: Survey, held: Lease) -> None:
-    """Commit what can be saved, list it in the manifest, and only then set anything aside."""
+    """Commit the intact rows, list them in the manifest, and only then set files aside."""
     damaged = {damage.name for damage in found.damages if is_own(damage.name)}
     if found.manifest is not None and damaged:
         _commit_saved_rows(folder, found, found.manifest)
     elif MANIFEST_NAME in damaged:
         held.check()
-        # Without a shard that tells its spec there is nothing to describe: a fresh start.
+        # Without a shard the spec is unknown and no manifest can be written.
         set_aside(folder / MANIFEST_NAME)
     held.check()
     for name in sorted(damaged - {MANIFEST_NAME}):
         set_aside(folder / name)
     if damaged:
-        move_orphans(folder)
+        move_orphaned_sidecars(folder)
 
 
 def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
@@ -127,7 +134,7 @@ def _commit_saved_rows(folder: Path, found: Survey, manifest: Manifest) -> None:
         shards = {name: len(metadata.views) for name, metadata in valid.items()}
         replace(manifest, shards=shards).write(folder)
     for name in damaged & {metadata_path(folder / name).name for name in valid}:
-        set_aside(folder / name)  # it is made again from its shard
+        set_aside(folder / name)  # it is recreated from its shard
     store = Store(folder)
     stored = {
         key for metadata in valid.values() for key in row_keys(metadata.image_ids, metadata.views)
@@ -149,20 +156,20 @@ def compact(
     merged: int = MERGED_SHARD_BYTES,
     many: int = MANY_SMALL_SHARDS,
 ) -> int:
-    """Merge small shards into larger ones, once there are many.
+    """Merge small shards into larger ones if there are many.
 
-    The merged shard is durable before a small one is removed; readers that still point to a
-    removed one look again. Only one process does this at a time; extraction by others can
-    go on meanwhile.
+    A merged shard is durable before its parts are removed, and readers that miss a part list
+    the store again. Only one process merges at a time; extraction by others continues.
 
     Parameters
     ----------
+    store : Store
     small : int
-        Bytes below which a shard is small, and merged with others.
+        Shards of fewer bytes are merged.
     merged : int
-        Bytes of a merged shard, at most.
+        Maximum number of bytes of a merged shard.
     many : int
-        Number of small shards from which merging is worth it.
+        Minimum number of small shards; with fewer, nothing is merged.
 
     Returns
     -------
@@ -178,8 +185,8 @@ def compact(
             try:
                 return _compact_under_lease(store, small, merged, held)
             except LeaseLost as error:
-                log.warning("%s", error)  # rows may be there twice now, which does no harm
-                store.write_manifest()  # what was listed may be out of date
+                log.warning("%s", error)  # rows may be stored twice now, which is harmless
+                store.write_manifest()  # the list of shards may be out of date
                 return 0
 
 
@@ -190,28 +197,28 @@ def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> 
     replaced: list[str] = []
     for group in _groups(store, names, per_group):
         replaced += _merge(store, group)
-    # First the manifest, then the removal: a kill in between leaves rows twice, which
-    # does no harm, and never a manifest that misses a shard.
+    # First the manifest, then the removal: a kill in between leaves duplicate rows, which are
+    # harmless, and never a manifest that lists a missing shard.
     held.check()
     store.write_manifest_under_lease(without=replaced)
     remove_shards(store.folder, replaced, held)
-    move_orphans(store.folder)
+    move_orphaned_sidecars(store.folder)
     store.refresh()
     log.info("%s: merged %s", store.folder.name, format_count(len(replaced), "small shard"))
     return len(replaced)
 
 
 def remove_shards(folder: Path, names: Iterable[str], held: Lease) -> None:
-    """Remove shards whose rows are in others, or are not wanted any more.
+    """Remove shards whose rows are in other shards or no longer needed.
 
-    One that the system will not let go is left: its rows are there twice, which does no
-    harm, and the next merge tries again.
+    A shard that the system does not remove is left: duplicate rows are harmless, and the next
+    merge tries again.
 
     Raises
     ------
     LeaseLost
-        If the lease was taken over: its new holder may have repaired the store, so that what
-        was to go is the only copy by now. Checked before each shard.
+        If the lease was taken over: its new holder may have repaired the store, so that a shard
+        to remove may be the only copy by now. Checked before each shard.
     """
     for name in names:
         held.check()
@@ -263,6 +270,6 @@ def _merge(store: Store, names: list[str]) -> list[str]:
     _, first = np.unique(keys, axis=0, return_index=True)
     first.sort()
     rows = np.concatenate([part[1] for part in parts])[first]
-    about = {"merged": str(len(parts)), "seconds": f"{seconds:.6f}"}
-    store.append_packed(rows, ids[first], views[first], about)
+    provenance = {"merged": str(len(parts)), "seconds": f"{seconds:.6f}"}
+    store.append_packed(rows, ids[first], views[first], provenance)
     return [part[0] for part in parts]

@@ -1,7 +1,7 @@
-"""The MANIFEST of a store: its spec, its shards, its own checksum.
+"""The manifest of a store: its spec, its list of shards and a checksum.
 
-The folder's shards are the truth; the manifest makes a lost shard noticed, and lets a
-store be described and compared without opening a shard.
+The shards in the folder are authoritative. The manifest reveals a missing shard, and describes
+the store without opening one.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from ..hdf5.shard_name import rows_in_name
 log = get_logger(__name__)
 
 NAME = "MANIFEST.json"
-_MOST = 2**31 - 1
-_MOST_GENERATIONS = 2**63
+_MAX_NUMBER = 2**31 - 1
+_MAX_GENERATION = 2**63
 _MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a MANIFEST holds.
+    """Content of a manifest.
 
     Attributes
     ----------
     spec : BackboneSpec
-        Under which every row was computed.
+        The spec of every row.
     width : int
         Length of an embedding.
     generation : int
-        One more at each replacement.
+        Incremented at each replacement.
     shards : mapping of str to int
-        Rows of each shard known when it was written; later shards may lie beside them.
+        Number of rows of each shard present when it was written; later shards are not listed.
     metadata : mapping of str to str
-        What people called it: weights' origin, preprocessing rule.
+        Human-readable description: name of the backbone, origin of the weights, preprocessing.
     """
 
     spec: BackboneSpec
@@ -58,7 +58,7 @@ class Manifest:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Replace the manifest in a store's folder, durably."""
+        """Write the manifest to a store's folder, atomically and durably."""
         body = {
             "format_version": FORMAT_VERSION,
             "generation": self.generation,
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     StoreFormatError
         If a newer version wrote it.
     StoreCorrupt
-        If its bytes are not what was written.
+        If its bytes are not those that were written.
     """
     return parse_manifest(folder / NAME, manifest_bytes(folder))
 
@@ -95,55 +95,57 @@ def manifest_bytes(folder: Path) -> bytes:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise _corrupt(path, str(error.strerror)) from error
+        raise _corrupt_error(path, str(error.strerror)) from error
 
 
 def parse_manifest(path: Path, data: bytes) -> Manifest:
-    """Check the bytes of a manifest; see `read_manifest`."""
+    """Parse and check the bytes of a manifest; see `read_manifest`."""
     try:
         body = json.loads(data)
         version = body["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _corrupt(path, "it is not the JSON text that was written") from error
+        raise _corrupt_error(path, "it is not the JSON text that was written") from error
     checksum = body.pop("checksum", None)
-    # With our version in its place the checksum fits: the number is damaged, nothing is newer.
-    fits = checksum == _checksum({**body, "format_version": FORMAT_VERSION})
-    if version != FORMAT_VERSION and not fits:
+    # If the checksum is right with this version's number, only the number is damaged.
+    is_intact = checksum == _checksum({**body, "format_version": FORMAT_VERSION})
+    if version != FORMAT_VERSION and not is_intact:
         raise StoreFormatError(
             f"{path} has format version {version!r}; this featcache reads version "
             f"{FORMAT_VERSION}. Upgrade featcache, or name another cache folder.",
             path=path,
             version=version,
         )
-    if not fits or version != FORMAT_VERSION:
-        raise _corrupt(path, "its checksum does not fit its content")
+    if not is_intact or version != FORMAT_VERSION:
+        raise _corrupt_error(path, "its checksum does not fit its content")
     try:
         spec = BackboneSpec.from_components(body["spec"])
         if spec.key != body["key"]:
-            raise _corrupt(path, "its key does not belong to its spec")
+            raise _corrupt_error(path, "its key does not belong to its spec")
         if not can_be_in(spec, path.parent):
-            raise _corrupt(path, "its spec is not the one whose key is in the folder's name")
-        shards = {str(name): check_integer(rows, 1, _MOST) for name, rows in body["shards"].items()}
-        # These become paths: one such as "../../other" would have another store's file moved.
+            raise _corrupt_error(path, "its spec is not the one whose key is in the folder's name")
+        shards = {
+            str(name): check_integer(rows, 1, _MAX_NUMBER) for name, rows in body["shards"].items()
+        }
+        # These become paths: "../../other" would make repair move a file of another store.
         if any(rows_in_name(name) != rows for name, rows in shards.items()):
-            raise _corrupt(path, "it lists a file whose name is not that of a shard")
+            raise _corrupt_error(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,
-            width=check_integer(body["width"], 1, _MOST),
-            generation=check_integer(body["generation"], 0, _MOST_GENERATIONS),
+            width=check_integer(body["width"], 1, _MAX_NUMBER),
+            generation=check_integer(body["generation"], 0, _MAX_GENERATION),
             shards=shards,
             metadata={str(name): str(text) for name, text in body["about"].items()},
         )
     except StoreCorrupt:
         raise
     except (FeatcacheError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _corrupt(path, f"a field is wrong ({error})") from error
+        raise _corrupt_error(path, f"a field is wrong ({error})") from error
 
 
 def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
-    """Yield each store of a cache folder with its manifest; damaged and lost ones are logged.
+    """Yield each store below a folder with its manifest; unusable ones are logged.
 
-    A hidden folder is no store: one that is being removed is hidden first.
+    Hidden folders are skipped: a store that is being removed is hidden first.
     """
     if not cache_dir.is_dir():
         return
@@ -157,7 +159,7 @@ def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
                 1 for path in folder.glob("*.h5") if rows_in_name(path.name) is not None
             ):
                 log.warning(
-                    "%s has %s, but no %s. `featcache repair %s` writes it again from the "
+                    "%s has %s, but no %s. `featcache repair %s` rewrites it from the "
                     "shards.", folder, format_count(count, "shard"), NAME, folder,
                 )  # fmt: skip
         except OSError as error:
@@ -170,16 +172,16 @@ def _checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _corrupt(path: Path, reason: str) -> StoreCorrupt:
+def _corrupt_error(path: Path, reason: str) -> StoreCorrupt:
     return StoreCorrupt(
-        f"The manifest {path} cannot be trusted: {reason}. The rows are not touched by this: "
-        f"`featcache repair {path.parent}` writes it again from the shards.",
+        f"The manifest {path} cannot be used: {reason}. The rows are not affected: "
+        f"`featcache repair {path.parent}` rewrites it from the shards.",
         path=path,
         reason=reason,
     )
 
 
 def mark_used(folder: Path) -> None:
-    """Note that a store was used just now, for `gc` by age."""
-    with contextlib.suppress(OSError):  # a store in a read-only place is used as well
+    """Set the time of last use of a store, by which `gc` removes unused ones."""
+    with contextlib.suppress(OSError):  # a read-only store can be used as well
         os.utime(folder / NAME)

@@ -1,4 +1,4 @@
-"""Which files of a folder a store wrote: no other file is ever renamed or deleted with it."""
+"""Recognition of files that a store writes; no other file is ever renamed or deleted."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SET_ASIDE = re.compile(r"damaged-.*\.bad")
 _CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
-def holds_a_store(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder has a manifest or a shard: without a manifest it can be repaired."""
-    if not os.path.isdir(folder):  # also False for what is no path at all
+def is_store_folder(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder has a manifest, or a shard from which `repair` can write one."""
+    if not os.path.isdir(folder):  # also False for text that is not a path
         return False
     names = os.listdir(folder)
     return MANIFEST_NAME in names or any(rows_in_name(name) is not None for name in names)
 
 
-def foreign_files(folder: Path) -> list[str]:
-    """Return the sorted names of files and folders that no store writes."""
+def unexpected_files(folder: Path) -> list[str]:
+    """Return the sorted names of files and folders in a store's folder that no store writes."""
     return sorted(
         entry.name
         for entry in os.scandir(folder)
@@ -37,7 +37,7 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def is_own(name: str) -> bool:
-    """Tell whether a store writes files of a name."""
+    """Return whether a store writes files of this name."""
     return (
         name in (MANIFEST_NAME, LEASE_NAME)
         or name in _CLUTTER

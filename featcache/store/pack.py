@@ -1,4 +1,4 @@
-"""A store, and the labels of a data set if wanted, as one plain HDF5 file; and back."""
+"""Export of a store to one plain HDF5 file, optionally with labels, and import from it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..errors import InvalidRequest, StoreError, StoreMismatch
 from ..hdf5.pack_file import Column, PackLayout
 from ..hdf5.shard_metadata import ID_BYTES
 from ..images.image_file import example_ids
-from .lease import in_use
-from .own_files import holds_a_store
+from .lease import mark_in_use
+from .own_files import is_store_folder
 from .pack_format import LINE_BYTES, PACK_VERSION, PackHeader, PackReader, first_line
 from .row_index import IdArray, pack_ids, unpack_ids
 from .store import Store
@@ -34,7 +34,7 @@ _BYTES_AT_ONCE = 32 << 20
 
 
 def _rows_at_once(width: int) -> int:
-    """Return how many rows are in memory at a time."""
+    """Return the number of rows to hold in memory at a time."""
     return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // (4 * width)))
 
 
@@ -50,18 +50,18 @@ def pack(
     Parameters
     ----------
     store : Store
-    path : path
-        Replaced if it is there, once the new file is whole.
+    path : path-like
+        The file to write. An existing file is replaced when the new one is complete.
     dataset : Dataset, optional
-        Write the rows of its images alone, in its order, with ``path`` and, if it has them,
-        ``label`` beside them: as text, ``""`` for a missing label. Default: all rows.
-    cache_dir : path, optional
-        Where content ids are remembered.
+        Write only the rows of its usable images, in its order, with the data sets ``path`` and,
+        if it has labels, ``label``: text, ``""`` for a missing label. Default: all rows.
+    cache_dir : path-like, optional
+        The cache folder with the index of image ids.
 
     Returns
     -------
     int
-        Number of rows.
+        Number of rows written.
 
     Raises
     ------
@@ -88,34 +88,35 @@ def pack(
     target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
     if not ids:
         raise StoreError(
-            f"There is nothing to pack: {store.folder} holds no rows{_of(dataset)}. Extract some "
-            "first.",
+            f"There is nothing to pack: {store.folder} holds no "
+            f"rows{_describe_selection(dataset)}. Extract some first.",
             path=store.folder,
         )
     make_folder(target.parent)
     with system_errors(target.parent):
         _check_target(target)
     remove_stale(target.parent)
-    _write(target, store, pack_ids(ids), _encoded(texts))
+    _write(target, store, pack_ids(ids), _encode(texts))
     return len(ids)
 
 
 def _check_target(target: Path) -> None:
-    """Refuse to replace what is no file, such as a device, or to write among a store's files."""
+    """Raise unless `target` is absent or a file, and outside the folder of a store."""
     if os.path.lexists(target) and not target.is_file() and not target.is_symlink():
         raise StoreError(f"{target} is not a file, so it is not replaced.", path=target)
-    if holds_a_store(target.parent):
+    if is_store_folder(target.parent):
         raise StoreError(
-            f"{target.parent} is the folder of a store. Name a file elsewhere.", path=target
+            f"{target.parent} is the folder of a store. Choose a file in another folder.",
+            path=target,
         )
 
 
-def _of(dataset: Dataset | None) -> str:
+def _describe_selection(dataset: Dataset | None) -> str:
     return "" if dataset is None else " of usable images of this data set"
 
 
-def _encoded(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
-    """Return columns of text as UTF-8; names of files that are none keep their bytes."""
+def _encode(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
+    """Return columns of text as UTF-8; file names that are not UTF-8 keep their bytes."""
     return {
         name: [value.encode("utf-8", "surrogateescape") for value in values]
         for name, values in texts.items()
@@ -123,7 +124,7 @@ def _encoded(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
 
 
 def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[bytes]]) -> None:
-    """Write a pack from its first byte to its last, and then the line that holds its digest."""
+    """Write a packed store sequentially, and finally the first line, which has its digest."""
     widths = {name: max(1, *map(len, values)) for name, values in texts.items()}
     columns = [
         Column("embeddings", "<f4", (len(ids), store.width)),
@@ -139,7 +140,7 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
     values: dict[str, Iterator[memoryview | bytes]] = {
         "embeddings": _rows(store, ids),
         "image_id": iter([ids.data]),
-        **{name: _padded(texts[name], widths[name]) for name in texts},
+        **{name: _pad(texts[name], widths[name]) for name in texts},
     }
     start: list[bytes | memoryview] = [header.encode(user_block)]
     digest = hashlib.sha256()
@@ -153,7 +154,7 @@ def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[by
 
 
 def _attributes(header: PackHeader) -> dict[str, str | int]:
-    """Return what readers of plain HDF5 find at the root of a pack."""
+    """Return the HDF5 attributes of a packed store's root."""
     return {
         "format": "featcache-pack",
         "format_version": PACK_VERSION,
@@ -168,24 +169,36 @@ def _rows(store: Store, ids: IdArray) -> Iterator[memoryview]:
         yield np.ascontiguousarray(store.read(ids[start : start + count]), "<f4").data
 
 
-def _padded(values: Sequence[bytes], width: int) -> Iterator[bytes]:
+def _pad(values: Sequence[bytes], width: int) -> Iterator[bytes]:
     for start in range(0, len(values), _ROWS_AT_ONCE):
         yield b"".join(value.ljust(width, b"\0") for value in values[start : start + _ROWS_AT_ONCE])
 
 
 def unpack(path: str | os.PathLike[str], cache: Path) -> Store:
-    """Take the rows of a packed file into the store of their key; what is there stays.
+    """Import the rows of a packed file into the store of their key; stored rows are kept.
+
+    Parameters
+    ----------
+    path : path-like
+        A file that `pack` wrote.
+    cache : Path
+        The cache folder.
+
+    Returns
+    -------
+    Store
+        The store that contains the rows.
 
     Raises
     ------
     StoreError
-        If there is no such file, or it cannot be read.
+        If the file does not exist or cannot be read.
     StoreCorrupt, StoreFormatError
-        If it is no intact packed store of this format version. Nothing was taken from it.
+        If it is not an intact packed store of this format version. Nothing is imported.
     StoreMismatch
-        If its spec makes no sense, or a value is not finite.
+        If its spec is invalid, or a value is not finite. Nothing is imported.
     StoreWriteError
-        If the disk refuses. The rows that were committed before stay.
+        If the disk refuses. Rows that were committed before are intact.
     """
     with system_errors(Path(path)):
         return _unpack(path, cache)
@@ -199,17 +212,17 @@ def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
             folder = stores_folder(cache) / spec.folder
         except (InvalidRequest, TypeError) as error:
             raise StoreMismatch(
-                f"The spec in {path} makes no sense: {error} Nothing was taken from the file.",
+                f"The spec in {path} is invalid: {error} Nothing was imported from the file.",
                 path=path,
                 stored=header.spec,
             ) from error
         if not all(np.isfinite(rows).all() for rows, _ in reader.blocks(count)):
             raise StoreMismatch(
-                f"{path} holds values that are not finite. Nothing was taken from the file.",
+                f"{path} contains values that are not finite. Nothing was imported from the file.",
                 path=path,
             )
         make_folder(folder)
-        with in_use(folder):
+        with mark_in_use(folder):
             store = Store.create(folder, spec, header.width, header.about)
             for rows, ids in reader.blocks(count):
                 new = ~store.contains(unpack_ids(ids))

@@ -1,9 +1,9 @@
-"""The header of a packed store and the check of every byte behind it; plain calls, no HDF5.
+"""Header and verification of packed stores, without HDF5.
 
-A packed store is an HDF5 file behind a user block, which HDF5 passes over. The block begins
-with one line: format version, SHA-256 of everything behind the line, bytes of the whole file.
-Then comes what a reader has to know, as JSON. A reader compares the digest first and then takes
-the rows from their offsets, so that HDF5 never parses a file that came from elsewhere.
+A packed store is an HDF5 file after a user block, which HDF5 skips. The block begins with one
+line: format version, SHA-256 of everything after the line, and size of the whole file. A JSON
+header with the offsets of the rows follows. A reader verifies the digest first and then reads
+rows by their offsets, so that HDF5 never parses an untrusted file.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _LINE = re.compile(
 )
 LINE_BYTES = len(b"featcache-pack 0000 sha256  bytes \n") + 64 + 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_MOST_HEAD_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class PackHeader:
-    """What a packed store says of itself.
+    """Header of a packed store.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class PackHeader:
     image_id: int = 0
 
     def user_block(self) -> int:
-        """Return the bytes that line and header take: 512 or a power of two beyond it."""
+        """Return the size of the user block in bytes: 512 or a larger power of two."""
         size, needed = 512, LINE_BYTES + len(self._text()) + 2 * 20
         while size < needed:
             size *= 2
@@ -73,7 +73,7 @@ class PackHeader:
 
 
 def first_line(digest: str, size: int) -> bytes:
-    """Return the line that a packed store begins with.
+    """Return the first line of a packed store.
 
     >>> len(first_line("0" * 64, 1)) == LINE_BYTES
     True
@@ -82,9 +82,7 @@ def first_line(digest: str, size: int) -> bytes:
 
 
 class PackReader:
-    """An open packed store of which every byte was found to be the written one.
-
-    `contextlib.closing` closes it.
+    """An open packed store whose digest has been verified; close it with `close`.
 
     Attributes
     ----------
@@ -93,11 +91,11 @@ class PackReader:
     Raises
     ------
     StoreError
-        If there is no such file, or the system refuses to read it.
+        If the file does not exist, or the system refuses to read it.
     StoreFormatError
         If another version of this library wrote it.
     StoreCorrupt
-        If it is anything but an intact packed store.
+        If it is not an intact packed store.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,28 +105,28 @@ class PackReader:
         try:
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed by `close`
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
         try:
-            self._check_bytes()
-            self.header = self._read_head()
+            self._verify_bytes()
+            self.header = self._read_header()
         except OSError as error:
             self.close()
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the file; calling it twice does no harm."""
+        """Close the file. Can be called several times."""
         self._file.close()
 
     def blocks(self, count: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        """Yield rows (n, width) and ids (n, 32), `count` at a time.
+        """Yield rows (n, width), float32, and ids (n, 32), uint8, `count` at a time.
 
         Raises
         ------
         StoreCorrupt
-            If the file has changed since its bytes were checked.
+            If the file has changed since it was verified.
         """
         header = self.header
         for start in range(0, header.rows, count):
@@ -138,48 +136,50 @@ class PackReader:
             self._fill(rows, header.embeddings + start * 4 * header.width)
             self._fill(ids, header.image_id + start * ID_BYTES)
             if file_state(os.fstat(self._file.fileno())) != self._state:
-                raise self._corrupt("it was changed while it was read")
+                raise self._corrupt_error("it was changed while it was read")
             yield rows, ids
 
-    def _check_bytes(self) -> None:
-        """Compare version, size and digest, in this order; nothing else is looked at before."""
+    def _verify_bytes(self) -> None:
+        """Check version, size and digest, in this order, before anything else is read."""
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise self._corrupt("it is not a regular file")
+            raise self._corrupt_error("it is not a regular file")
         self._state = file_state(status)
         line = self._file.read(LINE_BYTES) or b""
         found = _LINE.fullmatch(line)
         if found is None:
-            raise self._unknown(line)
+            raise self._unknown_format_error(line)
         if int(found["version"]) != PACK_VERSION:
-            raise self._other_version(str(int(found["version"])))
+            raise self._version_error(str(int(found["version"])))
         if int(found["size"]) != status.st_size:
-            raise self._corrupt(f"it has {status.st_size:,} bytes, not {int(found['size']):,}")
+            raise self._corrupt_error(
+                f"it has {status.st_size:,} bytes, not {int(found['size']):,}"
+            )
         if self._digest() != found["digest"].decode():
-            raise self._corrupt("its SHA-256 is not the one that was written")
+            raise self._corrupt_error("its SHA-256 is not the one that was written")
 
     def _digest(self) -> str:
-        """Return the SHA-256 of everything behind the first line."""
+        """Return the SHA-256 of everything after the first line."""
         digest = hashlib.sha256()
         block = memoryview(bytearray(_BLOCK_BYTES))
         while count := self._file.readinto(block):
             digest.update(block[:count])
         return digest.hexdigest()
 
-    def _read_head(self) -> PackHeader:
-        """Read the header, and make sure that all values lie in the file."""
+    def _read_header(self) -> PackHeader:
+        """Read the header and check that all values lie within the file."""
         self._file.seek(LINE_BYTES)
-        text, end, _ = (self._file.read(_MOST_HEAD_BYTES) or b"").partition(b"\n")
+        text, end, _ = (self._file.read(_MAX_HEADER_BYTES) or b"").partition(b"\n")
         try:
-            header = _checked(json.loads(text) if end else None)
+            header = _parse_header(json.loads(text) if end else None)
         except (ValueError, TypeError, RecursionError) as error:
-            raise self._corrupt("its header is malformed") from error
+            raise self._corrupt_error("its header is malformed") from error
         for offset, row_bytes in (
             (header.embeddings, 4 * header.width),
             (header.image_id, ID_BYTES),
         ):
             if not LINE_BYTES <= offset <= self._state.size - header.rows * row_bytes:
-                raise self._corrupt("a part of its rows lies outside the file")
+                raise self._corrupt_error("a part of its rows lies outside the file")
         return header
 
     def _fill(self, values: NDArray[Any], offset: int) -> None:
@@ -189,17 +189,17 @@ class PackReader:
             try:
                 count = self._file.readinto(view)
             except OSError as error:
-                raise self._unreadable(error) from error
+                raise self._read_error(error) from error
             if not count:
-                raise self._corrupt("it was changed while it was read")
+                raise self._corrupt_error("it was changed while it was read")
             view = view[count:]
 
-    def _unknown(self, line: bytes) -> StoreError:
+    def _unknown_format_error(self, line: bytes) -> StoreError:
         if line.startswith(_HDF5):
-            return self._other_version("1")
-        return self._corrupt("it does not begin as one")
+            return self._version_error("1")
+        return self._corrupt_error("its first line is not that of a packed store")
 
-    def _other_version(self, version: str) -> StoreFormatError:
+    def _version_error(self, version: str) -> StoreFormatError:
         return StoreFormatError(
             f"{self._path} is not a packed store of format version {PACK_VERSION}, but of version "
             f"{version} or another HDF5 file. Pack the store again with this version of featcache "
@@ -208,22 +208,22 @@ class PackReader:
             version=int(version),
         )
 
-    def _corrupt(self, reason: str) -> StoreCorrupt:
+    def _corrupt_error(self, reason: str) -> StoreCorrupt:
         return StoreCorrupt(
             f"{self._path} is not an intact packed store: {reason}. "
-            "Copy the file again from where it was made, or pack the store again.",
+            "Copy the file again from its source, or pack the store again.",
             path=self._path,
             reason=reason,
         )
 
-    def _unreadable(self, error: OSError) -> StoreError:
+    def _read_error(self, error: OSError) -> StoreError:
         reason = error.strerror or str(error)
         return StoreError(f"{self._path} cannot be read: {reason}.", path=self._path, reason=reason)
 
 
-def _checked(said: Any) -> PackHeader:
-    """Return a header that came as JSON; raise ValueError or TypeError for anything unusual."""
-    header = PackHeader(**said)
+def _parse_header(record: Any) -> PackHeader:
+    """Return a header from parsed JSON; raise ValueError or TypeError if it is malformed."""
+    header = PackHeader(**record)
     numbers = (header.rows, header.width, header.embeddings, header.image_id)
     if any(type(number) is not int for number in numbers) or header.rows < 1 or header.width < 1:
         raise ValueError("its numbers are malformed")

@@ -1,4 +1,4 @@
-"""Lists of images that cannot be decoded: small sealed JSON files beside a store's shards."""
+"""Quarantine lists: JSON files in a store's folder that list images that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .._io.atomic import write_atomic
 from .._io.own_files import read_own_file
 
 _NAME = re.compile(r"[0-9a-f]{8}-\d{6,}-(?P<sha>[0-9a-f]{64})\.quarantine\.json")
-_MOST_BYTES = 2**30
+_MAX_BYTES = 2**30
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def write(folder: Path, prefix: str, reasons: Mapping[str, str]) -> None:
-    """Commit a list of content id -> reason under a name that holds its SHA-256."""
+    """Commit a list of image id -> reason under a name that contains its SHA-256."""
     data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
     name = f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
     write_atomic(folder / name, data, description="the quarantine list")
 
 
-def is_sound(path: Path) -> bool:
-    """Tell whether a list's bytes are those that were committed."""
+def is_intact(path: Path) -> bool:
+    """Return whether a list has the SHA-256 that is in its name."""
     match = _NAME.fullmatch(path.name)
     try:
-        data = read_own_file(path, _MOST_BYTES)
+        data = read_own_file(path, _MAX_BYTES)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -38,20 +38,20 @@ def is_sound(path: Path) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Tell whether a file's name is that of a quarantine list."""
+    """Return whether a file has the name of a quarantine list."""
     return _NAME.fullmatch(name) is not None
 
 
 def read(folder: Path, names: Collection[str]) -> dict[str, str]:
-    """Join the sound lists among the files of a folder; content id -> reason."""
+    """Return image id -> reason from all intact lists among the files of a folder."""
     reasons: dict[str, str] = {}
     for name in sorted(names):
         match = _NAME.fullmatch(name)
         if match is None:
             continue
-        # A damaged list costs one more try at each of its images, nothing else.
+        # A damaged list is ignored: its images are decoded, and fail, once more.
         with contextlib.suppress(*_MALFORMED):
-            data = read_own_file(folder / name, _MOST_BYTES)
+            data = read_own_file(folder / name, _MAX_BYTES)
             if hashlib.sha256(data).hexdigest() == match["sha"]:
                 reasons.update({str(k): str(v) for k, v in json.loads(data)["quarantine"].items()})
     return reasons

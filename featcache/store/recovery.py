@@ -1,4 +1,4 @@
-"""What the shards of a store tell of it when its manifest is lost."""
+"""Recovery of a lost manifest from the shards of a store."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def manifest_of_store(folder: Path) -> bytes:
     Raises
     ------
     StoreError
-        If there is none, with what to do.
+        If there is none; the message has advice.
     StoreCorrupt
-        If it is no file, or far too large.
+        If it is not a regular file, or too large.
     """
     try:
         return manifest_bytes(folder)
     except FileNotFoundError as error:
         if find_shards(folder):
-            advice = f"It has shards: `featcache repair {folder}` writes it again from them."
+            advice = f"It has shards: `featcache repair {folder}` rewrites it from them."
         else:
             advice = "`featcache ls` lists the stores of a cache folder."
         raise StoreError(
@@ -41,12 +41,12 @@ def manifest_of_store(folder: Path) -> bytes:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """Return the files of a folder that have the name of a shard, sorted."""
+    """Return the files of a folder that are named like a shard, sorted."""
     return [path for path in sorted(folder.glob("*.h5")) if rows_in_name(path.name) is not None]
 
 
 def read_all_metadata(shards: Iterable[Path]) -> dict[str, ShardMetadata]:
-    """Return what intact sidecars say of some shards, by the shard's name."""
+    """Return the metadata in intact sidecars of some shards, by the shard's name."""
     known = {shard.name: read_metadata(shard) for shard in shards}
     return {name: found[0] for name, found in known.items() if found is not None}
 
@@ -54,10 +54,9 @@ def read_all_metadata(shards: Iterable[Path]) -> dict[str, ShardMetadata]:
 def choose_spec(
     folder: Path, all_metadata: Iterable[ShardMetadata]
 ) -> tuple[BackboneSpec, int] | None:
-    """Return the spec and the width that most rows of a folder have.
+    """Return the spec and the width of most rows in a folder; None if no spec is possible.
 
-    A spec whose key is not the one in the folder's name is a stranger's, however many rows it
-    has. None if there is no other.
+    Specs whose key contradicts the folder's name are ignored, however many rows they have.
     """
     rows: Counter[tuple[BackboneSpec, int]] = Counter()
     for metadata in all_metadata:
@@ -73,15 +72,15 @@ def choose_spec(
 def write_first_manifest(
     folder: Path, spec: BackboneSpec, width: int, metadata: Mapping[str, str]
 ) -> None:
-    """Write the manifest of a new store, or of one that has lost it, if there is none.
+    """Write the manifest of a store if it has none.
 
     Parameters
     ----------
     folder : Path
-        Of the store; it exists.
+        The existing folder of the store.
     spec : BackboneSpec
     width : int
-        Length of an embedding; the shards of a store that lost its manifest know better.
+        Length of an embedding; the width of existing shards takes precedence.
     metadata : mapping of str to str
 
     Raises
@@ -90,7 +89,7 @@ def write_first_manifest(
         If the system refuses.
     """
     manifest = folder / MANIFEST_NAME
-    # Listed before the second look: whoever commits a shard has written a manifest before.
+    # List before the second check: a process writes the manifest before it commits a shard.
     shards = [] if manifest.exists() else find_shards(folder)
     if manifest.exists():
         return
@@ -102,7 +101,7 @@ def write_first_manifest(
     }
     if shards:
         log.warning(
-            "%s had lost its %s, which is written again from %s.",
+            "%s had lost its %s, which is rewritten from %s.",
             folder, MANIFEST_NAME, format_count(len(shards), "shard"),
         )  # fmt: skip
     Manifest(spec, width, shards=listed, metadata=metadata).write(folder)

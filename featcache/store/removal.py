@@ -1,4 +1,4 @@
-"""Stores that go: taken away by one rename, and put back if somebody has begun to use them."""
+"""Removal of stores by one rename, undone if another process has begun to use the store."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..errors import StoreError
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX, is_in_use, lease
 from .manifest import NAME as MANIFEST_NAME
-from .own_files import foreign_files
+from .own_files import unexpected_files
 
-_GONE = ".gone-"
+_REMOVED_PREFIX = ".gone-"
 _HEX_DIGITS = 32
-_GRAVE = re.compile(rf"{re.escape(_GONE)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
+_RENAMED = re.compile(rf"{re.escape(_REMOVED_PREFIX)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 USED = "it is in use"
 GONE = "another process has just removed it"
@@ -30,15 +30,15 @@ LEASED = "another process is merging or removing its shards; try again later"
 
 @dataclass(frozen=True)
 class Removal:
-    """What goes, or would go.
+    """A store, rows of a store, or a converted model that is removed.
 
     Attributes
     ----------
     name : str
-        The folder of the store, or of the converted model.
+        Name of the folder of the store or the converted model.
     rows : int
     bytes : int
-        That are freed; approximate for rows of a store that stays.
+        Space that is freed; approximate if only rows are removed.
     reason : str
     """
 
@@ -50,14 +50,14 @@ class Removal:
 
 @dataclass(frozen=True)
 class Kept:
-    """What was to go, and stays.
+    """A store or converted model that was not removed.
 
     Attributes
     ----------
     name : str
     reason : str
     failed : bool
-        Whether the system refused it; else it is as it should be, such as a store in use.
+        True after an error; False for an expected reason, such as a store in use.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Kept:
 
 
 class Removals(list[Removal]):
-    """What went, and in `kept` what was left alone and why."""
+    """List of `Removal`; its attribute `kept` lists what was not removed, with reasons."""
 
     def __init__(self, removed: Iterable[Removal] = (), kept: Iterable[Kept] = ()) -> None:
         super().__init__(removed)
@@ -74,85 +74,91 @@ class Removals(list[Removal]):
 
 
 def remove(path: Path) -> Kept | None:
-    """Take a store away by one rename, so that nobody sees half of it; None if it is gone."""
-    grave = path.with_name(f"{_GONE}{uuid.uuid4().hex}-{path.name}")
+    """Remove a store, by one rename first, so that no process sees a part of it.
+
+    Returns
+    -------
+    Kept or None
+        Why it was not removed; None if it was.
+    """
+    renamed = path.with_name(f"{_REMOVED_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
         if path.is_symlink():
-            return Kept(path.name, "it is a link; remove what it leads to yourself")
-        foreign = foreign_files(path)
-        if foreign:
+            return Kept(path.name, "it is a symbolic link; remove its target yourself")
+        unexpected = unexpected_files(path)
+        if unexpected:
             return Kept(
-                path.name, f"it also holds files that are not of a store: {format_values(foreign)}"
+                path.name, f"it contains files that no store writes: {format_values(unexpected)}"
             )
         with lease(path) as held:
             error = held.refused
-            # Without room for a lease nobody else has one either; a removal needs no room.
+            # On a full disk no process can acquire a lease, and a removal needs no space.
             if not held and not (error is not None and error.errno in FULL):
                 return Kept(path.name, LEASED) if error is None else refused(path, error)
             if is_in_use(path):
                 return Kept(path.name, USED)
             if held:
                 held.check()
-            path.rename(grave)
+            path.rename(renamed)
     except OSError as failure:
         return refused(path, failure)
     except StoreError as failure:
         return Kept(path.name, str(failure), failed=True)
-    return bury(grave)
+    return remove_renamed(renamed)
 
 
 def refused(path: Path, error: OSError) -> Kept:
-    """Return that the system would not let something go; one that is gone is no failure."""
+    """Return the outcome for an `OSError` during a removal; a missing path is no failure."""
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return Kept(path.name, GONE)
     return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)
 
 
-def bury(grave: Path) -> Kept | None:
-    """Remove a store that was taken away, or put it back; None if it is gone."""
-    path = grave.with_name(grave.name[len(_GONE) + _HEX_DIGITS + 1 :] or grave.name)
+def remove_renamed(renamed: Path) -> Kept | None:
+    """Delete a renamed store, or restore it if a process uses it; None if it was deleted."""
+    path = renamed.with_name(renamed.name[len(_REMOVED_PREFIX) + _HEX_DIGITS + 1 :] or renamed.name)
     with contextlib.suppress(OSError):
-        (grave / LEASE_NAME).unlink()  # put back with the store, it would keep all others away
+        (renamed / LEASE_NAME).unlink()  # in a restored store it would lock out all processes
     try:
-        # An extraction may have begun between the look and the rename: its mark went along.
-        if is_in_use(grave):
-            _put_back(grave, path)
+        # An extraction may have begun just before the rename: its mark was renamed as well.
+        if is_in_use(renamed):
+            _put_back(renamed, path)
             return Kept(path.name, USED)
-        shutil.rmtree(grave)
+        shutil.rmtree(renamed)
     except FileNotFoundError:
         return None  # another process is doing the same
     except OSError as error:
-        reason = f"{error.strerror or error} ({grave.name}); the next `gc` goes on"
+        reason = f"{error.strerror or error} ({renamed.name}); the next `gc` tries again"
         return Kept(path.name, f"the system refuses: {reason}", failed=True)
     return None
 
 
-def _put_back(grave: Path, path: Path) -> None:
-    """Undo a removal; file by file if the extraction has made a new folder by now.
+def _put_back(renamed: Path, path: Path) -> None:
+    """Undo the rename; file by file if the extraction has created a new folder since.
 
-    What cannot be moved stays in the grave, for the next to try.
+    Files that cannot be moved stay in the renamed folder, for the next attempt.
     """
     with contextlib.suppress(OSError):
-        grave.rename(path)
+        renamed.rename(path)
         return
-    # The manifest last: the new one describes the same spec, and lists what it has found.
-    # The mark of use after everything else, so that nobody removes what is still to be moved.
-    names = sorted(os.listdir(grave), key=lambda name: (name == MANIFEST_NAME, name))
+    # The manifest after the shards: a new one describes the same spec and lists what it found.
+    # Marks of use last, so that no process removes the files that are still to be moved.
+    names = sorted(os.listdir(renamed), key=lambda name: (name == MANIFEST_NAME, name))
     names.sort(key=lambda name: name.startswith(USE_PREFIX))
     for name in names:
         if name == MANIFEST_NAME and (path / name).exists():
             continue
         if os.path.lexists(path / name):
             continue
-        (grave / name).rename(path / name)
-    shutil.rmtree(grave)
+        (renamed / name).rename(path / name)
+    shutil.rmtree(renamed)
 
 
-def finish_removals(folder: Path) -> list[Kept]:
-    """Remove what a killed process had begun to."""
+def resume_removals(folder: Path) -> list[Kept]:
+    """Complete removals that killed processes had begun; return those that failed."""
     try:
         names = os.listdir(folder) if folder.is_dir() else []
     except OSError as error:
         return [refused(folder, error)]
-    outcomes = [bury(folder / name) for name in names if _GRAVE.fullmatch(name)]
+    outcomes = [remove_renamed(folder / name) for name in names if _RENAMED.fullmatch(name)]
     return [kept for kept in outcomes if kept is not None]

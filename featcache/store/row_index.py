@@ -1,8 +1,7 @@
-"""Where each row lies: (image id, view) -> (shard, row), for millions of rows.
+"""Index of rows: (image id, view) -> (shard, row), for millions of rows.
 
-Pure array logic. Ids are SHA-256 sums, so their first 8 bytes are as good a hash as any:
-rows are sorted by them and looked up by bisection, and a match counts only if all 32
-bytes agree.
+Pure array code. Ids are SHA-256 digests, so that their first 8 bytes serve as a hash: rows are
+sorted by them and found by bisection, and a match is confirmed by comparing all 32 bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ IdArray = NDArray[np.uint8]
 
 
 def pack_ids(ids: Sequence[str]) -> IdArray:
-    """Turn hexadecimal content ids into an array (n, 32) of uint8.
+    """Convert hexadecimal image ids to an array (n, 32) of uint8.
 
     >>> pack_ids(["00" * 31 + "ff"])[0, -1]
     np.uint8(255)
@@ -26,14 +25,14 @@ def pack_ids(ids: Sequence[str]) -> IdArray:
     try:
         raw = bytes.fromhex("".join(ids))
     except ValueError as error:
-        raise InvalidRequest("Content ids are 64 hexadecimal digits each.") from error
+        raise InvalidRequest("Image ids have 64 hexadecimal digits each.") from error
     if len(raw) != 32 * len(ids):
-        raise InvalidRequest("Content ids are 64 hexadecimal digits each.")
+        raise InvalidRequest("Image ids have 64 hexadecimal digits each.")
     return np.frombuffer(raw, np.uint8).reshape(len(ids), 32)
 
 
 def unpack_ids(packed: IdArray) -> list[str]:
-    """Turn an array (n, 32) of uint8 into hexadecimal content ids."""
+    """Convert an array (n, 32) of uint8 to hexadecimal image ids."""
     text = np.ascontiguousarray(packed).tobytes().hex()
     return [text[i : i + 64] for i in range(0, len(text), 64)]
 
@@ -44,8 +43,8 @@ class RowIndex:
     Parameters
     ----------
     shards : sequence of (ndarray (n, 32) uint8, ndarray (n,) int32)
-        Ids and views of each shard. Where a row occurs twice either may serve; both
-        were computed from the same bytes under the same spec.
+        Ids and views of each shard. Of duplicate rows any may be returned: they were computed
+        from the same bytes under the same spec.
     """
 
     def __init__(self, shards: Sequence[tuple[IdArray, NDArray[np.int32]]]) -> None:
@@ -59,12 +58,12 @@ class RowIndex:
         self._sorted = prefixes[self._order]
 
     def __len__(self) -> int:
-        """Return the number of stored rows, repeats included."""
+        """Return the number of stored rows, including duplicates."""
         return len(self._ids)
 
     def distinct(self) -> int:
         """Return the number of different (image, view) pairs."""
-        found = self._bisect(self._ids, self._views)  # of equal ones always the first
+        found = self._bisect(self._ids, self._views)  # the first of equal rows
         return int(np.count_nonzero(found == np.arange(len(self._ids))))
 
     def find(
@@ -82,17 +81,18 @@ class RowIndex:
     def find_positions(
         self, ids: IdArray, views: NDArray[np.int32] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the position of each id among all rows, and whether it is there at all."""
+        """Return the position of each id among all rows, and whether it is stored."""
         wanted = np.zeros(len(ids), np.int32) if views is None else views
-        position = self._in_their_order(ids, wanted)
+        position = self._find_contiguous(ids, wanted)
         if position is None:
             position = self._bisect(ids, wanted)
         return position, position >= 0
 
-    def _in_their_order(self, ids: IdArray, wanted: NDArray[np.int32]) -> NDArray[np.int64] | None:
-        """Return the positions of rows asked for as they lie; None if they are not.
+    def _find_contiguous(self, ids: IdArray, wanted: NDArray[np.int32]) -> NDArray[np.int64] | None:
+        """Return positions if the rows are contiguous and in order; else None.
 
-        A stream through a store asks so, and comparing is many times faster than bisection.
+        Sequential reading of a store has such requests, and comparing is much faster than
+        bisection.
         """
         if len(ids) < 2:
             return None
@@ -109,8 +109,8 @@ class RowIndex:
         prefixes = _prefixes(ids)
         at = np.searchsorted(self._sorted, prefixes, side="left")
         open_ = np.arange(len(ids))
-        # Nearly every query ends in the first round; views of one image and, once in an
-        # age, equal prefixes of different images need a step to the right.
+        # Nearly all queries end in the first iteration; further views of an image, and equal
+        # prefixes of different images, need further steps to the right.
         while len(open_):
             inside = at[open_] < len(self._sorted)
             open_ = open_[inside]

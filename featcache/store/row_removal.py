@@ -1,4 +1,4 @@
-"""Rows that go from a store that stays: what is wanted of a shard is written again first."""
+"""Removal of rows from a store: the rows to keep are written to new shards first."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .store import Store
 
 
 def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> Removals:
-    """Remove all rows of a store but some.
+    """Remove all rows of a store except those of given ids.
 
     Parameters
     ----------
     path : Path
         Folder of the store.
     kept : collection of str
-        Example ids of the rows that stay.
+        Example ids of the rows to keep.
     dry_run : bool
         Change nothing.
 
     Returns
     -------
     Removals
-        Empty if all rows stay; its `kept` says what was in the way, also of a part of the rows.
+        Empty if no row is removed; its `kept` says why rows could not be removed.
     """
     try:
         with contextlib.closing(Store(path)) as store:
@@ -43,27 +43,27 @@ def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> 
                 return Removals()
             if dry_run:
                 used = is_in_use(path)
-                return _kept(path, USED) if used else _removed(store, unwanted)
+                return _not_removed(path, USED) if used else _make_removal(store, unwanted)
             return _remove_under_lease(store, kept, unwanted)
     except OSError as error:
         if not isinstance(error, FeatcacheError):
             return Removals(kept=[refused(path, error)])
-        return _kept(path, str(error), failed=True)
+        return _not_removed(path, str(error), failed=True)
     except FeatcacheError as error:
         if not os.path.lexists(path / MANIFEST_NAME):
-            return _kept(path, GONE)
-        return _kept(path, str(error), failed=True)
+            return _not_removed(path, GONE)
+        return _not_removed(path, str(error), failed=True)
 
 
-def _kept(path: Path, reason: str, *, failed: bool = False) -> Removals:
+def _not_removed(path: Path, reason: str, *, failed: bool = False) -> Removals:
     return Removals(kept=[Kept(path.name, reason, failed)])
 
 
-def _removed(store: Store, rows: int) -> Removals:
+def _make_removal(store: Store, rows: int) -> Removals:
     if not rows:
         return Removals()
     size = rows * (4 * store.width + 36)
-    reason = "its images are not among those that stay"
+    reason = "its images are not among those to keep"
     return Removals([Removal(store.folder.name, rows, size, reason)])
 
 
@@ -73,22 +73,22 @@ def _remove_under_lease(store: Store, kept: Collection[str], unwanted: int) -> R
         if not held:
             if held.refused is not None:
                 return Removals(kept=[refused(path, held.refused)])
-            return _kept(path, LEASED)
-        # Under the lease: an extraction that begins now waits for it, and looks again.
+            return _not_removed(path, LEASED)
+        # Under the lease: an extraction that begins now waits for it and lists the store again.
         if is_in_use(path):
-            return _kept(path, USED)
+            return _not_removed(path, USED)
         try:
             return _rewrite(store, kept, unwanted, held)
         except LeaseLost as error:
             lost = error
-    store.write_manifest()  # what was listed last may be out of date
-    return _kept(path, str(lost), failed=True)
+    store.write_manifest()  # the list of shards may be out of date
+    return _not_removed(path, str(lost), failed=True)
 
 
 def _rewrite(store: Store, kept: Collection[str], unwanted: int, held: Lease) -> Removals:
-    """Write what stays as new shards, list them, and only then remove the old ones.
+    """Write the kept rows to new shards, list these, and only then remove the old shards.
 
-    Where there is no room for all of the new shards, the old ones that can go make some.
+    If the disk is full, removing old shards step by step makes space for new ones.
     """
     store.refresh()
     emptied, mixed = _sort_shards(store, kept)
@@ -104,23 +104,23 @@ def _rewrite(store: Store, kept: Collection[str], unwanted: int, held: Lease) ->
         error = failure
     store.refresh()
     left = len(set(store.ids()).difference(kept))
-    found = _removed(store, unwanted - left)
+    found = _make_removal(store, unwanted - left)
     if left or error is not None:
-        found.kept += _kept(store.folder, _reason(store, left, error), failed=True).kept
+        found.kept += _not_removed(store.folder, _reason(store, left, error), failed=True).kept
     return found
 
 
 def _reason(store: Store, rows: int, error: StoreWriteError | None) -> str:
     if error is not None:
-        return f"{rows:,} of the rows that were to go stay. {error}"
+        return f"{rows:,} of the rows to remove are left. {error}"
     return (
-        f"{rows:,} of its rows stay, in shards that are damaged or that the system does not let "
-        f"go. Run `featcache verify {store.folder.name}`, then the same again"
+        f"{rows:,} of the rows to remove are left, in shards that are damaged or that the system "
+        f"does not remove. Run `featcache verify {store.folder.name}`, then the same command again"
     )
 
 
 def _sort_shards(store: Store, kept: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the shards of which nothing stays, and those of which some rows do."""
+    """Return the shards without rows to keep, and those with some rows to keep."""
     emptied, mixed = [], []
     for name in store.shard_names:
         found = store.read_shard(name)
@@ -137,18 +137,18 @@ def _sort_shards(store: Store, kept: Collection[str]) -> tuple[list[str], list[s
 def _write_kept(
     store: Store, names: Iterable[str], kept: Collection[str]
 ) -> tuple[dict[str, str], StoreWriteError | None]:
-    """Write the rows that stay again.
+    """Write the rows to keep to new shards.
 
     Returns
     -------
     (dict of str to str, StoreWriteError or None)
-        The new shard for each old one, and what ended it early.
+        The new shard for each old one, and the error that stopped it early.
     """
     written: dict[str, str] = {}
     for name in names:
         found = store.read_shard(name)
         if found is None:
-            continue  # it stays, with all its rows: it may be a disk that fails
+            continue  # keep the whole shard: the disk may be failing
         rows, metadata = found
         stays = np.array([image_id in kept for image_id in unpack_ids(metadata.image_ids)])
         fraction = {"seconds": f"{metadata.seconds * stays.mean():.6f}"}
@@ -161,10 +161,10 @@ def _write_kept(
     return written, None
 
 
-def _take_back(store: Store, names: Collection[str], held: Lease) -> None:
-    """Remove shards that were written in vain: the old ones stay, and hold the same rows."""
+def _undo_write(store: Store, names: Collection[str], held: Lease) -> None:
+    """Remove the new shards after an error: the old ones still contain the same rows."""
     with contextlib.suppress(StoreError, OSError):
-        # A manifest whose folder could not be synced is in its place all the same.
+        # A manifest may have been replaced even if syncing its folder failed.
         if not set(names) & set(read_manifest(store.folder).shards):
             remove_shards(store.folder, names, held)
 
@@ -172,7 +172,7 @@ def _take_back(store: Store, names: Collection[str], held: Lease) -> None:
 def _list_and_remove(
     store: Store, emptied: list[str], written: Mapping[str, str], held: Lease
 ) -> None:
-    """Remove shards of which nothing is wanted, once the manifest lists them no more."""
+    """Write a manifest without the old shards, then remove these."""
     names = [*emptied, *written]
     held.check()
     try:
@@ -180,10 +180,10 @@ def _list_and_remove(
     except StoreWriteError as error:
         held.check()
         if not emptied or error.system_errno not in FULL:
-            _take_back(store, written.values(), held)
+            _undo_write(store, written.values(), held)
             raise
-        # Where nothing can be written, what goes whole makes room for the manifest. Until that
-        # is written, `verify` misses these shards.
+        # On a full disk, removing the shards without rows to keep makes space for the manifest.
+        # Until it is written, `verify` reports these shards as missing.
         remove_shards(store.folder, emptied, held)
         store.write_manifest_under_lease(without=names)
     remove_shards(store.folder, names, held)

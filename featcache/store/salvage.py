@@ -1,4 +1,4 @@
-"""What of a damaged shard can be proven to be what was committed."""
+"""Recovery of the intact rows of a damaged shard by their digests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .row_index import unpack_ids
 
 @dataclass(frozen=True)
 class Salvage:
-    """The rows of a damaged shard, and which of them are right by their own digests.
+    """The rows of a damaged shard, with a mask of those that are intact.
 
     Attributes
     ----------
@@ -29,6 +29,7 @@ class Salvage:
     ids : ndarray (n, 32), uint8
     views : ndarray (n,), int32
     intact : ndarray (n,), bool
+        Whether the digest of the row is the committed one.
     """
 
     rows: NDArray[np.float32]
@@ -37,77 +38,82 @@ class Salvage:
     intact: NDArray[np.bool_]
 
     def new(self, stored: Collection[bytes]) -> NDArray[np.bool_]:
-        """Tell for each row whether it is intact and not among those of `row_keys`."""
-        return np.logical_and(self.intact, self._absent(stored))
+        """Return the mask of rows that are intact and not among the stored `row_keys`."""
+        return np.logical_and(self.intact, self._is_missing(stored))
 
     def lost_without(self, stored: Collection[bytes]) -> tuple[str, ...]:
-        """Return the ids of rows that are neither intact nor among those of `row_keys`."""
-        return tuple(unpack_ids(self.ids[~self.intact & self._absent(stored)]))
+        """Return the ids of rows that are neither intact nor among the stored `row_keys`."""
+        return tuple(unpack_ids(self.ids[~self.intact & self._is_missing(stored)]))
 
-    def _absent(self, stored: Collection[bytes]) -> NDArray[np.bool_]:
+    def _is_missing(self, stored: Collection[bytes]) -> NDArray[np.bool_]:
         return np.array([key not in stored for key in row_keys(self.ids, self.views)], bool)
 
 
 def row_keys(ids: NDArray[np.uint8], views: NDArray[np.int32]) -> list[bytes]:
-    """Return what tells rows apart: id and view of each, as bytes."""
-    whose = np.column_stack([ids, np.ascontiguousarray(views, "<i4")[:, None].view("u1")])
-    return [key.tobytes() for key in whose]
+    """Return id and view of each row as bytes, which identify the row."""
+    keys = np.column_stack([ids, np.ascontiguousarray(views, "<i4")[:, None].view("u1")])
+    return [key.tobytes() for key in keys]
 
 
 def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage | None:
-    """Look for sound rows in a damaged shard; None if nothing is known of what was in it.
+    """Read the rows of a damaged shard and compare their digests with the sidecar's.
 
-    The rows are taken from where they lay when the shard was sound. HDF5 is not asked.
+    The rows are read from the offsets in the sidecar, without HDF5.
 
     Parameters
     ----------
     shard : Path
-        Under the name that it was committed by.
+        Under the name with which it was committed.
     components : mapping
-        Those of the store's spec; rows of another one are not sound.
+        Those of the store's spec.
     width : int
-        That of the store.
+        Length of an embedding.
+
+    Returns
+    -------
+    Salvage or None
+        None without a valid sidecar of this spec and width.
 
     Raises
     ------
     OSError
-        If the system cannot read the sidecar or any row of the shard: when the disk answers
-        again, all rows may be there. Single places that cannot be read cost their rows alone.
+        If the system cannot read the sidecar, or no row of the shard: all rows may be intact
+        once the disk works again. Single unreadable blocks cost only the rows in them.
     """
-    known = read_metadata_or_raise(shard)
-    if known is None or known[0].components != components or known[0].width != width:
+    sidecar = read_metadata_or_raise(shard)
+    if sidecar is None or sidecar[0].components != components or sidecar[0].width != width:
         return None
-    metadata, digests, _ = known
+    metadata, digests, _ = sidecar
     try:
-        rows = _as_they_lie(shard, metadata.layout, len(metadata.views))
+        rows = _read_rows(shard, metadata.layout, len(metadata.views))
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return None  # a link or a pipe: whatever it leads to is not what was committed
+        return None  # a link or a pipe, which this library does not write
     found = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
     return Salvage(rows, metadata.image_ids, metadata.views, (found == digests).all(axis=1))
 
 
-def _as_they_lie(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:
-    """Read rows by their places; what lies beyond the end or cannot be read is zero."""
+def _read_rows(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:
+    """Read rows by their offsets; rows that cannot be read are zero."""
     rows = np.zeros((count, layout.width), "<f4")
-    answered = False
+    readable = False
     with open(open_own_file(shard), "rb", buffering=0) as file:
         for number, offset in enumerate(layout.offsets.tolist()):
             start = number * layout.rows_per_chunk
             part = rows[start : start + layout.rows_per_chunk]
-            if _filled(file, offset, part):
-                answered = True
+            if _fill(file, offset, part):
+                readable = True
                 continue
-            for i in range(len(part)):  # a bad sector costs the rows in it alone
-                answered |= _filled(file, offset + i * part.strides[0], part[i])
-    if not answered:
+            for i in range(len(part)):  # row by row: a bad sector costs only the rows in it
+                readable |= _fill(file, offset + i * part.strides[0], part[i])
+    if not readable:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(shard))
     return rows
 
 
-def _filled(file: FileIO, offset: int, rows: NDArray[np.float32]) -> bool:
-    """Read what is there; False if the disk cannot read all of it."""
+def _fill(file: FileIO, offset: int, rows: NDArray[np.float32]) -> bool:
+    """Fill rows as far as the file goes; return False after a read error."""
     view = rows.data.cast("B")
     try:
         file.seek(offset)

@@ -1,4 +1,4 @@
-"""Damaged files of a store, renamed so that nothing reads them and nothing is lost."""
+"""Renaming of damaged files, which are never read again and never deleted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..hdf5.shard_name import rows_in_name
 def set_aside(path: Path) -> None:
     """Rename a damaged file to ``damaged-<name>.bad``, and the sidecar of a shard with it.
 
-    The shard goes first: what tells its rows never stands under the name of another one, and
-    `move_orphans` finishes what a kill in between leaves. A file that is gone is passed over.
+    The shard first, so that a sidecar never belongs to another shard;
+    `move_orphaned_sidecars` completes what a kill in between leaves. A missing file is ignored.
     """
     for each in (path, metadata_path(path)):
         with contextlib.suppress(FileNotFoundError):
@@ -24,11 +24,10 @@ def set_aside(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def move_orphans(folder: Path) -> None:
-    """Remove the sidecars of shards that were merged away; keep those of damaged ones.
+def move_orphaned_sidecars(folder: Path) -> None:
+    """Remove sidecars of merged shards, and set aside those of shards that were set aside.
 
-    A reader may have written one after the shard was removed. Where the shard was set aside,
-    its sidecar follows it.
+    A reader may have written a sidecar after its shard was removed or renamed.
     """
     for path in folder.glob(f"*.h5{METADATA_SUFFIX}"):
         shard = path.with_name(path.name.removesuffix(METADATA_SUFFIX))
@@ -45,6 +44,6 @@ def _free_name(path: Path) -> Path:
     for number in itertools.count(1):
         ending = ".bad" if number == 1 else f".{number}.bad"
         name = path.with_name(f"damaged-{path.name}{ending}")
-        if not os.path.lexists(name):  # an earlier one is kept: nobody knows what is in it
+        if not os.path.lexists(name):  # never overwrite an earlier damaged file
             return name
     raise AssertionError("unreachable")

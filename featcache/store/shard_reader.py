@@ -1,4 +1,4 @@
-"""Rows read straight from shards whose every byte was found to be the committed one."""
+"""Reading of rows by their offsets from shards with a verified SHA-256."""
 
 from __future__ import annotations
 
@@ -21,34 +21,38 @@ _ROW_TYPE = np.dtype("<f4")
 
 
 class ShardReader:
-    """The shards of a folder, for reading.
+    """Reader of the shards in a folder.
 
-    The SHA-256 of a shard is compared with the one in its name before its first row is
-    read, and again whenever the file's size, times or inode have changed since. From then on
-    a row is so many bytes at a known place: no library has to be asked.
+    The SHA-256 of a shard is compared with the one in its name before its first row is read,
+    and again whenever the size, times or inode of the file have changed. Rows are then read by
+    their offsets, without HDF5.
+
+    Parameters
+    ----------
+    folder : Path
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._sound: dict[str, FileState] = {}
+        self._verified: dict[str, FileState] = {}
 
     def check(self, names: Sequence[str]) -> None:
-        """Make sure of some shards, several at a time.
+        """Verify the SHA-256 of shards that have not been verified, in parallel.
 
         Raises
         ------
         StoreCorrupt
-            If the bytes of one are not those that were committed.
+            If the bytes of a shard are not those that were committed.
         FileNotFoundError
-            If one is gone: merged into a larger one, perhaps.
+            If a shard was removed, for example merged into a larger one.
         """
-        unsure = [name for name in names if self._sound.get(name) != self._state(name)]
-        if len(unsure) < 2:
-            for name in unsure:
+        unverified = [name for name in names if self._verified.get(name) != self._state(name)]
+        if len(unverified) < 2:
+            for name in unverified:
                 self._check_one(name)
             return
-        with ThreadPoolExecutor(_THREADS) as pool:  # hashing lets other threads run
-            list(pool.map(self._check_one, unsure))
+        with ThreadPoolExecutor(_THREADS) as pool:  # hashing releases the GIL
+            list(pool.map(self._check_one, unverified))
 
     def gather(
         self,
@@ -58,16 +62,18 @@ class ShardReader:
         row: NDArray[np.int64],
         width: int,
     ) -> NDArray[np.float32]:
-        """Read rows of several shards, each of which is checked first.
+        """Read rows of several shards, after verifying each shard.
 
         Parameters
         ----------
         names : sequence of str
-            The shards by number.
+            Names of the shards.
         all_metadata : mapping of str to ShardMetadata
-            By the shards' names.
+            Metadata by shard name.
         shard, row : ndarray (n,), int64
-            Number of the shard, and the row in it, of each row that is wanted.
+            Index in `names` and row in that shard of each row to read.
+        width : int
+            Length of an embedding.
 
         Returns
         -------
@@ -92,29 +98,29 @@ class ShardReader:
         layout: Layout,
         wanted: NDArray[np.int64],
         result: NDArray[np.float32],
-        here: NDArray[np.int64],
+        targets: NDArray[np.int64],
     ) -> None:
-        """Fill ``result[here]`` with rows of a shard that `check` was called for.
+        """Fill ``result[targets]`` with rows of a shard verified by `check`.
 
         Parameters
         ----------
         wanted : ndarray (n,), int64
-            Rows of the shard, n > 0; in any order, repeats allowed.
+            Rows of the shard, n > 0; in any order, duplicates allowed.
         result : ndarray (m, width), float32
         here : ndarray (n,), int64
             Ascending.
         """
         steps = np.diff(wanted)
-        together = here[-1] - here[0] + 1 == len(here) and result.dtype == _ROW_TYPE
+        together = targets[-1] - targets[0] + 1 == len(targets) and result.dtype == _ROW_TYPE
         if together and (steps > 0).all():  # no copy in between
-            self._read(name, layout, wanted, steps, result[here[0] : here[-1] + 1])
+            self._read_rows(name, layout, wanted, steps, result[targets[0] : targets[-1] + 1])
             return
         rows, back = np.unique(wanted, return_inverse=True)
         found = np.empty((len(rows), layout.width), _ROW_TYPE)
-        self._read(name, layout, rows, np.diff(rows), found)
-        result[here] = found[back]
+        self._read_rows(name, layout, rows, np.diff(rows), found)
+        result[targets] = found[back]
 
-    def _read(
+    def _read_rows(
         self,
         name: str,
         layout: Layout,
@@ -138,19 +144,19 @@ class ShardReader:
         """Return the rows of a whole shard, (count, width); see `read`."""
         found = np.empty((count, layout.width), _ROW_TYPE)
         rows = np.arange(count)
-        self._read(name, layout, rows, np.diff(rows), found)
+        self._read_rows(name, layout, rows, np.diff(rows), found)
         return found
 
-    def forget(self, names: Mapping[str, object]) -> None:
-        """Keep only what is known of these shards."""
-        self._sound = {name: state for name, state in self._sound.items() if name in names}
+    def keep_only(self, names: Mapping[str, object]) -> None:
+        """Discard the verification of all shards except these."""
+        self._verified = {name: state for name, state in self._verified.items() if name in names}
 
     def _check_one(self, name: str) -> None:
         before = self._state(name)
         damage = find_damage(self._folder / name)
         if damage is not None:
             raise shard_error(self._folder / name, damage.reason)
-        self._sound[name] = before
+        self._verified[name] = before
 
     def _state(self, name: str) -> FileState:
         return file_state((self._folder / name).stat())

@@ -1,7 +1,7 @@
-"""A folder of immutable, sealed shards that holds the embeddings of one spec.
+"""A store: a folder of immutable shards with the embeddings of one spec.
 
-A row is committed by the rename of the shard that holds it; no committed byte is ever
-rewritten. Any number of processes may append to one store and read it at the same time.
+Rows are committed by the rename of their shard; committed bytes are never rewritten. Any number
+of processes may append to a store and read it at the same time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .shard_reader import ShardReader
 log = get_logger(__name__)
 
 _LEASE_WAIT = 10.0
-_LOOKS = 50  # a busy store may merge a shard away in each of several looks
+_MAX_ATTEMPTS = 50  # a busy store may merge a shard away during each of several listings
 
 
 class Store:
@@ -47,19 +47,27 @@ class Store:
 
     Parameters
     ----------
-    folder : Path
-        An existing store.
+    folder : path-like
+        The folder of an existing store.
 
     Attributes
     ----------
+    folder : Path
     spec : BackboneSpec
     width : int
         Length of an embedding.
     damaged : list of Damage
-        Shards that were passed over, since they cannot be read or are missing; their rows
-        count as not stored.
+        Shards that are skipped because they are damaged or missing; their rows count as not
+        stored.
     quarantined : dict of str to str
-        Content id -> reason, for images that cannot be decoded.
+        Image id -> reason, for images that cannot be decoded.
+
+    Raises
+    ------
+    StoreError
+        If the folder is no store or cannot be listed.
+    StoreCorrupt, StoreFormatError
+        If the manifest is damaged, or of another format version.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -67,7 +75,7 @@ class Store:
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
         self._metadata: dict[str, ShardMetadata] = {}
-        self._files = ShardReader(self.folder)
+        self._reader = ShardReader(self.folder)
         self._lock = threading.RLock()
         self.refresh()
 
@@ -75,14 +83,27 @@ class Store:
     def create(
         cls, folder: Path, spec: BackboneSpec, width: int, metadata: Mapping[str, str] | None = None
     ) -> Store:
-        """Open the store of a spec for appending; make it if it is not there.
+        """Open the store of a spec for appending; create it if it does not exist.
+
+        Parameters
+        ----------
+        folder : Path
+        spec : BackboneSpec
+        width : int
+            Length of an embedding.
+        metadata : mapping of str to str, optional
+            Human-readable description for a new manifest.
+
+        Returns
+        -------
+        Store
 
         Raises
         ------
         StoreMismatch
-            If the folder holds rows of another spec or width.
+            If the folder contains rows of another spec or width.
         StoreWriteError
-            If it cannot be made.
+            If it cannot be created.
         """
         with system_errors(folder):
             make_folder(folder)
@@ -93,27 +114,27 @@ class Store:
             if store.spec == spec:
                 raise StoreMismatch(
                     f"The manifest of {folder} says that its rows have width {store.width}, but "
-                    f"the backbone gives {width}. `featcache verify {folder.name}` says what is "
-                    "wrong, `featcache repair` writes the manifest again.",
+                    f"the backbone gives {width}. `featcache verify {folder.name}` describes the "
+                    "damage, `featcache repair` rewrites the manifest.",
                     path=folder,
                     stored=store.width,
                     requested=width,
                 )
             raise StoreMismatch(
-                f"{folder} holds embeddings of another specification (width {store.width}, key "
+                f"{folder} contains embeddings of another spec (width {store.width}, key "
                 f"{store.spec.key[:16]}) than the requested one (width {width}, key "
-                f"{spec.key[:16]}). Name another cache folder.",
+                f"{spec.key[:16]}). Choose another cache folder.",
                 path=folder,
                 stored=store.spec,
                 requested=spec,
             )
         return store
 
-    # Looking
+    # Reading
 
     @property
     def spec(self) -> BackboneSpec:
-        """The specification of all rows."""
+        """The spec of all rows."""
         return self._manifest.spec
 
     @property
@@ -123,67 +144,67 @@ class Store:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What people call it: the weights' origin and the preprocessing rule."""
+        """Human-readable description: backbone, origin of the weights, preprocessing."""
         return self._manifest.metadata
 
     @property
     def shard_names(self) -> list[str]:
-        """The names of the sound shards, sorted."""
+        """The names of the valid shards, sorted."""
         return list(self._names)
 
     def __len__(self) -> int:
-        """Return the number of different rows."""
+        """Return the number of distinct rows."""
         return self._index.distinct()
 
     def __repr__(self) -> str:
         return f"<Store {self.folder} {len(self)} rows x {self.width}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # open files and locks do not travel to a worker
+        return {"folder": self.folder}  # open files and locks cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
 
     def size_on_disk(self) -> int:
-        """Return the bytes of all files of the store."""
+        """Return the size of all files of the store in bytes."""
         total = 0
         for file in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # merged away by another process
+            with contextlib.suppress(FileNotFoundError):  # merged by another process
                 total += file.stat().st_size if file.is_file() else 0
         return total
 
     def seconds_per_image(self) -> float:
-        """Return the wall time that computing a row took, on average, when it was computed."""
+        """Return the mean wall time in seconds that computing a row took, 0.0 without rows."""
         all_metadata = self._metadata.values()
         rows = sum(len(metadata.views) for metadata in all_metadata)
         return sum(metadata.seconds for metadata in all_metadata) / rows if rows else 0.0
 
     def refresh(self) -> None:
-        """Take in what others have committed since this store was opened.
+        """Read the manifest and list the shards again, with commits of other processes.
 
         Raises
         ------
         StoreCorrupt, StoreFormatError
-            If the manifest cannot be used.
+            If the manifest is damaged, or of another format version.
         StoreError
-            If the folder cannot be listed, or shards were merged during every look at it.
+            If the folder cannot be listed, or shards were merged during every attempt.
         """
         with self._lock:
-            for _ in range(_LOOKS):
-                if self._look():
+            for _ in range(_MAX_ATTEMPTS):
+                if self._list_shards():
                     return
         raise StoreError(
             f"{self.folder} could not be listed: other processes merged its shards during each of "
-            f"{_LOOKS} looks. Run the same again.",
+            f"{_MAX_ATTEMPTS} attempts. Run the same command again.",
             path=self.folder,
         )
 
-    def _look(self) -> bool:
-        """List the shards; False if some were removed meanwhile, so that rows may be missing.
+    def _list_shards(self) -> bool:
+        """List the shards; return False if some were removed during the listing.
 
-        A shard that was merged away is missing in the listing, and its successor may have
-        appeared too late to be in it. Since the manifest is replaced before any shard is
-        removed, a manifest that is the same before and after says that none was.
+        A merged shard may be missing from the listing, and the shard that replaced it may have
+        appeared too late. The manifest is replaced before a shard is removed, so that an
+        unchanged manifest proves that the listing is complete.
         """
         with system_errors(self.folder):
             before = recovery.manifest_of_store(self.folder)
@@ -200,7 +221,7 @@ class Store:
                 for name in names
                 if (metadata := self._shard_metadata(name)) is not None
             }
-            self._files.forget(all_metadata)
+            self._reader.keep_only(all_metadata)
             self._metadata = all_metadata
             self._names = list(all_metadata)
             self._index = RowIndex([(h.image_ids, h.views) for h in all_metadata.values()])
@@ -210,21 +231,30 @@ class Store:
             return known.issuperset(names) and before == after
 
     def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Tell for each content id whether its row is stored."""
+        """Return whether the row of each image id is stored.
+
+        Parameters
+        ----------
+        ids : sequence of str
+
+        Returns
+        -------
+        ndarray (n,), bool
+        """
         return self._index.find_positions(pack_ids(ids))[1]
 
     def ids(self) -> list[str]:
-        """Return the content ids of all rows, shard by shard, each once."""
+        """Return the distinct image ids of all rows, in the order of the shards."""
         everything = [h.image_ids for h in self._metadata.values()]
         return list(dict.fromkeys(unpack_ids(np.concatenate(everything)))) if everything else []
 
     def read(self, ids: Sequence[str] | IdArray) -> NDArray[np.float32]:
-        """Read the embeddings of some images.
+        """Read the embeddings of given images.
 
         Parameters
         ----------
         ids : sequence of str, or ndarray (n, 32) of uint8
-            Content ids; repeats are allowed.
+            Image ids; may contain duplicates.
 
         Returns
         -------
@@ -236,18 +266,18 @@ class Store:
         MissingRows
             If an id is not stored.
         StoreCorrupt
-            If a shard's bytes are not those that were committed. No row of it is returned.
+            If a shard's bytes are not those that were committed. No row is returned.
         """
         packed = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
         with self._lock:
-            for look in range(_LOOKS):
+            for look in range(_MAX_ATTEMPTS):
                 shard, row = self._index.find(packed)
                 if look and (shard < 0).any():
                     break
-                # A shard that is gone was merged into a larger one by another process.
+                # A missing shard was merged into a larger one by another process.
                 with system_errors(self.folder), contextlib.suppress(FileNotFoundError):
                     if (shard >= 0).all():
-                        return self._files.gather(
+                        return self._reader.gather(
                             self._names, self._metadata, shard, row, self.width
                         )
                 self.refresh()
@@ -260,7 +290,7 @@ class Store:
         )
 
     def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardMetadata] | None:
-        """Read a whole shard; None if it is gone, or damaged: it stays there, for repair.
+        """Read a whole shard; None if it was removed or is damaged.
 
         Parameters
         ----------
@@ -273,8 +303,8 @@ class Store:
         """
         metadata = self._metadata[name]
         with contextlib.suppress(StoreCorrupt, FileNotFoundError):
-            self._files.check([name])
-            return self._files.read_all(name, metadata.layout, len(metadata.views)), metadata
+            self._reader.check([name])
+            return self._reader.read_all(name, metadata.layout, len(metadata.views)), metadata
         return None
 
     def _shard_metadata(self, name: str) -> ShardMetadata | None:
@@ -282,7 +312,7 @@ class Store:
             return self._metadata[name]
         rows = rows_in_name(name) or 0
         try:
-            metadata = self._known_metadata(name) or self._inspected_metadata(name)
+            metadata = self._read_sidecar(name) or self._inspect_metadata(name)
         except FileNotFoundError:
             if os.path.lexists(self.folder / name):
                 self.damaged.append(Damage(name, rows, "it is a link to nothing"))
@@ -291,14 +321,14 @@ class Store:
             reason = error.reason or str(error)
             self.damaged.append(Damage(name, rows, reason))
             log.warning(
-                "%s: passed over %s: %s. `featcache repair %s` saves what is sound.",
+                "%s: skipped %s: %s. `featcache repair %s` saves the valid rows.",
                 name, format_count(rows, "row"), reason, self.folder,
             )  # fmt: skip
             return None
         return metadata
 
-    def _known_metadata(self, name: str) -> ShardMetadata | None:
-        """Return what lies beside the shard, if it is for a file of this size."""
+    def _read_sidecar(self, name: str) -> ShardMetadata | None:
+        """Return the metadata in the shard's sidecar, if it belongs to a file of this size."""
         known = read_metadata(self.folder / name)
         if known is None or known[2] != (self.folder / name).stat().st_size:
             return None
@@ -307,13 +337,13 @@ class Store:
             return known[0]
         return None
 
-    def _inspected_metadata(self, name: str) -> ShardMetadata:
-        """Look into a shard, once its bytes are known to be right, and keep what is found."""
+    def _inspect_metadata(self, name: str) -> ShardMetadata:
+        """Verify and inspect a shard, and write its sidecar."""
         path = self.folder / name
-        self._files.check([name])
+        self._reader.check([name])
         metadata = inspect_shard(path)
         check_metadata(metadata, name, self.spec.components(), self.width)
-        rows = self._files.read_all(name, metadata.layout, len(metadata.views))
+        rows = self._reader.read_all(name, metadata.layout, len(metadata.views))
         write_metadata(path, path.stat().st_size, metadata, rows)
         return metadata
 
@@ -325,28 +355,28 @@ class Store:
         ids: Sequence[str],
         provenance: Mapping[str, str] | None = None,
     ) -> str:
-        """Commit rows as one sealed shard.
+        """Commit rows as one shard.
 
         Parameters
         ----------
         embeddings : ndarray (n, width)
             Finite; stored as float32.
         ids : sequence of str
-            Content id of each row.
+            Image id of each row.
         provenance : mapping of str to str, optional
-            Versions and engine, stored beside the rows.
+            Versions and engine, stored with the rows; not part of the key.
 
         Returns
         -------
         str
-            The shard's name. Once this returns, the rows outlive a crash.
+            Name of the shard. Once this returns, the rows survive a crash.
 
         Raises
         ------
         StoreMismatch
-            If the shape does not fit.
+            If the shape is not (number of ids, `width`), or there are no rows.
         StoreWriteError
-            If the system refuses the write. Nothing committed before is touched.
+            If the system refuses the write. Rows committed before are intact.
         """
         rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
@@ -377,21 +407,21 @@ class Store:
         return name
 
     def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
-        """Remember images that cannot be decoded, by content id, with the reason."""
+        """Commit a quarantine list of image id -> reason, for images that cannot be decoded."""
         if reasons:
             self._sequence += 1
             quarantine.write(self.folder, f"{self._worker}-{self._sequence:06d}", reasons)
             self.quarantined.update(reasons)
 
     def write_manifest(self) -> None:
-        """List the present shards in the manifest, so that a lost one is noticed.
+        """Write a manifest that lists all present shards, so that a missing one is detected.
 
-        Under the lease: a list made while another process removes merged shards would name
-        some that are gone, and cry wolf for ever after. If the lease is unavailable the
-        list is left to its holder, who writes one too. If it was lost while the list was
-        written, since this process did not run for some time, the list is made again.
+        Under the lease: otherwise a list written while another process removes merged shards
+        could name removed shards, which would be reported as missing. If another process holds
+        the lease, it writes the manifest. If the lease is lost during the write, because this
+        process was suspended, the manifest is written again.
         """
-        for _ in range(_LOOKS):
+        for _ in range(_MAX_ATTEMPTS):
             with lease(self.folder, wait=_LEASE_WAIT) as held:
                 if held:
                     self.write_manifest_under_lease()
@@ -399,12 +429,12 @@ class Store:
                     return
 
     def write_manifest_under_lease(self, without: Collection[str] = ()) -> None:
-        """Do what `write_manifest` does, for one who holds the lease.
+        """Write the manifest as `write_manifest` does; the caller holds the lease.
 
         Parameters
         ----------
         without : collection of str
-            Shards that are about to be removed, since their rows are in another one.
+            Shards not to list, since the caller is about to remove them.
         """
         self.refresh()
         names = set(self._names) - set(without)
@@ -415,6 +445,6 @@ class Store:
             self._manifest.write(self.folder)
 
     def close(self) -> None:
-        """Forget what was checked; the store can go on being used."""
+        """Discard the verification of shards; the store stays usable and verifies them again."""
         with self._lock:
-            self._files.forget({})
+            self._reader.keep_only({})

@@ -1,4 +1,4 @@
-"""What is in a store's folder, checked: valid shards, damage, and what the store should be."""
+"""Inspection of a store's folder: valid shards, damage, and the manifest it should have."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..hdf5.shard_name import Damage, find_damage, rows_in_name
 from . import quarantine
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
-from .own_files import holds_a_store
+from .own_files import is_store_folder
 from .recovery import choose_spec, find_shards, read_all_metadata
 from .salvage import row_keys, salvage
 from .shard_reader import ShardReader
 
-_LOOKS = 50  # a busy store may merge a shard away in each of several looks
+_MAX_ATTEMPTS = 50  # a busy store may merge a shard away during each of several listings
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found in a shard: its metadata if valid, else its damage; and its sidecar's."""
+class ShardFindings:
+    """Metadata of a valid shard or the damage of an invalid one, and the damage of its sidecar."""
 
     metadata: ShardMetadata | None
     damage: Damage | None
@@ -40,13 +40,13 @@ class Look:
 
 @dataclass(frozen=True)
 class Survey:
-    """All that was found in a store's folder.
+    """Result of `survey`.
 
     Attributes
     ----------
     manifest : Manifest or None
-        The one on disk, or the one to write instead if it is among the damages; None if no
-        shard tells what the store holds.
+        The one on disk, or the one to write instead if it is damaged; None if it is damaged and
+        no shard has a valid spec.
     looks : dict of str to Look
         By shard, for a second survey to begin with.
     damages : list of Damage
@@ -55,67 +55,73 @@ class Survey:
     """
 
     manifest: Manifest | None
-    looks: dict[str, Look]
+    findings: dict[str, ShardFindings]
     damages: list[Damage]
     newer: StoreFormatError | None
 
     def valid_shards(self) -> dict[str, ShardMetadata]:
-        """Return what the shards without damage say, by name."""
+        """Return the metadata of shards without damage, by name."""
         damaged = {damage.name for damage in self.damages}
         all_metadata = {
-            name: look.metadata for name, look in self.looks.items() if name not in damaged
+            name: finding.metadata for name, finding in self.findings.items() if name not in damaged
         }
         return {name: metadata for name, metadata in all_metadata.items() if metadata is not None}
 
 
-def survey(folder: Path, known: Mapping[str, Look] | None = None) -> Survey:
-    """List and check the files of a store until no shard was merged away meanwhile.
+def survey(folder: Path, known: Mapping[str, ShardFindings] | None = None) -> Survey:
+    """List and check the files of a store; repeat it if shards are merged during the check.
 
-    A shard that vanishes, and one that the manifest lists but that is not there, may have
-    been merged since the manifest was read, which is replaced first: so it is read again.
+    A shard that disappears, or is listed in the manifest but missing, may have been merged. The
+    manifest is replaced before shards are removed, so that reading it again tells.
 
     Parameters
     ----------
     folder : Path
     known : mapping of str to Look, optional
-        Of an earlier survey: what was valid then is not checked again.
+        Findings of an earlier survey: shards that were valid are not checked again.
 
     Raises
     ------
     StoreError
-        If it is no folder of a store, or shards were merged during every look.
+        If the folder is no store, or shards were merged during every attempt.
     OSError
         If the system cannot list or read it.
     """
     if not folder.is_dir():
         raise StoreError(f"There is no folder {folder}.", path=folder)
-    if not holds_a_store(folder):
+    if not is_store_folder(folder):
         raise StoreError(
             f"{folder} is not a store: it has neither {MANIFEST_NAME} nor a shard.", path=folder
         )
-    looks = {n: look for n, look in (known or {}).items() if look.damage is look.sidecar is None}
-    for _ in range(_LOOKS):
-        manifest, wrong, newer, before = _read(folder)
+    findings = {
+        n: finding
+        for n, finding in (known or {}).items()
+        if finding.damage is finding.sidecar is None
+    }
+    for _ in range(_MAX_ATTEMPTS):
+        manifest, wrong, newer, before = _read_manifest(folder)
         present = {path.name for path in folder.glob("*.h5")}
-        manifest = manifest or _described(folder, read_all_metadata(find_shards(folder)))
+        manifest = manifest or _manifest_from_shards(folder, read_all_metadata(find_shards(folder)))
         spec = None if manifest is None else manifest.spec
-        for name in sorted(present - looks.keys()):
+        for name in sorted(present - findings.keys()):
             with contextlib.suppress(FileNotFoundError):
-                looks[name] = _look_at(folder / name, spec)
-        if not folder.is_dir():  # removed since: what is missing is no damage
+                findings[name] = _inspect_with_sidecar(folder / name, spec)
+        if not folder.is_dir():  # removed by another process, not damaged
             raise StoreError(f"There is no folder {folder} any more.", path=folder)
-        if present <= looks.keys() and _read(folder)[-1] == before:
-            looks = {name: looks[name] for name in sorted(present)}
-            return _concluded(folder, manifest, wrong, looks, newer)
+        if present <= findings.keys() and _read_manifest(folder)[-1] == before:
+            findings = {name: findings[name] for name in sorted(present)}
+            return _conclude(folder, manifest, wrong, findings, newer)
     raise StoreError(
-        f"{folder} could not be checked: other processes merged its shards during each of {_LOOKS} "
-        "looks. Run the same again.",
+        f"{folder} could not be checked: other processes merged its shards during each of "
+        f"{_MAX_ATTEMPTS} attempts. Run the same command again.",
         path=folder,
     )
 
 
-def _read(folder: Path) -> tuple[Manifest | None, Damage | None, StoreFormatError | None, bytes]:
-    """Return the manifest or what is wrong with it, and its bytes."""
+def _read_manifest(
+    folder: Path,
+) -> tuple[Manifest | None, Damage | None, StoreFormatError | None, bytes]:
+    """Return the manifest, its damage, the error of a newer format, and its bytes."""
     data = b""
     try:
         data = manifest_bytes(folder)
@@ -128,27 +134,29 @@ def _read(folder: Path) -> tuple[Manifest | None, Damage | None, StoreFormatErro
         return None, Damage(MANIFEST_NAME, 0, reason), newer, data
 
 
-def _described(folder: Path, all_metadata: Mapping[str, ShardMetadata]) -> Manifest | None:
-    """Return the manifest that some shards make up; None if they do not tell it."""
+def _manifest_from_shards(
+    folder: Path, all_metadata: Mapping[str, ShardMetadata]
+) -> Manifest | None:
+    """Return a manifest with the spec and width of most shards; None without a valid spec."""
     found = choose_spec(folder, all_metadata.values())
     return None if found is None else Manifest(*found)
 
 
-def _look_at(shard: Path, spec: BackboneSpec | None) -> Look:
-    """Look at a shard, its bytes first and only then at what is in them, and at its sidecar."""
-    found = _inspected(shard, spec)
+def _inspect_with_sidecar(shard: Path, spec: BackboneSpec | None) -> ShardFindings:
+    """Check a shard, its bytes before its content, and its sidecar."""
+    found = _inspect(shard, spec)
     if isinstance(found, Damage):
-        found = _inspected(shard, spec)  # a disk may fail once; what is set aside must be damaged
+        found = _inspect(shard, spec)  # again: a read error may be temporary
     reason = _sidecar_fault(shard, found) and _sidecar_fault(shard, found)
     sidecar = None if reason is None else Damage(metadata_path(shard).name, 0, reason)
     if isinstance(found, Damage):
-        return Look(None, found, sidecar)
-    return Look(found, None, sidecar)
+        return ShardFindings(None, found, sidecar)
+    return ShardFindings(found, None, sidecar)
 
 
-def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
+def _inspect(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
     try:
-        return find_damage(shard) or _misfit(shard, spec)
+        return find_damage(shard) or _check_shard(shard, spec)
     except FileNotFoundError:
         if not shard.is_symlink():
             raise
@@ -157,7 +165,7 @@ def _inspected(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata
 
 def _sidecar_fault(shard: Path, found: Damage | ShardMetadata) -> str | None:
     if metadata_is_malformed(shard):
-        return "it is not what was written; no row is lost"
+        return "its bytes are not those that were written; no row is lost"
     if isinstance(found, ShardMetadata):
         rows = ShardReader(shard.parent).read_all(shard.name, found.layout, len(found.views))
         if metadata_differs(shard, shard.stat().st_size, found, rows):
@@ -165,8 +173,8 @@ def _sidecar_fault(shard: Path, found: Damage | ShardMetadata) -> str | None:
     return None
 
 
-def _misfit(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
-    """Return what a shard says, or its damage if the store would pass it over: a planted one."""
+def _check_shard(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
+    """Return the metadata of a shard, or its damage if a store would skip it."""
     try:
         metadata = inspect_shard(shard)
         check_metadata(
@@ -182,21 +190,21 @@ def _own_spec(metadata: ShardMetadata) -> BackboneSpec:
     try:
         return BackboneSpec.from_components(metadata.components)
     except InvalidRequest as error:
-        raise StoreMismatch("its spec makes no sense", stored=metadata.components) from error
+        raise StoreMismatch("its spec is invalid", stored=metadata.components) from error
 
 
-def _concluded(
+def _conclude(
     folder: Path,
     manifest: Manifest | None,
     wrong: Damage | None,
-    looks: dict[str, Look],
+    findings: dict[str, ShardFindings],
     newer: StoreFormatError | None,
 ) -> Survey:
-    """Put together what was found one by one: what is missing, what does not fit the others."""
+    """Combine the findings, and add missing shards and contradictions between files."""
     all_metadata = {
-        name: look.metadata for name, look in looks.items() if look.metadata is not None
+        name: finding.metadata for name, finding in findings.items() if finding.metadata is not None
     }
-    manifest = manifest or _described(folder, all_metadata)
+    manifest = manifest or _manifest_from_shards(folder, all_metadata)
     found: list[Damage] = []
     if manifest is not None:
         width = _width(all_metadata.values(), manifest)
@@ -205,41 +213,48 @@ def _concluded(
             wrong = Damage(MANIFEST_NAME, 0, reason)
         manifest = replace(manifest, width=width)
         listed = manifest.shards.items()
-        found = [Damage(name, rows, "it is missing") for name, rows in listed if name not in looks]
+        found = [
+            Damage(name, rows, "it is missing") for name, rows in listed if name not in findings
+        ]
     found = found if wrong is None else [wrong, *found]
-    found += _of_shards(folder, manifest, looks)
+    found += _shard_damages(folder, manifest, findings)
     for path in sorted(folder.glob("*.quarantine.json")):
         with contextlib.suppress(FileNotFoundError):
-            if not quarantine.is_sound(path):
+            if not quarantine.is_intact(path):
                 found.append(Damage(path.name, 0, "its SHA-256 is not the one in its name"))
-    return Survey(manifest, looks, found, newer)
+    return Survey(manifest, findings, found, newer)
 
 
-def _of_shards(folder: Path, manifest: Manifest | None, looks: dict[str, Look]) -> list[Damage]:
-    """Return the damage of shards and sidecars; of a damaged shard, the rows that are lost."""
-    damages = {n: look.damage or _unlike(folder, manifest, n, look) for n, look in looks.items()}
+def _shard_damages(
+    folder: Path, manifest: Manifest | None, findings: dict[str, ShardFindings]
+) -> list[Damage]:
+    """Return the damage of shards and sidecars; for damaged shards with the lost rows."""
+    damages = {
+        n: finding.damage or _mismatch(folder, manifest, n, finding)
+        for n, finding in findings.items()
+    }
     stored: set[bytes] = set()
     if any(damages.values()):
-        for name, look in looks.items():
-            if damages[name] is None and look.metadata is not None:
-                stored |= set(row_keys(look.metadata.image_ids, look.metadata.views))
+        for name, finding in findings.items():
+            if damages[name] is None and finding.metadata is not None:
+                stored |= set(row_keys(finding.metadata.image_ids, finding.metadata.views))
     found = []
-    for name, look in looks.items():
+    for name, finding in findings.items():
         damage = damages[name]
         if damage is not None:
-            found.append(_with_lost_rows(folder / name, damage, manifest, stored))
-        if look.sidecar is not None:
-            found.append(look.sidecar)
+            found.append(_add_lost_rows(folder / name, damage, manifest, stored))
+        if finding.sidecar is not None:
+            found.append(finding.sidecar)
     return found
 
 
-def _with_lost_rows(
+def _add_lost_rows(
     shard: Path, damage: Damage, manifest: Manifest | None, stored: Collection[bytes]
 ) -> Damage:
     if manifest is None or rows_in_name(shard.name) is None:
         return damage
     saved = None
-    with contextlib.suppress(OSError):  # verify tells of the other files as well
+    with contextlib.suppress(OSError):  # continue with the other files
         saved = salvage(shard, manifest.spec.components(), manifest.width)
     if saved is None:
         return damage
@@ -257,9 +272,11 @@ def _width(all_metadata: Collection[ShardMetadata], manifest: Manifest) -> int:
     return manifest.width if manifest.width in same or not same else max(set(same), key=same.count)
 
 
-def _unlike(folder: Path, manifest: Manifest | None, name: str, look: Look) -> Damage | None:
-    """Return the damage of a valid shard that is no part of this store."""
-    metadata = look.metadata
+def _mismatch(
+    folder: Path, manifest: Manifest | None, name: str, finding: ShardFindings
+) -> Damage | None:
+    """Return the damage of a valid shard that does not belong to this store; else None."""
+    metadata = finding.metadata
     if metadata is None:
         return None
     rows = len(metadata.views)

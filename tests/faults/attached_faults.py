@@ -34,7 +34,7 @@ from featcache.gc.collect import collect
 from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store import maintenance
 from featcache.store.lease import NAME as LEASE
-from featcache.store.lease import _abandoned
+from featcache.store.lease import _abandoned_claim
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
@@ -320,7 +320,7 @@ def inject(
         for left in cache.rglob(LEASE):
             if fault != "KILL":
                 # A dead owner's is taken over, as where the system lets nobody remove it.
-                found["leases left"] += _abandoned(left) is None
+                found["leases left"] += _abandoned_claim(left) is None
                 left.unlink()
         try:
             scenario.check(cache, status == 0)

@@ -61,7 +61,7 @@ def test_a_store_of_boxes_that_the_data_do_not_give_is_left_alone(
     assert found == []
     assert [kept.name for kept in found.kept] == [boxes.name]
     assert main(["gc", "--only", paths[0]]) == 0
-    assert f"kept: {boxes.name}: it holds boxes" in capsys.readouterr().out
+    assert f"kept: {boxes.name}: it has rows of boxes" in capsys.readouterr().out
     assert len(Store(boxes)) == 5
 
 

@@ -26,7 +26,7 @@ from featcache.images.image_file import content_id
 from featcache.store import maintenance
 from featcache.store import row_removal as rowremoval
 from featcache.store.lease import NAME as LEASE
-from featcache.store.lease import in_use, is_in_use
+from featcache.store.lease import is_in_use, mark_in_use
 from featcache.store.manifest import Manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
@@ -81,7 +81,7 @@ def test_an_extraction_waits_for_rows_that_are_being_removed(
 def test_an_extraction_waits_however_long_the_removal_takes(
     photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extraction, "_LEASE_WAIT", 0.05)
+    monkeypatch.setattr(extraction, "_LEASE_WAIT_SECONDS", 0.05)
     test_an_extraction_waits_for_rows_that_are_being_removed(photos, tiny_model, monkeypatch)
 
 
@@ -92,7 +92,7 @@ def test_a_model_that_an_extraction_is_about_to_need_stays(tmp_path: Path) -> No
     os.utime(model / "model.bin", (1, 1))
     folder = stores_folder(tmp_path) / SPEC.folder
     folder.mkdir(parents=True)
-    with in_use(folder):
+    with mark_in_use(folder):
         found = collect(tmp_path, unused_days=1)
         assert [kept.name for kept in found.kept] == ["vgg19-0"]
         assert model.exists()
@@ -113,10 +113,10 @@ def test_unpacking_marks_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_an_empty_store_that_another_has_begun_to_use_stays(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    with in_use(store.folder):
-        extraction._remove_empty(store.folder)
+    with mark_in_use(store.folder):
+        extraction._remove_empty_store(store.folder)
         assert len(Store(store.folder)) == 0
-    extraction._remove_empty(store.folder)
+    extraction._remove_empty_store(store.folder)
     assert not store.folder.exists()
 
 
@@ -262,8 +262,8 @@ def test_shards_that_the_system_does_not_let_go_are_told(
     pinned.append(sorted(store.folder.glob("*.h5"))[0])
     found = collect(tmp_path, keep_ids=[])
     assert [removal.rows for removal in found] == [2]
-    assert [(kept.failed, kept.reason[:19]) for kept in found.kept] == [
-        (True, "2 of its rows stay,")
+    assert [(kept.failed, kept.reason[:33]) for kept in found.kept] == [
+        (True, "2 of the rows to remove are left,")
     ]
     (tmp_path / "data").mkdir()
     photo(tmp_path / "data" / "a.png", 1)
@@ -280,7 +280,7 @@ def test_rows_of_a_damaged_shard_are_not_counted_as_removed(tmp_path: Path) -> N
     victim.write_bytes(data)
     found = collect(tmp_path, keep_ids=[])
     assert [removal.rows for removal in found] == [2]
-    assert "2 of its rows stay" in found.kept[0].reason
+    assert "2 of the rows to remove are left" in found.kept[0].reason
     assert victim.exists()
 
 

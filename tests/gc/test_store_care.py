@@ -19,7 +19,7 @@ from featcache.cli import main
 from featcache.errors import InvalidRequest, MissingRows, StoreError, StoreMismatch, StoreWriteError
 from featcache.extraction.recheck import verify_sample
 from featcache.gc.collect import collect
-from featcache.store.lease import in_use, lease
+from featcache.store.lease import lease, mark_in_use
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
 
@@ -71,7 +71,7 @@ def test_the_longest_unused_go_until_the_rest_fits(three: list[Path]) -> None:
 def test_a_store_in_use_stays(three: list[Path], photos: Path) -> None:
     with lease(three[0]):
         assert collect(cache_folder(), unused_days=20) == []
-    with in_use(three[0]):
+    with mark_in_use(three[0]):
         for dry_run in (True, False):
             found = collect(cache_folder(), unused_days=20, dry_run=dry_run)
             assert found == []

@@ -16,8 +16,8 @@ from featcache._io.cache_dirs import stores_folder
 from featcache.cli import main
 from featcache.gc.collect import collect
 from featcache.store import lease as leases
-from featcache.store.lease import NAME, USE_PREFIX, in_use, is_in_use, lease
-from featcache.store.removal import bury
+from featcache.store.lease import NAME, USE_PREFIX, is_in_use, lease, mark_in_use
+from featcache.store.removal import remove_renamed
 from featcache.store.store import Store
 from stores import SPEC, WIDTH, ids_of, rows_of
 
@@ -33,7 +33,7 @@ def nested(path: Path) -> None:
 
 def number(text: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        owner = {**leases._machine(), "started": None}
+        owner = {**leases._describe_machine(), "started": None}
         path.write_text(f'{json.dumps(owner)[:-1]}, "pid": {text}}}')
 
     return make
@@ -80,7 +80,7 @@ def test_what_is_no_claim_counts_until_it_is_old(tmp_path: Path, kind: str) -> N
 
 
 def test_a_living_user_that_was_stopped_for_long_still_uses_a_store(tmp_path: Path) -> None:
-    with in_use(tmp_path) as held:
+    with mark_in_use(tmp_path) as held:
         assert held
         os.utime(held._path, (1, 1))
         assert is_in_use(tmp_path)
@@ -106,23 +106,23 @@ def stored(cache: Path) -> Store:
 @pytest.mark.parametrize("again", [False, True])
 def test_a_store_in_use_whose_removal_was_killed_is_put_back(tmp_path: Path, again: bool) -> None:
     store = stored(tmp_path)
-    grave = store.folder.with_name(f".gone-{'0' * 32}-{store.folder.name}")
-    with in_use(store.folder):
-        store.folder.rename(grave)
+    renamed = store.folder.with_name(f".gone-{'0' * 32}-{store.folder.name}")
+    with mark_in_use(store.folder):
+        store.folder.rename(renamed)
         if again:  # the extraction went on in a new folder
             other = Store.create(store.folder, SPEC, WIDTH)
             other.append(rows_of(7), ids_of(7))
-        (grave / NAME).write_bytes(b"")
+        (renamed / NAME).write_bytes(b"")
         found = collect(tmp_path, unused_days=1)
         assert [(kept.name, kept.reason) for kept in found.kept] == [
             (store.folder.name, "it is in use")
         ]
         assert is_in_use(store.folder)
-    assert not grave.exists()
+    assert not renamed.exists()
     assert not (store.folder / NAME).exists()
     assert Store(store.folder).contains(ids_of(0, 1, 2)).all()
     assert Store(store.folder).contains(ids_of(7)).all() == again
-    assert bury(grave) is None
+    assert remove_renamed(renamed) is None
 
 
 def test_junk_in_the_folder_of_stores_hides_no_damage(
@@ -140,7 +140,7 @@ def test_junk_in_the_folder_of_stores_hides_no_damage(
     assert main(["verify", "--cache-dir", str(tmp_path)]) == 1
     assert "other: damaged: MANIFEST.json" in capsys.readouterr().out
     assert main(["gc", "--unused-days", "0", "--cache-dir", str(tmp_path)]) == 0
-    assert "link: it is a link" in capsys.readouterr().out
+    assert "link: it is a symbolic link" in capsys.readouterr().out
     assert (stores / "link").is_symlink()
 
 

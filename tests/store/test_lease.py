@@ -14,7 +14,7 @@ import pytest
 
 from featcache.errors import LeaseLost
 from featcache.store import lease as leases
-from featcache.store.lease import in_use, is_in_use, lease
+from featcache.store.lease import is_in_use, lease, mark_in_use
 
 HOLD = """
 import sys, time
@@ -91,18 +91,18 @@ def test_an_owner_elsewhere_is_never_taken_for_a_process_of_this_machine(
     tmp_path: Path, change: str
 ) -> None:
     # No process has this number here; the owner may well run in another container.
-    owner = {**leases._myself(), "pid": 2**22 + 1, change: "another"}
+    owner = {**leases._describe_process(), "pid": 2**22 + 1, change: "another"}
     (tmp_path / leases.NAME).write_text(json.dumps(owner))
     with lease(tmp_path) as held:
         assert not held
-    owner[change] = leases._machine()[change]
+    owner[change] = leases._describe_machine()[change]
     (tmp_path / leases.NAME).write_text(json.dumps(owner))
     with lease(tmp_path) as held:
         assert held
 
 
 def test_a_process_number_that_was_given_again_is_another_owner(tmp_path: Path) -> None:
-    owner = {**leases._myself(), "started": "1"}
+    owner = {**leases._describe_process(), "started": "1"}
     (tmp_path / leases.NAME).write_text(json.dumps(owner))
     with lease(tmp_path) as held:
         assert held
@@ -119,10 +119,10 @@ def test_a_lease_of_another_time_is_abandoned(tmp_path: Path, days: int) -> None
 
 def test_marks_of_living_and_dead_users(tmp_path: Path) -> None:
     assert not is_in_use(tmp_path)
-    with in_use(tmp_path), in_use(tmp_path):
+    with mark_in_use(tmp_path), mark_in_use(tmp_path):
         assert is_in_use(tmp_path)
     assert not is_in_use(tmp_path)
-    process = holder(tmp_path, "in_use")
+    process = holder(tmp_path, "mark_in_use")
     assert is_in_use(tmp_path)
     process.kill()
     process.communicate()
@@ -131,7 +131,7 @@ def test_marks_of_living_and_dead_users(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_to_is_used_without_a_mark(tmp_path: Path) -> None:
-    with in_use(tmp_path / "absent"):
+    with mark_in_use(tmp_path / "absent"):
         assert not is_in_use(tmp_path / "absent")
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from featcache.store import lease as leases
-from featcache.store.lease import NAME, in_use, is_in_use, lease
+from featcache.store.lease import NAME, is_in_use, lease, mark_in_use
 
 
 def test_a_clock_that_is_off_makes_no_claim_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = {**leases._myself(), "host": "another"}
+    owner = {**leases._describe_process(), "host": "another"}
     for name in (NAME, f"{leases.USE_PREFIX}1"):
         (tmp_path / name).write_text(json.dumps(owner))
     now = time.time
@@ -41,8 +41,8 @@ def test_a_clock_that_is_off_makes_no_claim_old(
 HIDDEN = """
 import os, sys
 from pathlib import Path
-from featcache.store.lease import _machine, is_in_use, lease
-_machine()  # what comes later cannot read the standard library
+from featcache.store.lease import _describe_machine, is_in_use, lease
+_describe_machine()  # what comes later cannot read the standard library
 os.setgroups([])
 os.setegid(65534)
 os.seteuid(65534)
@@ -59,7 +59,7 @@ def test_a_process_that_is_hidden_is_not_taken_for_a_dead_one(tmp_path: Path) ->
         if path.stat().st_uid == 0 and "pytest" in str(path):
             path.chmod(0o755)
     tmp_path.chmod(0o777)
-    with lease(tmp_path) as held, in_use(tmp_path):
+    with lease(tmp_path) as held, mark_in_use(tmp_path):
         assert held
         for path in tmp_path.iterdir():
             path.chmod(0o644)

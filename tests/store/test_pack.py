@@ -148,11 +148,11 @@ def test_files_that_are_no_pack_are_refused(store: Store, tmp_path: Path) -> Non
     with pytest.raises(StoreFormatError, match="version 99"):
         unpack(path, tmp_path / "c")
     for text, reason in (
-        (b"", "does not begin as one"),
-        (b"nothing of the kind", "does not begin as one"),
+        (b"", "first line is not that of a packed store"),
+        (b"nothing of the kind", "first line is not that of a packed store"),
         (data + b"\0", "bytes, not"),
         (data[:-1], "bytes, not"),
-        (data[:50], "does not begin as one"),
+        (data[:50], "first line is not that of a packed store"),
     ):
         path.write_bytes(text)
         with pytest.raises(StoreCorrupt, match=reason):
@@ -275,7 +275,7 @@ def test_a_backbone_that_is_no_plain_name_is_refused(
     name = name.replace("OUTSIDE", str(tmp_path / "outside"))
     path = forged(store, tmp_path / "p.h5", spec={**SPEC.components(), "backbone": name})
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FeatcacheError, match="makes no sense"):
+    with pytest.raises(FeatcacheError, match="is invalid"):
         unpack(path, tmp_path / "a" / "b" / "c")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -285,14 +285,14 @@ def test_a_spec_with_other_fields_is_refused(
     store: Store, tmp_path: Path, spec: dict[str, Any]
 ) -> None:
     path = forged(store, tmp_path / "p.h5", spec=spec)
-    with pytest.raises(StoreMismatch, match="makes no sense"):
+    with pytest.raises(StoreMismatch, match="is invalid"):
         unpack(path, tmp_path / "c")
 
 
 def test_a_spec_with_values_of_another_type_is_refused(store: Store, tmp_path: Path) -> None:
     components = {**SPEC.components(), "layer": 1.5}
     path = forged(store, tmp_path / "p.h5", spec=components)
-    with pytest.raises(StoreMismatch, match="makes no sense"):
+    with pytest.raises(StoreMismatch, match="is invalid"):
         unpack(path, tmp_path / "c")
 
 

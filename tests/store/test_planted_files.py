@@ -92,7 +92,7 @@ def test_numbers_that_no_store_has_are_refused_though_the_checksum_fits(
     cache: Path, changes: dict[str, Any]
 ) -> None:
     signed(home(cache), **changes)
-    with pytest.raises(StoreCorrupt, match="cannot be trusted"):
+    with pytest.raises(StoreCorrupt, match="cannot be used"):
         read_manifest(home(cache))
     repair(home(cache))
     assert len(Store(home(cache))) == 3

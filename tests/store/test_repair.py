@@ -17,7 +17,7 @@ from featcache.hdf5.shard_metadata import metadata_path, read_metadata
 from featcache.store import maintenance
 from featcache.store.lease import lease
 from featcache.store.maintenance import compact, repair, verify
-from featcache.store.set_aside import move_orphans, set_aside
+from featcache.store.set_aside import move_orphaned_sidecars, set_aside
 from featcache.store.store import Store
 from stores import SPEC, WIDTH, filled, ids_of, rows_of, shards
 
@@ -125,7 +125,7 @@ def test_a_kill_between_the_two_renames_leaves_the_sidecar_for_the_next(
     assert metadata_path(shard).exists()
     has(store.folder, 9)
     (store.folder / "mine.h5.head").write_bytes(b"somebody's")
-    move_orphans(store.folder)
+    move_orphaned_sidecars(store.folder)
     assert (store.folder / "mine.h5.head").exists()
     assert not metadata_path(shard).exists()
     assert (store.folder / f"damaged-{metadata_path(shard).name}.bad").exists()
@@ -267,7 +267,7 @@ def test_a_disk_that_does_not_answer_has_nothing_set_aside(
 
     spoil(shards(store)[0], 2)
     before = {path.name: path.read_bytes() for path in store.folder.iterdir()}
-    monkeypatch.setattr(salvage, "_filled", lambda *_: False)
+    monkeypatch.setattr(salvage, "_fill", lambda *_: False)
     assert [damage.rows for damage in verify(store.folder)] == [5]
     with pytest.raises(StoreError, match="check the disk"):
         repair(store.folder)

@@ -142,7 +142,7 @@ def test_rows_that_do_not_fit_are_refused(store: Store, rows: Any) -> None:
 def test_a_store_of_another_spec_is_not_opened_for_writing(store: Store) -> None:
     with pytest.raises(StoreMismatch, match="rows have width 6, but the backbone gives 7"):
         Store.create(store.folder, SPEC, WIDTH + 1)
-    with pytest.raises(StoreMismatch, match="another specification"):
+    with pytest.raises(StoreMismatch, match="another spec"):
         Store.create(store.folder, replace(SPEC, layer="other"), WIDTH)
 
 
@@ -247,7 +247,7 @@ def test_a_damaged_store_does_not_hide_its_neighbours(
     other = Store.create(store.folder.parent / "other", SPEC, WIDTH)
     (store.folder / "MANIFEST.json").write_text("{}")
     assert [folder for folder, _ in find_stores(store.folder.parent)] == [other.folder]
-    assert "cannot be trusted" in caplog.text
+    assert "cannot be used" in caplog.text
 
 
 def test_what_changes_after_it_was_checked_is_checked_again(store: Store) -> None:
@@ -311,8 +311,8 @@ def test_a_shard_that_shrinks_after_it_was_checked_gives_no_rows(store: Store) -
     filled(store, (1, 2))
     store.read(ids_of(1))
     (path,) = shards(store)
-    check = store._files.check
-    store._files.check = lambda names: (check(names), os.truncate(path, 2100))  # type: ignore
+    check = store._reader.check
+    store._reader.check = lambda names: (check(names), os.truncate(path, 2100))  # type: ignore
     with pytest.raises(StoreCorrupt, match="it was truncated"):
         store.read(ids_of(2, 1))
 
@@ -325,8 +325,8 @@ def test_rows_merged_away_again_and_again_are_looked_for_only_so_often(
     def gone(names: Any) -> None:
         raise FileNotFoundError
 
-    monkeypatch.setattr(store._files, "check", gone)
-    monkeypatch.setattr("featcache.store.store._LOOKS", 3)
+    monkeypatch.setattr(store._reader, "check", gone)
+    monkeypatch.setattr("featcache.store.store._MAX_ATTEMPTS", 3)
     with pytest.raises(MissingRows):
         store.read(ids_of(1))
 
@@ -545,7 +545,7 @@ def test_a_planted_shard_with_a_senseless_spec_makes_no_manifest(store: Store) -
     planted(store, senseless)
     (store.folder / "MANIFEST.json").unlink()
     reasons = [damage.reason for damage in maintenance.repair(store.folder)]
-    assert reasons == ["it is missing", "its spec makes no sense"]
+    assert reasons == ["it is missing", "its spec is invalid"]
     assert not (store.folder / "MANIFEST.json").exists()
 
 

@@ -46,16 +46,14 @@ def merging(original: Any, folder: Path, before: bool) -> Any:
 
 
 @pytest.mark.parametrize("sidecars", [True, False])
-@pytest.mark.parametrize(
-    "look", ["os.listdir", "Store._known_metadata", "Store._inspected_metadata"]
-)
+@pytest.mark.parametrize("look", ["os.listdir", "Store._read_sidecar", "Store._inspect_metadata"])
 def test_a_merge_between_listing_and_looking_hides_no_row(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, sidecars: bool
 ) -> None:
     if not sidecars:
         for path in store.folder.glob("*.head"):
             path.unlink()
-    elif look == "Store._inspected_metadata":
+    elif look == "Store._inspect_metadata":
         pytest.skip("no shard is opened where all have sidecars")
     owner, name = {"os": os, "Store": Store}[look.partition(".")[0]], look.partition(".")[2]
     original = getattr(owner, name)
@@ -111,7 +109,7 @@ def test_a_refresh_after_a_merge_by_others_reports_nothing_missing(store: Store)
 
 
 @pytest.mark.parametrize(
-    "step", ["find_damage", "_misfit", "metadata_is_malformed", "metadata_differs"]
+    "step", ["find_damage", "_check_shard", "metadata_is_malformed", "metadata_differs"]
 )
 def test_verify_beside_a_merge_finds_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch, step: str
@@ -136,7 +134,7 @@ def test_a_store_that_never_stands_still_is_a_clear_error(
     monkeypatch.setattr(
         "featcache.store.recovery.manifest_of_store", lambda _: b"%d" % next(answers)
     )
-    with pytest.raises(StoreError, match="merged its shards during each of 50 looks"):
+    with pytest.raises(StoreError, match="merged its shards during each of 50 attempts"):
         Store(store.folder)
 
 
