@@ -15,6 +15,7 @@ from featcache.toolkit import quiet_log, unmoved_random
 
 from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
+from .parameters import Between, Whole, check_parameters
 from .schedule import Progress, Schedule
 from .weights import RowWeights
 
@@ -22,6 +23,18 @@ Rows = NDArray[Any]
 
 _BATCHES_PER_EPOCH = 10
 _MOST_RAISED_RATE = 1e-3
+
+_PARAMETERS: dict[str, Whole | Between] = {
+    "units": Whole(0),
+    "dropout": Between(0, 1, least_included=True),
+    "epochs": Whole(1),
+    "learning_rate": Between(0),
+    "batch_size": Whole(1),
+    "patience": Whole(0),
+    "lr_patience": Whole(0),
+    "factor": Between(0, 1),
+    "validation_fraction": Between(0, 1),
+}
 
 
 class _Data(NamedTuple):
@@ -114,6 +127,7 @@ class DenseHead(Head):
         return int(sum(array.size for layer in layers for array in layer))
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+        check_parameters(self, _PARAMETERS)
         self._seed = integer_seed(self.random_state)
         self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)

@@ -17,6 +17,7 @@ from featcache.toolkit import get_logger
 
 from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
+from .parameters import Between, Whole, check_parameters
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import RowWeights
@@ -30,6 +31,17 @@ Rows = NDArray[np.int64]
 # Rows x classes: at 17,000 two threads take as long as one, at 600,000 two thirds of it.
 _SCORES_PER_THREAD = 50_000
 _VALUES_PER_THREAD = 1_000_000
+
+_PARAMETERS: dict[str, Whole | Between] = {
+    "n_components": Whole(1),
+    "n_estimators": Whole(1),
+    "learning_rate": Between(0),
+    "num_leaves": Whole(2),
+    "feature_fraction": Between(0, 1, most_included=True),
+    "reg_lambda": Between(0, least_included=True),
+    "patience": Whole(0),
+    "validation_fraction": Between(0, 1),
+}
 
 
 class LightGBMHead(Head):
@@ -113,6 +125,7 @@ class LightGBMHead(Head):
         return int(self.booster_.num_trees() * self.num_leaves)
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+        check_parameters(self, _PARAMETERS)
         count = len(self.classes_)
         if count > _MOST_CLASSES:
             raise InvalidRequest(

@@ -153,6 +153,50 @@ class TestSolver:
         assert found.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["dense", "lightgbm"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"learning_rate": 0},
+        {"learning_rate": "fast"},
+        {"validation_fraction": 0},
+        {"validation_fraction": 1.0},
+        {"patience": -1},
+        {"patience": 2.5},
+    ],
+    ids=str,
+)
+def test_parameters_that_make_no_sense_are_refused(name: str, given: dict[str, Any]) -> None:
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    (parameter,) = given
+    with pytest.raises(InvalidRequest, match=f"{parameter}=.* must be "):
+        make_head(name, **given).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("dense", {"epochs": 0}),
+        ("dense", {"units": -1}),
+        ("dense", {"batch_size": 0}),
+        ("dense", {"dropout": 1.0}),
+        ("dense", {"factor": 1.0}),
+        ("lightgbm", {"n_estimators": 0}),
+        ("lightgbm", {"num_leaves": 1}),
+        ("lightgbm", {"n_components": True}),
+        ("lightgbm", {"feature_fraction": 1.1}),
+        ("lightgbm", {"reg_lambda": -1.0}),
+    ],
+    ids=str,
+)
+def test_parameters_of_one_head_that_make_no_sense_are_refused(
+    name: str, given: dict[str, Any]
+) -> None:
+    test_parameters_that_make_no_sense_are_refused(name, given)
+
+
 def test_registry_suggests_near_names() -> None:
     with pytest.raises(InvalidRequest, match="Did you mean 'logistic'"):
         make_head("logistics")
