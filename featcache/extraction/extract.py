@@ -115,7 +115,8 @@ def extract(
         those in float32 by some per cent of a row's largest value. Part of the key.
     engine : {"auto", "openvino", "keras", "tensorflow"}
         What runs the backbone. ``"auto"``: OpenVINO if ``featcache[openvino]`` is installed,
-        it can run the model and there is no GPU; else Keras. ``"tensorflow"``: Keras with
+        it can run the model, there is no GPU, and the model was converted before or at least
+        100 images are to be computed; else Keras. ``"tensorflow"``: Keras with
         that backend. Not part of the key.
     labels : sequence, optional
         Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
