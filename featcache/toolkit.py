@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._io.held_warnings import ignored_warnings as ignored_warnings
     from ._io.logs import get_logger as get_logger
     from ._io.progress import progress_bar as progress_bar
+    from ._io.shared_change import SharedChange as SharedChange
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
     from .backbones.keras_backend import quiet_log as quiet_log
@@ -73,6 +74,7 @@ _HOMES = {
     "MemoryBudget": "images.limits",
     "ModelRequest": "backbones.request",
     "Resize": "images.decode",
+    "SharedChange": "_io.shared_change",
     "Source": "extraction.prepare",
     "all_layers": "backbones.architecture",
     "batches": "extraction.pipeline",
@@ -124,6 +126,7 @@ __all__ = [
     "MemoryBudget",
     "ModelRequest",
     "Resize",
+    "SharedChange",
     "Source",
     "all_layers",
     "batches",

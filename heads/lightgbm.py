@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
-from featcache.toolkit import get_logger
+from featcache.toolkit import SharedChange, get_logger
 
 from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
@@ -25,6 +25,9 @@ from .weights import RowWeights
 # It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MOST_CLASSES = 2000
 log = get_logger(__name__)
+
+# Heads that are trained in several threads at the same time share the limit.
+_blas_threads = SharedChange(lambda count: threadpool_limits(count, "blas"))
 
 Rows = NDArray[np.int64]
 
@@ -142,7 +145,7 @@ class LightGBMHead(Head):
         self._seed = integer_seed(self.random_state)
         # The model is the same with any number of threads.
         self._threads = self.n_jobs or _threads(X, count)
-        with threadpool_limits(self._threads, "blas"):
+        with _blas_threads(self._threads):
             self._fit_on(X, codes, weights.loss)
 
     def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None) -> None:

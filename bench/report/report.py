@@ -22,7 +22,7 @@ from ..analysis.summary import ACCURACIES, Summary
 from ..contenders.base import Contender
 from ..evaluation.few_shot import DRAWS
 from ..evaluation.metrics import METRICS
-from ..evaluation.results import OVERLAP, Results
+from ..evaluation.results import OVERLAP, Result, Results
 from ..evaluation.tables import write_frame
 
 _PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "lightgbm", "h5py", "Pillow")
@@ -58,10 +58,10 @@ def write_report(
         Without the packages of ``featcache[report]``.
     """
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        import jinja2  # noqa: F401
         from markupsafe import Markup
 
-        from . import figures, gallery
+        from . import figures
         from .figure_style import Figure
     except ImportError as error:
         raise MissingExtra(
@@ -92,6 +92,36 @@ def write_report(
             alt,
         )
 
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            **_comparison(summary),
+            **_examples(first, best, mistaken),
+            **_slices(summary, best.name),
+            sections=_sections(
+                bool(networks),
+                bool(curves),
+                bool(first.few_shot),
+                bool(_slices_of(summary, best.name)),
+            ),
+            networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
+            curves=curves,
+            command=command,
+            figure=figure,
+            seconds=_seconds,
+            count=_count,
+            bytes=_bytes,
+        )
+    )
+    target = out / "report.html"
+    target.write_text(page, "utf-8")
+    return target
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("bench.report"),
         autoescape=True,
@@ -99,52 +129,61 @@ def write_report(
         trim_blocks=True,
         finalize=_printable_text,
     )
-    template = environment.get_template("report.html.j2")
-    rows = summary.table()
-    of_best = [part for part in summary.slices if part.contender == best.name]
-    page = template.render(
-        title=f"featcache: {first.split.dataset.name}",
-        facts={
+    environment.filters["printable"] = _printable_text
+    return environment
+
+
+def _comparison(summary: Summary) -> dict[str, Any]:
+    """Return what the page says of the data, the contenders and their figures."""
+    first, rows = summary.first, summary.table()
+    return {
+        "title": f"featcache: {first.split.dataset.name}",
+        "facts": {
             "train": len(first.split.train),
             "test": len(first.split.test),
             "classes": len(first.split.classes),
             "split": first.split.name,
             "seeds": ", ".join(str(run.random_state) for run in summary.runs),
         },
-        best=next(row for row in rows if row["contender"] == best.name),
-        sections=_sections(bool(networks), bool(curves), bool(first.few_shot), bool(of_best)),
-        warnings=_warnings(first),
-        table=rows,
-        metrics=list(METRICS),
-        many_seeds=len(summary.runs) > 1,
-        resamples=f"{RESAMPLES:,}",
-        accuracies=[f"{a:g}" for a in ACCURACIES],
-        reached=summary.time_to_accuracy(),
-        comparisons=[c for c in summary.comparisons if c.metric in ("top1", "macro_f1")],
-        pairs=len(rows) * (len(rows) - 1) // 2,
-        photos=gallery.random_photos(first.split),
-        networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
-        curves=curves,
-        few_shot=bool(first.few_shot),
-        draws=DRAWS,
-        right=gallery.correct_predictions(first.split, best),
-        mistaken=mistaken.name,
-        wrong=gallery.most_confident_errors(first.split, mistaken),
-        confused=gallery.confused_pairs(first.split, mistaken),
-        worst=summary.worst,
-        slices=of_best,
-        drawn_slices=_drawn_slices(of_best),
-        command=command,
-        made=_made(summary),
-        unusable=_unusable(first),
-        figure=figure,
-        seconds=_seconds,
-        count=_count,
-        bytes=_bytes,
-    )
-    target = out / "report.html"
-    target.write_text(page, "utf-8")
-    return target
+        "best": next(row for row in rows if row["contender"] == summary.best.name),
+        "warnings": _warnings(first),
+        "table": rows,
+        "metrics": list(METRICS),
+        "many_seeds": len(summary.runs) > 1,
+        "resamples": f"{RESAMPLES:,}",
+        "accuracies": [f"{a:g}" for a in ACCURACIES],
+        "reached": summary.time_to_accuracy(),
+        "comparisons": [c for c in summary.comparisons if c.metric in ("top1", "macro_f1")],
+        "pairs": len(rows) * (len(rows) - 1) // 2,
+        "few_shot": bool(first.few_shot),
+        "draws": DRAWS,
+        "made": _made(summary),
+        "unusable": _unusable(first),
+    }
+
+
+def _examples(results: Results, best: Result, mistaken: Result) -> dict[str, Any]:
+    """Return photos of the data, and of correct and wrong predictions."""
+    from . import gallery
+
+    split = results.split
+    return {
+        "photos": gallery.random_photos(split),
+        "right": gallery.correct_predictions(split, best),
+        "mistaken": mistaken.name,
+        "wrong": gallery.most_confident_errors(split, mistaken),
+        "confused": gallery.confused_pairs(split, mistaken),
+    }
+
+
+def _slices_of(summary: Summary, contender: str) -> list[Any]:
+    return [part for part in summary.slices if part.contender == contender]
+
+
+def _slices(summary: Summary, contender: str) -> dict[str, Any]:
+    """Return where one contender is better and worse than elsewhere."""
+    parts = _slices_of(summary, contender)
+    return {"worst": summary.worst, "slices": parts, "drawn_slices": _drawn_slices(parts)}
 
 
 def save_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class SharedChange:
@@ -17,7 +18,8 @@ class SharedChange:
     Parameters
     ----------
     change : callable
-        Returns a context manager that makes the change and undoes it.
+        Returns a context manager that makes the change and undoes it. What a block is given
+        is passed on, from the thread that begins alone: those that join it take its change.
 
     Examples
     --------
@@ -26,7 +28,7 @@ class SharedChange:
     ...     print("not shown")
     """
 
-    def __init__(self, change: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+    def __init__(self, change: Callable[..., contextlib.AbstractContextManager[object]]) -> None:
         self._change = change
         self._undo = contextlib.ExitStack()
         self._users = 0
@@ -36,11 +38,11 @@ class SharedChange:
             os.register_at_fork(after_in_child=self._renew_lock)
 
     @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __call__(self, *arguments: Any) -> Iterator[None]:
         """Keep the change for as long as the block runs."""
         with self._lock:
             if not self._users:
-                self._undo.enter_context(self._change())
+                self._undo.enter_context(self._change(*arguments))
             self._users += 1
         try:
             yield
