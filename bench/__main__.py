@@ -22,6 +22,7 @@ from featcache.toolkit import (
     make_folder,
     run_command,
     uses_sample,
+    weights_for,
 )
 from heads import HEADS, make_head
 
@@ -161,7 +162,7 @@ def _compare(
     files = runs[0].save(out)
     summary = summarise(runs)
     save_summary(summary, out)
-    computed = sum(int(r.facts.notes.get("computed_now", 0)) for run in runs for r in run)
+    computed = sum(r.facts.computed_now for run in runs for r in run)
     done = f"{computed} embeddings were computed now" if computed else _HIT
     print(f"{done}; results are in {files[0]} and {files[1]}.")
     _save_bundle(runs[-1], contenders, out)
@@ -207,7 +208,7 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
     given = options.backbones or ("pocket" if is_sample else "mobilenet_v2")
     backbones = [find_backbone(name.strip()).name for name in given.split(",")]
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
-    weights = "imagenet-or-random" if is_sample and options.weights == "auto" else options.weights
+    weights = weights_for(options.weights, sample=is_sample)
     shared: dict[str, Any] = {
         "image_size": options.image_size,
         "batch_size": options.batch_size,

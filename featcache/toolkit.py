@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     from ._io.cache_dirs import cache_folder as cache_folder
     from ._io.cache_dirs import pixels_folder as pixels_folder
     from ._io.cache_dirs import training_folder as training_folder
+    from ._io.choices import check_choice as check_choice
     from ._io.console import run_command as run_command
     from ._io.held_warnings import ignored_warnings as ignored_warnings
     from ._io.logs import get_logger as get_logger
     from ._io.progress import progress_bar as progress_bar
     from ._io.shared_change import SharedChange as SharedChange
+    from ._io.wording import format_count as format_count
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
+    from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
+    from .backbones.imagenet import IMAGENET_MEAN as IMAGENET_MEAN
+    from .backbones.imagenet import IMAGENET_STD as IMAGENET_STD
     from .backbones.keras_backend import quiet_log as quiet_log
     from .backbones.keras_backend import unmoved_random as unmoved_random
     from .backbones.model import Backbone as Backbone
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     from .extraction.pipeline import default_workers as default_workers
     from .extraction.prepare import Source as Source
     from .extraction.prepare import uses_sample as uses_sample
+    from .extraction.prepare import weights_for as weights_for
     from .images.decode import DECODE_VERSION as DECODE_VERSION
     from .images.decode import Resize as Resize
     from .images.decode import load_image as load_image
@@ -68,9 +74,12 @@ _HOMES = {
     "BadImage": "images.image_file",
     "Box": "images.image_file",
     "BuiltBackbone": "backbones.resolve",
+    "CAFFE_MEAN_BGR": "backbones.imagenet",
     "CROPS": "data.boxes",
     "Crop": "data.boxes",
     "DECODE_VERSION": "images.decode",
+    "IMAGENET_MEAN": "backbones.imagenet",
+    "IMAGENET_STD": "backbones.imagenet",
     "MemoryBudget": "images.limits",
     "ModelRequest": "backbones.request",
     "Resize": "images.decode",
@@ -79,12 +88,14 @@ _HOMES = {
     "all_layers": "backbones.architecture",
     "batches": "extraction.pipeline",
     "cache_folder": "_io.cache_dirs",
+    "check_choice": "_io.choices",
     "content_ids": "data.file_index",
     "content_key": "backbones.spec",
     "default_workers": "extraction.pipeline",
     "describe_conflicts": "data.labels",
     "example_ids": "images.image_file",
     "find_backbone": "backbones.spec",
+    "format_count": "_io.wording",
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
     "is_missing": "data.labels",
@@ -110,14 +121,18 @@ _HOMES = {
     "training_folder": "_io.cache_dirs",
     "unmoved_random": "backbones.keras_backend",
     "uses_sample": "extraction.prepare",
+    "weights_for": "extraction.prepare",
     "write_all": "_io.atomic",
     "write_atomic": "_io.atomic",
     "write_memo": "_io.atomic",
 }
 
 __all__ = [
+    "CAFFE_MEAN_BGR",
     "CROPS",
     "DECODE_VERSION",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "Backbone",
     "BadImage",
     "Box",
@@ -131,12 +146,14 @@ __all__ = [
     "all_layers",
     "batches",
     "cache_folder",
+    "check_choice",
     "content_ids",
     "content_key",
     "default_workers",
     "describe_conflicts",
     "example_ids",
     "find_backbone",
+    "format_count",
     "get_logger",
     "ignored_warnings",
     "is_missing",
@@ -162,6 +179,7 @@ __all__ = [
     "training_folder",
     "unmoved_random",
     "uses_sample",
+    "weights_for",
     "write_all",
     "write_atomic",
     "write_memo",

@@ -59,6 +59,7 @@ def _busy_seconds() -> float | None:
     """Return the seconds that the visible cores have worked since the start; None if unknown."""
     try:
         visible = os.sched_getaffinity(0)
+        # Not psutil.cpu_times, which lists cores without their numbers, and no offline ones.
         with open(_STAT, encoding="ascii") as file:
             lines = [line.split() for line in file if line.startswith("cpu")]
     except (AttributeError, OSError):

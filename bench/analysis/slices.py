@@ -72,27 +72,47 @@ def attributes_of_test(split: Split, *, computed: bool = True) -> dict[str, list
     return {**own, **(computed_attributes(split) if computed else {})}
 
 
-def group(values: Sequence[str]) -> list[str] | None:
-    """Give each value the name of its part: itself for few values, a range for numbers.
+@dataclass(frozen=True)
+class Parts:
+    """The parts that the values of an attribute fall into.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the parts, in their order: that of the numbers where they are numbers.
+    of_each : list of str
+        The part of each value; "" for a missing one.
+    """
+
+    names: list[str]
+    of_each: list[str]
+
+
+def group(values: Sequence[str]) -> Parts | None:
+    """Find the part of each value: itself for few values, a range for numbers.
 
     Returns
     -------
-    list of str or None
-        None if the values are many and not numbers, or all the same. Missing ones are "".
+    Parts or None
+        None if the values are many and not numbers, or all the same.
     """
     present = sorted({value for value in values if value})
     if len(present) < 2:
         return None
     numbers = _numbers(values)
     if numbers is None or len(present) <= PARTS:
-        return list(values) if len(present) <= MOST_VALUES else None
+        few = len(present) <= MOST_VALUES
+        return Parts(sorted(present, key=_place), list(values)) if few else None
     known = numbers[np.isfinite(numbers)]
     edges = np.unique(np.quantile(known, np.linspace(0, 1, PARTS + 1)))
     if len(edges) < 3:
         return None
     part = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, len(edges) - 2)
     names = [f"{edges[i]:.3g} to {edges[i + 1]:.3g}" for i in range(len(edges) - 1)]
-    return [names[p] if np.isfinite(n) else "" for p, n in zip(part.tolist(), numbers, strict=True)]
+    pairs = zip(part.tolist(), numbers, strict=True)
+    of_each = [names[p] if np.isfinite(n) else "" for p, n in pairs]
+    # Two ranges may round to one name, and a range between quantiles may be empty.
+    return Parts([name for name in dict.fromkeys(names) if name in of_each], of_each)
 
 
 def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
@@ -100,6 +120,14 @@ def _numbers(values: Sequence[str]) -> NDArray[np.float64] | None:
         return np.array([float(value) if value else np.nan for value in values])
     except ValueError:
         return None
+
+
+def _place(value: str) -> tuple[float, str]:
+    """Return what sorts numbers by their size, and behind them text by its letters."""
+    try:
+        return float(value), value
+    except ValueError:
+        return float("inf"), value
 
 
 def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -> list[Slice]:
@@ -116,9 +144,9 @@ def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -
         parts = group(values)
         if parts is None:
             continue
-        names = np.array(parts)
-        for value in _in_order(parts):
-            inside = names == value
+        of_each = np.array(parts.of_each)
+        for value in parts.names:
+            inside = of_each == value
             found += [_score(result, attribute, value, inside) for result in results]
     return found
 
@@ -130,16 +158,6 @@ def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]
     accuracy = hits / images
     gap = accuracy - float(rest.mean()) if len(rest) else 0.0
     return Slice(result.name, attribute, value, images, hits, accuracy, *wilson(hits, images), gap)
-
-
-def _in_order(parts: Sequence[str]) -> list[str]:
-    def place(name: str) -> tuple[float, str]:
-        try:
-            return float(name.split(" to ")[0]), name
-        except ValueError:
-            return float("inf"), name
-
-    return sorted({part for part in parts if part}, key=place)
 
 
 def worst(found: Sequence[Slice], count: int = 5, smallest: int = 10) -> list[Slice]:

@@ -45,18 +45,16 @@ def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, f
     return float(low), float(high)
 
 
-def wilson(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(hits: int, total: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share (Wilson 1927); (0, 1) for no rows.
 
     >>> [round(x, 3) for x in wilson(8, 10)]
     [0.49, 0.943]
     """
-    if not total:
+    if not total:  # SciPy knows no interval of nothing
         return 0.0, 1.0
-    p, n = hits / total, total
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    found = binomtest(hits, total).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def mcnemar(one_right: NDArray[np.bool_], other_right: NDArray[np.bool_]) -> float:

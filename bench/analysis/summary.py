@@ -137,7 +137,7 @@ def _interval(metric: str, values: NDArray[Any], result: Result) -> tuple[float,
     All of 40 right is no proof of never wrong, though every resample says 1.
     """
     low, high = interval(values)
-    if low == high and metric.startswith("top"):
+    if low == high and METRICS[metric].counts_hits:
         count = len(result.truth)
         return wilson(round(result.metrics[metric] * count), count)
     return low, high

@@ -27,9 +27,15 @@ class ContenderInfo:
         that was; 0 for a contender that uses none.
     backbone : str
     weights : str
+        Where its weights came from, for people.
+    weights_kind : str
+        The same, for programs: as in `featcache.ExtractionSummary`, ``"none"`` without a
+        network, "" if unknown.
     trainable_parameters, total_parameters : int
     disk_bytes : int
         What it keeps on disk: store, decoded pixels, checkpoints.
+    computed_now : int
+        Embeddings that were computed in this run, and not stored before.
     fit_seconds : float or None
         What training took where it was done before, in whole or in part; None if it was
         done just now.
@@ -42,9 +48,11 @@ class ContenderInfo:
     extract_seconds: float = 0.0
     backbone: str = ""
     weights: str = ""
+    weights_kind: str = ""
     trainable_parameters: int = 0
     total_parameters: int = 0
     disk_bytes: int = 0
+    computed_now: int = 0
     fit_seconds: float | None = None
     history: Mapping[str, list[float]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)

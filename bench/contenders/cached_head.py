@@ -100,9 +100,11 @@ class CachedHead(Contender):
             extract_seconds=summary.seconds_per_image * len(self._features),
             backbone=summary.backbone,
             weights=summary.weights,
+            weights_kind=summary.weights_kind,
             trainable_parameters=parameters,
             total_parameters=parameters + _backbone_parameters(self.backbone),
             disk_bytes=store.size_on_disk(),
+            computed_now=summary.computed,
             history=getattr(self._trained, "history_", {}),
             notes={
                 "store": summary.folder.name,

@@ -100,6 +100,7 @@ class ColourHistogram(Contender):
             extract_seconds=self._seconds,
             backbone="colour histogram",
             weights="none",
+            weights_kind="none",
             trainable_parameters=weights,
             total_parameters=weights,
             notes={"head": " ".join(repr(self.head).split())},

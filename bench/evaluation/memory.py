@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from types import TracebackType
 
-_STATM = "/proc/self/statm"
+import psutil
 
 
 def resident_bytes() -> int:
     """Return the resident size now; 0 where the system does not tell."""
     try:
-        with open(_STATM, encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
+        return int(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
         return 0
 
 

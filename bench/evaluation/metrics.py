@@ -25,11 +25,14 @@ class Metric:
     higher_is_better : bool
     function : callable
         ``(truth, proba) -> float``.
+    counts_hits : bool
+        Whether the value is the fraction of images that count as right.
     """
 
     name: str
     higher_is_better: bool
     function: Callable[[Codes, Floats], float]
+    counts_hits: bool = False
 
 
 def top_k(truth: Codes, proba: Floats, k: int) -> float:
@@ -122,9 +125,9 @@ def calibration_error(truth: Codes, proba: Floats, bins: int = 15) -> float:
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("top1", True, lambda t, p: top_k(t, p, 1)),
-        Metric("top3", True, lambda t, p: top_k(t, p, 3)),
-        Metric("top5", True, lambda t, p: top_k(t, p, 5)),
+        Metric("top1", True, lambda t, p: top_k(t, p, 1), counts_hits=True),
+        Metric("top3", True, lambda t, p: top_k(t, p, 3), counts_hits=True),
+        Metric("top5", True, lambda t, p: top_k(t, p, 5), counts_hits=True),
         Metric("macro_f1", True, macro_f1),
         Metric("log_loss", False, log_loss),
         Metric("calibration_error", False, calibration_error),

@@ -29,7 +29,7 @@ OVERLAP = (
     "them."
 )
 # Weights that no photo was needed for.
-_NOT_FROM_PHOTOS = ("random", "none", "the package's own")
+_NOT_FROM_PHOTOS = ("random", "none", "packaged")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Results:
     def overlaps_imagenet(self) -> bool:
         """Whether the test photos may have been part of a backbone's own training."""
         return "stanford dogs" in self.split.dataset.name.lower() and any(
-            not result.facts.weights.startswith(_NOT_FROM_PHOTOS) for result in self.results
+            result.facts.weights_kind not in _NOT_FROM_PHOTOS for result in self.results
         )
 
     def records(self) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from featcache.toolkit import (
     BuiltBackbone,
     ModelRequest,
     cache_folder,
+    check_choice,
     content_key,
     get_logger,
     make_request,
@@ -115,11 +116,8 @@ class FineTuned(Contender):
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        if class_weight not in (None, "balanced"):
-            raise InvalidRequest(
-                f"class_weight={class_weight!r} is not known; it can be None or 'balanced'.",
-                received=class_weight,
-            )
+        if class_weight is not None:
+            check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
         first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
         self.backbone, self.unfreeze = backbone, unfreeze
         self.units, self.dropout = tuple(units), dropout
@@ -212,6 +210,7 @@ class FineTuned(Contender):
             extract_seconds=self._decoded().seconds,
             backbone=about["backbone"],
             weights=about["weights"],
+            weights_kind=self._resolved.request.weights.kind,
             trainable_parameters=trainable,
             total_parameters=int(model.count_params()),
             disk_bytes=sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())

@@ -10,7 +10,13 @@ import numpy as np
 
 from featcache import import_keras
 from featcache.errors import InvalidRequest
-from featcache.toolkit import Backbone, layer_names
+from featcache.toolkit import (
+    CAFFE_MEAN_BGR,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    layer_names,
+)
 
 
 @dataclass(frozen=True)
@@ -169,20 +175,19 @@ def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | 
 
 def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
     """Return a preprocessing rule as plain Keras layers, which save anywhere."""
-    deviation = np.array([0.229, 0.224, 0.225])
-    mean = np.array([0.485, 0.456, 0.406])
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     scaling = {
         "none": None,
         "unit": (1 / 255, 0.0),
         "tf": (1 / 127.5, -1.0),
-        "torch": ((1 / 255 / deviation).tolist(), (-mean / deviation).tolist()),
+        "torch": ((1 / 255 / std).tolist(), (-mean / std).tolist()),
     }
     if rule == "caffe":
         # Reversing the channels as a fixed 1 x 1 convolution needs no code of our own to load.
         swap = keras.layers.Conv2D(3, 1, trainable=False, name="rgb_to_bgr_less_mean")
         swap.build((None, None, None, 3))
         kernel = np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3)
-        swap.set_weights([kernel, -np.array([103.939, 116.779, 123.68], np.float32)])
+        swap.set_weights([kernel, -np.array(CAFFE_MEAN_BGR, np.float32)])
         return [swap]
     if not isinstance(rule, str) or rule not in scaling:
         raise InvalidRequest(

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import psutil
+
 
 def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Run actions one after the other, again and again, every other round in reverse.
@@ -55,7 +57,8 @@ def in_a_process(*arguments: object) -> dict[str, Any]:
 def resident(name: str) -> int:
     """Return the bytes of this process in memory: now (VmRSS), or at most (VmHWM). Linux.
 
-    The largest size that `resource` knows is no use: a child begins with its parent's.
+    The largest size that `resource` knows is no use: a child begins with its parent's. psutil
+    does not know it.
     """
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
@@ -94,7 +97,7 @@ def machine() -> dict[str, str]:
             continue
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "packages": ", ".join(versions),
         "accelerator": "no accelerator",

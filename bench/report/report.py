@@ -79,9 +79,12 @@ def write_report(
         *([figures.FewShotCurves(first.few_shot)] if first.few_shot else []),
     ):
         drawn[one.name] = one
-    curves = [(f"curves_{i}", r.name) for i, r in enumerate(first) if r.facts.history]
-    for name, contender in curves:
-        drawn[name] = figures.Curves(first[contender], int(name.removeprefix("curves_")))
+    curves = []
+    for number, result in enumerate(first):
+        if result.facts.history:
+            curve = figures.Curves(result, number)
+            drawn[curve.name] = curve
+            curves.append((curve.name, result.name))
     out = Path(folder)
     pictures = _write_figures(drawn, out)
 
@@ -234,7 +237,7 @@ def _warnings(results: Results) -> list[str]:
     found = []
     if results.overlaps_imagenet:
         found.append(OVERLAP)
-    random = [result.name for result in results if result.facts.weights.startswith("random")]
+    random = [result.name for result in results if result.facts.weights_kind == "random"]
     if random:
         found.append(
             f"{', '.join(random)}: with seeded random weights. The figures show that the steps "

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from .logs import get_logger
+from .paths import absolute_path
 
 log = get_logger(__name__)
 
@@ -30,7 +31,7 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
         Absolute, with ``~`` expanded.
     """
     chosen = folder or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featcache")
-    return Path(os.path.abspath(os.path.expanduser(os.fspath(chosen))))
+    return absolute_path(chosen)
 
 
 def stores_folder(cache: Path) -> Path:

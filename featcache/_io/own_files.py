@@ -1,4 +1,4 @@
-"""Read files of the cache: regular files of a bounded size, never links, pipes or devices."""
+"""Files opened to be read, and small files of the cache, read as what they should be."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ import os
 import stat
 from pathlib import Path
 
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NOFOLLOW", 0)  # a link may lead to any file of the machine
-    | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would block forever
-    | getattr(os, "O_BINARY", 0)
-)
+# Opening a pipe would wait for ever.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def open_to_read(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
+    """Open whatever has a name, without waiting for it; return its handle.
+
+    Parameters
+    ----------
+    path : path
+    follow_links : bool
+        Off for files of ours, since a link may lead to any file of the machine. On for a
+        user's photos, which are often links.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the system refuses, or the name cannot be one.
+    """
+    return os.open(path, _FLAGS if follow_links else _FLAGS | _NO_LINK)
 
 
 def open_own_file(path: Path) -> int:
@@ -25,7 +40,7 @@ def open_own_file(path: Path) -> int:
     """
     if path.is_symlink():  # also on systems without O_NOFOLLOW
         raise OSError(errno.EINVAL, "it is a link, which is not followed", str(path))
-    handle = os.open(path, _FLAGS)
+    handle = open_to_read(path, follow_links=False)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))

@@ -28,7 +28,7 @@ from .keras_backend import has_accelerator, import_keras, quiet_log, quiet_stder
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network
 from .request import ModelRequest, Request, TableRequest
-from .spec import Pooling, Precision
+from .spec import Pooling, Precision, own_model_name
 
 log = get_logger(__name__)
 
@@ -226,7 +226,7 @@ def _log_possible_scores(model: Any, name: str) -> None:
 
 def _name_of(model: Any) -> str:
     try:
-        return f"custom-{architecture_hash(model)[:16]}"
+        return own_model_name(architecture_hash(model))
     except ValueError as error:
         raise InvalidRequest(
             f"The model cannot be told apart from others ({error}), so its features cannot be "

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from .._io.paths import absolute_path
 from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
@@ -129,7 +130,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
 
 def _model_path(path: str | os.PathLike[str]) -> Path:
     """Return an absolute path; raise `ModelRefused` for a file of weights without a network."""
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    path = absolute_path(path)
     if path.name.lower().endswith(_WEIGHTS_ENDING):
         raise ModelRefused(
             f"{path} holds weights only, and no model. Name the backbone that they belong to, "

@@ -20,22 +20,23 @@ from numpy.typing import NDArray
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
 from .function_hash import function_hash
+from .imagenet import CAFFE_MEAN_BGR, IMAGENET_MEAN, IMAGENET_STD
 from .spec import RuleName
 
 FloatImages = NDArray[np.float32]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 Rule = RuleName | Callable[[FloatImages], Any]
 
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-_CAFFE_MEAN_BGR = np.array([103.939, 116.779, 123.68], np.float32)
+_MEAN = np.array(IMAGENET_MEAN, np.float32)
+_STD = np.array(IMAGENET_STD, np.float32)
+_MEAN_BGR = np.array(CAFFE_MEAN_BGR, np.float32)
 
 _RULES: dict[RuleName, Callable[[FloatImages], FloatImages]] = {
     "none": lambda x: x,
     "unit": lambda x: x / np.float32(255),
     "tf": lambda x: x / np.float32(127.5) - np.float32(1),
-    "torch": lambda x: (x / np.float32(255) - _IMAGENET_MEAN) / _IMAGENET_DEVIATION,
-    "caffe": lambda x: x[..., ::-1] - _CAFFE_MEAN_BGR,
+    "torch": lambda x: (x / np.float32(255) - _MEAN) / _STD,
+    "caffe": lambda x: x[..., ::-1] - _MEAN_BGR,
 }
 _OR_A_FUNCTION = ", or pass a function that takes a float32 RGB batch in 0..255"
 _OTHER_SHAPES = ((24, 40), (33, 7))
@@ -72,8 +73,8 @@ AFFINE = {
     "none": Affine(False, (0, 0, 0), (1, 1, 1)),
     "unit": Affine(False, (0, 0, 0), (255, 255, 255)),
     "tf": Affine(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-    "torch": Affine(False, _three(_IMAGENET_MEAN * 255), _three(_IMAGENET_DEVIATION * 255)),
-    "caffe": Affine(True, _three(_CAFFE_MEAN_BGR), (1, 1, 1)),
+    "torch": Affine(False, _three(_MEAN * 255), _three(_STD * 255)),
+    "caffe": Affine(True, _three(_MEAN_BGR), (1, 1, 1)),
 }
 
 

@@ -18,6 +18,7 @@ from ..hdf5.sandbox import unsafe_hdf5_reason
 from ..hdf5.saved_layers import SavedLayer, saved_layers
 from . import pocket
 from .architecture import all_layers, automatic_base, layer_names
+from .imagenet import IMAGENET_STD
 from .request import TableRequest
 from .spec import BackboneEntry
 
@@ -229,9 +230,8 @@ def _divide_by_deviation_again(model: Any) -> None:
     (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
     """
     layer = next(la for la in model.layers if type(la).__name__ == "Normalization")
-    deviation = np.array([0.229, 0.224, 0.225], np.float32)
     mean, variance, count = (np.asarray(value) for value in layer.get_weights())
-    layer.set_weights([mean, variance * deviation, count])
+    layer.set_weights([mean, variance * np.array(IMAGENET_STD, np.float32), count])
     layer.finalize_state()
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
 from ..images.decode import RESIZES, Resize
+from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
 from .graph import check_input, checked_layer
 from .model_file import ModelFile, is_model_file, look_at_model
@@ -47,7 +48,7 @@ class _Request(ABC):
     resize: Resize
     preprocessing: preprocessing.Rule
     weights: Weights
-    crop: str = "whole"
+    crop: str = WHOLE
     precision: Precision = "float32"
 
     @property
@@ -60,6 +61,11 @@ class _Request(ABC):
     def backbone(self) -> str:
         """The argument of `featcache.extract` that asks for the same backbone."""
 
+    @property
+    def resize_rule(self) -> ResizeRule:
+        """How a photo becomes pixels of the right size."""
+        return ResizeRule(self.resize, self.crop)
+
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `featcache.extract` that ask for the same."""
         rule = self.preprocessing
@@ -69,7 +75,7 @@ class _Request(ABC):
             "pooling": self.pooling,
             "image_size": list(self.image_size),
             "resize": self.resize,
-            "weights": _weights_argument(self.weights),
+            "weights": self.weights.argument,
             "preprocessing": rule if isinstance(rule, str) else None,
             "precision": self.precision,
         }

@@ -19,6 +19,7 @@ from .._io.file_state import FileState
 from .._io.logs import get_logger
 from .._io.own_files import check_integer
 from ..images.decode import DECODE_VERSION
+from ..images.resize_rule import format_resize
 from . import preprocessing
 from .graph import OUTPUT
 from .model import Backbone
@@ -173,7 +174,7 @@ def _spec(
         weights=weights,
         pooling=pooling,
         image_size=request.image_size,
-        resize=_resize(request),
+        resize=format_resize(request.resize_rule),
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
         precision=request.precision,
@@ -192,17 +193,11 @@ def asked_spec(request: Request, known: BackboneSpec) -> BackboneSpec:
         # Of vectors nothing is pooled, whatever is asked for.
         pooling=known.pooling if known.pooling == "none" else request.pooling or "avg",
         image_size=request.image_size,
-        resize=_resize(request),
+        resize=format_resize(request.resize_rule),
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
         precision=request.precision,
     )
-
-
-def _resize(request: Request) -> str:
-    """Tell how a photo becomes pixels of the right size, in the words of the key."""
-    how = f"{request.resize}-bilinear"
-    return how if request.crop == "whole" else f"{request.crop}-{how}"
 
 
 def _is_unchanged(request: Request, state: FileState | None) -> bool:

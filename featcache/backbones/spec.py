@@ -29,6 +29,7 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
+_OWN_MODEL = "custom-"
 _LARGEST_SIDE = 2**16
 _LONGEST_FIELD = 4096  # characters
 _MOST_VERSIONS = 10**6
@@ -237,6 +238,11 @@ class BackboneSpec:
         return f"{self.backbone}-{self.key[:16]}"
 
     @property
+    def is_own_model(self) -> bool:
+        """Whether the backbone is a model of the caller's, and not in the table."""
+        return self.backbone.startswith(_OWN_MODEL)
+
+    @property
     def network(self) -> str:
         """Name of the folder of the converted model; specs of one network share it."""
         parts = {name: value for name, value in self.components().items() if name in _NETWORK}
@@ -264,6 +270,11 @@ def can_be_in(spec: BackboneSpec, folder: Path) -> bool:
     """Tell whether a folder's name allows a spec: it holds the spec's key, or no key at all."""
     name = os.path.basename(os.path.abspath(folder))
     return name == spec.folder or _KEYED_FOLDER.fullmatch(name) is None
+
+
+def own_model_name(architecture_hash: str) -> str:
+    """Return the name that stands for a model of the caller's in a spec."""
+    return f"{_OWN_MODEL}{architecture_hash[:16]}"
 
 
 def content_key(components: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from .._io.download import retrieve
 from .._io.file_state import FileState, file_state, is_settled
 from .._io.hashes import Algorithm, file_hash
 from .._io.logs import get_logger
+from .._io.paths import absolute_path
 from ..errors import (
     DownloadFailed,
     InvalidRequest,
@@ -32,7 +33,15 @@ RANDOM_VERSION = 1
 _SUFFIXES = (".weights.h5", ".h5")
 _Word = Literal["auto", "imagenet", "imagenet-or-random", "random"]
 _WORDS: tuple[_Word, ...] = get_args(_Word)
-_Kind = Literal["imagenet", "packaged", "file", "random", "model"]
+WeightsKind = Literal["imagenet", "packaged", "file", "random", "model"]
+# Where weights come from, as stores say it to their users.
+_ORIGINS: dict[WeightsKind, str] = {
+    "imagenet": "imagenet",
+    "packaged": "the package's own, trained on drawn dogs",
+    "model": "the model passed",
+}
+_MODEL_IN = "the model in "
+_RANDOM = re.compile(r"random \(seed ([0-9]{1,18})\)")
 _SEEDED = re.compile(r"random:(\d{1,18})")
 
 
@@ -42,7 +51,7 @@ class Weights:
 
     Attributes
     ----------
-    kind : {"imagenet", "packaged", "file", "random", "model"}
+    kind : WeightsKind
     path : Path or None
         The file, for the first three, and for a model that was saved; None also if the
         ImageNet file is not on disk yet.
@@ -54,7 +63,7 @@ class Weights:
         Whether an ImageNet file is the one with the classification top.
     """
 
-    kind: _Kind
+    kind: WeightsKind
     path: Path | None = None
     seed: int = 0
     or_random: bool = False
@@ -62,15 +71,39 @@ class Weights:
 
     @property
     def origin(self) -> str:
-        """For people: where the values come from."""
+        """The text that stores keep: where the values come from; see `parse_origin`."""
         if self.kind == "random":
             return f"random (seed {self.seed})"
-        known = {
-            "imagenet": "imagenet",
-            "packaged": "the package's own, trained on drawn dogs",
-            "model": f"the model in {self.path}" if self.path else "the model passed",
-        }
-        return known.get(self.kind, str(self.path))
+        if self.kind == "model" and self.path is not None:
+            return f"{_MODEL_IN}{self.path}"
+        return _ORIGINS.get(self.kind) or str(self.path)
+
+    @property
+    def argument(self) -> str:
+        """The word or path that asks `choose_weights` for the same."""
+        if self.kind == "random":
+            return f"random:{self.seed}"
+        return str(self.path) if self.kind == "file" else "auto"
+
+
+def parse_origin(text: str) -> Weights | None:
+    """Return weights whose `Weights.origin` is a text; None if there are none.
+
+    Examples
+    --------
+    >>> parse_origin("random (seed 7)")
+    Weights(kind='random', path=None, seed=7, or_random=False, top=True)
+    """
+    found = None
+    if seed := _RANDOM.fullmatch(text):
+        found = Weights("random", seed=int(seed[1]))
+    elif text.startswith(_MODEL_IN):
+        found = Weights("model", Path(text.removeprefix(_MODEL_IN)))
+    elif text in _ORIGINS.values():
+        found = Weights(next(kind for kind, known in _ORIGINS.items() if known == text))
+    elif os.path.isabs(text):
+        found = Weights("file", Path(text))
+    return found if found is not None and found.origin == text else None
 
 
 def names_weights_file(weights: Any) -> bool:
@@ -114,7 +147,7 @@ def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
             f"{type(weights).__name__}. A whole keras.Model goes where the backbone's name stands.",
             received=weights,
         )
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(weights))))
+    path = absolute_path(weights)
     if not path.is_file():
         raise WeightsUnavailable(
             f"There is no weights file {path}. weights= can be 'auto', 'imagenet', 'random', "

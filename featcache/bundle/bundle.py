@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._io.cache_dirs import cache_folder, weights_folder
+from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..backbones.model_file import is_model_file
 from ..backbones.request import make_request
@@ -20,6 +21,7 @@ from ..data.dataset import Dataset
 from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
+from ..images.resize_rule import WHOLE, format_resize, parse_resize
 from .bundle_file import read_bundle, write_bundle
 from .class_names import check_classes
 from .classifier import Classifier
@@ -218,7 +220,7 @@ class Bundle:
         if backbone is not None:
             arguments.pop("weights", None)
             return backbone, arguments
-        if self.spec.backbone.startswith("custom-") or is_model_file(name):
+        if self.spec.is_own_model or is_model_file(name):
             raise BundleMismatch(
                 f"The bundle was made with a user-defined model ({name}), which it does not "
                 "contain: pass that model, or its .keras file, as backbone= (--backbone).",
@@ -254,8 +256,8 @@ class Bundle:
 def _without_labels(photos: Any) -> Dataset:
     from ..datasets.load import load_dataset
 
-    if isinstance(photos, (str, os.PathLike)) and os.path.isdir(photos):
-        return images_below(os.fspath(photos))
+    if isinstance(photos, (str, os.PathLike)) and absolute_path(photos).is_dir():
+        return images_below(photos)
     return replace(load_dataset(photos), labels=None, split=None)
 
 
@@ -392,4 +394,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 def _uncropped(spec: BackboneSpec) -> BackboneSpec:
     """Return a spec without its crop: new photos have no annotated box."""
-    return replace(spec, resize="-".join(spec.resize.split("-")[-2:]))
+    rule = parse_resize(spec.resize)
+    if rule is None:
+        return spec
+    return replace(spec, resize=format_resize(replace(rule, crop=WHOLE)))

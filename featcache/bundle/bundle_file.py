@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, write_atomic
+from .._io.paths import absolute_path
 from .._io.stored_zip import check_regular_file, check_stored
 from .._io.wording import first_line
 from ..backbones.spec import BackboneSpec
@@ -79,7 +80,7 @@ def write_bundle(
         for name, data in members.items():
             # A fixed date, so that the same bundle gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    target = absolute_path(path)
     make_folder(target.parent)
     write_atomic(target, out.getvalue(), description="a bundle")
 
@@ -92,7 +93,7 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
     BundleError
         If it is any other file; the message says what is wrong.
     """
-    path = Path(os.path.expanduser(os.fspath(path)))
+    path = absolute_path(path)
     try:
         check_regular_file(path)
         if path.stat().st_size > _MAX_BYTES:

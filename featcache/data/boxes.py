@@ -1,4 +1,4 @@
-"""Boxes around what counts in a photo: read from columns, widened, named for the key."""
+"""Boxes around what counts in a photo: read from columns, and widened."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from .._io.choices import check_choice
 from ..errors import DatasetError, InvalidRequest
 from ..images.image_file import Box
+from ..images.resize_rule import format_box
 from .dataset import Dataset
 
 COLUMNS = ("left", "top", "right", "bottom")
@@ -63,18 +64,7 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
         )
     others = {k: v for k, v in dataset.attributes.items() if k not in COLUMNS}
     boxes = [widened(box, margin) for box in _read(dataset.attributes, dataset.paths)]
-    return replace(dataset, boxes=boxes, crop=crop_name(margin), attributes=others)
-
-
-def crop_name(margin: float) -> str:
-    """Return the word of the cache key for boxes with a margin.
-
-    Examples
-    --------
-    >>> crop_name(0), crop_name(0.1)
-    ('box', 'box+0.1')
-    """
-    return f"box+{margin:g}" if margin else "box"
+    return replace(dataset, boxes=boxes, crop=format_box(margin), attributes=others)
 
 
 def widened(box: Box, margin: float) -> Box:

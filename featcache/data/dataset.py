@@ -15,6 +15,7 @@ from .._io.html import facts_table
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 from ..images.image_file import Box
+from ..images.resize_rule import WHOLE
 from .columns import column_array
 from .labels import categories_of, check_categories, classes_of, normalise_labels
 
@@ -71,7 +72,7 @@ class Dataset:
     attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     ids: Sequence[str] | None = None
     boxes: Sequence[Box | None] | None = None
-    crop: str = "whole"
+    crop: str = WHOLE
     categories: Sequence[Any] | None = None
     ignored: Sequence[str] = ()
 
@@ -94,7 +95,7 @@ class Dataset:
                 )
         if not self.paths:
             raise DatasetError(f"The data set {self.name!r} holds no image.", path=self.root)
-        if (self.boxes is None) != (self.crop == "whole"):
+        if (self.boxes is None) != (self.crop == WHOLE):
             raise DatasetError(
                 f"crop={self.crop!r} does not go with {'no ' * (self.boxes is None)}boxes: it is "
                 "'whole' without boxes, and says how they were made with them.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._io.logs import get_logger
+from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
 from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
@@ -81,7 +82,7 @@ def from_folder(path: str | Path) -> Dataset:
         If no image is found, images lie beside class folders, class folders lie one level too
         deep, or split folders are laid out in a way that leaves the classes unknown.
     """
-    root = Path(os.path.abspath(path))
+    root = absolute_path(path)
     listing = _some_images(root)
     files, ignored = listing.images, listing.ignored
     below = len(os.path.join(str(root), ""))
@@ -106,7 +107,7 @@ def from_folder(path: str | Path) -> Dataset:
     return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
 
 
-def images_below(path: str | Path) -> Dataset:
+def images_below(path: str | os.PathLike[str]) -> Dataset:
     """List all images below a folder, whatever its layout, without labels.
 
     Raises
@@ -114,7 +115,7 @@ def images_below(path: str | Path) -> Dataset:
     DatasetError
         If no image is found.
     """
-    root = Path(os.path.abspath(path))
+    root = absolute_path(path)
     listing = _some_images(root)
     return Dataset(listing.images, root=str(root), name=root.name, ignored=listing.ignored)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._io.paths import absolute_path
 from .._io.wording import format_count
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
@@ -38,7 +39,7 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
     if isinstance(data, (str, os.PathLike)):
         if is_url(data):
             raise DatasetError(f"{data} {URL_REASON}.", received=data)
-        path = Path(os.path.abspath(os.path.expanduser(os.fspath(data))))
+        path = absolute_path(data)
         if path.is_dir():
             return from_folder(path)
         if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
@@ -179,7 +180,7 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
             )
         if is_url(path):
             raise DatasetError(f"{source}: row {row}: {path} {URL_REASON}.", row=row, received=path)
-        found.append(os.path.abspath(os.path.join(base, os.path.expanduser(os.fspath(path)))))
+        found.append(str(absolute_path(path, base)))
     return found
 
 

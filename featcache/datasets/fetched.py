@@ -18,6 +18,7 @@ from .._io.choices import check_choice
 from .._io.download import retrieve
 from .._io.hashes import file_hash
 from .._io.logs import get_logger
+from .._io.paths import absolute_path
 from ..data.boxes import COLUMNS, Crop, cropped
 from ..data.dataset import Dataset
 from ..data.load import from_csv
@@ -197,7 +198,7 @@ def _obtain(
     if source is None or _is_address(source):
         url = archive.url if source is None else f"{str(source).rstrip('/')}/{archive.file}"
         return retrieve(url, known, archive.file, downloads, progress)
-    path = Path(source).expanduser() / archive.file
+    path = absolute_path(source) / archive.file
     if not path.is_file():
         raise DatasetNotFound(
             f"There is no {archive.file} in {path.parent}; it is published at {archive.url}.",

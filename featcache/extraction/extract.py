@@ -47,7 +47,15 @@ from ..store.row_index import pack_ids
 from ..store.store import Store
 from .features import ExtractionSummary, Features, Quarantined
 from .pipeline import default_workers
-from .prepare import ExtractionJob, Source, make_explanation, make_job, prepare, uses_sample
+from .prepare import (
+    ExtractionJob,
+    Source,
+    make_explanation,
+    make_job,
+    prepare,
+    uses_sample,
+    weights_for,
+)
 from .row_check import RowCheck
 from .runner import Computation, Work
 
@@ -176,8 +184,7 @@ def extract(
     _check_counts(batch_size, workers)
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
-    if weights == "auto" and uses_sample(data):
-        weights = "imagenet-or-random"
+    weights = weights_for(weights, sample=uses_sample(data))
     request = make_request(
         backbone,
         layer=layer,
@@ -374,6 +381,7 @@ def _join_rows(
             folder=job.folder,
             backbone=request.name,
             weights=request.weights.origin,
+            weights_kind=request.weights.kind,
             seconds_per_image=store.seconds_per_image(),
             reasons=Counter(bad.reason for bad in quarantined),
             engine=computation.engine.name if computation is not None else None,

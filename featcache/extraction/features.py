@@ -14,6 +14,7 @@ from .._io.html import facts_table
 from .._io.progress import StageTimings
 from .._io.wording import format_count, format_values
 from ..backbones.spec import BackboneSpec
+from ..backbones.weights import WeightsKind
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
 from ..images.image_file import Box, example_ids
@@ -57,7 +58,9 @@ class ExtractionSummary:
     backbone : str
         Human-readable name of the backbone.
     weights : str
-        Origin of the weights.
+        Where the weights came from, for people.
+    weights_kind : {"imagenet", "packaged", "file", "random", "model"}
+        The same, for programs.
     seconds_per_image : float
         Mean wall time of computing a row of the store, over all extractions.
     reasons : mapping of str to int
@@ -85,6 +88,7 @@ class ExtractionSummary:
     folder: Path
     backbone: str
     weights: str
+    weights_kind: WeightsKind
     seconds_per_image: float = 0.0
     reasons: Mapping[str, int] = field(default_factory=dict)
     engine: str | None = None

@@ -107,8 +107,8 @@ def explain(
     >>> explain("pocket").spec.backbone
     'pocket'
     """
-    if backbone_options.get("weights", "auto") == "auto" and uses_sample(data):
-        backbone_options["weights"] = "imagenet-or-random"
+    weights = backbone_options.get("weights", "auto")
+    backbone_options["weights"] = weights_for(weights, sample=uses_sample(data))
     request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
     source = Source(data, labels, crop, margin)
     job = prepare(request, source, cache_dir, workers, retry_failed, progress)
@@ -118,6 +118,12 @@ def explain(
 def uses_sample(data: Any) -> bool:
     """Return whether the argument `data` stands for the sample of drawn dogs."""
     return data is None and not os.environ.get(cache_dirs.DATA_VARIABLE)
+
+
+def weights_for(weights: Any, *, sample: bool) -> Any:
+    """Return what ``weights=`` means: on the sample, "auto" also does without a download."""
+    automatic = isinstance(weights, str) and weights == "auto"
+    return "imagenet-or-random" if sample and automatic else weights
 
 
 def prepare(

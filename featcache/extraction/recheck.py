@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from ..backbones.preprocessing import RULES
 from ..backbones.request import Request, make_request
 from ..backbones.resolve import build
 from ..backbones.spec import BackboneSpec, differing
+from ..backbones.weights import parse_origin
 from ..data.boxes import Crop
 from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest, StoreMismatch
 from ..images.decode import load_pixels
 from ..images.image_file import BadImage, example_ids
+from ..images.resize_rule import parse_resize
 from ..store.store import Store
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
@@ -145,33 +146,33 @@ def verify_sample(
 def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Request:
     """Return a request of the backbone of a store, from its spec and metadata."""
     spec: BackboneSpec = store.spec
-    if backbone is None and spec.backbone.startswith("custom-"):
+    if backbone is None and spec.is_own_model:
         raise InvalidRequest(
             f"{store.folder.name} holds features of a user-defined model; pass that model as "
             "backbone=.",
             received=None,
         )
+    rule = parse_resize(spec.resize)
+    if rule is None:
+        raise InvalidRequest(
+            f"{store.folder.name} says of its images resize={spec.resize[:80]!r}, which this "
+            "version of featcache does not know. Upgrade featcache.",
+            received=spec.resize,
+        )
     options: dict[str, Any] = {
         "layer": spec.layer,
         "image_size": spec.image_size,
-        "resize": spec.resize.split("-")[-2],
+        "resize": rule.resize,
         "precision": spec.precision,
     }
     if spec.pooling != "none":
         options["pooling"] = spec.pooling
-    rule = store.metadata.get("preprocessing")
-    preprocessing = rule if rule in RULES else None
+    name = store.metadata.get("preprocessing")
+    preprocessing = name if name in RULES else None
     if backbone is None:
-        options["weights"] = weights or _weights_argument(store.metadata.get("weights", "auto"))
+        known = parse_origin(store.metadata.get("weights", ""))
+        options["weights"] = weights or (known.argument if known else "auto")
         request = make_request(spec.backbone, preprocessing_rule=preprocessing, **options)
     else:
         request = make_request(backbone, preprocessing_rule=preprocessing, **options)
     return replace(request, crop=crop)
-
-
-def _weights_argument(origin: str) -> str:
-    """Return the argument `weights` that gives the weights of an origin."""
-    seed = re.fullmatch(r"random \(seed (\d+)\)", origin)
-    if seed:
-        return f"random:{seed[1]}"
-    return origin if os.path.isabs(origin) else "auto"

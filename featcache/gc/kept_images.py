@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +11,13 @@ from typing import Any
 
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
-from ..data.boxes import COLUMNS, crop_name, cropped, widened
+from ..data.boxes import COLUMNS, cropped, widened
 from ..data.dataset import Dataset
 from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest
 from ..images.image_file import Box, example_id, example_ids
-
-_CROP = re.compile(r"(?P<crop>.+)-[a-z]+-[a-z]+")
-_BOX = re.compile(r"box(?:\+(?P<margin>[0-9.e+-]+))?")
-_DIGITS = 6  # of the margin, in the name of a crop
+from ..images.resize_rule import MARGIN_DIGITS, WHOLE, format_box, parse_box, parse_resize
 
 
 class KeptImages:
@@ -61,25 +57,24 @@ class KeptImages:
         DatasetError
             If a box is invalid.
         """
-        match = _CROP.fullmatch(spec.resize)
-        crop = match["crop"] if match else "whole"
-        if crop not in self._known:
-            self._known[crop] = self._ids(crop)
-        return self._known[crop]
+        rule = parse_resize(spec.resize)
+        if rule is None:
+            return None
+        if rule.crop not in self._known:
+            self._known[rule.crop] = self._ids(rule.crop)
+        return self._known[rule.crop]
 
     def _ids(self, crop: str) -> set[str] | None:
         found: set[str] = set()
         for dataset, contents in zip(self._data, self._contents, strict=True):
-            if crop == "whole":
+            if crop == WHOLE:
                 found |= set(contents) | self._ignored(dataset)
             elif dataset.crop == crop:
                 found |= set(example_ids(contents, dataset.boxes))
             else:
-                boxes = _plain_boxes(dataset)
-                match = _BOX.fullmatch(crop)
-                if boxes is None or match is None:
+                boxes, margin = _plain_boxes(dataset), parse_box(crop)
+                if boxes is None or margin is None:
                     return None
-                margin = float(match["margin"] or 0)
                 found |= {
                     example_id(content, box)
                     for content, plain in zip(contents, boxes, strict=True)
@@ -113,7 +108,7 @@ class KeptImages:
 
 def _plain_boxes(dataset: Dataset) -> Sequence[Box | None] | None:
     """Return the boxes of a data set without a margin; None if it does not define them."""
-    if dataset.crop == crop_name(0):
+    if dataset.crop == format_box(0):
         return dataset.boxes
     if dataset.boxes is not None or not set(COLUMNS) <= set(dataset.attributes):
         return None
@@ -129,7 +124,7 @@ def _widened(box: Box | None, margin: float) -> Iterator[Box | None]:
     if box is None or not margin:
         yield box
         return
-    half = 0.5 * 10.0 ** (math.floor(math.log10(margin)) + 1 - _DIGITS)
+    half = 0.5 * 10.0 ** (math.floor(math.log10(margin)) + 1 - MARGIN_DIGITS)
     wider = [widened(box, margin + step) for step in (-half, 0.0, half)]
     sides = {(box[0], box[2]) for box in wider}
     ends = {(box[1], box[3]) for box in wider}

@@ -121,6 +121,7 @@ class Limits:
             import resource
 
             self._resource: Any = resource
+            # Not psutil: this process imports as little as it can.
             with open("/proc/self/statm", "rb") as file:
                 pages = int(file.read().split()[0])
             self._addresses = pages * resource.getpagesize()

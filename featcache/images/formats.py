@@ -24,6 +24,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from .._io.own_files import open_to_read
 from . import av1, boxes, jpeg2000, limits
 from .image_file import BadImage
 
@@ -255,10 +256,8 @@ def _signature(start: bytes) -> str | None:
 
 
 def _beginning(path: str | os.PathLike[str]) -> bytes:
-    try:  # opening a pipe would wait for ever
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+    try:
+        handle = open_to_read(path)
     except (OSError, ValueError):
         return b""
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .._io.file_state import FileState, file_state
+from .._io.own_files import open_to_read
 from .._io.wording import first_line
 
 MAX_BYTES = 512 * 2**20
@@ -58,9 +59,7 @@ def read_file(
         changed while it was read.
     """
     try:
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
+        handle = open_to_read(path)
     except (OSError, ValueError) as error:
         raise BadImage(f"cannot be opened: {reason_of(error)}", lasting=False) from error
     try:

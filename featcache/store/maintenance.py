@@ -244,7 +244,7 @@ def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     count = 0
     for name in names:
-        size = int(name.split("-")[2])
+        size = rows_in_name(name) or 0
         if groups[-1] and count + size > rows:
             groups.append([])
             count = 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from .._io.atomic import make_folder, open_atomic, remove_stale, write_all
 from .._io.cache_dirs import stores_folder
+from .._io.paths import absolute_path
 from .._io.system_errors import system_errors
 from ..backbones.spec import BackboneSpec
 from ..data.dataset import Dataset
@@ -85,7 +86,7 @@ def pack(
         if dataset.labels is not None:
             labels = [dataset.labels[i] for i, _ in pairs]
             texts["label"] = ["" if label is None else str(label) for label in labels]
-    target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+    target = absolute_path(path)
     if not ids:
         raise StoreError(
             f"There is nothing to pack: {store.folder} holds no "

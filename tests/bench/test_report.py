@@ -22,7 +22,7 @@ from bench import (
     write_report,
 )
 from bench.__main__ import main
-from bench.analysis.slices import group, slices, worst
+from bench.analysis.slices import Parts, group, slices, worst
 from bench.analysis.statistics import bootstrap, holm, interval, mcnemar, wilson
 from bench.evaluation.memory import PeakMemory
 from bench.report.report import save_summary
@@ -64,13 +64,14 @@ def test_bootstrap_intervals_cover_the_metric_and_are_paired_by_seed() -> None:
 def test_numbers_are_cut_into_quarters_and_words_stay() -> None:
     parts = group([str(v) for v in range(100)])
     assert parts is not None
-    assert sorted(parts.count(p) for p in set(parts)) == [25, 25, 25, 25]
-    assert group(["a", "b", "a"]) == ["a", "b", "a"]
+    assert [parts.of_each.count(name) for name in parts.names] == [25, 25, 25, 25]
+    assert group(["a", "b", "a"]) == Parts(["a", "b"], ["a", "b", "a"])
+    assert group(["10", "x", "9"]) == Parts(["9", "10", "x"], ["10", "x", "9"])
     assert group(["x"] * 9) is None
     assert group([f"name {i}" for i in range(50)]) is None
     mixed = group([*(str(v) for v in range(20)), ""])
     assert mixed is not None
-    assert mixed[-1] == ""
+    assert mixed.of_each[-1] == ""
 
 
 def test_peak_memory_sees_what_was_taken_and_given_back() -> None:
