@@ -1,7 +1,7 @@
 """The comparison: contenders on one split, through one evaluation."""
 
 from .analysis.summary import Summary, summarise
-from .contenders.base import Contender, ContenderInfo
+from .contenders.base import Contender, ContenderInfo, Training
 from .contenders.cached_head import CachedHead
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
@@ -24,6 +24,7 @@ __all__ = [
     "Results",
     "Split",
     "Summary",
+    "Training",
     "evaluate",
     "load_split",
     "make_split",

@@ -58,6 +58,30 @@ class ContenderInfo:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a contender is trained on, and how.
+
+    Attributes
+    ----------
+    images : Images
+        The training part.
+    codes : ndarray (n,)
+        Class of each image, 0 to `n_classes` - 1; a class may have none.
+    n_classes : int
+    random_state : int
+        Of all randomness.
+    progress : bool or None
+        Show a progress bar. None: if standard error is a terminal.
+    """
+
+    images: Images
+    codes: NDArray[np.int64]
+    n_classes: int
+    random_state: int = 0
+    progress: bool | None = None
+
+
 class Contender(ABC):
     """A model under comparison.
 
@@ -84,7 +108,6 @@ class Contender(ABC):
         """
         return {}
 
-    @abstractmethod
     def fit(
         self,
         images: Images,
@@ -94,18 +117,12 @@ class Contender(ABC):
         random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
-        """Train from scratch.
+        """Train from scratch; the parameters are the attributes of `Training`."""
+        self.train(Training(images, codes, n_classes, random_state, progress))
 
-        Parameters
-        ----------
-        images : Images
-            The training part.
-        codes : ndarray (n,)
-            Class of each image, 0 to `n_classes` - 1; a class may have none.
-        n_classes : int
-        random_state : int
-            Of all randomness.
-        """
+    @abstractmethod
+    def train(self, training: Training) -> None:
+        """Train from scratch."""
 
     @abstractmethod
     def predict_proba(self, images: Images) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from featcache.errors import InvalidRequest, NoUsableImages
 from heads import Head, make_head
 
 from ..splits import Images
-from .base import Contender, ContenderInfo
+from .base import Contender, ContenderInfo, Training
 from .describe import describe_network
 from .measure import Estimate, seconds_of, seconds_to_decode
 
@@ -70,21 +70,13 @@ class CachedHead(Contender):
         self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
         return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
 
-    def fit(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        *,
-        random_state: int = 0,
-        progress: bool | None = None,
-    ) -> None:
+    def train(self, training: Training) -> None:
         """Train the head on the stored rows of the images."""
         head = clone(self.head)
         if "random_state" in head.get_params():
-            head.set_params(random_state=random_state)
-        self._n_classes = n_classes
-        self._trained = head.fit(self._embeddings(images), codes)
+            head.set_params(random_state=training.random_state)
+        self._n_classes = training.n_classes
+        self._trained = head.fit(self._embeddings(training.images), training.codes)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Read the images' rows and ask the head; classes it never saw get 0."""

@@ -14,7 +14,7 @@ from featcache.toolkit import MemoryBudget, batches, default_workers, progress_b
 from heads import Head, make_head
 
 from ..splits import Images
-from .base import Contender, ContenderInfo
+from .base import Contender, ContenderInfo, Training
 from .cached_head import proba_of
 
 _SIDE = 64
@@ -76,18 +76,10 @@ class ColourHistogram(Contender):
         self._rows, self._seconds = found, time.perf_counter() - started
         return bad
 
-    def fit(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        *,
-        random_state: int = 0,
-        progress: bool | None = None,
-    ) -> None:
+    def train(self, training: Training) -> None:
         """Train the head on the histograms of the images."""
-        self._n_classes = n_classes
-        self._trained = clone(self.head).fit(self._histograms(images), codes)
+        self._n_classes = training.n_classes
+        self._trained = clone(self.head).fit(self._histograms(training.images), training.codes)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Ask the head; classes it never saw get 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from featcache.toolkit import (
 )
 from heads.schedule import Schedule
 
-from ..contenders.base import Contender, ContenderInfo
+from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
 from ..contenders.measure import Estimate, seconds_of, seconds_to_decode
 from ..splits import Images
@@ -152,31 +152,29 @@ class FineTuned(Contender):
         )
         return dict(self._pixels.unusable)
 
-    def fit(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        *,
-        random_state: int = 0,
-        progress: bool | None = None,
-    ) -> None:
+    def train(self, training: Training) -> None:
         """Train, or take up what was trained; the best epoch's weights serve."""
         self._decoded()  # or the error that says to prepare first
-        self.model, self._resolved, self._first_free = self._build(n_classes, random_state)
-        self.folder = self._run_folder(images, codes, n_classes, random_state)
-        train, validation = _parts(images, codes, self.validation_fraction, random_state)
-        self._run = Run(self.model, self.folder, self.schedule, random_state)
+        seed = training.random_state
+        self.model, self._resolved, self._first_free = self._build(training.n_classes, seed)
+        self.folder = self._run_folder(training)
+        self._run = Run(self.model, self.folder, self.schedule, seed)
         if self._run.resumed_at:
             log.info("%s: taken up after epoch %d", self.folder.name, self._run.resumed_at)
-        weights = _balanced(codes, n_classes) if self.class_weight == "balanced" else None
-        self._run.train(self._reader(images), codes, train, validation, weights, progress)
-        unseen = np.setdiff1d(validation, train)
-        self.temperature_, self._fold_seconds = self._calibration(
-            images, codes, n_classes, random_state, unseen, progress
-        )
+        unseen = self._train_run(self._run, training)
+        self.temperature_, self._fold_seconds = self._calibration(training, unseen)
         divide_scores(self.model, self.temperature_)
         self._save_model()
+
+    def _train_run(self, run: Run, training: Training) -> NDArray[np.int64]:
+        """Train a run on some of its images; return those of the others that it never saw."""
+        images, codes = training.images, training.codes
+        fraction = self.validation_fraction
+        train, validation = _parts(images, codes, fraction, training.random_state)
+        balanced = self.class_weight == "balanced"
+        weights = _balanced(codes, training.n_classes) if balanced else None
+        run.train(self._reader(images), codes, train, validation, weights, training.progress)
+        return np.setdiff1d(validation, train)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Measure a step of training; all epochs are counted, and all pixels."""
@@ -239,43 +237,26 @@ class FineTuned(Contender):
         """The trained model; ``keras.saving.load_model(..., safe_mode=True)`` reads it."""
         return self.folder / "model.keras"
 
-    def _calibration(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        random_state: int,
-        unseen: NDArray[np.int64],
-        progress: bool | None,
-    ) -> tuple[float, float]:
+    def _calibration(self, training: Training, unseen: NDArray[np.int64]) -> tuple[float, float]:
         """Return the temperature, and the seconds that fitting it took."""
 
         def proba_of(model: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-            read = self._reader(images.take(rows))
+            read = self._reader(training.images.take(rows))
             return predict(model, read, np.arange(len(rows)), self.schedule.batch_size)
 
-        def train_on(rows: NDArray[np.int64]) -> Any:
-            return self._fold(images, codes, n_classes, random_state, rows, progress)
+        return calibrate(
+            self.folder, self.model, training.codes, unseen, proba_of,
+            lambda rows: self._fold(training, rows), training.random_state,
+        )  # fmt: skip
 
-        return calibrate(self.folder, self.model, codes, unseen, proba_of, train_on, random_state)
-
-    def _fold(
-        self,
-        images: Images,
-        codes: NDArray[np.int64],
-        n_classes: int,
-        random_state: int,
-        rows: NDArray[np.int64],
-        progress: bool | None,
-    ) -> Any:
+    def _fold(self, training: Training, rows: NDArray[np.int64]) -> Any:
         """Return a model trained as the contender is, but on some of its images alone."""
-        model, _, _ = self._build(n_classes, random_state)
+        model, _, _ = self._build(training.n_classes, training.random_state)
         name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
-        run = Run(model, self.folder / f"{FOLD_PREFIX}{name}", self.schedule, random_state)
-        part, truth = images.take(rows), codes[rows]
-        train, validation = _parts(part, truth, self.validation_fraction, random_state)
-        weights = _balanced(truth, n_classes) if self.class_weight == "balanced" else None
-        run.train(self._reader(part), truth, train, validation, weights, progress)
+        folder = self.folder / f"{FOLD_PREFIX}{name}"
+        run = Run(model, folder, self.schedule, training.random_state)
+        part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
+        self._train_run(run, part)
         return model
 
     def _reader(self, images: Images) -> Callable[[NDArray[Any]], NDArray[Any]]:
@@ -327,10 +308,9 @@ class FineTuned(Contender):
             os.replace(temporary / self.model_file.name, self.model_file)
             temporary.rmdir()
 
-    def _run_folder(
-        self, images: Images, codes: NDArray[np.int64], n_classes: int, random_state: int
-    ) -> Path:
+    def _run_folder(self, training: Training) -> Path:
         """Name the run by all that decides its outcome, as the store's key does."""
+        images, codes = training.images, training.codes
         order = np.argsort(np.array(images.ids))
         examples = "".join(f"{images.ids[i]}{codes[i]}," for i in order)
         key = content_key(
@@ -339,8 +319,8 @@ class FineTuned(Contender):
                 "spec": self._resolved.spec.key,
                 "examples": hashlib.sha256(examples.encode()).hexdigest(),
                 "order": hashlib.sha256("".join(images.ids).encode()).hexdigest(),
-                "classes": n_classes,
-                "seed": random_state,
+                "classes": training.n_classes,
+                "seed": training.random_state,
                 "unfreeze": self._first_free,
                 "top": [*self.units, repr(float(self.dropout))],
                 "augmentation": [repr(value) for value in astuple(self.augmentation)],

@@ -13,7 +13,15 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import CachedHead, Contender, ContenderInfo, evaluate, load_split, make_split
+from bench import (
+    CachedHead,
+    Contender,
+    ContenderInfo,
+    Training,
+    evaluate,
+    load_split,
+    make_split,
+)
 from bench.__main__ import main
 from bench.contenders.colour_histogram import ColourHistogram, colour_histogram
 from bench.evaluation import metrics
@@ -81,8 +89,9 @@ class TestColourHistogram(ContenderContract):
 class Constant(Contender):
     """Says the same for every image, and keeps whatever it was given."""
 
-    def fit(self, images: Any, codes: Any, n_classes: int, **_: Any) -> None:
-        self.seen, self.codes, self.n_classes = images, codes, n_classes
+    def train(self, training: Training) -> None:
+        self.seen, self.codes = training.images, training.codes
+        self.n_classes = training.n_classes
 
     def predict_proba(self, images: Any) -> Any:
         self.asked = images

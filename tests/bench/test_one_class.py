@@ -23,7 +23,7 @@ class Untouched(Contender):
     def prepare(self, images: Any, progress: bool | None = None) -> Mapping[str, str]:
         raise AssertionError("prepared before the split was looked at")
 
-    def fit(self, *args: Any, **options: Any) -> None:
+    def train(self, training: Any) -> None:
         raise AssertionError("trained on one class")
 
     def predict_proba(self, images: Any) -> Any:
