@@ -5,8 +5,9 @@ from .contenders.base import Contender, ContenderInfo, Training
 from .contenders.cached_head import CachedHead
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
-from .finetune.fine_tuned import PRESETS, FineTuned
+from .finetune.fine_tuned import FineTuned
 from .finetune.network import NO_AUGMENTATION, Augmentation
+from .presets import PRESETS
 from .report.report import write_report
 from .splits import Images, Split, load_split, make_split
 

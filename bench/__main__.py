@@ -34,8 +34,8 @@ from .estimate import describe, estimates
 from .evaluation.evaluate import evaluate
 from .evaluation.few_shot import COUNTS
 from .evaluation.results import Results
-from .finetune.fine_tuned import PRESETS, FineTuned
-from .presets import BY_NAME, Preset, find_preset
+from .finetune.fine_tuned import FineTuned
+from .presets import COMPARISONS, PRESETS, Comparison, find_preset
 from .report.report import save_summary, write_report
 from .splits import Split, load_split, make_split
 
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(BY_NAME)}")
+    add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(COMPARISONS)}")
     add("--data", help="folder, CSV or fetched set; default: FEATCACHE_DATA or drawn dogs")
     add("--crop", choices=CROPS, help="box: what left, top, right, bottom of the data enclose")
     add("--margin", type=float, default=0.0, help="widen each box by this fraction (default 0)")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    preset = find_preset(options.preset) if options.preset else None
+    preset = find_preset(options.preset, COMPARISONS) if options.preset else None
     if preset is not None:
         _fill(options, preset)
     is_sample = bool(options.drawn) or uses_sample(options.data)
@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _fill(options: argparse.Namespace, preset: Preset) -> None:
+def _fill(options: argparse.Namespace, preset: Comparison) -> None:
     """Take from a preset what the command line does not say."""
     options.data = options.data or preset.data
     options.crop = options.crop or preset.crop

@@ -33,6 +33,7 @@ from heads.schedule import Schedule
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
 from ..contenders.measure import Estimate, seconds_of, seconds_to_decode
+from ..presets import PRESETS, find_preset
 from ..splits import Images
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
 from .network import Augmentation, build_network, first_free_layer, weight_counts
@@ -43,20 +44,6 @@ log = get_logger(__name__)
 
 _VERSION = 2
 _REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)
-
-# The set-ups of the reference runs on Stanford Dogs.
-PRESETS: dict[str, dict[str, Any]] = {
-    "vgg19-frozen": {
-        "backbone": "vgg19", "layer": "block5_pool", "pooling": "max", "unfreeze": 0.0,
-        "units": (1024,), "epochs": 78, "patience": 10,
-    },
-    "resnet50-40": {
-        "backbone": "resnet50", "unfreeze": "conv5_block2", "units": (1024, 1024), "epochs": 31,
-    },
-    "inception_resnet_v2-80": {
-        "backbone": "inception_resnet_v2", "unfreeze": 447, "units": (1024, 1024), "epochs": 21,
-    },
-}  # fmt: skip
 
 
 class FineTuned(Contender):
@@ -136,11 +123,7 @@ class FineTuned(Contender):
         InvalidRequest
             With the known names.
         """
-        if name not in PRESETS:
-            raise InvalidRequest(
-                f"There is no preset {name!r}; known: {', '.join(PRESETS)}.", received=name
-            )
-        return cls(**{"augmentation": _REFERENCE, **PRESETS[name], **changes})
+        return cls(**{"augmentation": _REFERENCE, **find_preset(name, PRESETS), **changes})
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Decode all images to the backbone's size, on disk; check weights and layer first."""

@@ -10,7 +10,7 @@ import archives
 from bench.__main__ import main
 from bench.estimate import Estimate, describe
 from bench.evaluation.results import OVERLAP
-from bench.presets import BY_NAME, find_preset
+from bench.presets import COMPARISONS, PRESETS, find_preset
 from featcache.backbones.spec import find_backbone
 from featcache.datasets import fetch
 from featcache.errors import InvalidRequest
@@ -23,14 +23,15 @@ def dogs(tmp_path: Path) -> Path:
 
 
 def test_the_reference_task_is_the_one_of_the_article() -> None:
-    preset = find_preset("stanford-dogs")
+    preset = find_preset("stanford-dogs", COMPARISONS)
     assert preset.backbones == ("vgg19", "resnet50", "inception_resnet_v2")
     assert preset.heads == ("logistic", "svm", "lightgbm", "dense")
     assert preset.finetune == ("resnet50-40", "inception_resnet_v2-80")
     assert preset.splits == {"official": None, "90-10": 0.1}
-    assert all(find_backbone(name) for p in BY_NAME.values() for name in p.backbones)
+    assert all(find_backbone(name) for p in COMPARISONS.values() for name in p.backbones)
+    assert all(name in PRESETS for p in COMPARISONS.values() for name in p.finetune)
     with pytest.raises(InvalidRequest, match="oxford-pets"):
-        find_preset("cats")
+        find_preset("cats", COMPARISONS)
 
 
 def test_a_preset_needs_its_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
