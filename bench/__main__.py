@@ -19,6 +19,7 @@ from featcache.toolkit import (
     Source,
     cache_folder,
     find_backbone,
+    format_count,
     make_folder,
     run_command,
     uses_sample,
@@ -163,7 +164,9 @@ def _compare(
     summary = summarise(runs)
     save_summary(summary, out)
     computed = sum(r.facts.computed_now for run in runs for r in run)
-    done = f"{computed} embeddings were computed now" if computed else _HIT
+    what = format_count(computed, "embedding")
+    verb = "was" if computed == 1 else "were"
+    done = f"{what} {verb} computed now" if computed else _HIT
     print(f"{done}; results are in {files[0]} and {files[1]}.")
     _save_bundle(runs[-1], contenders, out)
     if options.report:

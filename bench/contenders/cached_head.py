@@ -13,6 +13,7 @@ from sklearn.base import clone
 import featcache
 from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
+from featcache.toolkit import format_count
 from heads import Head, make_head
 
 from ..splits import Images
@@ -125,7 +126,7 @@ class CachedHead(Contender):
         plan = featcache.explain(
             self.backbone, images.dataset(), progress=False, **self._model_options
         )
-        what = f"features of {plan.to_compute:,} images by {self.backbone}"
+        what = f"features of {format_count(plan.to_compute, 'image')} by {self.backbone}"
         if not plan.to_compute:
             return Estimate(what, 0, 0)
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
@@ -148,7 +149,8 @@ class CachedHead(Contender):
         missing = [image_id for image_id in images.ids if image_id not in self._rows]
         if missing:
             raise InvalidRequest(
-                f"{len(missing)} images were not among those that prepare() was given.",
+                f"prepare() was not given {format_count(len(missing), 'image')} of these; pass all "
+                "images to it.",
                 received=missing,
             )
         return self._features.X[[self._rows[image_id] for image_id in images.ids]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import printable
+from featcache.toolkit import format_count, printable
 
 from ..contenders.base import ContenderInfo
 from ..splits import Split
@@ -180,14 +180,19 @@ class Results:
             cost = (r.cost.extract_seconds, r.cost.fit_seconds, r.cost.predict_seconds)
             cells += [f"{seconds:.2f}" for seconds in cost]
             lines.append(f"{r.name:<{wide}}" + "".join(f"{cell:>12}" for cell in cells))
-        s = self.split
-        lines.append(
-            f"\n{printable(s.dataset.name)}: {len(s.train)} train, {len(s.test)} test, "
-            f"{len(s.classes)} classes, split {s.name}; {len(self.unusable)} images unusable."
-        )
+        lines.append(f"\n{printable(self._counts())}")
         if self.overlaps_imagenet:
             lines.append(f"Caution: {OVERLAP}")
         return "\n".join(lines)
+
+    def _counts(self) -> str:
+        """Return how many images there are of what, in a sentence."""
+        s = self.split
+        return (
+            f"{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, "
+            f"{format_count(len(s.classes), 'class', 'classes')}, split {s.name}; "
+            f"{format_count(len(self.unusable), 'image')} unusable."
+        )
 
     def _repr_html_(self) -> str:
         """Return the table of metrics and costs, for a notebook."""
@@ -199,12 +204,7 @@ class Results:
             cells = [escape(r.name), *(f"{r.metrics[name]:.4f}" for name in names)]
             cells += [f"{r.cost.fit_seconds:.2f}", f"{r.cost.predict_seconds:.2f}"]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        s = self.split
-        notes = (
-            f"{s.dataset.name}: {len(s.train)} train, {len(s.test)} test, {len(s.classes)} "
-            f"classes, split {s.name}; {len(self.unusable)} images unusable."
-            + (f" Caution: {OVERLAP}" if self.overlaps_imagenet else "")
-        )
+        notes = self._counts() + (f" Caution: {OVERLAP}" if self.overlaps_imagenet else "")
         return (
             f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
             f"<p>{escape(notes)}</p>"

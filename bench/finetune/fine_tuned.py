@@ -21,6 +21,7 @@ from featcache.toolkit import (
     cache_folder,
     check_choice,
     content_key,
+    format_count,
     get_logger,
     make_request,
     stratified_group_split,
@@ -171,7 +172,8 @@ class FineTuned(Contender):
         trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         # A checkpoint holds the trained weights, the best ones and Adam's two moments.
         room = len(images) * height * width * 3 + 16 * trained + 4 * int(model.count_params())
-        what = f"{self.schedule.epochs} epochs of {self.backbone} from {self.unfreeze}"
+        epochs = format_count(self.schedule.epochs, "epoch")
+        what = f"{epochs} of {self.backbone} from {self.unfreeze}"
         return Estimate(what, steps * step + decode * len(images), room, at_most=True)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:

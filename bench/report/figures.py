@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from featcache.toolkit import printable
+from featcache.toolkit import format_count, printable
 
 from ..evaluation.few_shot import FewShot
 from ..evaluation.metrics import reliability
@@ -34,11 +34,12 @@ class LabelCounts(Figure):
     def alt(self) -> str:
         """What the figure shows, as text."""
         counts = self.frame()[["train", "test"]].sum(axis=1)
-        low, high = counts.min(), counts.max()
+        low, high = int(counts.min()), int(counts.max())
+        classes = format_count(len(counts), "class", "classes")
         if low == high:
-            return f"{len(counts)} classes with {low} images each"
+            return f"{classes} with {format_count(low, 'image')} each"
         middle = f"{counts.median():.0f} in the middle"
-        return f"{len(counts)} classes with {low} to {high} images each, {middle}"
+        return f"{classes} with {low} to {high} images each, {middle}"
 
     def frame(self) -> pd.DataFrame:
         """Return class, train, test; the largest class first."""

@@ -51,7 +51,7 @@ def test_a_preset_runs_on_both_splits_and_goes_on_where_it_was(
     out = capsys.readouterr().out
     assert "Before it starts" in out
     assert "features of 33 images by mobilenet" in out
-    assert "1 epochs of mobilenet from 0.3: at most" in out
+    assert "1 epoch of mobilenet from 0.3: at most" in out
     assert ", 2 times" in out
     assert "split official" in out
     assert "split random 0.1, seed 0" in out
