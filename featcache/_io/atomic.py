@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FeatcacheError, StoreWriteError
+from .hashes import json_hash
 from .own_files import read_own_file
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -238,7 +238,7 @@ def write_memo(path: Path, value: Any, description: str) -> None:
     description : str
         Name of the file in error messages.
     """
-    text = json.dumps({"checksum": _checksum(value), "value": value})
+    text = json.dumps({"checksum": json_hash(value), "value": value})
     with contextlib.suppress(StoreWriteError):
         make_folder(path.parent, private=True)
         write_atomic(path, text.encode(), description=description, durable=False)
@@ -258,14 +258,10 @@ def read_memo(path: Path) -> Any | None:
     """
     try:
         memo = json.loads(read_own_file(path, _MAX_MEMO_BYTES))
-        intact = memo["checksum"] == _checksum(memo["value"])
+        intact = memo["checksum"] == json_hash(memo["value"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return memo["value"] if intact else None
-
-
-def _checksum(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:

@@ -1,10 +1,11 @@
-"""Hashes of whole files."""
+"""Hashes of whole files and of JSON values."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Algorithm = Literal["sha256", "md5"]
 
@@ -26,3 +27,14 @@ def file_hash(path: Path, kind: Algorithm = "sha256") -> str:
         while count := file.readinto(block):
             digest.update(block[:count])
     return digest.hexdigest()
+
+
+def json_hash(value: Any) -> str:
+    """Return the SHA-256 of a JSON value, in hexadecimal digits; the order of keys does not count.
+
+    Examples
+    --------
+    >>> json_hash({"a": 1, "b": [2]}) == json_hash({"b": [2], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .._io.atomic import write_atomic
+from .._io.hashes import json_hash
 from .._io.logs import get_logger
 from .._io.own_files import check_integer, read_own_file
 from .._io.wording import format_count
@@ -68,7 +67,7 @@ class Manifest:
             "shards": dict(self.shards),
             "about": dict(self.metadata),
         }
-        text = json.dumps({**body, "checksum": _checksum(body)}, indent=1, sort_keys=True)
+        text = json.dumps({**body, "checksum": json_hash(body)}, indent=1, sort_keys=True)
         write_atomic(folder / NAME, text.encode(), description="the manifest")
 
 
@@ -107,7 +106,7 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
         raise _corrupt_error(path, "it is not the JSON text that was written") from error
     checksum = body.pop("checksum", None)
     # If the checksum is right with this version's number, only the number is damaged.
-    is_intact = checksum == _checksum({**body, "format_version": FORMAT_VERSION})
+    is_intact = checksum == json_hash({**body, "format_version": FORMAT_VERSION})
     if version != FORMAT_VERSION and not is_intact:
         raise StoreFormatError(
             f"{path} has format version {version!r}; this featcache reads version "
@@ -166,10 +165,6 @@ def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:
             log.warning("%s cannot be read: %s.", folder / NAME, error.strerror or error)
         except (StoreCorrupt, StoreFormatError) as error:
             log.warning("%s", error)
-
-
-def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _corrupt_error(path: Path, reason: str) -> StoreCorrupt:
