@@ -212,8 +212,7 @@ def _acquire(path: Path) -> Lease:
     except OSError as error:
         return Lease(path, refused=error)
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        _remove_file(beside)
         if not taken:
             os.close(handle)
     return Lease(path, handle)
@@ -288,6 +287,14 @@ def _is_old(path: Path, renewed: float) -> bool:
     return abs(_disk_time(path.parent) - renewed) > LIFETIME
 
 
+def _remove_file(path: Path) -> None:
+    """Remove a temporary file, which would else lie there for an hour if the disk fails once."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            return
+
+
 def _disk_time(folder: Path) -> float:
     """Return the modification time of a new file; the local time if none can be created."""
     probe = temporary_path(folder)
@@ -301,8 +308,7 @@ def _disk_time(folder: Path) -> float:
         return time.time()
     finally:
         os.close(handle)
-        with contextlib.suppress(OSError):
-            probe.unlink()
+        _remove_file(probe)
 
 
 def _owner_lives(path: Path) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -139,3 +140,21 @@ def test_a_folder_that_refuses_a_lease_says_why(tmp_path: Path) -> None:
     with lease(tmp_path / "absent") as held:
         assert not held
         assert held.refused is not None
+
+
+def test_a_disk_that_fails_once_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Path.unlink, []
+
+    def failing_once(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith(".tmp-") and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error")
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", failing_once)
+    with lease(tmp_path) as held:
+        assert held
+    assert failed
+    assert list(tmp_path.iterdir()) == []
