@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from featcache._io.hashes import json_hash
 from featcache.backbones.spec import BackboneSpec
 from featcache.images.image_file import content_id
-from featcache.store.manifest import _checksum
 from featcache.store.store import Store
 
 WIDTH = 6
@@ -41,4 +41,4 @@ def signed(folder: Path, **changes: Any) -> None:
     body = json.loads((folder / "MANIFEST.json").read_text())
     del body["checksum"]
     body.update(changes)
-    (folder / "MANIFEST.json").write_text(json.dumps({**body, "checksum": _checksum(body)}))
+    (folder / "MANIFEST.json").write_text(json.dumps({**body, "checksum": json_hash(body)}))
