@@ -13,7 +13,7 @@ from .._io.logs import get_logger
 from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
-from ..images.formats import SUFFIXES, is_readable, missing_extra_of, starts_as_image
+from ..images.formats import SUFFIXES, has_image_signature, is_readable, missing_extra_of
 from .dataset import Dataset
 
 log = get_logger(__name__)
@@ -375,4 +375,4 @@ def _is_image(path: str) -> bool:
     if ending in SUFFIXES or ending in _SIDECARS | _UNFINISHED:
         return is_readable(ending)
     # Camera raw begins as TIFF does, but the first picture in it is a thumbnail.
-    return starts_as_image(path, tiff=not ending)
+    return has_image_signature(path, tiff=not ending)

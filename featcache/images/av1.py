@@ -1,8 +1,8 @@
-"""What the frames of an AVIF file take to decode, by the headers of the AV1 streams in it.
+"""Size of the frames in an AVIF file, from the headers of its AV1 streams.
 
-The boxes of the file declare a size, and each AV1 stream has a header of its own, by which the
-decoder goes: a frame is decoded in its own size and only then brought to that of the boxes.
-Streams are those of the AV1 specification, 5.5.
+The boxes of the file declare a size, but the decoder uses the header of each AV1 stream: it
+decodes a frame in the frame's own size and then resizes it to that of the boxes. Streams follow
+the AV1 specification, 5.5.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Stream(NamedTuple):
 
 
 def excess(data: bytes) -> str | None:
-    """Say why an AVIF file is not what its boxes declare; None if it is."""
+    """Return why an AVIF file contradicts its boxes; None if it does not."""
     declared, streams = read_streams(data)
     return declared.excess([stream.size for stream in streams])
 
 
 def coded_pixels(data: bytes) -> int:
-    """Return the pixels of a stream's frames, and of what they are put together to."""
+    """Return the number of pixels to decode: the largest frames, and the composed image."""
     declared, streams = read_streams(data)
     frames = max(s.bound[0] * s.bound[1] * max(1, s.frames) for s in streams)
     return frames + max((width * height for width, height in declared.canvases), default=0)
@@ -55,7 +55,7 @@ def read_streams(data: bytes) -> tuple[Declared, list[Stream]]:
     Raises
     ------
     BadImage
-        If the file is damaged, or the size of its frames cannot be told.
+        If the file is damaged, or the size of its frames is unknown.
     """
     declared = read_boxes(data, streams=True)
     try:
@@ -133,7 +133,7 @@ def _sequence(data: Piece) -> tuple[Size, Size]:
         _skip_operating_points(bits)
     wide, high = bits.read(4) + 1, bits.read(4) + 1
     size = bits.read(wide) + 1, bits.read(high) + 1
-    # Only the frame of a reduced header cannot name a size of its own, in as many bits.
+    # Except with a reduced header, a frame can declare its own size, in as many bits.
     return size, size if reduced else (1 << wide, 1 << high)
 
 

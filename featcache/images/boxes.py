@@ -1,6 +1,6 @@
-"""What the boxes of an AVIF or HEIC file declare, and where the pictures in it are.
+"""Parser of the boxes in AVIF and HEIC files: declared sizes and positions of pictures.
 
-The boxes are those of ISO/IEC 14496-12 and 23008-12.
+The boxes follow ISO/IEC 14496-12 and 23008-12.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Piece = bytes | memoryview
 
 
 class Declared(NamedTuple):
-    """What a file declares.
+    """Content of a file's boxes.
 
     Attributes
     ----------
     sizes : set of (int, int)
-        Width and height that the boxes give to any picture.
+        Width and height of all pictures, as the boxes declare them.
     streams : list of bytes or memoryview
         Each AV1 picture, and the first sample of each track.
     canvases : list of (int, int)
-        Width and height that pictures are put together to.
+        Width and height of images composed of several pictures.
     layered : bool
         Whether a picture may be a layer of its stream that has another size.
     """
@@ -43,7 +43,7 @@ class Declared(NamedTuple):
     layered: bool
 
     def excess(self, pictures: Collection[Size]) -> str | None:
-        """Say why pictures or canvases are not of the declared sizes; None if they are."""
+        """Return why pictures or canvases have other sizes than declared; None if they match."""
         for width, height in (*(() if self.layered else pictures), *self.canvases):
             if (width, height) not in self.sizes:
                 outer = max(self.sizes, default=(0, 0))
@@ -62,7 +62,7 @@ def read_boxes(data: bytes, *, streams: bool) -> Declared:
     data : bytes
         The whole file.
     streams : bool
-        Whether AV1 pictures are wanted; without, there are none in the result.
+        Whether to return AV1 pictures.
 
     Raises
     ------
@@ -103,9 +103,9 @@ class _Reader:
         return Declared(self._sizes, parts, canvases, self._layered)
 
     def _joined(self, parts: Collection[Extents]) -> list[Piece]:
-        """Return the bytes of each part; several that overlap could be more than the file.
+        """Return the bytes of each part, without a copy if it is contiguous.
 
-        A part that is in one place is not copied.
+        Raises `BadImage` if the parts, which may overlap, are more bytes than the file.
         """
         if sum(length for part in parts for _, length in part) > len(self._data):
             raise BadImage("is damaged: its pictures are more bytes than the file")
@@ -114,7 +114,7 @@ class _Reader:
         return [some[0] if len(some) == 1 else b"".join(some) for some in pieces]
 
     def _scoped_walk(self, at: int, end: int) -> _Scope:
-        """Read the boxes between two places; return what they alone declare."""
+        """Read the boxes between two offsets into a scope of their own and return it."""
         outer, self.scope = self.scope, _Scope()
         self._walk(at, end)
         inner, self.scope = self.scope, outer
@@ -143,7 +143,7 @@ class _Reader:
             self._pictures[((numbers[b"stco"], numbers[b"stsz"]),)] = None
 
     def _walk(self, at: int, end: int) -> None:
-        """Read the boxes between two places, and those in them that hold what is needed."""
+        """Read the boxes between two offsets, including the relevant nested ones."""
         while at + 8 <= end:
             self._boxes += 1
             if self._boxes > _MAX_BOXES:
@@ -224,7 +224,7 @@ class _Reader:
 
 
 class _Scope:
-    """What the boxes in one ``meta`` or ``stbl`` box declare; nothing may be declared twice."""
+    """Declarations in one ``meta`` or ``stbl`` box; duplicates raise `BadImage`."""
 
     def __init__(self) -> None:
         self.kinds: dict[int, bytes] = {}
@@ -255,5 +255,5 @@ class _Cursor:
 
 
 def _canvas(data: Piece, at: int) -> Size:
-    """Return the width and height in a grid or an overlay, which are at that place."""
+    """Return the width and height at an offset in a grid or an overlay."""
     return struct.unpack_from(">II" if data[1] & 1 else ">HH", data, at)

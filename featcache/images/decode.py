@@ -1,7 +1,7 @@
-"""File -> bytes -> RGB uint8 pixels, the same on every machine; or a reason why not.
+"""Decoding of files to RGB pixels of uint8, the same on every machine.
 
-The rules below are part of the cache key through `DECODE_VERSION`: a change in what
-pixels a file gives must raise it. A further format does not: see `featcache.images.formats`.
+The rules below are part of the cache key through `DECODE_VERSION`: any change of the pixels that
+a file gives must increment it. A new format does not: see `featcache.images.formats`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,22 @@ Pixels = NDArray[np.uint8]
 def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     """Decode a file's bytes to an upright 8-bit RGB image.
 
-    The first frame of what `featcache.images.formats` lists, judged by content. EXIF orientation is
-    applied, transparency is laid on white, CMYK and palettes are converted, 16 bits are scaled
-    to 8 with rounding. Colour profiles are not applied, as in `keras.utils.load_img`.
+    Decodes the first frame of the formats in `featcache.images.formats`, recognised by content.
+    EXIF orientation is applied, transparent pixels are blended with white, CMYK and palettes are
+    converted, 16 bits are scaled to 8 with rounding. Colour profiles are not applied, as in
+    `keras.utils.load_img`.
 
     Parameters
     ----------
     data : bytes
+        Content of the file.
     held : limits.Reservation, optional
         Of the `MemoryBudget` that all images decoded at the same time share.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode "RGB".
 
     Raises
     ------
@@ -59,7 +66,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     try:
-        # Our own limit below is the stricter one; odd metadata is not a bad image.
+        # The limits below are stricter than Pillow's; unusual metadata is no error.
         with ignored_warnings(), contextlib.ExitStack() as own:
             reserved = held or own.enter_context(limits.MemoryBudget().reservation())
             if formats.is_dicom(data):
@@ -74,19 +81,19 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
             if not icon:
                 reserved.for_decoding(len(data), needed)
             image.load()
-            return _to_rgb(_upright(image))
+            return _to_rgb(_apply_orientation(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(formats.unidentified(data)) from error
+        raise BadImage(formats.unidentified_reason(data)) from error
     except MemoryError as error:
-        raise BadImage("needs more memory than there is", lasting=False) from error
-    except Exception as error:  # codecs raise whatever they like on damaged data
+        raise BadImage("needs more memory than is available", lasting=False) from error
+    except Exception as error:  # codecs raise many types of errors on damaged data
         raise BadImage(f"is damaged: {reason_of(error)}") from error
 
 
 def resize(image: Image.Image, size: tuple[int, int], how: Resize = "stretch") -> Pixels:
-    """Bring an RGB image to a size with Pillow's antialiased bilinear filter.
+    """Resize an RGB image with Pillow's antialiased bilinear filter.
 
     Parameters
     ----------
@@ -95,7 +102,7 @@ def resize(image: Image.Image, size: tuple[int, int], how: Resize = "stretch") -
     size : (int, int)
         Height and width.
     how : {"stretch", "crop", "pad"}
-        Ignore the aspect ratio, cut the middle out, or put black bars around.
+        Ignore the aspect ratio, crop the center to the target's aspect ratio, or pad with black.
 
     Returns
     -------
@@ -113,12 +120,18 @@ def resize(image: Image.Image, size: tuple[int, int], how: Resize = "stretch") -
 
 
 def crop(image: Image.Image, box: Box | None) -> Image.Image:
-    """Cut a box out of an image; edges beyond the image's are moved to them.
+    """Crop an image to a box, clipped to the image.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    box : (int, int, int, int) or None
+        Left, top, right and bottom edge in pixels; None returns the image unchanged.
 
     Raises
     ------
     BadImage
-        If nothing of the box lies within the image.
+        If the box lies outside the image.
     """
     if box is None:
         return image
@@ -131,12 +144,23 @@ def crop(image: Image.Image, box: Box | None) -> Image.Image:
 
 
 def load_image(path: str | Path, box: Box | None = None) -> Image.Image:
-    """Read and decode a file, and cut the box out of it if there is one.
+    """Read and decode a file, and crop it to a box.
+
+    Parameters
+    ----------
+    path : str or Path
+    box : (int, int, int, int), optional
+        Left, top, right and bottom edge in pixels of the upright image. Default: no crop.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Upright, mode "RGB", in its own size.
 
     Raises
     ------
     BadImage
-        As `read_file`, `decode` and `crop`.
+        If the file cannot be read or decoded, exceeds a limit, or the box lies outside it.
     """
     with limits.MemoryBudget().reservation() as held:
         return crop(decode(read_file(path, held.for_file)[0], held), box)
@@ -150,26 +174,33 @@ def load_pixels(
     box: Box | None = None,
     budget: limits.MemoryBudget | None = None,
 ) -> Pixels:
-    """Read, check that the content is still the one planned for, decode, crop and resize.
+    """Read a file, verify its image id, decode, crop and resize it.
 
     Parameters
     ----------
-    path : path
+    path : str or Path
     size : (int, int)
-        Height and width.
+        Height and width of the result in pixels.
     how : {"stretch", "crop", "pad"}
+        As for `resize`.
     expected_id : str
-        The content id that the file must have.
-    box : Box, optional
+        Image id that the file must have: 64 hexadecimal digits of SHA-256. Otherwise pixels
+        could be stored under the id of another image.
+    box : (int, int, int, int), optional
+        Left, top, right and bottom edge in pixels of the upright image. Default: no crop.
     budget : MemoryBudget, optional
-        One for all threads that decode at the same time: several large images at once would
-        take several times the memory. None is for one image after another.
+        Shared by all threads that decode at the same time: several large images at once would
+        need several times the memory. Default: a budget for this image alone.
+
+    Returns
+    -------
+    ndarray (h, w, 3), uint8
+        RGB, 0 to 255.
 
     Raises
     ------
     BadImage
-        As `load_image`, and if the file is no longer what `expected_id` names: its pixels
-        would be stored under another image's name.
+        As `load_image`, and if the file has another id.
     """
     with (budget or limits.MemoryBudget()).reservation() as held:
         data = read_expected(path, expected_id, held.for_file)
@@ -183,14 +214,14 @@ def pixels_of(
     box: Box | None = None,
     held: limits.Reservation | None = None,
 ) -> Pixels:
-    """Decode a file's bytes, crop and resize; raise `BadImage` as these do."""
-    with contextlib.ExitStack() as own:  # a large image counts until it is made small
+    """Return `decode`, `crop` and `resize` of a file's bytes; raise `BadImage` as these do."""
+    with contextlib.ExitStack() as own:  # memory is reserved until the image is resized
         reserved = held or own.enter_context(limits.MemoryBudget().reservation())
         return resize(crop(decode(data, reserved), box), size, how)
 
 
 def _checked_bytes(image: Image.Image, data: bytes) -> int:
-    """Return the memory that decoding takes; raise `BadImage` for an image that is too much."""
+    """Return the bytes of memory that decoding needs; raise `BadImage` beyond a limit."""
     reason = limits.excess(image, data) or formats.excess(image, data)
     needed = limits.working_bytes(image) + formats.codec_bytes(image, data)
     if reason is None and needed > limits.MAX_WORKING_BYTES:
@@ -204,18 +235,18 @@ def _checked_bytes(image: Image.Image, data: bytes) -> int:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Read an image's header, by the library that decodes its format."""
+    """Open an image with the library that decodes its format, without decoding it."""
     if formats.is_heif(data):
         return open_heif(data)
     return Image.open(io.BytesIO(data), formats=formats.openable(data))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     try:
         if image.getexif().get(_ORIENTATION, 1) == 1:
             return image  # exif_transpose would make a copy
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF says nothing of the pixels, which are sound
+    except Exception:  # the pixels of an image with broken EXIF are valid
         return image
 
 
@@ -225,18 +256,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if height <= rows:
-        return _converted(image)
-    # In strips, since the steps of a conversion would each hold a copy of the whole.
+        return _convert_to_rgb(image)
+    # In strips, since each step of a conversion copies the image.
     result = Image.new("RGB", image.size)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(height, top + rows)))
-        result.paste(_converted(strip), (0, top))
+        result.paste(_convert_to_rgb(strip), (0, top))
     return result
 
 
-def _converted(image: Image.Image) -> Image.Image:
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
-        image = _sixteen_to_eight(image)
+        image = _scale_16_bit(image)
     if image.mode == "F":
         raise BadImage("holds floating-point pixels, whose range is unknown")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -246,7 +277,7 @@ def _converted(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _sixteen_to_eight(image: Image.Image) -> Image.Image:
+def _scale_16_bit(image: Image.Image) -> Image.Image:
     values: NDArray[Any] = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("holds 32-bit pixels beyond the 16-bit range")

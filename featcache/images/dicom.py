@@ -1,4 +1,4 @@
-"""DICOM images as 8-bit pixels, by pydicom (the extra ``dicom``), in the file's own window."""
+"""Decoding of DICOM images to 8 bits with pydicom (the extra ``dicom``)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from PIL import Image
 from . import dicom_frames, formats, limits
 from .image_file import BadImage
 
-# Inflates the whole file at once, whatever size that has.
+# pydicom would inflate the whole file at once, without a limit.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-_BYTES_PER_SAMPLE = 24  # float64, and what pydicom holds beside it
+_BYTES_PER_SAMPLE = 24  # float64, and the copies that pydicom makes
 
 
 def open_dicom(data: bytes) -> tuple[Any, int]:
-    """Read a DICOM file's header; return the file, and what decoding it takes in bytes.
+    """Return an opened DICOM file, and the bytes of memory that decoding it needs.
 
     Raises
     ------
     BadImage
-        Without pydicom, for a file too large, without an image, or of a compression that what
-        is installed cannot decode.
+        Without pydicom, or if the file is too large, has no image, or has a compression that no
+        installed package decodes.
     """
     formats.require("pydicom", "a DICOM file")
     import pydicom
@@ -52,17 +52,17 @@ def render_dicom(file: Any) -> Image.Image:
     values = pixels.pixel_array(file, index=0)
     if file.PhotometricInterpretation == "PALETTE COLOR":
         values = pixels.apply_color_lut(values, file)
-        return Image.fromarray(_to_eight(values[..., :3], 8 * values.itemsize))
+        return Image.fromarray(_scale_to_uint8(values[..., :3], 8 * values.itemsize))
     if values.ndim == 3:
-        return Image.fromarray(_to_eight(values, int(file.BitsStored)))
-    grey = _windowed(pixels.apply_rescale(values, file), file)
+        return Image.fromarray(_scale_to_uint8(values, int(file.BitsStored)))
+    grey = _apply_window(pixels.apply_rescale(values, file), file)
     if file.PhotometricInterpretation == "MONOCHROME1":
         grey = 1 - grey
     return Image.fromarray(np.rint(grey * 255).astype(np.uint8))
 
 
 def _check(file: Any) -> int:
-    """Return the bytes that decoding takes; refuse what is too much or cannot be decoded."""
+    """Return the bytes that decoding needs; raise `BadImage` beyond a limit or if impossible."""
     from pydicom import pixels
 
     if "PixelData" not in file:
@@ -90,7 +90,7 @@ def _check(file: Any) -> int:
 
 
 def _first_frame(file: Any) -> bytes:
-    """Return the compressed bytes of the frame that is decoded, found as pydicom finds it."""
+    """Return the compressed bytes of the first frame, located as pydicom does."""
     from pydicom.encaps import get_frame
 
     tables = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
@@ -103,7 +103,7 @@ def _first_frame(file: Any) -> bytes:
     return frame
 
 
-def _windowed(values: NDArray[Any], file: Any) -> NDArray[np.float64]:
+def _apply_window(values: NDArray[Any], file: Any) -> NDArray[np.float64]:
     """Map grey values to 0..1 by the file's first VOI LUT or window."""
     from pydicom import pixels
 
@@ -132,7 +132,7 @@ def _first(value: Any) -> float | None:
     return float(value if isinstance(value, (int, float, str)) else value[0])
 
 
-def _to_eight(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+def _scale_to_uint8(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if bits <= 8:
         return values.astype(np.uint8)
     most = 2**bits - 1

@@ -1,7 +1,7 @@
-"""What a compressed frame inside a DICOM file takes to decode, told before it is.
+"""Checks of compressed frames in DICOM files before they are decoded.
 
-The file declares rows and columns, and the frame has a header of its own, by which the
-decoder goes. The two must agree.
+The file declares rows and columns, but the decoder uses the header of the frame: both must
+agree.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 
 
 def frame_bytes(frame: bytes, size: tuple[int, int]) -> int:
-    """Return the bytes that decoding a frame takes beside its pixels.
+    """Return the bytes of memory that decoding a frame needs in addition to its pixels.
 
     Parameters
     ----------
     frame : bytes
-        Compressed as JPEG, JPEG-LS, JPEG 2000 or RLE; judged by its content, as decoders do.
+        Compressed as JPEG, JPEG-LS, JPEG 2000 or RLE, recognised by content.
     size : (int, int)
         The columns and rows that the DICOM file declares.
 
@@ -91,26 +91,26 @@ def _jpeg_sizes(frame: bytes) -> list[tuple[int, int]]:
 
 
 def _rle_excess(frame: bytes, size: tuple[int, int]) -> str | None:
-    """Say why an RLE frame is too much: each segment is unpacked whole, whatever it declares."""
+    """Return why an RLE frame is too large, as each segment is unpacked whole; else None."""
     if len(frame) < _SMALL_RLE:  # counting is slow
         return None
-    most = size[0] * size[1] + _RLE_PADDING
+    max_bytes = size[0] * size[1] + _RLE_PADDING
     count = struct.unpack_from("<I", frame)[0]
     ends = [*struct.unpack_from(f"<{count}I", frame, 4), len(frame)]
     for start, end in itertools.pairwise(ends):
-        length = _unpacked_length(frame[start:end], most)
-        if length > most:
+        length = _unpacked_length(frame[start:end], max_bytes)
+        if length > max_bytes:
             return (
                 f"declares {size[0]:,} x {size[1]:,} pixels, but its RLE frame unpacks to more "
-                f"than {most:,} bytes per segment"
+                f"than {max_bytes:,} bytes per segment"
             )
     return None
 
 
-def _unpacked_length(segment: bytes, most: int) -> int:
-    """Count the bytes that a segment unpacks to, up to `most` and a run more."""
+def _unpacked_length(segment: bytes, max_bytes: int) -> int:
+    """Count the bytes that a segment unpacks to, up to `max_bytes` and a run more."""
     length, at = 0, 0
-    while at < len(segment) and length <= most:
+    while at < len(segment) and length <= max_bytes:
         header = segment[at]
         if header < 128:
             length += header + 1

@@ -1,13 +1,13 @@
-"""Image formats: which endings and beginnings are images, and who decodes them.
+"""Supported image formats: file name endings, signatures and decoders.
 
-Pillow decodes what is on the list below. Not on it are formats for which Pillow starts
-another program or needs a handler (EPS, WMF, GRIB ...), that hold several pictures with no
-first one (PSD, camera raw), or of which a part passes for the whole (PCX).
+Pillow decodes the formats listed below. Excluded are formats for which Pillow starts another
+program or needs a handler (EPS, WMF, GRIB ...), formats with several pictures of which none is
+the first (PSD, camera raw), and formats whose truncated files are accepted (PCX).
 
-HEIC is decoded by pillow-heif and DICOM by pydicom, where they are installed. A format that
-is added does not change `images.DECODE_VERSION`, and so no key: a row is named by the hash
-of its file, and the pixels of a file that could be decoded before stay the same. A change in
-what any file's pixels are, by whatever library, must raise that version.
+HEIC is decoded by pillow-heif and DICOM by pydicom, if installed. Adding a format does not
+change `images.DECODE_VERSION` or any key: rows are identified by the hash of their file, and
+the pixels of files that could be decoded before stay the same. A change of the pixels of any
+file, by whatever library, must increment that version.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FORMATS = (
     "JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "QOI",
     "SGI", "DDS",
 )  # fmt: skip
-# Pillow loads these only on demand, and knows none but its basic formats until then.
+# Pillow loads these plugins only on demand.
 _PLUGINS = (
     "Mpo",
     "Tiff",
@@ -55,7 +55,7 @@ _PLUGINS = (
     "Dds",
     "Tga",
 )
-# Module -> extra. What reads a format that Pillow does not.
+# Module -> extra, for formats that Pillow does not read.
 _EXTRAS = {"pillow_heif": "heif", "pydicom": "dicom"}
 
 _SIGNATURES = {
@@ -63,23 +63,23 @@ _SIGNATURES = {
     b"II*\0": "TIFF", b"MM\0*": "TIFF", b"qoif": "QOI", b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
 }  # fmt: skip
-# Shorter beginnings, for a message about a file that is named as an image.
+# Shorter signatures, for messages about files with the ending of an image.
 _SHORT_SIGNATURES = {
     b"\x89PNG": "PNG", b"GIF8": "GIF", b"RIFF": "WebP", b"BM": "BMP", b"DDS ": "DDS",
 }  # fmt: skip
-# Signatures too short to tell an image from a text, with what else its header must hold.
+# Formats whose signature is too short to distinguish an image from text: more of the header.
 _HEADERS = {
     "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
     "PPM": re.compile(rb"P[1-6]\s+(?:#|[0-9]+\s+[0-9#])"),
     "DDS": re.compile(rb"DDS \x7c\0\0\0"),
 }
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-_BEGINNING = 132
+_BEGINNING_BYTES = 132
 
 # Pillow decodes these in Python, about a million pixels per second.
-_MOST_SLOW_PIXELS = 10_000_000
-_MOST_ICON_PIXELS = 1024 * 1024
-_MOST_ICON_PICTURES, _MOST_PNG_CHUNKS = 1000, 1000
+_MAX_SLOW_PIXELS = 10_000_000
+_MAX_ICON_PIXELS = 1024 * 1024
+_MAX_ICON_PICTURES, _MAX_PNG_CHUNKS = 1000, 1000
 _ICON_PIXEL_BYTES = 24  # the picture, that on white, and the steps between them
 _ICON, _PNG, _OS2_HEADER = b"\0\0\1\0", b"\x89PNG\r\n\x1a\n", 12
 _TGA_DEPTHS = {1: {8}, 2: {16, 24, 32}, 3: {8, 16}, 9: {8}, 10: {16, 24, 32}, 11: {8, 16}}
@@ -87,13 +87,13 @@ _TGA_FOOTER = b"TRUEVISION-XFILE."
 
 
 def openable(data: bytes) -> tuple[str, ...]:
-    """Return the names of Pillow's formats that a file's bytes may be opened as."""
+    """Return the names of Pillow's formats to try for a file's bytes."""
     return (*_installed_formats(), *(("TGA",) if is_tga(data) else ()))
 
 
 @lru_cache(maxsize=1)
 def _installed_formats() -> tuple[str, ...]:
-    """Load the plugins by name: `PIL.Image.init` would load those that run programs as well."""
+    """Load plugins by name, since `PIL.Image.init` would also load those that run programs."""
     Image.preinit()
     for name in _PLUGINS:
         with contextlib.suppress(ImportError):  # an older Pillow
@@ -102,10 +102,10 @@ def _installed_formats() -> tuple[str, ...]:
 
 
 def is_tga(data: bytes) -> bool:
-    """Tell whether bytes are a TGA image, which begins with no signature.
+    """Return whether bytes are a TGA image, a format without a signature.
 
-    Pillow would open many a file of noise as one: the header must be consistent, and there
-    must be a footer, or all pixels that the header declares.
+    Pillow would open random bytes as TGA. Therefore the header must be consistent, and the file
+    must have a footer, or all pixels that the header declares.
     """
     if len(data) < 19 or data[1] > 1 or data[16] not in _TGA_DEPTHS.get(data[2], ()):
         return False
@@ -117,22 +117,22 @@ def is_tga(data: bytes) -> bool:
 
 
 def excess(image: Image.Image, data: bytes) -> str | None:
-    """Say why an image of a further format is too much to decode; None if it is not."""
+    """Return why decoding an image exceeds a limit of its format; None if it does not."""
     pixels = image.size[0] * image.size[1]
     if image.format == "HEIF":
         if _coded_pixels(data) > limits.MAX_PIXELS:
             return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
         return boxes.read_boxes(data, streams=False).excess(())
     plain = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
-    if (plain or image.format == "QOI") and pixels > _MOST_SLOW_PIXELS:
-        return f"has {pixels:,} pixels; the limit for this format is {_MOST_SLOW_PIXELS:,}"
+    if (plain or image.format == "QOI") and pixels > _MAX_SLOW_PIXELS:
+        return f"has {pixels:,} pixels; the limit for this format is {_MAX_SLOW_PIXELS:,}"
     if image.format == "JPEG2000":
         return jpeg2000.excess(data, image.size)
     return av1.excess(data) if image.format == "AVIF" else None
 
 
 def codec_bytes(image: Image.Image, data: bytes) -> int:
-    """Estimate the memory that a further format's codec takes beside Pillow's own."""
+    """Return the estimated bytes that a codec needs in addition to Pillow."""
     pixels = image.size[0] * image.size[1]
     if image.format == "HEIF":  # a crop of what is coded, in half a dozen bytes per pixel
         return max(pixels, _coded_pixels(data)) * 8
@@ -143,42 +143,41 @@ def codec_bytes(image: Image.Image, data: bytes) -> int:
 
 
 def _coded_pixels(data: bytes) -> int:
-    """Return the pixels of the largest picture that a HEIC file's boxes declare.
+    """Return the number of pixels of the largest picture that a HEIC file declares.
 
-    Its image may be a small part of that: the whole is decoded first. The decoder refuses a
-    picture that is larger than it is declared.
+    The image may be a small part of it, but the whole picture is decoded first. The decoder
+    refuses pictures larger than declared.
     """
     sizes = boxes.read_boxes(data, streams=False).sizes
     return max((width * height for width, height in sizes), default=0)
 
 
 def is_icon(data: bytes) -> bool:
-    """Tell whether bytes begin as an icon, which Pillow decodes as soon as it is opened."""
+    """Return whether bytes begin as an icon, which Pillow decodes when it opens it."""
     return data.startswith(_ICON)
 
 
 def icon_bytes(data: bytes) -> int:
-    """Return the memory that opening an icon takes, by the own header of each picture in it.
+    """Return the bytes of memory that opening an icon needs.
 
-    The sizes in the icon's directory are at most 256, and may be wrong.
+    Uses the header of each picture, since the sizes in the icon's directory are at most 256 and
+    may be wrong.
 
     Raises
     ------
     BadImage
-        If a picture is too large, or a header is missing or doubtful.
+        If a picture is too large, or a header is missing or ambiguous.
     """
     most = 0
     try:
         count = struct.unpack_from("<H", data, 4)[0]
-        if count > _MOST_ICON_PICTURES:
-            raise BadImage(
-                f"is an icon of {count:,} pictures; the limit is {_MOST_ICON_PICTURES:,}"
-            )
+        if count > _MAX_ICON_PICTURES:
+            raise BadImage(f"is an icon of {count:,} pictures; the limit is {_MAX_ICON_PICTURES:,}")
         for entry in range(count):
             width, height = _icon_size(data, struct.unpack_from("<I", data, 18 + 16 * entry)[0])
-            if width * height > _MOST_ICON_PIXELS:
+            if width * height > _MAX_ICON_PIXELS:
                 raise BadImage(
-                    f"is an icon with a picture of more than {_MOST_ICON_PIXELS:,} pixels: "
+                    f"is an icon with a picture of more than {_MAX_ICON_PIXELS:,} pixels: "
                     f"{width:,} x {height:,}"
                 )
             most = max(most, width * height)
@@ -199,12 +198,12 @@ def _icon_size(data: bytes, start: int) -> tuple[int, int]:
 
 
 def _png_size(data: bytes, at: int) -> tuple[int, int]:
-    """Return the size of a PNG whose first chunk begins there.
+    """Return width and height of a PNG whose first chunk begins at an offset.
 
-    Pillow takes the last size before the pixels, so that there must be one only.
+    Pillow uses the last size before the pixels; more than one is refused as ambiguous.
     """
     sizes = []
-    for _ in range(_MOST_PNG_CHUNKS):
+    for _ in range(_MAX_PNG_CHUNKS):
         length, kind = struct.unpack_from(">I4s", data, at)
         if kind in (b"IDAT", b"fdAT"):
             break
@@ -217,21 +216,25 @@ def _png_size(data: bytes, at: int) -> tuple[int, int]:
 
 
 def is_heif(data: bytes) -> bool:
-    """Tell whether bytes begin as HEIC or HEIF; AVIF, a sibling, does not."""
+    """Return whether bytes begin as HEIC or HEIF, AVIF excluded."""
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
 def is_dicom(data: bytes) -> bool:
-    """Tell whether bytes begin as a DICOM file."""
+    """Return whether bytes begin as a DICOM file."""
     return data[128:132] == b"DICM"
 
 
-def starts_as_image(path: str | os.PathLike[str], *, tiff: bool = True) -> bool:
-    """Tell by its first bytes whether a file is an image of a format with a clear signature.
+def has_image_signature(path: str | os.PathLike[str], *, tiff: bool = True) -> bool:
+    """Return whether a file begins with the signature of a readable image format.
 
-    `tiff` tells whether TIFF, as which many other formats begin, is one of these.
+    Parameters
+    ----------
+    path : path-like
+    tiff : bool
+        Whether TIFF counts; camera raw and other formats begin as TIFF as well.
     """
-    start = _beginning(path)
+    start = _read_beginning(path)
     if is_heif(start) or is_dicom(start):
         return is_readable(".heic" if is_heif(start) else ".dcm")
     name = _signature(start)
@@ -239,8 +242,8 @@ def starts_as_image(path: str | os.PathLike[str], *, tiff: bool = True) -> bool:
 
 
 def looks_like_image(path: str | Path) -> bool:
-    """Tell whether a file that was named by itself is an image, by ending or content."""
-    return Path(path).suffix.lower() in SUFFIXES or _signature(_beginning(path)) is not None
+    """Return whether a file is an image by its ending or its signature."""
+    return Path(path).suffix.lower() in SUFFIXES or _signature(_read_beginning(path)) is not None
 
 
 def _signature(start: bytes) -> str | None:
@@ -261,7 +264,7 @@ def _beginning(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError):
         return b""
     try:
-        return os.read(handle, _BEGINNING) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
+        return os.read(handle, _BEGINNING_BYTES) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
     except OSError:
         return b""
     finally:
@@ -269,14 +272,14 @@ def _beginning(path: str | os.PathLike[str]) -> bytes:
 
 
 def is_readable(ending: str) -> bool:
-    """Tell whether files with an ending can be decoded by what is installed."""
+    """Return whether the installed packages can decode files with an ending."""
     if ending == ".avif":
         return bool(features.check("avif")) if "avif" in features.modules else False
     return ending in SUFFIXES and missing_extra(ending) is None
 
 
 def missing_extra(ending: str) -> str | None:
-    """Return how to install what reads an ending; None if nothing is missing."""
+    """Return how to install the package that reads an ending; None if none is missing."""
     module = "pillow_heif" if ending in HEIF_SUFFIXES else "pydicom"
     if ending not in HEIF_SUFFIXES | DICOM_SUFFIXES or _installed(module):
         return None
@@ -284,10 +287,10 @@ def missing_extra(ending: str) -> str | None:
 
 
 def missing_extra_of(path: str | os.PathLike[str]) -> str | None:
-    """Return `missing_extra` of a file, judged by its content if its ending is unknown."""
+    """Return `missing_extra` for a file, by its content if its ending is unknown."""
     ending = Path(path).suffix.lower()
     if ending not in SUFFIXES:
-        start = _beginning(path)
+        start = _read_beginning(path)
         ending = ".heic" if is_heif(start) else ".dcm" if is_dicom(start) else ending
     return missing_extra(ending)
 
@@ -305,11 +308,11 @@ def require(module: str, what: str) -> None:
         )
 
 
-def unidentified(data: bytes) -> str:
-    """Say of bytes that could not be opened what they begin as."""
+def unidentified_reason(data: bytes) -> str:
+    """Return a reason for bytes that Pillow cannot identify, naming the format they begin as."""
     known = {**_SIGNATURES, **_SHORT_SIGNATURES}
     name = next((name for start, name in known.items() if data.startswith(start)), None)
-    name = name or _signature(data[:_BEGINNING])
+    name = name or _signature(data[:_BEGINNING_BYTES])
     if name is not None:
         return f"is damaged: it starts as a {name} file, but is cut off or broken"
     return f"is not an image of a known format; it starts with {repr(data[:12])[1:]}"

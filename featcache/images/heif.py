@@ -1,4 +1,4 @@
-"""HEIC and HEIF photos, by pillow-heif (the extra ``heif``)."""
+"""Opening of HEIC and HEIF images with pillow-heif (the extra ``heif``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import formats
 
 
 def open_heif(data: bytes) -> Image.Image:
-    """Open a HEIC file's primary image; nothing is decoded before it is loaded.
+    """Open the primary image of a HEIC file, without decoding it.
 
     The decoder applies the file's own rotation. More than 8 bits are scaled to 8.
 

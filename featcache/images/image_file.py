@@ -1,4 +1,4 @@
-"""A photo's file, read whole, and what identifies the photo: the hash of its bytes."""
+"""Reading of image files, and the ids of images: the hash of their bytes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .._io.wording import first_line
 
 MAX_BYTES = 512 * 2**20
 _CONTENT_ID = re.compile(r"[0-9a-f]{64}")
-# Left, top, right and bottom edge in pixels of the upright image; right and bottom are outside.
+# Left, top, right and bottom edge in pixels of the upright image; right and bottom are exclusive.
 Box = tuple[int, int, int, int]
 
 
 class BadImage(Exception):
-    """An image cannot be used; the message is the reason that its quarantine entry gives.
+    """An image cannot be used; the message is the reason, as stored in its quarantine entry.
 
     Parameters
     ----------
     reason : str
-        For people, in one sentence.
+        Human-readable, continuing a sentence about the file, such as "is not a regular file".
     lasting : bool
-        Whether the same bytes would fail again. A missing permission is not lasting.
+        Whether the same bytes would fail again: False for a missing permission, for example.
     """
 
     def __init__(self, reason: str, *, lasting: bool = True) -> None:
@@ -39,18 +39,18 @@ class BadImage(Exception):
 def read_file(
     path: str | Path, reserve: Callable[[int], None] = lambda _: None
 ) -> tuple[bytes, FileState]:
-    """Read a whole regular file.
+    """Read a regular file completely.
 
     Parameters
     ----------
     path : path
     reserve : callable
-        Given the number of bytes before any is read; waits until there is memory for them.
+        Called with the size in bytes before reading; blocks until that memory is available.
 
     Returns
     -------
     (bytes, FileState)
-        The content, and the state that it was read in.
+        The content, and the file's state when it was read.
 
     Raises
     ------
@@ -63,8 +63,7 @@ def read_file(
     except (OSError, ValueError) as error:
         raise BadImage(f"cannot be opened: {reason_of(error)}", lasting=False) from error
     try:
-        # A file object would make nine system calls of these five, and let go of the
-        # interpreter's lock at each.
+        # A file object would make nine system calls instead of five, and release the GIL at each.
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             raise BadImage("is not a regular file", lasting=False)
@@ -83,33 +82,33 @@ def read_file(
 
 
 def _read(handle: int, size: int) -> bytes:
-    """Read a file of that size, and a byte more if it has grown."""
+    """Return up to `size` + 1 bytes: one more than the size reveals that the file has grown."""
     data = os.read(handle, size + 1)
-    # A network's file system may hand over less at once.
+    # A network file system may return fewer bytes per call.
     while len(data) < size and (more := os.read(handle, size + 1 - len(data))):
         data += more
     return data
 
 
 def content_id(data: bytes) -> str:
-    """Return an image's identity: the SHA-256 of its file's bytes, 64 hexadecimal digits."""
+    """Return the image id of a file's bytes: SHA-256, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def is_content_id(value: object) -> bool:
-    """Tell whether a value, from a file say, has the form of a content id."""
+    """Return whether an untrusted value has the form of an image id."""
     return isinstance(value, str) and _CONTENT_ID.fullmatch(value) is not None
 
 
 def example_id(content: str, box: Box | None) -> str:
-    """Return the identity of a photo's part: that of the photo and of the box together.
+    """Return the example id of an image and a box.
 
     Parameters
     ----------
     content : str
-        The photo's `content_id`.
-    box : Box or None
-        None means the whole photo, which is known by its content alone.
+        The image id.
+    box : (int, int, int, int) or None
+        None means the whole image, whose example id is its image id.
 
     Examples
     --------
@@ -125,7 +124,19 @@ def example_id(content: str, box: Box | None) -> str:
 
 
 def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> list[str]:
-    """Return the `example_id` of each photo and box; "" stays "" for what cannot be read.
+    """Return the example id of each image and box.
+
+    Parameters
+    ----------
+    contents : sequence of str
+        Image ids; "" for a file that cannot be read.
+    boxes : sequence of ((int, int, int, int) or None), or None
+        Box of each image, None for a whole image. None: whole images only.
+
+    Returns
+    -------
+    list of str
+        64 hexadecimal digits each; "" where the image id is "".
 
     Examples
     --------
@@ -141,23 +152,23 @@ def example_ids(contents: Sequence[str], boxes: Sequence[Box | None] | None) -> 
 def read_expected(
     path: str | Path, expected_id: str, reserve: Callable[[int], None] = lambda _: None
 ) -> bytes:
-    """Read a file whose content must still be the one that was planned for.
+    """Read a file that must have a given image id.
 
-    The bytes that are returned are the bytes that were hashed: no state of a file, whatever
-    it holds, tells that a program which maps it into its memory has not changed it.
+    The returned bytes are the ones that were hashed: the state of a file does not reveal changes
+    through a memory map.
 
     Parameters
     ----------
     path : path
     expected_id : str
-        The `content_id` that it must have.
+        The image id that the file must have.
     reserve : callable
         As for `read_file`.
 
     Raises
     ------
     BadImage
-        As `read_file`, and if the content is another one.
+        As `read_file`, and if the file has another id.
     """
     data, _ = read_file(path, reserve)
     if content_id(data) != expected_id:

@@ -1,8 +1,8 @@
-"""What a JPEG 2000 codestream declares, and what OpenJPEG would allocate for it.
+"""Parser of JPEG 2000 headers, and an estimate of the memory that OpenJPEG would allocate.
 
 A codestream of a few kilobytes may divide its pixels into millions of precincts and code
-blocks, for each of which the decoder allocates some hundred bytes before it reads any data.
-The markers are those of ISO/IEC 15444-1, Annex A.
+blocks, for each of which the decoder allocates hundreds of bytes before it reads any data.
+The markers follow ISO/IEC 15444-1, Annex A.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PACKETS = 2_000_000
 _MAX_TILES = 20_000
 _MAX_TILE_PARTS = 100_000
 _MAX_STYLES = 32
-_MAX_COMPONENTS = 4  # more than four are none of Pillow's modes
+_MAX_COMPONENTS = 4  # Pillow has no mode with more
 _MAX_LEVELS = 32
 # Measured: a precinct that holds one code block takes 550 bytes before it holds data.
 _PRECINCT_BYTES, _BLOCK_BYTES = 400, 1000
@@ -50,7 +50,7 @@ class Style(NamedTuple):
 
 
 class Codestream(NamedTuple):
-    """What the headers of a codestream declare.
+    """Content of a codestream's headers.
 
     Attributes
     ----------
@@ -80,14 +80,14 @@ class Codestream(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Into how many parts a codestream divides its pixels.
+    """Number of parts into which a codestream divides its pixels.
 
     Attributes
     ----------
     tiles, precincts, blocks, packets : int
         Of the whole image. A precinct counts once for each of its sub-bands.
     needed : int
-        Bytes that the decoder allocates for these, the samples not among them.
+        Bytes that the decoder allocates for them, in addition to the samples.
     """
 
     tiles: int
@@ -98,7 +98,7 @@ class Partition(NamedTuple):
 
 
 def excess(data: bytes, size: tuple[int, int]) -> str | None:
-    """Say why a JPEG 2000 file is too much to decode; None if it is not.
+    """Return why decoding a JPEG 2000 file exceeds a limit; None if it does not.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def excess(data: bytes, size: tuple[int, int]) -> str | None:
 
 
 def read_codestream(data: bytes) -> Codestream:
-    """Read the headers of a codestream, those of all its tiles included.
+    """Read the headers of a codestream, including those of all tiles.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def read_codestream(data: bytes) -> Codestream:
     except (struct.error, IndexError) as error:
         raise _damaged("a header is cut off") from error
     if not all(styles):
-        raise _damaged("it does not say how it is coded")
+        raise _damaged("it declares no coding style")
     return Codestream(area, tiles, steps, styles, max(layers))
 
 
@@ -172,7 +172,7 @@ def partition(stream: Codestream) -> Partition:
         places += max(count[2] for count in counts)
         largest = max(largest, *(count[3] for count in counts))
         resolutions = max(resolutions, *(len(style.precincts) for style in styles))
-    # The decoder keeps a mark for each packet that one tile may have.
+    # The decoder keeps a flag for each packet that a tile may have.
     marks = (stream.layers + 1) * largest * len(stream.steps) * resolutions
     needed = (
         tiles * (_TILE_BYTES + _TILE_COMPONENT_BYTES * len(stream.steps))
@@ -189,9 +189,9 @@ def _style_counts(
     columns: tuple[NDArray[np.int64], NDArray[np.int64]],
     rows: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> tuple[int, int, int, int]:
-    """Count precincts per band, code blocks, precincts, and the most of a tile's resolution.
+    """Return counts of precincts per band, code blocks and precincts, and the largest per tile.
 
-    A tile's columns and rows are independent, so that the sum over all tiles is the product of
+    Columns and rows of tiles are independent, so that the sum over all tiles is the product of
     two sums.
     """
     levels = len(style.precincts) - 1
@@ -228,7 +228,7 @@ def _ceil(values: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
 
 
 def _cells(low: NDArray[np.int64], high: NDArray[np.int64], exponent: int) -> NDArray[np.int64]:
-    """Count the cells of a grid of that power of two which each range meets."""
+    """Return how many cells of a grid with spacing 2**exponent each range intersects."""
     counts = _ceil(high, 1 << exponent) - (low >> exponent)
     return np.where(high > low, counts, 0)
 
@@ -256,7 +256,7 @@ def _size(
 
 
 def _style(segment: bytes, start: int, own_precincts: int) -> Style:
-    """Read the part of COD and COC that says how a component is coded."""
+    """Read the coding style of a component from COD or COC."""
     levels, width, height = struct.unpack_from(">BBB", segment, start)
     if levels > _MAX_LEVELS or max(width, height) > 8:
         raise _damaged("its coding style is invalid")

@@ -1,7 +1,7 @@
-"""What an image may cost to decode: pixels, memory and work, told from its header alone.
+"""Limits on the pixels, memory and work of decoding an image, checked from its header.
 
-A few kilobytes can declare gigabytes. Work is bounded by counting, not by a clock, so that
-an image has the same fate on every machine.
+A few kilobytes can declare gigabytes. Work is limited by counting, not by time, so that an image
+is accepted or refused on every machine alike.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MAX_PIXELS = 100_000_000
 MAX_WORKING_BYTES = 800_000_000
 MAX_SCANNED_PIXELS = 2_500_000_000
 
-# Bytes of a pixel in Pillow's memory; it keeps three bands in four.
+# Bytes per pixel in Pillow, which stores three bands in four bytes.
 _BYTES = {"1": 1, "L": 1, "P": 1, "LA": 4, "PA": 4, "I;16": 2, "I;16B": 2, "I;16L": 2}
 _FULL = 4
 _COEFFICIENT_BYTES = 2
 _LARGE_BYTES = 64_000_000
-_SCAN_BYTES = 10  # what the header of a scan takes at least
-# libwebp keeps two canvases, and Pillow a copy of one as bytes, four bytes a pixel each.
+_SCAN_BYTES = 10  # minimum size of a scan's header
+# libwebp keeps two canvases, and Pillow a copy of one, with four bytes per pixel each.
 _WEBP_BYTES = 12
 _SMALL_PIECE = 4_000_000  # bytes of a TIFF's tile or strip; usual ones are far below
 _UNCOMPRESSED = 1
@@ -37,34 +37,34 @@ _TIFF = {
 
 
 class MemoryBudget:
-    """The memory in which images are read and decoded, shared by all threads.
+    """A limit on the memory for reading and decoding images, shared by all threads.
 
     Parameters
     ----------
     total : int
-        Bytes. One image alone may take more.
+        Bytes. A single image may exceed it while no other image is processed.
     """
 
     def __init__(self, total: int = MAX_WORKING_BYTES) -> None:
         self._total, self._used = total, 0
         self._changed = threading.Condition()
-        self._working = 0  # reservations that hold something and wait for nothing
-        self._line: list[Reservation] = []  # that hold a file and wait to decode it
+        self._working = 0  # reservations that hold memory and are not waiting
+        self._queue: list[Reservation] = []  # that hold a file and wait to decode it
 
     @contextlib.contextmanager
     def reservation(self) -> Iterator[Reservation]:
-        """Hand out a reservation for one image, which ends with the block."""
+        """Context manager with a reservation for one image, released when the block ends."""
         made = Reservation(self)
         try:
             yield made
         finally:
             if made.count >= _LARGE_BYTES:
-                _give_memory_back()
+                _trim_memory()
             self._end(made)
 
     @contextlib.contextmanager
     def taken(self, count: int) -> Iterator[None]:
-        """Wait until `count` bytes are free, and take them for as long as the block runs."""
+        """Context manager that waits for `count` bytes and holds them during its block."""
         with self.reservation() as made:
             made.for_file(count)
             yield
@@ -76,17 +76,17 @@ class MemoryBudget:
 
     def _grow(self, one: Reservation, count: int) -> None:
         with self._changed:
-            self._line.append(one)
+            self._queue.append(one)
             self._working -= 1
             self._changed.notify_all()
             self._changed.wait_for(
-                # Where everyone holds a file and waits for the others, the first goes on.
+                # If all reservations hold a file and wait, the first may exceed the limit.
                 lambda: (
                     self._used + count <= self._total
-                    or (not self._working and self._line[0] is one)
+                    or (not self._working and self._queue[0] is one)
                 )
             )
-            self._line.remove(one)
+            self._queue.remove(one)
             self._add(one, count)
 
     def _add(self, one: Reservation, count: int) -> None:
@@ -103,7 +103,7 @@ class MemoryBudget:
 
 
 class Reservation:
-    """What one image takes of a `MemoryBudget`: its file's bytes, and then what decoding needs.
+    """Memory reserved from a `MemoryBudget` for one image: for its file, then for decoding.
 
     Attributes
     ----------
@@ -112,35 +112,35 @@ class Reservation:
     """
 
     def __init__(self, room: MemoryBudget) -> None:
-        self._room, self.count = room, 0
+        self._budget, self.count = room, 0
 
     def for_file(self, size: int) -> None:
-        """Wait until a file of that many bytes may be read."""
-        self._room._start(self, max(1, size))
+        """Wait until a file of `size` bytes may be read."""
+        self._budget._start(self, max(1, size))
 
     def for_decoding(self, size: int, working: int) -> None:
-        """Wait until a file of `size` bytes may take `working` more to be decoded."""
+        """Wait until decoding a file of `size` bytes may use `working` further bytes."""
         if self.count:
-            self._room._grow(self, working)
+            self._budget._grow(self, working)
         else:
-            self._room._start(self, max(1, size + working))
+            self._budget._start(self, max(1, size + working))
 
 
-def _give_memory_back() -> None:
-    """Let the C library return what was freed, which glibc else keeps for each thread."""
+def _trim_memory() -> None:
+    """Return freed memory to the system, which glibc would keep for each thread."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def excess(image: Image.Image, data: bytes) -> str | None:
-    """Say why an image that is open, but not decoded, is too much; None if it is not.
+    """Return why decoding an image would exceed a limit; None if it would not.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        Its header was read.
+        Opened, not yet decoded.
     data : bytes
-        The whole file.
+        Content of the file.
     """
     width, height = image.size
     pixels = width * height
@@ -158,22 +158,22 @@ def excess(image: Image.Image, data: bytes) -> str | None:
 
 
 def scan_excess(size: tuple[int, int], data: bytes) -> str | None:
-    """Say why a JPEG of that width and height has too many scans; None if it has not.
+    """Return why a JPEG of a width and height has too many scans; None if it has not.
 
-    Each scan of a progressive JPEG goes over all of it; valid ones have about ten.
+    Each scan of a progressive JPEG visits all pixels; usual files have about ten scans.
     """
     width, height = size
-    most = MAX_SCANNED_PIXELS // (width * height)
-    # Counting takes longer than all else here, and most files are too short to hold too many.
-    if len(data) > most * _SCAN_BYTES:
+    max_scans = MAX_SCANNED_PIXELS // (width * height)
+    # Counting is slow, and most files are too short to contain too many scans.
+    if len(data) > max_scans * _SCAN_BYTES:
         scans = data.count(b"\xff\xda")
-        if scans > most:
+        if scans > max_scans:
             return f"goes over its {width:,} x {height:,} pixels in {scans:,} scans"
     return None
 
 
 def working_bytes(image: Image.Image) -> int:
-    """Estimate the memory that decoding takes, conversion to RGB included, the file's bytes not.
+    """Return the estimated bytes for decoding and conversion to RGB, without the file itself.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def working_bytes(image: Image.Image) -> int:
 
 
 def _piece_bytes(image: Image.Image) -> int:
-    """Return the size of a TIFF's tile or strip, which is unpacked whole whatever the image's."""
+    """Return the bytes of a TIFF's tile or strip, which is unpacked as a whole."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
         return 0
