@@ -1,6 +1,6 @@
-"""What describes images, as a `Dataset`: folders, tables, lists, labels, columns and boxes.
+"""Descriptions of images as a `Dataset`: folders, tables, lists, labels, columns and boxes.
 
-Nothing is decoded here, and labels go no further than `Features`. It also holds the file index,
-which remembers the content id of each file. Called by `datasets`, `store` (for packing), `gc`
-and `extraction`.
+No image is decoded here, and labels are passed on only to `Features`. Also contains the file
+index, a cache of the image id of each file. Used by `datasets`, `store` (for packing), `gc` and
+`extraction`.
 """

@@ -18,7 +18,7 @@ CROPS: tuple[Crop, ...] = get_args(Crop)
 
 
 def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset:
-    """Return a data set whose examples are the boxes of its columns, or the whole photos.
+    """Return a data set whose examples are the boxes in its columns, or whole images.
 
     Parameters
     ----------
@@ -28,15 +28,15 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
     crop : {"box", "whole"} or None
         None leaves the data set as it is.
     margin : float
-        Widens each box on all sides by this fraction of its own width and height, 0 to 1. What
-        then lies beyond the photo is left out.
+        Fraction of the box's width and height, 0 to 1, by which to widen it on each side. Parts
+        outside the image are clipped.
 
     Raises
     ------
     InvalidRequest
-        For another word or margin.
+        For another value of `crop` or `margin`, or if the data set has boxes already.
     DatasetError
-        If there are no such columns, or no box in them.
+        If a column is missing, or a row is not a valid box.
 
     Examples
     --------
@@ -68,26 +68,26 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
 
 
 def widened(box: Box, margin: float) -> Box:
-    """Widen a box by a fraction of its own size, to whole pixels outwards."""
+    """Return a box widened on each side by a fraction of its size, rounded to pixels."""
     left, top, right, bottom = box
     across, down = round((right - left) * margin), round((bottom - top) * margin)
     return left - across, top - down, right + across, bottom + down
 
 
-def _read(columns: Mapping[str, Iterable[Any]], paths: Sequence[str]) -> list[Box]:
+def _read_boxes(columns: Mapping[str, Iterable[Any]], paths: Sequence[str]) -> list[Box]:
     boxes: list[Box] = []
     for row, edges in enumerate(zip(*(list(columns[name]) for name in COLUMNS), strict=True)):
         try:
             left, top, right, bottom = (round(float(edge)) for edge in edges)
         except (TypeError, ValueError, OverflowError) as error:
-            raise _odd(row, edges, paths) from error
+            raise _invalid_box(row, edges, paths) from error
         if left >= right or top >= bottom:
-            raise _odd(row, edges, paths)
+            raise _invalid_box(row, edges, paths)
         boxes.append((left, top, right, bottom))
     return boxes
 
 
-def _odd(row: int, edges: Sequence[Any], paths: Sequence[str]) -> DatasetError:
+def _invalid_box(row: int, edges: Sequence[Any], paths: Sequence[str]) -> DatasetError:
     return DatasetError(
         f"Row {row + 1} ({paths[row]}): left, top, right, bottom = "
         f"{', '.join(map(str, edges))} is no box; expected four numbers with left < right and "

@@ -1,4 +1,4 @@
-"""Columns keep their type: text of a CSV file, lists and pandas columns as NumPy arrays."""
+"""Conversion of columns to NumPy arrays: text of a CSV file, lists and pandas columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .labels import is_missing, whole_numbers
 
-# What pandas.read_csv takes for a missing value.
+# Text that pandas.read_csv reads as a missing value.
 MISSING_TEXT = frozenset({
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -176,7 +176,16 @@ def _is_float(number: int) -> bool:
 
 
 def text_of(values: NDArray[Any]) -> list[str]:
-    """Return the values of a column as text; "" where one is missing.
+    """Return the values of a column as text.
+
+    Parameters
+    ----------
+    values : ndarray (n,)
+
+    Returns
+    -------
+    list of str
+        "" for a missing value; integral floats without a decimal point.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""`Dataset`: paths, labels and whatever else is known of images, in one fixed order.
+"""`Dataset`: paths, labels and further columns of images, in a fixed order.
 
-Labels stay here: they never enter a store.
+Labels are part of data sets and features, and are never written to a store.
 """
 
 from __future__ import annotations
@@ -22,46 +22,44 @@ from .labels import categories_of, check_categories, classes_of, normalise_label
 T = TypeVar("T")
 
 
-# Columns are arrays, which have no single truth value: no comparison is made up for them.
+# No `==`: columns are arrays, whose comparison has no single truth value.
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images and what is known of them, in one fixed order.
+    """Paths, labels and further columns of images, in a fixed order.
 
     Attributes
     ----------
     paths : sequence of str
-        One file per image, absolute.
+        Absolute path of each image.
     labels : sequence of str, int, bool or float, or None
-        The class of each image, as it was given, all of one type; None among them for an
-        unlabelled image (NaN, ``pandas.NA``, "" and blanks become None). None in their place: no
-        classes are known.
+        Label of each image, all of one type; None for an unlabelled image (NaN, ``pandas.NA``
+        and blank strings become None). None instead of a sequence: no labels.
     split : sequence of str or None
-        ``"train"``, ``"validation"`` or ``"test"`` for each image, if the data set says so.
+        The official split: ``"train"``, ``"validation"`` or ``"test"`` for each image.
     root : str
-        The folder that the paths have in common.
+        The common folder of the paths.
     name : str
-        For reports.
+        Name of the data set in reports.
     attributes : mapping of str to ndarray
-        Further columns, one value per image, such as those of a CSV file; each of its own
-        dtype. Sequences become arrays, of objects if they are not all numbers or all bools.
+        Further columns, one value per image, such as those of a CSV file, each with its own
+        dtype. Sequences become arrays, of dtype object unless they are all numbers or all bools.
     ids : sequence of str or None
-        Content id of each image where it is known already; checked when a file is read.
+        Image id of each image if known; verified when a file is read.
     boxes : sequence of (int, int, int, int) or None
-        The part of each photo that counts: left, top, right and bottom edge in pixels of
-        the upright photo. A photo may stand there several times, once a box. None: whole
-        photos.
+        The part of each image to use: left, top, right and bottom edge in pixels of the upright
+        image. An image with several boxes occurs several times. None: whole images.
     crop : str
-        ``"whole"``, or ``"box"`` with the margin that `boxes` were given; in the cache key.
+        ``"whole"``, or ``"box"`` with the margin of `boxes`, as in the cache key.
     categories : sequence or None
-        All classes in their order, also those without an image; taken from `labels` if these
-        are a pandas Categorical. None: the labels in their natural order.
+        All classes in order, including those without an image; taken from `labels` if these are
+        a pandas Categorical. None: the natural order of the labels.
     ignored : sequence of str
-        Files of the folder that were not taken for images; see `featcache.load_dataset`.
+        Files of the folder that are not images; see `featcache.load_dataset`.
 
     Raises
     ------
     DatasetError
-        If the columns differ in length, there is no image, or labels are of several types.
+        If columns differ in length, there is no image, or labels are of several types.
     """
 
     paths: Sequence[str]
@@ -103,7 +101,7 @@ class Dataset:
             )
 
     def _normalise(self) -> None:
-        """Bring labels and columns into the form that the attributes describe."""
+        """Convert labels and columns to the documented types."""
         labels, categories = self.labels, self.categories
         if labels is not None:
             categories = categories_of(labels) if categories is None else categories
@@ -147,20 +145,20 @@ class Dataset:
 
     @property
     def classes(self) -> list[Any] | None:
-        """The distinct labels in their natural order, or `categories`; None without labels."""
+        """`categories`, or the distinct labels in their natural order; None without labels."""
         return None if self.labels is None else classes_of(self.labels, self.categories)
 
     @property
     def unlabelled(self) -> int:
-        """How many images have no label, in a data set with labels."""
+        """Number of images without a label in a data set with labels; else 0."""
         return 0 if self.labels is None else sum(label is None for label in self.labels)
 
     def box(self, position: int) -> Box | None:
-        """Return the part of a photo that counts; None for all of it."""
+        """Return the box of an image by its position; None for the whole image."""
         return None if self.boxes is None else self.boxes[position]
 
     def take(self, rows: Iterable[int]) -> Dataset:
-        """Return the data set of these rows, in the order given."""
+        """Return a data set of the given row positions, in the given order."""
         index = list(rows)
 
         def pick(values: Sequence[T]) -> list[T]:

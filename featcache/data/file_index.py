@@ -1,10 +1,10 @@
-"""Which file holds which image: content ids, remembered as long as a file is unchanged.
+"""File index: a cache of the image id of each file, valid while the file is unchanged.
 
-Like git's index: if path, size, times and inode are those of the last look, the content
-is too, and a folder of thousands of photos costs one `stat` a file. The index is a cache
-of a cache: losing it costs reading the files once. A program that changes a file through a
-memory map can leave all of these as they are: the index may then tell the earlier content,
-and no row is computed under that name, since what is decoded is hashed first.
+As in git's index, equal path, size, times and inode mean equal content, so that a folder of
+thousands of images costs one `stat` per file. If the index is lost, the files are read once.
+A program that changes a file through a memory map may leave all of these unchanged: the index
+then has the earlier id, but no row is computed under it, since files are hashed again before
+they are decoded.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ..images.limits import MemoryBudget
 from .dataset import Dataset
 
 VERSION = 2
-_FILES_A_TASK = 64
+_FILES_PER_TASK = 64
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """A path's content id, or the reason why it has none.
+    """The image id of a file, or the reason why it has none.
 
     Attributes
     ----------
@@ -50,20 +50,20 @@ def identify(
     workers: int = 4,
     on_read: Callable[[int], None] = lambda _: None,
 ) -> list[FileIdentity]:
-    """Find the content id of each path, reading only files that are new or changed.
+    """Return the image id of each path, reading only new and changed files.
 
     Parameters
     ----------
     paths : sequence of str
         Absolute paths.
     root : str
-        The data set's folder; names the index file.
+        The data set's folder, from which the name of the index file is derived.
     folder : Path
-        Where index files live.
+        The folder of index files.
     workers : int
-        Threads that read and hash.
+        Number of threads that read and hash.
     on_read : callable
-        Called with the number of paths settled since the last call, for a progress bar.
+        Called with the number of paths identified since the last call, for a progress bar.
 
     Returns
     -------
@@ -71,54 +71,54 @@ def identify(
         In the order of `paths`.
     """
     file = folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:24]}.json"
-    known = _load(file)
-    identifier = _Identifier(known)
-    # A task for each file would cost more than the look at it.
-    parts = [paths[i : i + _FILES_A_TASK] for i in range(0, len(paths), _FILES_A_TASK)]
+    entries = _load(file)
+    identifier = _Identifier(entries)
+    # A task per file would cost more than the `stat` in it.
+    parts = [paths[i : i + _FILES_PER_TASK] for i in range(0, len(paths), _FILES_PER_TASK)]
     found: list[FileIdentity] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for part in pool.map(identifier.identify, parts):
             found += part
             on_read(len(part))
-    if identifier.fresh:
-        _save(file, {**known, **identifier.fresh})
+    if identifier.updates:
+        _save(file, {**entries, **identifier.updates})
     return found
 
 
 class _Identifier:
-    """Identifies files in several threads, which share the memory that the files take.
+    """Identifies files in several threads with a common memory budget.
 
     Parameters
     ----------
-    known : mapping of str to tuple
-        The index: states and content ids by path.
+    entries : mapping of str to tuple
+        The index: file state and image id by path.
 
     Attributes
     ----------
-    fresh : dict of str to tuple
-        The entries to add to it.
+    updates : dict of str to tuple
+        New entries of the index.
     """
 
-    def __init__(self, known: Mapping[str, tuple[Any, ...]]) -> None:
-        self._known, self._memory = known, MemoryBudget()
-        self.fresh: dict[str, tuple[Any, ...]] = {}
+    def __init__(self, entries: Mapping[str, tuple[Any, ...]]) -> None:
+        self._entries, self._memory = entries, MemoryBudget()
+        self.updates: dict[str, tuple[Any, ...]] = {}
 
     def identify(self, paths: Sequence[str]) -> list[FileIdentity]:
         """Return the identity of each path."""
         found = []
         for path in paths:
             try:
-                found.append(FileIdentity(self._remembered(path) or self._read(path)))
+                found.append(FileIdentity(self._find_entry(path) or self._read(path)))
             except BadImage as bad:
                 found.append(FileIdentity(None, bad.reason))
         return found
 
-    def _remembered(self, path: str) -> str | None:
+    def _find_entry(self, path: str) -> str | None:
         try:
             state = file_state(os.stat(path))
         except (OSError, ValueError):
-            return None  # reading will give the reason
-        entry = self._known.get(path)
+            return None  # reading the file will raise the reason
+        entry = self._entries.get(path)
         if entry is not None and entry[:4] == state and is_content_id(entry[4]):
             return str(entry[4])
         return None
@@ -130,23 +130,23 @@ class _Identifier:
             image_id = content_id(data)
             del data  # before the next large file may be read
         if is_settled(state, started):
-            self.fresh[path] = (*state, image_id)
+            self.updates[path] = (*state, image_id)
         return image_id
 
 
 def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Return the content id of each image of a data set.
+    """Return the image id of each image of a data set: the SHA-256 of its file.
 
     Parameters
     ----------
     dataset : Dataset
-    cache_dir : path, optional
-        Where ids are remembered; see `featcache._io.cache_dirs.cache_folder`.
+    cache_dir : path-like, optional
+        The cache folder with the file index. Default: see `featcache.toolkit.cache_folder`.
 
     Returns
     -------
     list of str
-        The empty string where a file cannot be read.
+        64 hexadecimal digits each; "" for a file that cannot be read.
     """
     if dataset.ids is not None:
         return list(dataset.ids)
@@ -155,12 +155,12 @@ def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = Non
 
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:
-    """Read an index; anything odd about it makes it empty."""
-    kept = read_memo(file)
+    """Return the entries of an index; none if it is missing or malformed."""
+    memo = read_memo(file)
     try:
-        if kept is None or kept["version"] != VERSION:
+        if memo is None or memo["version"] != VERSION:
             return {}
-        entries = {path: tuple(entry) for path, entry in kept["entries"].items()}
+        entries = {path: tuple(entry) for path, entry in memo["entries"].items()}
         return entries if all(len(entry) == 5 for entry in entries.values()) else {}
     except (KeyError, TypeError, AttributeError):
         return {}

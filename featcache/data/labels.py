@@ -1,6 +1,6 @@
-"""Labels keep their type: which are missing, in what order classes stand, who disagrees.
+"""Labels: normalisation, missing values, order of classes, codes and conflicts.
 
-Pure functions on values; pandas is never imported, its values are recognised.
+Pure functions on values. pandas is never imported; its values are recognised.
 """
 
 from __future__ import annotations
@@ -22,9 +22,17 @@ _EXACT = (str, int, bool)
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a value stands for "not known".
+    """Return whether a value is missing.
 
-    None, NaN, ``pandas.NA``, ``NaT``, the empty string and one of blanks do.
+    Missing are None, NaN, ``pandas.NA``, ``NaT``, and strings that are empty or blank.
+
+    Parameters
+    ----------
+    value : Any
+
+    Returns
+    -------
+    bool
 
     Examples
     --------
@@ -42,7 +50,7 @@ def is_missing(value: Any) -> bool:
 
 
 def normalise_labels(labels: Iterable[Any]) -> list[Any]:
-    """Return labels as Python values of one type, None for a missing one.
+    """Return labels as Python values of one type, with None for missing ones.
 
     Parameters
     ----------
@@ -52,10 +60,9 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
     Returns
     -------
     list of str, int, bool, float or None
-        A NumPy or pandas column of floats that are all whole becomes ints, whether some are
-        missing or not: it is what pandas makes of ints to make room for a missing one.
-        Elements of a list keep their type, but for whole floats beside ints, which become
-        ints.
+        A NumPy or pandas column of integral floats becomes ints, also with missing values:
+        pandas converts ints to floats if one is missing. Elements of a list keep their type,
+        except that integral floats among ints become ints.
 
     Raises
     ------
@@ -73,14 +80,14 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
     types = set(map(type, values))
     exact = len(types - {type(None)}) == 1 and bool(types & set(_EXACT))
     if exact and not (str in types and any(map(is_missing, set(values) - {None}))):
-        return values  # the usual case, without a look at each of a million labels
-    values = [None if _missing_label(value, row) else _plain(value, row)
+        return values  # the usual case, without a loop over a million labels
+    values = [None if _missing_label(value, row) else _to_python_value(value, row)
               for row, value in enumerate(values, start=1)]  # fmt: skip
     return _of_one_type(values)
 
 
 def whole_numbers(values: Sequence[Any]) -> list[Any]:
-    """Return whole floats as ints, None for a missing one; other values as they are.
+    """Return integral floats as ints with None for missing values; other values unchanged.
 
     Examples
     --------
@@ -93,7 +100,7 @@ def whole_numbers(values: Sequence[Any]) -> list[Any]:
 
 
 def _is_whole_column(labels: Any) -> bool:
-    """Tell whether labels, or the categories that they are of, are a column of whole floats."""
+    """Return whether labels, or their categories, are a column of integral floats."""
     categories = getattr(getattr(labels, "dtype", None), "categories", None)
     column = labels if categories is None else categories
     kind = getattr(getattr(column, "dtype", None), "kind", "")
@@ -111,11 +118,11 @@ def _missing_label(value: Any, row: int) -> bool:
     return is_missing(value)
 
 
-def _plain(value: Any, row: int) -> Any:
+def _to_python_value(value: Any, row: int) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     for kind, _ in _KINDS:
         if isinstance(value, kind):
-            # Subclasses, such as enumerations, would not survive a file.
+            # Subclasses, such as enumerations, cannot be saved and loaded.
             return value if type(value) is kind else getattr(kind, f"__{kind.__name__}__")(value)
     if hasattr(value, "__fspath__"):
         return str(value)
@@ -138,18 +145,18 @@ def _of_one_type(values: list[Any]) -> list[Any]:
                     for kind, name in _KINDS if kind in types}  # fmt: skip
         shown = ", ".join(f"{value!r} ({name})" for name, value in examples.items())
         raise DatasetError(
-            f"The labels are of several types: {shown}. Labels must all be of one, since 1, "
-            "'1' and True would be three classes.",
+            f"The labels are of several types: {shown}. Convert them to one type, since 1, '1' "
+            "and True would be three classes.",
             received=examples,
         )
     return values
 
 
 def classes_of(labels: Iterable[Any], categories: Sequence[Any] | None = None) -> list[Any]:
-    """Return the distinct labels in their natural order.
+    """Return the distinct labels in their natural order, or the categories in theirs.
 
-    Numbers by value, text by letter, False before True; `categories` in their own order,
-    those without an image included.
+    Numbers are sorted by value, text by code point, False before True. Categories without an
+    image are included.
 
     Examples
     --------
@@ -168,7 +175,7 @@ def categories_of(values: Any) -> list[Any] | None:
 
 
 def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[Any]:
-    """Return categories as plain values; raise `DatasetError` if they do not hold all labels."""
+    """Return categories as Python values; raise `DatasetError` unless they contain all labels."""
     checked = normalise_labels(categories)
     outside = set(labels) - {None} - set(checked)
     mixed = {type(label) for label in labels} - {type(None)} - {type(name) for name in checked}
@@ -194,43 +201,56 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
 
 
 def label_codes(labels: Iterable[Any], classes: Sequence[Any]) -> np.ndarray[Any, Any]:
-    """Return the position of each label in `classes`.
+    """Return the index of each label in `classes`.
+
+    Parameters
+    ----------
+    labels : iterable
+        None for an unlabelled row.
+    classes : sequence
+        Must contain every label.
 
     Returns
     -------
     ndarray (n,)
-        int64; float64 with NaN for unlabelled rows where there are any, which every
-        estimator refuses. A code such as -1 would be trained on as one more class, and
-        would pick the last one out of `classes`.
+        int64, 0 to ``len(classes) - 1``. If rows are unlabelled: float64 with NaN for them,
+        which every estimator refuses. A code such as -1 would be trained on as a further class,
+        and would index the last one.
+
+    Raises
+    ------
+    KeyError
+        For a label that is not in `classes`.
 
     Examples
     --------
     >>> label_codes(["b", "a"], ["a", "b"]), label_codes(["b", None], ["a", "b"])
     (array([1, 0]), array([ 1., nan]))
     """
-    place: dict[Any, float] = {name: code for code, name in enumerate(classes)}
-    place[None] = np.nan
-    codes = np.array([place[label] for label in labels], np.float64)
+    codes_by_label: dict[Any, float] = {name: code for code, name in enumerate(classes)}
+    codes_by_label[None] = np.nan
+    codes = np.array([codes_by_label[label] for label in labels], np.float64)
     return codes if np.isnan(codes).any() else codes.astype(np.int64)
 
 
 def label_conflicts(
     ids: Sequence[str], paths: Sequence[str], labels: Sequence[Any] | None
 ) -> list[dict[str, Any]]:
-    """Find contents that occur under several labels.
+    """Return examples with equal content and different labels.
 
     Parameters
     ----------
     ids : sequence of str
-        Content id of each image, or of image and box; "" is left out.
+        Example id of each row; rows with "" are ignored.
     paths : sequence of str
+        Path of each row.
     labels : sequence or None
-        None among them means unlabelled, and contradicts nothing.
+        Label of each row; None for an unlabelled row, which is never a conflict.
 
     Returns
     -------
     list of dict
-        ``id``, ``paths`` and ``labels`` of each such content, in order of appearance.
+        ``id``, ``paths`` and ``labels`` of each conflict, in order of appearance.
 
     Examples
     --------
@@ -238,15 +258,15 @@ def label_conflicts(
     [{'id': 'i', 'paths': ['a.png', 'b.png'], 'labels': ['cat', 'dog']}]
     """
     first: dict[str, Any] = {}
-    torn: set[str] = set()
+    conflicting: set[str] = set()
     for image_id, label in zip(ids, labels or (), strict=labels is not None):
         if image_id and label is not None and first.setdefault(image_id, label) != label:
-            torn.add(image_id)
-    if not torn:
+            conflicting.add(image_id)
+    if not conflicting:
         return []
     rows: dict[str, list[int]] = {}
     for row, (image_id, label) in enumerate(zip(ids, labels or (), strict=True)):
-        if image_id in torn and label is not None:
+        if image_id in conflicting and label is not None:
             rows.setdefault(image_id, []).append(row)
     return [
         {"id": key, "paths": [paths[i] for i in at], "labels": [(labels or ())[i] for i in at]}
@@ -255,7 +275,17 @@ def label_conflicts(
 
 
 def describe_conflicts(conflicts: Sequence[Mapping[str, Any]]) -> str:
-    """Put conflicts into a sentence or two, with the first three of them."""
+    """Return a human-readable description of label conflicts, with the first three.
+
+    Parameters
+    ----------
+    conflicts : sequence of dict
+        As `label_conflicts` returns them; at least one.
+
+    Returns
+    -------
+    str
+    """
     shown = "; ".join(
         " and ".join(f"{p!r} as {v!r}" for p, v in zip(c["paths"], c["labels"], strict=True))
         for c in conflicts[:3]

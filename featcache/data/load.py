@@ -1,4 +1,4 @@
-"""A folder, a table or a list -> `Dataset`. Nothing is decoded here."""
+"""Construction of a `Dataset` from a folder, a table or a list, without decoding images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ URL_REASON = "is a URL, not a file; download the image and give the path of the 
 def describe(
     data: Any, labels: Sequence[Any] | None = None, *, crop: Crop | None = None, margin: float = 0.0
 ) -> Dataset:
-    """Do what `featcache.load_dataset` does, but for the names of fetched data sets."""
+    """Return a `Dataset` as `featcache.load_dataset` does, except for names of data sets."""
     if labels is not None and not _is_path_list(data):
         raise DatasetError("labels= goes with a list of paths; other data bring their own.")
     return cropped(_load(data, labels), crop, margin)
@@ -68,7 +68,7 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
 
 
 def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dataset:
-    """Make a `Dataset` of image files named one by one."""
+    """Return a `Dataset` of a list of image files."""
     absolute = _absolute(paths, "", "the list of paths")
     if not absolute:
         raise DatasetError("The list of paths is empty; name at least one image.")
@@ -81,10 +81,9 @@ def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dat
 
 
 def from_csv(path: str | Path) -> Dataset:
-    """Read a table of images; relative paths start at the table's own folder.
+    """Read a table of images; relative paths are relative to the table's folder.
 
-    Cells are separated by commas, those of a file named ``.tsv`` by tabs; blanks around a
-    cell are no part of it.
+    Cells are separated by commas, in a ``.tsv`` file by tabs; whitespace around them is removed.
 
     Raises
     ------
@@ -160,13 +159,13 @@ def _from_columns(columns: dict[str, Any], base: Path, name: str, source: str) -
     labels = columns.get("label")
     categories = categories_of(labels)
     if labels is not None and all(map(is_missing, labels)):
-        labels = None  # an empty column names no class
+        labels = None  # an empty column
     others = {k: v for k, v in columns.items() if k not in _COLUMNS}
     return Dataset(paths, labels, split, str(base), name, others, categories=categories)
 
 
 def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -> list[str]:
-    """Return absolute paths; a missing one is an error that names its row."""
+    """Return absolute paths; raise `DatasetError` with the row for a missing path or a URL."""
     found = []
     for row, path in enumerate(paths, start=1):
         is_path = isinstance(path, (str, os.PathLike))
@@ -185,22 +184,22 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
 
 
 def is_url(path: Any) -> bool:
-    """Tell whether a text is a URL, which would else become a local path."""
+    """Return whether a value is a URL, which would otherwise be treated as a local path."""
     return isinstance(path, str) and _URL.match(path) is not None
 
 
 def _check_names(names: Sequence[str], source: str) -> None:
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if list(names).count(name) > 1})
+    if duplicates:
         raise DatasetError(
-            f"{source} has several columns called {', '.join(map(repr, twice))}; one of them "
+            f"{source} has several columns called {', '.join(map(repr, duplicates))}; one of them "
             "would be lost. Rename or remove them.",
-            received=twice,
+            received=duplicates,
         )
 
 
 def _check_spelling(names: Sequence[str], source: str) -> None:
-    """Refuse ``Label`` or ``labels`` for ``label``: it would be one more attribute."""
+    """Raise for ``Label`` or ``labels`` instead of ``label``, which would become an attribute."""
     for expected in _COLUMNS:
         meant = [n for n in names if n.strip().lower() in (expected, f"{expected}s")]
         if meant and expected not in names:

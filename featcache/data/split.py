@@ -1,6 +1,6 @@
-"""Seeded splits that keep classes in proportion and copies of an image together.
+"""Stratified train/test splits that keep copies of an image together.
 
-Pure array logic: positions in, positions out.
+Pure array code: row positions in, row positions out.
 """
 
 from __future__ import annotations
@@ -28,27 +28,29 @@ def split_rows(
     test_size: float | None,
     random_state: int,
 ) -> tuple[Positions, Positions, str]:
-    """Split rows by the data set's own split, or at random in class proportions.
+    """Split rows by the data set's official split, or at random, stratified by class.
 
     Parameters
     ----------
     groups : sequence of hashable
-        Content of each row.
+        Image id of each row; rows of one image are never in both parts.
     labels : sequence or None
-        Class of each row; None among them for an unlabelled one. None: there are no classes.
+        Label of each row, None for an unlabelled row. None: no labels.
     parts : sequence of str or None
-        The data set's own split, used without `test_size`.
+        The official split: ``"train"``, ``"validation"`` or ``"test"`` of each row. Ignored if
+        `test_size` is given.
     test_size : float or None
-        Fraction of the rows, between 0 and 1 exclusive. Default: the own split, else 0.2.
+        Fraction of the rows, between 0 and 1 exclusive. None: the official split, else 0.2.
     random_state : int
+        Seed of a random split.
 
     Returns
     -------
-    (ndarray, ndarray, str)
-        Sorted positions of the training and test part, and the split's name. Unlabelled rows
-        are in neither part; but where the own test part has no label at all, it is returned
-        as it is, for prediction. Rows of the own validation part are training rows. Both are
-        logged.
+    (ndarray (n_train,) int64, ndarray (n_test,) int64, str)
+        Sorted positions of the training and the test part, and the name of the split. Unlabelled
+        rows are in neither part, except that an official test part without any label is returned
+        unchanged, for prediction. Rows of the official validation part are training rows. Both
+        are logged.
 
     Raises
     ------
@@ -57,20 +59,22 @@ def split_rows(
     """
     if test_size is not None:
         check_test_size(test_size)
-    known = np.array([labels is None or label is not None for label in labels or groups], bool)
+    is_labelled = np.array(
+        [labels is None or label is not None for label in labels or groups], bool
+    )
     if test_size is not None or parts is None:
         size = 0.2 if test_size is None else float(test_size)
-        rows = np.flatnonzero(known).tolist()
-        _say_unlabelled(len(groups) - len(rows), "both parts of the split")
+        rows = np.flatnonzero(is_labelled).tolist()
+        _log_unlabelled(len(groups) - len(rows), "both parts of the split")
         chosen = None if labels is None else [labels[i] for i in rows]
         train, test = stratified_group_split([groups[i] for i in rows], chosen, size, random_state)
         return np.array(rows)[train], np.array(rows)[test], f"random {size:g}, seed {random_state}"
     train, test = official_split(groups, parts)
-    _say_unlabelled(int((~known[train]).sum()), "the training part")
-    train = train[known[train]]
-    if known[test].any():
-        _say_unlabelled(int((~known[test]).sum()), "the test part")
-        test = test[known[test]]
+    _log_unlabelled(int((~is_labelled[train]).sum()), "the training part")
+    train = train[is_labelled[train]]
+    if is_labelled[test].any():
+        _log_unlabelled(int((~is_labelled[test]).sum()), "the test part")
+        test = test[is_labelled[test]]
     if not len(train):
         raise InvalidRequest(
             "The data set's own split has no labelled training image. Give test_size= to split "
@@ -88,20 +92,20 @@ def split_rows(
 
 
 def check_test_size(test_size: Any) -> None:
-    """Raise `InvalidRequest` unless a test part's size lies between 0 and 1, exclusive."""
+    """Raise `InvalidRequest` unless `test_size` is between 0 and 1, exclusive."""
     if (
         isinstance(test_size, bool)
         or not isinstance(test_size, Real)
         or not 0 < float(test_size) < 1
     ):
         raise InvalidRequest(
-            f"test_size={test_size!r} must lie between 0 and 1, such as 0.2; it is a fraction of "
-            "the images. Leave it out for the data set's own split, or 0.2 without one.",
+            f"test_size={test_size!r} must be a fraction of the images between 0 and 1, such as "
+            "0.2. Omit it to use the data set's own split, or 0.2 without one.",
             received=test_size,
         )
 
 
-def _say_unlabelled(count: int, where: str) -> None:
+def _log_unlabelled(count: int, where: str) -> None:
     if count:
         log.warning(
             "%s left out of %s.",
@@ -115,25 +119,25 @@ def stratified_group_split(
     test_size: float,
     random_state: int,
 ) -> tuple[Positions, Positions]:
-    """Split positions into train and test.
+    """Split rows at random, stratified by class, keeping each group in one part.
 
     Parameters
     ----------
     groups : sequence of hashable
-        Rows of one group (the same photo, say) always fall on the same side.
+        Rows of one group, such as copies of an image, are in the same part.
     labels : sequence of hashable or None
-        Class of each row; classes keep their proportions. None: all rows are one class. A
-        group with several labels counts for its first one.
+        Class of each row. None: all rows are of one class. A group with several labels counts
+        with its first one.
     test_size : float
-        Fraction of the rows for the test part, between 0 and 1.
+        Fraction of the rows in the test part, between 0 and 1 exclusive.
     random_state : int
-        The same number gives the same split for the same rows in the same order.
+        Seed. Equal arguments give equal splits.
 
     Returns
     -------
-    (ndarray, ndarray) of int64
-        Sorted positions. A class of at least two groups has one on either side; a class
-        of one group is in the training part only.
+    (ndarray (n_train,) int64, ndarray (n_test,) int64)
+        Sorted positions of the training and the test part. A class with two groups or more is in
+        both parts; a class with one group is in the training part only.
 
     Raises
     ------
@@ -178,37 +182,37 @@ def _choose(
     if len(groups) < 2:
         return []
     rows = sum(len(members[group]) for group in groups)
-    wanted = max(1, round(rows * test_size))
+    n_wanted = max(1, round(rows * test_size))
     chosen: list[Hashable] = []
-    taken = 0
+    n_chosen = 0
     for i in generator.permutation(len(groups)):
         size = len(members[groups[i]])
-        if chosen and taken + size > wanted:
+        if chosen and n_chosen + size > n_wanted:
             continue
         if len(chosen) == len(groups) - 1:
-            break  # one group stays for training
+            break  # keep one group for training
         chosen.append(groups[i])
-        taken += size
-        if taken >= wanted:
+        n_chosen += size
+        if n_chosen >= n_wanted:
             break
     return chosen
 
 
 def official_split(groups: Sequence[Hashable], split: Sequence[str]) -> tuple[Positions, Positions]:
-    """Read a data set's own split, and keep copies of test images out of the training part.
+    """Return the official split, without training rows that are copies of test images.
 
     Parameters
     ----------
     groups : sequence of hashable
-        Content of each row.
+        Image id of each row.
     split : sequence of str
-        ``"test"``, or anything else for training.
+        ``"test"``, or another value for training.
 
     Returns
     -------
     (ndarray, ndarray) of int64
-        The test part is complete; a training row whose content is also in the test part
-        is left out of both.
+        Sorted positions of the training and the test part. The test part is complete; a
+        training row whose image is also in the test part is in neither.
 
     Raises
     ------

@@ -1,5 +1,5 @@
-"""How a backbone is run: by Keras on any of its backends, or by OpenVINO.
+"""Engines that run a backbone: Keras on any of its backends, or OpenVINO.
 
-An engine takes pixels and returns embeddings that agree with Keras' own. `select` chooses one,
-and a micro-batch size that is quick and fits the memory. Called by `extraction`.
+An engine computes embeddings of pixels that agree with those of Keras. `select` chooses the
+engine, and a micro-batch size that is fast and fits the memory. Used by `extraction`.
 """

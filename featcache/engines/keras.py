@@ -1,4 +1,4 @@
-"""The model as Keras runs it, on whatever backend and device Keras uses."""
+"""Runner of a backbone with Keras, on any backend and device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ _ON_ACCELERATOR = (128, 64, 256)
 
 
 class KerasRunner:
-    """A `Backbone`, some images at a time.
+    """Runs a `Backbone` in micro-batches.
 
     Attributes
     ----------
     candidates : tuple of int
-        Numbers of images that are worth trying, the usual one first.
-    trial, most : int
-        Images that are enough to compare sizes, and that are handed over and committed together.
+        Micro-batch sizes to try, the default first.
+    trial : int
+        Number of images to compare sizes with.
+    most : int
+        Initial number of images per batch.
     width : int
-        Numbers in an embedding.
+        Length of an embedding.
     """
 
     name = "keras"
@@ -35,7 +37,7 @@ class KerasRunner:
         self.width = backbone.width
 
     def size_within(self, batch_size: int) -> int:
-        """Return how many images of a batch of the user's size go into a micro-batch."""
+        """Return the micro-batch size for a batch size chosen by the user."""
         return batch_size
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
@@ -44,5 +46,5 @@ class KerasRunner:
         return np.concatenate([self._backbone.embed(pixels[i : i + size]) for i in starts])
 
     def provenance(self) -> dict[str, str]:
-        """Return engine and versions, recorded beside the rows; no part of the key."""
+        """Return engine and versions, stored with the rows; not part of the key."""
         return {"engine": self.name, **self._backbone.provenance()}

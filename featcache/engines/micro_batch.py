@@ -1,7 +1,4 @@
-"""How many images go through the model at once: measured, remembered, halved if need be.
-
-Pure bookkeeping but for the one small file that remembers.
-"""
+"""Micro-batch sizes: measured once, cached in a file, halved when memory is insufficient."""
 
 from __future__ import annotations
 
@@ -10,57 +7,56 @@ from pathlib import Path
 
 from .._io.atomic import read_memo, write_memo
 
-# What a change must gain. Times differ by some per cent without a cause, and by chance alone
-# nothing should take the place of the size that is known to do well.
+# Another size must be faster than the default by this factor: times vary by a few per cent.
 _MARGIN = 0.97
-# As frameworks word it; none of them shares an exception with another.
-_SIGNS_OF_NO_MEMORY = ("resource_exhausted", "out of memory", "bad_alloc", "oom when allocating")
+# Texts of the frameworks' errors, which have no common exception type.
+_OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "bad_alloc", "oom when allocating")
 
 
 class MicroBatchSize:
-    """The number of images that a forward pass takes.
+    """The number of images per micro-batch.
 
     Parameters
     ----------
     size : int
     memo : Path, optional
-        Where the size is remembered if it has to be halved.
+        File in which a halved size is cached.
 
     Attributes
     ----------
     current : int
-        The size for the next pass.
+        Size of the next micro-batch.
     """
 
     def __init__(self, size: int, memo: Path | None = None) -> None:
         self.current, self._memo = size, memo
 
     def halve(self) -> bool:
-        """Give up the current size for want of memory; False if it is 1."""
+        """Halve the size after running out of memory; return False if it is 1."""
         if self.current == 1:
             return False
         self.current //= 2
         if self._memo is not None:
-            remember_size(self._memo, self.current)
+            write_size(self._memo, self.current)
         return True
 
 
-def quickest(candidates: Sequence[int], seconds: Callable[[int], float]) -> int:
-    """Return the candidate that takes least; the first, unless another gains 3 %.
+def find_fastest(candidates: Sequence[int], seconds: Callable[[int], float]) -> int:
+    """Return the fastest candidate; the first one unless another is faster by 3 %.
 
     Parameters
     ----------
     candidates : sequence of int
-        The first is the usual one.
+        The default first.
     seconds : callable
-        Measures what the same work takes at a size. One that does not fit the memory is
-        passed over.
+        Returns the time of the same work at a size. A size for which memory is insufficient is
+        skipped.
 
     Examples
     --------
-    >>> quickest((4, 2, 8), {4: 1.0, 2: 0.9, 8: 1.2}.__getitem__)
+    >>> find_fastest((4, 2, 8), {4: 1.0, 2: 0.9, 8: 1.2}.__getitem__)
     2
-    >>> quickest((4, 2, 8), {4: 1.0, 2: 0.98, 8: 1.2}.__getitem__)
+    >>> find_fastest((4, 2, 8), {4: 1.0, 2: 0.98, 8: 1.2}.__getitem__)
     4
     """
     measured: dict[int, float] = {}
@@ -71,25 +67,25 @@ def quickest(candidates: Sequence[int], seconds: Callable[[int], float]) -> int:
             if not is_out_of_memory(error):
                 raise
     if not measured:
-        return candidates[0]  # the work itself will halve it
+        return candidates[0]  # it is halved during the extraction
     first, best = next(iter(measured)), min(measured, key=measured.__getitem__)
     return best if measured[best] < _MARGIN * measured[first] else first
 
 
-def remember_size(memo: Path, size: int) -> None:
-    """Keep a size for the next extraction."""
+def write_size(memo: Path, size: int) -> None:
+    """Cache a micro-batch size for later extractions."""
     write_memo(memo, {"images": size}, "a batch size")
 
 
-def remembered_size(memo: Path) -> int | None:
-    """Return the size that was kept; None if there is none, or it makes no sense."""
-    kept = read_memo(memo)  # None if lost or damaged: measured again
-    size = kept.get("images") if isinstance(kept, dict) else None
+def read_size(memo: Path) -> int | None:
+    """Return the cached micro-batch size; None if there is none or it is invalid."""
+    record = read_memo(memo)  # None if lost or damaged: measured again
+    size = record.get("images") if isinstance(record, dict) else None
     return size if type(size) is int and 1 <= size <= 4096 else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception of a framework means that memory did not suffice.
+    """Return whether an exception of a framework means that memory is insufficient.
 
     Examples
     --------
@@ -99,4 +95,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     False
     """
     text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS_OF_NO_MEMORY)
+    return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_TEXTS)

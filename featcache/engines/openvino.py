@@ -1,7 +1,7 @@
-"""The model as OpenVINO runs it on a processor.
+"""Conversion of a backbone to OpenVINO, and its runner on the processor.
 
-Keras hands its graph over as a SavedModel; OpenVINO reads it, and the result is kept in one
-folder of the cache, sealed by checksums. Loading that takes neither Keras nor TensorFlow.
+Keras exports its graph as a SavedModel, OpenVINO converts it, and the result is stored in a
+folder of the cache with checksums. Loading it needs neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .._io.hashes import file_hash
 from .._io.wording import first_line
 from ..backbones import preprocessing
 from ..backbones.model import Backbone
-from .openvino_graph import with_preprocessing, without_dense_end
+from .openvino_graph import split_dense_end, with_preprocessing
 
 _FILES = ("model.xml", "model.bin")
 _SEAL = "seal.json"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-# Passes that wait for a core, which would else stand still while the next one is handed over.
+# Queued micro-batches, so that no core is idle while the next one is submitted.
 _WAITING = 2
 
 
@@ -37,35 +37,36 @@ class NotConvertible(Exception):
 
 
 def is_installed() -> bool:
-    """Tell whether OpenVINO is there, without importing it."""
+    """Return whether OpenVINO is installed, without importing it."""
     return util.find_spec("openvino") is not None
 
 
 @functools.cache
 def supports(precision: str) -> bool:
-    """Tell whether this processor has the arithmetic; without, OpenVINO would not use it."""
+    """Return whether this processor has instructions for a precision."""
     if precision == "float32":
         return True
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINORunner:
-    """A converted model, compiled for this processor.
+    """Runs a converted model, compiled for this processor.
 
-    A batch is cut into passes of a fixed size, which run beside each other: one thread for
-    each pass keeps its layers in the nearest cache, where all threads in one pass would
-    wait for each other at every layer.
+    A batch is split into micro-batches of a fixed size, which run in parallel: one thread per
+    micro-batch keeps its layers in the nearest cache, while several threads on one micro-batch
+    would wait for each other at every layer.
 
     Parameters
     ----------
     folder : Path
-        As `convert` made it.
+        As written by `convert`.
     image_size : (int, int)
+        Height and width.
     rule : str or callable
-        How pixels are prepared. Named rules become part of the compiled model.
+        Preprocessing of pixels. Named rules become part of the compiled model.
     precision : {"float32", "bfloat16"}
     size : int
-        Images in a pass; another size asked of `run` is compiled then.
+        Images per micro-batch; if `run` is called with another size, it is compiled then.
 
     Raises
     ------
@@ -96,7 +97,7 @@ class OpenVINORunner:
 
     @classmethod
     def size_within(cls, batch_size: int) -> int:
-        """Return how many images of a batch of the user's size go into a micro-batch."""
+        """Return the micro-batch size for a batch size chosen by the user."""
         return max(1, min(cls.candidates[0], batch_size // 2))
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
@@ -105,71 +106,72 @@ class OpenVINORunner:
             self._compile(size)
         if callable(self._rule):
             pixels = preprocessing.apply(self._rule, pixels)  # type: ignore[assignment]
-        # Whole passes, each of which writes where its rows belong: a callback that copied them
-        # would have OpenVINO's threads wait for the interpreter's lock.
-        rows = np.empty((-(-len(pixels) // size) * size, self._given), np.float32)
-        parts = []  # OpenVINO reads them where they are
+        # Each micro-batch writes directly to its rows: OpenVINO's threads would wait for the GIL
+        # in a callback that copies them.
+        rows = np.empty((-(-len(pixels) // size) * size, self._input_width), np.float32)
+        parts = []  # keeps the inputs alive, which OpenVINO reads without a copy
         try:
             for start in range(0, len(pixels), size):
                 parts.append(preprocessing.padded(pixels[start : start + size], size))
-                output = _shared(rows[start : start + size])
+                output = _share_memory(rows[start : start + size])
                 self._queue[self._queue.get_idle_request_id()].set_output_tensor(output)
-                self._queue.start_async({0: _shared(parts[-1])})
+                self._queue.start_async({0: _share_memory(parts[-1])})
             self._queue.wait_all()
         except BaseException:
-            # Waits for passes that still write into these rows, which would be gone.
+            # Deleting the queue waits for micro-batches that still write into these rows.
             self._queue, self._size = None, 0
             raise
         rows = rows[: len(pixels)]
-        return rows if self._dense is None else self._dense.infer({0: _shared(rows)})[0]
+        return rows if self._dense is None else self._dense.infer({0: _share_memory(rows)})[0]
 
     def provenance(self) -> dict[str, str]:
-        """Return engine and versions, recorded beside the rows; no part of the key."""
+        """Return engine and versions, stored with the rows; not part of the key."""
         packages = ["openvino", "numpy", "Pillow", "h5py"]
         return {"engine": self.name, **{name: metadata.version(name) for name in packages}}
 
     def _compile(self, size: int) -> None:
         import openvino
 
-        # Two compiled models at once would take twice the memory.
+        # Release the previous model first: two compiled models would need twice the memory.
         self._queue = self._dense = None
         model = _core().read_model(self._folder / _FILES[0])
         model = with_preprocessing(model, self._rule)
         model.reshape([size, *self._image_size, 3])
-        model, dense = without_dense_end(model)
-        compiled = self._compiled(model, "THROUGHPUT")
+        model, dense = split_dense_end(model)
+        compiled = self._compile_model(model, "THROUGHPUT")
         if dense is not None:
-            self._dense = self._compiled(dense, "LATENCY").create_infer_request()
-        self._given = int(compiled.outputs[0].shape[1])
+            self._dense = self._compile_model(dense, "LATENCY").create_infer_request()
+        self._input_width = int(compiled.outputs[0].shape[1])
         last = compiled if self._dense is None else self._dense.get_compiled_model()
         self.width = int(last.outputs[0].partial_shape[1].get_length())
-        beside = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.trial = beside * max(self.candidates)
-        self._queue = openvino.AsyncInferQueue(compiled, beside + _WAITING)
+        parallel_requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.trial = parallel_requests * max(self.candidates)
+        self._queue = openvino.AsyncInferQueue(compiled, parallel_requests + _WAITING)
         self._size = size
 
-    def _compiled(self, model: Any, hint: str) -> Any:
+    def _compile_model(self, model: Any, hint: str) -> Any:
         precision = _HINTS[self._precision]
         options = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
         return _core().compile_model(model, "CPU", options)
 
 
-def _shared(array: NDArray[Any]) -> Any:
+def _share_memory(array: NDArray[Any]) -> Any:
     import openvino
 
     return openvino.Tensor(array, shared_memory=True)
 
 
 def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) -> None:
-    """Convert a backbone and keep it as `folder`, whole or not at all.
+    """Convert a backbone and store it in a folder, atomically.
 
     Parameters
     ----------
     backbone : Backbone
     folder : Path
+        Replaced if it exists.
     accept : callable
-        Looks at the converted model, in another folder, before it gets its name; raises
-        `NotConvertible` if it should not be used.
+        Called with a temporary folder of the converted model before it is renamed; raises
+        `NotConvertible` if the model should not be used.
 
     Raises
     ------
@@ -200,15 +202,15 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
 
 
 def check_seal(folder: Path) -> None:
-    """Raise `NotConvertible` unless the files are there, and those that were written."""
+    """Raise `NotConvertible` unless the files exist and have the recorded checksums."""
     try:
         seal = json.loads((folder / _SEAL).read_bytes())
-        sound = all(seal[name] == file_hash(folder / name) for name in _FILES)
+        is_intact = all(seal[name] == file_hash(folder / name) for name in _FILES)
     except FileNotFoundError as error:
         raise NotConvertible("it was not converted yet") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotConvertible(f"the converted model cannot be read ({error})") from error
-    if not sound:
+    if not is_intact:
         raise NotConvertible("the converted model is not the one that was written")
 
 

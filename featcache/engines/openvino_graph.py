@@ -1,4 +1,4 @@
-"""What is done to a model's graph before OpenVINO compiles it."""
+"""Transformations of a model's graph before OpenVINO compiles it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from ..backbones import preprocessing
 
-# Weights that no cache holds are read from memory again by every pass.
+# Weights larger than the processor's cache are read from memory for every micro-batch.
 _LARGE_WEIGHTS = 32 * 2**20
-# What a dense layer consists of; each of these treats every row by itself.
+# Operations of dense layers, each of which processes every row independently.
 _ROW_BY_ROW = {"MatMul", "Add", "Multiply", "Relu", "Elu", "Gelu", "Sigmoid", "Swish", "Tanh"}
 
 
 def with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
-    """Put a named rule before the model, so that bytes go in and no copy is made of them."""
+    """Add a named preprocessing rule to the model, which then takes uint8 without a copy."""
     if callable(rule):
         return model
     from openvino import Layout, Type
@@ -35,10 +35,10 @@ def with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
 
 
 def _with_flat_preprocessing(model: Any, affine: preprocessing.Affine) -> Any:
-    """Prepare all numbers of an image in one row, where channels are treated alike.
+    """Add preprocessing that is equal for all channels, on flattened images.
 
-    Else OpenVINO would move the model's own transposition, which costs nothing where it is,
-    before these steps, where it is 5 % of MobileNetV2.
+    Otherwise OpenVINO would move the model's transposition, which is free in its place, before
+    these steps, where it takes 5 % of the time of MobileNetV2.
     """
     import openvino
     from openvino import opset13 as ops
@@ -54,24 +54,24 @@ def _with_flat_preprocessing(model: Any, affine: preprocessing.Affine) -> Any:
     return openvino.Model(model.get_results(), [pixels])
 
 
-def without_dense_end(model: Any, at_least: int = _LARGE_WEIGHTS) -> tuple[Any, Any | None]:
-    """Take the dense layers off a model's end where their weights are large.
+def split_dense_end(model: Any, at_least: int = _LARGE_WEIGHTS) -> tuple[Any, Any | None]:
+    """Split the dense layers off a model's end if their weights are large.
 
-    All of a batch can then go through them at once, and their weights are read once: in passes
-    of 4 images, reading VGG-19's 400 MB over and over is 2 % of its time.
+    A whole batch can then go through them at once, so that their weights are read once: in
+    micro-batches of 4 images, reading VGG-19's 400 MB repeatedly takes 2 % of its time.
 
     Parameters
     ----------
     model : openvino.Model
-        Of one output; no longer to be used afterwards.
+        With one output; must not be used afterwards.
     at_least : int
-        Bytes of weights from which it is done.
+        Minimum bytes of weights for a split.
 
     Returns
     -------
     openvino.Model, openvino.Model or None
-        What comes before these layers, and these layers, for any number of rows; or the model
-        as it is, and None.
+        The model up to these layers, and the layers, for any number of rows; or the unchanged
+        model and None.
     """
     import openvino
     from openvino import opset13 as ops
@@ -93,7 +93,7 @@ def without_dense_end(model: Any, at_least: int = _LARGE_WEIGHTS) -> tuple[Any, 
 
 
 def _rows_given(node: Any) -> Any | None:
-    """Return the one input of a node that makes each row of one row and constants; else None."""
+    """Return the input of a node that maps each row independently; None for other nodes."""
     if node.get_type_name() not in _ROW_BY_ROW:
         return None
     given = [

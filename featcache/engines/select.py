@@ -1,7 +1,7 @@
-"""How a frozen model is run: by Keras on any of its backends, or by OpenVINO.
+"""Choice of the engine and of the micro-batch size.
 
-Which one it was is recorded beside the rows and is no part of the key: in float32 they
-agree to 1e-5, which is checked whenever a model is converted.
+The engine is recorded with the rows and is not part of the key: in float32 all engines agree to
+1e-5, which is checked whenever a model is converted.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
 from ..errors import EngineUnavailable, OutOfMemory
 from . import openvino
 from .keras import KerasRunner
-from .micro_batch import MicroBatchSize, is_out_of_memory, quickest, remember_size, remembered_size
+from .micro_batch import MicroBatchSize, find_fastest, is_out_of_memory, read_size, write_size
 from .openvino import NotConvertible, OpenVINORunner
 
 log = get_logger(__name__)
 
 AGREEMENT = 1e-5
-# A conversion takes seconds: less work than this is done sooner without.
+# A conversion takes seconds, and is not worth it for fewer images.
 _WORTH_CONVERTING = 100
 _WORTH_MEASURING = 1000
-_TRIAL_SECONDS = 0.3  # for a size, after a pass of each that compiles and allocates
-# A batch that takes less than this is followed by one twice as large, until its pixels would
-# take more than that: few waits for the last pass, and never much work lost with a batch.
+_TRIAL_SECONDS = 0.3  # per size, after a first run that compiles and allocates
+# A batch that takes less time than this is followed by one twice as large, up to a limit on its
+# pixels: large batches keep the engine busy, small ones lose little work when interrupted.
 _QUICK_SECONDS = 0.15
-_MOST_BYTES = 20_000_000
+_MAX_BYTES = 20_000_000
 _ACCELERATOR_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 class Runner(Protocol):
-    """What runs a model; `run` takes any number of images, `size` at a time."""
+    """Protocol of a runner; `run` accepts any number of images, `size` per micro-batch."""
 
     name: str
-    candidates: tuple[int, ...]  # sizes worth trying, the usual one first
-    trial: int  # images that keep it busy at each of these sizes
-    most: int
-    width: int  # numbers in an embedding
+    candidates: tuple[int, ...]  # micro-batch sizes to try, the default first
+    trial: int  # number of images to compare sizes with
+    most: int  # initial number of images per batch
+    width: int  # length of an embedding
 
     def size_within(self, batch_size: int) -> int:
-        """Return how many images of a batch of the user's size go into a micro-batch."""
+        """Return the micro-batch size for a batch size chosen by the user."""
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
@@ -64,13 +64,13 @@ class Runner(Protocol):
 
 
 class Engine:
-    """A frozen model, ready to run, with a suitable number of images per micro-batch.
+    """A frozen model, ready to run, with a suitable micro-batch size.
 
     Attributes
     ----------
     batch_size : int
-        Images to hand over together; grows while that takes little time, unless the user
-        said how many.
+        Images per call of `embed`; grows while a batch takes little time, unless the user has
+        chosen it.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Engine:
 
     @property
     def width(self) -> int:
-        """Numbers in an embedding, as the model itself has them."""
+        """Length of an embedding."""
         return self._runner.width
 
     @property
     def commits_each_batch(self) -> bool:
-        """Whether a batch is to be a commit as well, since the user said how many images."""
+        """Whether each batch is one commit, as with a batch size chosen by the user."""
         return not self._grows
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -100,7 +100,7 @@ class Engine:
         Raises
         ------
         OutOfMemory
-            If not even one image fits.
+            If the memory is insufficient even for one image at a time.
         """
         while True:
             started = time.perf_counter()
@@ -117,18 +117,18 @@ class Engine:
                         engine=self.name,
                     ) from error
                 log.warning(
-                    "%d images at a time do not fit the memory; going on with %d.",
+                    "%d images at a time do not fit the memory; continuing with %d.",
                     size, self._sizes.current,
                 )  # fmt: skip
                 continue
             quick = time.perf_counter() - started < _QUICK_SECONDS
             whole = len(pixels) == self.batch_size
-            if self._grows and quick and whole and 2 * pixels.nbytes <= _MOST_BYTES:
+            if self._grows and quick and whole and 2 * pixels.nbytes <= _MAX_BYTES:
                 self.batch_size *= 2
             return rows
 
     def provenance(self) -> dict[str, str]:
-        """Return engine and versions, recorded beside the rows; no part of the key."""
+        """Return engine and versions, stored with the rows; not part of the key."""
         return self._runner.provenance()
 
 
@@ -139,7 +139,7 @@ def check_engine(name: object) -> None:
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What is to be run, and on how much.
+    """Request for an engine: what it runs, and on how many images.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ class EngineRequest:
     images : int
         Number of images to compute.
     batch_size : int or None
-        As the user said it.
+        As chosen by the user.
     """
 
     engine: EngineName
@@ -163,135 +163,137 @@ class EngineRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the converted model is, or will be."""
+        """The folder of the converted model, which may not exist yet."""
         return engines_folder(self.cache) / self.spec.network
 
     def runner(self, folder: Path, precision: str) -> OpenVINORunner:
-        """Compile a converted model; raise `NotConvertible` if that cannot be."""
+        """Return the runner of a converted model; raise `NotConvertible` if it is unusable."""
         size = self.known_size(OpenVINORunner) or OpenVINORunner.candidates[0]
         rule = self.request.preprocessing
         return OpenVINORunner(folder, self.spec.image_size, rule, precision, size)
 
     def known_size(self, runner: Runner | type[OpenVINORunner]) -> int | None:
-        """Return how many images a micro-batch holds, as the user or an earlier run says."""
+        """Return the micro-batch size chosen by the user or cached by an earlier run, or None."""
         if self.batch_size is not None:
             return runner.size_within(self.batch_size)
-        return remembered_size(self.memo(runner))
+        return read_size(self.memo(runner))
 
     def memo(self, runner: Runner | type[OpenVINORunner]) -> Path:
-        """Where the size of a micro-batch on this machine is remembered."""
+        """Return the path of the file with the cached micro-batch size of this machine."""
         machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
         sizes = list(runner.candidates)
         parts = {"key": self.spec.key, "engine": runner.name, "machine": machine, "sizes": sizes}
         return engines_folder(self.cache) / f"pass-{content_key(parts)[:32]}.json"
 
 
-def stored_engine(wanted: EngineRequest) -> Engine | None:
-    """Return an engine that needs no Keras: a model that was converted before; else None."""
-    if not _may_use_openvino(wanted) or _may_have_accelerator(wanted):
+def load_converted_engine(request: EngineRequest) -> Engine | None:
+    """Return an engine for a model converted earlier, without importing Keras; else None."""
+    if not _may_use_openvino(request) or _may_have_accelerator(request):
         return None
     try:
-        return _engine(wanted.runner(wanted.folder, wanted.spec.precision), wanted)
+        return _make_engine(request.runner(request.folder, request.spec.precision), request)
     except NotConvertible as reason:
-        log.debug("%s: %s", wanted.spec.backbone, reason)
+        log.debug("%s: %s", request.spec.backbone, reason)
         return None
 
 
-def make_engine(wanted: EngineRequest, backbone: Backbone) -> Engine:
-    """Return an engine for a backbone that was built; convert it if that is worth it.
+def make_engine(request: EngineRequest, backbone: Backbone) -> Engine:
+    """Return an engine for a backbone; convert it to OpenVINO if that saves time.
 
     Raises
     ------
     EngineUnavailable
-        If OpenVINO was asked for and cannot do it, or TensorFlow was and is not in use.
+        If the requested engine cannot run the backbone, or Keras does not use TensorFlow.
     InvalidRequest
         If the rows of a model of the user's own depend on the batch.
     """
-    if isinstance(wanted.request, ModelRequest):
-        check_independence(backbone, wanted.spec.image_size)
-    insisted = wanted.engine == "openvino"
-    if wanted.engine == "tensorflow" and backbone.backend != "tensorflow":
+    if isinstance(request.request, ModelRequest):
+        check_independence(backbone, request.spec.image_size)
+    is_required = request.engine == "openvino"
+    if request.engine == "tensorflow" and backbone.backend != "tensorflow":
         raise EngineUnavailable(
-            f"engine='tensorflow' was asked for, but Keras runs on {backbone.backend}. Unset "
-            "KERAS_BACKEND, or take engine='keras'.",
-            received=wanted.engine,
+            f"engine='tensorflow' was requested, but Keras runs on {backbone.backend}. Unset "
+            "KERAS_BACKEND, or use engine='keras'.",
+            received=request.engine,
         )
-    worth = insisted or (wanted.images >= _WORTH_CONVERTING and not backbone.on_accelerator)
-    if worth and _may_use_openvino(wanted):
-        name = wanted.request.name
+    worth = is_required or (request.images >= _WORTH_CONVERTING and not backbone.on_accelerator)
+    if worth and _may_use_openvino(request):
+        name = request.request.name
         try:
-            return _engine(_converted(wanted, backbone), wanted)
+            return _make_engine(_load_or_convert(request, backbone), request)
         except NotConvertible as reason:
-            if insisted:
+            if is_required:
                 raise EngineUnavailable(
                     f"OpenVINO cannot run {name}: {reason}. Leave engine= out to run it with "
                     "Keras.",
-                    received=wanted.engine,
+                    received=request.engine,
                 ) from reason
             log.info("%s: OpenVINO cannot run it (%s); Keras does.", name, reason)
-    return _engine(KerasRunner(backbone), wanted)
+    return _make_engine(KerasRunner(backbone), request)
 
 
-def _converted(wanted: EngineRequest, backbone: Backbone) -> OpenVINORunner:
-    """Return the runner of the converted model; convert it if there is none that is sound."""
-    precision = wanted.spec.precision
+def _load_or_convert(request: EngineRequest, backbone: Backbone) -> OpenVINORunner:
+    """Return the runner of the converted model; convert it if there is no intact one."""
+    precision = request.spec.precision
     with contextlib.suppress(NotConvertible):
-        return wanted.runner(wanted.folder, precision)
+        return request.runner(request.folder, precision)
 
-    def agrees(folder: Path) -> None:
-        """Compare with Keras on a few images before a row is trusted to it."""
-        shape = (4, *wanted.spec.image_size, 3)
+    def check_agreement(folder: Path) -> None:
+        """Raise `NotConvertible` unless the embeddings of a few images agree with Keras."""
+        shape = (4, *request.spec.image_size, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         expected = backbone.embed_in("float32", pixels)
-        found = wanted.runner(folder, "float32").run(pixels, 4)
+        found = request.runner(folder, "float32").run(pixels, 4)
         error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
         if not error <= AGREEMENT:
             raise NotConvertible(f"its embeddings differ from Keras' by {error:.1e}")
 
-    log.info("%s: converting for OpenVINO, once", wanted.request.name)
-    openvino.convert(backbone, wanted.folder, agrees)
-    return wanted.runner(wanted.folder, precision)
+    log.info("%s: converting for OpenVINO, once", request.request.name)
+    openvino.convert(backbone, request.folder, check_agreement)
+    return request.runner(request.folder, precision)
 
 
-def _may_use_openvino(wanted: EngineRequest) -> bool:
-    if wanted.engine not in ("auto", "openvino"):
+def _may_use_openvino(request: EngineRequest) -> bool:
+    if request.engine not in ("auto", "openvino"):
         return False
     reason = None
     if not openvino.is_installed():
         reason = "it is not installed: pip install 'featcache[openvino]'"
-    elif not openvino.supports(wanted.spec.precision):
-        reason = f"this processor has no {wanted.spec.precision}"
-    if reason and wanted.engine == "openvino":
-        raise EngineUnavailable(f"OpenVINO cannot be used: {reason}.", received=wanted.engine)
+    elif not openvino.supports(request.spec.precision):
+        reason = f"this processor has no {request.spec.precision}"
+    if reason and request.engine == "openvino":
+        raise EngineUnavailable(f"OpenVINO cannot be used: {reason}.", received=request.engine)
     return reason is None
 
 
-def _may_have_accelerator(wanted: EngineRequest) -> bool:
-    """Tell from device files alone; asking the backend would mean importing it."""
-    if wanted.engine == "openvino":
+def _may_have_accelerator(request: EngineRequest) -> bool:
+    """Return whether device files of an accelerator exist, without importing a backend."""
+    if request.engine == "openvino":
         return False
     metal = platform.system() == "Darwin"
     return metal or any(os.path.exists(path) for path in _ACCELERATOR_FILES)
 
 
-def _engine(runner: Runner, wanted: EngineRequest) -> Engine:
-    if wanted.batch_size is not None:
+def _make_engine(runner: Runner, request: EngineRequest) -> Engine:
+    if request.batch_size is not None:
         return Engine(
-            runner, MicroBatchSize(runner.size_within(wanted.batch_size)), wanted.batch_size
+            runner, MicroBatchSize(runner.size_within(request.batch_size)), request.batch_size
         )
-    memo, size = wanted.memo(runner), wanted.known_size(runner)
-    if size is None and wanted.images >= _WORTH_MEASURING:
-        log.info("%s: measuring the best size of a micro-batch, once", wanted.request.name)
-        size = quickest(runner.candidates, lambda size: _seconds(runner, size, wanted.spec))
-        remember_size(memo, size)
+    memo, size = request.memo(runner), request.known_size(runner)
+    if size is None and request.images >= _WORTH_MEASURING:
+        log.info("%s: measuring the best size of a micro-batch, once", request.request.name)
+        size = find_fastest(
+            runner.candidates, lambda size: _measure_seconds(runner, size, request.spec)
+        )
+        write_size(memo, size)
     sizes = MicroBatchSize(size or runner.candidates[0], memo)
     return Engine(runner, sizes, runner.most, grows=True)
 
 
-def _seconds(runner: Runner, size: int, spec: BackboneSpec) -> float:
-    """Measure what some images take, `size` a pass, with nothing else at work.
+def _measure_seconds(runner: Runner, size: int, spec: BackboneSpec) -> float:
+    """Return the minimum seconds that the runner takes for its trial images at a size.
 
-    Beside threads that decode it would be a matter of how far ahead these are.
+    Measured without decoding threads, which would compete for the processor.
     """
     shape = (runner.trial, *spec.image_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

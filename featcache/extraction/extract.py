@@ -34,7 +34,7 @@ from ..data.labels import (
     label_codes,
     label_conflicts,
 )
-from ..engines.select import Engine, EngineRequest, check_engine, make_engine, stored_engine
+from ..engines.select import Engine, EngineRequest, check_engine, load_converted_engine, make_engine
 from ..errors import ConflictingLabels, InvalidRequest, NoUsableImages, StoreError
 from ..images.decode import Resize
 from ..store import maintenance
@@ -292,7 +292,7 @@ def _choose_engine(
     resolved = job.resolved
     count = len(job.plan.compute)
     request = EngineRequest(name, resolved.request, resolved.spec, job.cache, count, batch_size)
-    engine = stored_engine(request)
+    engine = load_converted_engine(request)
     if engine is not None:
         return job, engine
     if not isinstance(resolved, BuiltBackbone):

@@ -13,7 +13,7 @@ from bench.splits import Images
 from featcache import Store, extract
 from featcache._io.atomic import read_memo, write_memo
 from featcache._io.cache_dirs import engines_folder, pixels_folder, weights_folder
-from featcache.engines.micro_batch import remember_size, remembered_size
+from featcache.engines.micro_batch import read_size, write_size
 from featcache.images.image_file import content_id
 from featcache.store.maintenance import verify
 
@@ -48,11 +48,11 @@ def test_what_remember_did_not_write_is_none(tmp_path: Path, data: bytes) -> Non
 
 def test_a_batch_size_with_a_flipped_bit_is_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "pass.json"
-    remember_size(file, 8)
-    assert remembered_size(file) == 8
+    write_size(file, 8)
+    assert read_size(file) == 8
     for changed in flips(file.read_bytes()):
         file.write_bytes(changed)
-        assert remembered_size(file) in (None, 8)
+        assert read_size(file) in (None, 8)
 
 
 @pytest.mark.parametrize("engine", ["keras", "openvino"])

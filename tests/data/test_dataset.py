@@ -131,7 +131,7 @@ def test_names_with_newlines_emoji_and_foreign_bytes_are_images_like_others(tmp_
 
 
 def test_a_dataset_whose_parts_do_not_agree_is_refused() -> None:
-    with pytest.raises(DatasetError, match="holds no image"):
+    with pytest.raises(DatasetError, match="has no images"):
         Dataset([])
     with pytest.raises(DatasetError, match="does not go with no boxes"):
         Dataset(["a.png"], crop="box")

@@ -26,13 +26,13 @@ from featcache.engines import select as engines
 from featcache.engines.keras import KerasRunner
 from featcache.engines.micro_batch import (
     MicroBatchSize,
+    find_fastest,
     is_out_of_memory,
-    quickest,
-    remember_size,
-    remembered_size,
+    read_size,
+    write_size,
 )
 from featcache.engines.openvino import NotConvertible, OpenVINORunner
-from featcache.engines.openvino_graph import without_dense_end
+from featcache.engines.openvino_graph import split_dense_end
 from featcache.engines.select import Engine
 from featcache.errors import EngineUnavailable, InvalidRequest, OutOfMemory
 from featcache.extraction.recheck import verify_sample
@@ -292,7 +292,7 @@ def test_what_is_taken_off_a_model_is_dense_and_the_two_parts_are_the_whole(
 ) -> None:
     images = np.random.default_rng(2).normal(size=(5, 8, 8, 3)).astype(np.float32)
     expected = run_all([dense_model(end)], images)
-    before, dense = without_dense_end(dense_model(end), 0)
+    before, dense = split_dense_end(dense_model(end), 0)
     assert (dense is None) == (width is None)
     parts = [before] if dense is None else [before, dense]
     assert np.allclose(run_all(parts, images), expected, rtol=1e-5, atol=1e-6)
@@ -301,8 +301,8 @@ def test_what_is_taken_off_a_model_is_dense_and_the_two_parts_are_the_whole(
 
 def test_small_dense_layers_stay_where_they_are() -> None:
     weights = 4 * (3 * 12 + 12 * 12)
-    assert without_dense_end(dense_model(another_dense), weights + 1)[1] is None
-    assert without_dense_end(dense_model(another_dense), weights)[1] is not None
+    assert split_dense_end(dense_model(another_dense), weights + 1)[1] is None
+    assert split_dense_end(dense_model(another_dense), weights)[1] is not None
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 5])
@@ -317,11 +317,11 @@ def test_rows_that_go_through_a_dense_end_together_are_those_that_keras_gives(
     taken_off = []
 
     def whatever_their_size(graph: Any) -> Any:
-        parts = without_dense_end(graph, 0)
+        parts = split_dense_end(graph, 0)
         taken_off.append(parts[1] is not None)
         return parts
 
-    monkeypatch.setattr(openvino_runner, "without_dense_end", whatever_their_size)
+    monkeypatch.setattr(openvino_runner, "split_dense_end", whatever_their_size)
     one, other = (
         extract(model, photos, engine=name, batch_size=batch_size, cache_dir=tmp_path / name)
         for name in ("openvino", "keras")
@@ -403,7 +403,7 @@ def test_a_pass_that_does_not_fit_is_halved_and_that_is_remembered(
     assert engine.embed(pixels).ravel().tolist() == list(range(16))
     assert runner.sizes == [16, 8, 4, 2]
     assert read_memo(memo) == {"images": 2}
-    assert remembered_size(memo) == 2
+    assert read_size(memo) == 2
 
 
 def hand_over(engine: Engine, batches: int, side: int) -> list[int]:
@@ -447,7 +447,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
 
 @pytest.mark.parametrize("best", [4, 2, 8])
 def test_the_quickest_size_is_found(best: int) -> None:
-    assert quickest((4, 2, 8), lambda size: 1.0 + abs(size - best)) == best
+    assert find_fastest((4, 2, 8), lambda size: 1.0 + abs(size - best)) == best
 
 
 def test_a_size_that_does_not_fit_is_passed_over() -> None:
@@ -456,10 +456,10 @@ def test_a_size_that_does_not_fit_is_passed_over() -> None:
             raise MemoryError
         return 1 / size
 
-    assert quickest((2, 4, 8), seconds) == 4
-    assert quickest((8, 16), seconds) == 8  # the work itself will halve it
+    assert find_fastest((2, 4, 8), seconds) == 4
+    assert find_fastest((8, 16), seconds) == 8  # the work itself will halve it
     with pytest.raises(KeyError):
-        quickest((8,), {}.__getitem__)
+        find_fastest((8,), {}.__getitem__)
 
 
 def test_the_size_is_measured_once_and_only_for_much_work(
@@ -490,7 +490,7 @@ def test_the_size_is_measured_once_and_only_for_much_work(
         shutil.rmtree(tmp_path / "b" / "stores")
     assert (tried, {*used}) == ([32, 16], {16})
     (memo,) = (tmp_path / "b" / "engines").glob("pass-*.json")
-    assert remembered_size(memo) == 16
+    assert read_size(memo) == 16
 
 
 def test_the_first_pass_of_a_size_is_not_counted() -> None:
@@ -524,9 +524,9 @@ def test_the_users_batch_size_is_compiled_once(
 def test_a_memory_that_is_damaged_is_measured_anew(tmp_path: Path, text: str) -> None:
     memo = tmp_path / "pass.json"
     memo.write_text(text)
-    assert remembered_size(memo) is None
-    remember_size(memo, 8)
-    assert remembered_size(memo) == 8
+    assert read_size(memo) is None
+    write_size(memo, 8)
+    assert read_size(memo) == 8
 
 
 def test_the_stages_are_told(photos: Path, tiny_model: Any) -> None:
