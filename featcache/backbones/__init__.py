@@ -1,6 +1,6 @@
 """Frozen networks: the table of backbones, weights, preprocessing, and the cache key.
 
-From what a caller asks for to a `Backbone`, cut at a layer, and the `BackboneSpec` that names
-its features. Models from elsewhere are checked here before Keras opens them. Called by
-`engines`, `store` (for the spec alone) and `extraction`; it never imports a store.
+Turns a request into a `Backbone`, cut at a layer, and the `BackboneSpec` that identifies its
+features. Untrusted models are checked here before Keras opens them. Used by `engines`, `store`
+(only for the spec) and `extraction`; never imports a store.
 """

@@ -1,8 +1,8 @@
-"""Names and fingerprints of a model's layers that are the same in every session.
+"""Names of layers and hashes of architectures that are equal in every session.
 
-Keras numbers unnamed layers through a whole session, so the second MobileNetV2 built has
-a ``global_average_pooling2d_1``. A key must not depend on what else was built before.
-Works on Keras' model objects without importing Keras.
+Keras numbers unnamed layers throughout a session, so that the second MobileNetV2 has a
+``global_average_pooling2d_1``. A key must not depend on models that were built before. Works on
+Keras' model objects without importing Keras.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_PART_OF_A_FEATURE = {
 
 
 def layer_names(model: Any) -> dict[str, Any]:
-    """Map each layer's name, as a fresh session would give it, to the layer.
+    """Return the layers of a model by the names that a fresh session would give them.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def layer_names(model: Any) -> dict[str, Any]:
     Returns
     -------
     dict of str to keras.Layer
-        In the model's own order, each layer once. Where a name was given to another layer,
-        the automatic ones of its kind count from a higher number.
+        In the model's order, each layer once. If an automatic name is that of another layer,
+        the automatic names of this class begin with a higher number.
     """
     numbered: dict[str, dict[int, Any]] = {}
     for layer in model.layers:
@@ -51,7 +51,7 @@ def layer_names(model: Any) -> dict[str, Any]:
 
 
 def _free_names(base: str, numbers: list[int], taken: set[str]) -> list[str]:
-    """Return a name for each number: the numbers go up by as many as leaves none taken."""
+    """Return a name for each number, all shifted by the smallest amount without duplicates."""
     for shift in itertools.count():
         names = [f"{base}_{n + shift}" if n + shift else base for n in numbers]
         if taken.isdisjoint(names):
@@ -68,22 +68,22 @@ def automatic_base(class_name: str) -> str:
 
 
 def _automatic_parts(class_name: str, name: str) -> tuple[str, int | None]:
-    """Return base and number of an automatic name; None for a name that was given."""
+    """Return base and number of an automatic name; the number is None for an explicit name."""
     base = automatic_base(class_name)
     match = re.fullmatch(re.escape(base) + r"(?:_(\d+))?", name)
     return base, int(match[1] or 0) if match else None
 
 
 def architecture_hash(model: Any) -> str:
-    """Hash what a model computes apart from its weights' values.
+    """Return a hash of everything that a model computes except the values of its weights.
 
-    Layer classes, their settings and connections, and all code that is not Keras' own; layer
-    names, which say nothing, are replaced by their order.
+    Includes layer classes, their settings and connections, and all code that is not part of
+    Keras. Names of layers are replaced by their order.
 
     Raises
     ------
     ValueError
-        If the model cannot describe itself (`get_config`), or refers to what cannot be read.
+        If `get_config` of the model fails, or it refers to an object that cannot be hashed.
     """
     try:
         config = model.get_config()
@@ -97,7 +97,17 @@ def architecture_hash(model: Any) -> str:
 
 
 def all_layers(model: Any) -> list[Any]:
-    """Return the layers of a model and of the models nested in it, in order."""
+    """Return the layers of a model and of all nested models, in order.
+
+    Parameters
+    ----------
+    model : keras.Model
+
+    Returns
+    -------
+    list of keras.Layer
+        A nested model is followed by its layers.
+    """
     found: list[Any] = []
     for layer in model.layers:
         found.append(layer)
@@ -110,10 +120,10 @@ def _is_network(layer: Any) -> bool:
 
 
 class _Names:
-    """Replaces the names of layers in a model's configuration by their order.
+    """Replaces names of layers in a model's configuration by their order.
 
-    Only where Keras puts the name of a layer: a setting, such as an activation, may be the
-    same word.
+    Only in the places where Keras writes names of layers: a setting, such as an activation, may
+    be the same word.
     """
 
     def __init__(self, layers: list[Any], config: dict[str, Any]) -> None:
@@ -128,7 +138,7 @@ class _Names:
         self._labels = {**self._unlisted(config), **self._labels}
 
     def without(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return the configuration of a model with other names for the layers in it."""
+        """Return the configuration of a model with renamed layers."""
         return {
             key: self._layers(value)
             if key == "layers"
@@ -140,9 +150,9 @@ class _Names:
         }
 
     def _unlisted(self, config: dict[str, Any]) -> dict[str, str]:
-        """Return fresh names for what `model.layers` leaves out.
+        """Return fresh names for automatic names that are not in `model.layers`.
 
-        That is operations and the inputs of Sequential models; they keep their given names.
+        These are operations, and the inputs of Sequential models.
         """
         numbered: dict[str, dict[int, str]] = {}
         for record in self._records(config):
@@ -163,10 +173,10 @@ class _Names:
                 yield from self._records(record["config"])
 
     def in_keys(self, value: Any) -> Any:
-        """Rename settings that are called like a layer, ``activation`` beside an Activation.
+        """Rename settings with the name of a layer, such as ``activation`` with an Activation.
 
-        The keys of stores have been made so; since an automatic name says no more than the
-        layer's class, nothing is lost.
+        Existing keys of stores depend on this. An automatic name has no more information than the
+        layer's class, so that no difference is lost.
         """
         if isinstance(value, dict):
             return {
@@ -190,7 +200,7 @@ class _Names:
         return {**cleaned, "config": inner}
 
     def _references(self, value: Any) -> Any:
-        """Rename [layer, call, output], or what lists or names several of such."""
+        """Rename layers in [layer, call, output], also nested in lists and dicts."""
         if isinstance(value, dict):
             return {key: self._references(one) for key, one in value.items()}
         if not isinstance(value, (list, tuple)):
@@ -224,7 +234,7 @@ def _name_of(record: dict[str, Any]) -> str:
 
 
 def _escaped(name: Any) -> Any:
-    """Tell a name from the labels that replace others."""
+    """Return a name that cannot be confused with the labels that replace other names."""
     taken = isinstance(name, str) and re.fullmatch(r"layer\d+|model", name)
     return f"named {name}" if taken else name
 

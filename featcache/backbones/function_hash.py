@@ -36,7 +36,7 @@ from .installed import (
     is_python_class,
 )
 
-_MOST_VALUES = 100_000  # nested values looked at; more is no preprocessing function
+_MAX_VALUES = 100_000  # nested values looked at; more is no preprocessing function
 _PLAIN = (type(None), bool, int, str, float, complex, bytes, range, type(...))
 _BUILT_IN = (
     np.ufunc,
@@ -149,7 +149,7 @@ class _Description:
         return self._done[id(value)][1]
 
     def _digest(self, value: Any) -> str:
-        if len(self._done) > _MOST_VALUES:
+        if len(self._done) > _MAX_VALUES:
             raise _refused(value, "there are too many of them")
         self._open.append(id(value))
         try:

@@ -1,7 +1,7 @@
-"""The only door to Keras.
+"""Import of Keras; the only module that imports it.
 
-Nothing else imports it. Backend-neutral: TensorFlow unless ``KERAS_BACKEND`` says otherwise.
-What a step changes in the process is as before when the step ends, on an error as well.
+Works with every backend: TensorFlow unless ``KERAS_BACKEND`` names another. Changes of the
+process, such as log levels, are undone when a step ends, also after an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,20 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def import_keras() -> Any:
-    """Import Keras, with TensorFlow's start-up chatter off unless the user asked for it."""
+    """Import Keras without TensorFlow's start-up messages, and return the module.
+
+    The messages are shown if ``TF_CPP_MIN_LOG_LEVEL`` is 0 or 1.
+
+    Returns
+    -------
+    module
+        `keras`.
+
+    Raises
+    ------
+    InvalidRequest
+        If Keras is configured with ``image_data_format="channels_first"``.
+    """
     if "keras" in sys.modules or os.environ.get(_LEVEL) in ("0", "1"):
         import keras
     else:
@@ -38,17 +51,17 @@ def import_keras() -> Any:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drop what libraries write to the standard error's descriptor, and TensorFlow's log lines.
+    """Suppress output to the descriptor of standard error, and TensorFlow's log messages.
 
-    TensorFlow prints several lines before its own log level is read; they look like
-    errors to a newcomer. Python's exceptions are not affected.
+    TensorFlow prints several lines before it reads its log level, which look like errors.
+    Python's exceptions are not affected.
     """
     with quiet_log(), _quiet_descriptor():
         yield
 
 
 def has_accelerator(keras: Any) -> bool:
-    """Tell whether the backend computes on a GPU or TPU."""
+    """Return whether the backend has a GPU or TPU."""
     with contextlib.suppress(Exception):  # not every backend knows every kind of device
         return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))
     return False
@@ -56,7 +69,7 @@ def has_accelerator(keras: Any) -> bool:
 
 @contextlib.contextmanager
 def _level_of_errors() -> Iterator[None]:
-    """Let TensorFlow's library print errors only; it reads the variable once, at its first line."""
+    """Set TensorFlow's library to print errors only; it reads the variable once, on first use."""
     if _LEVEL in os.environ:
         yield
         return
@@ -69,14 +82,14 @@ def _level_of_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _level_of_logger() -> Iterator[None]:
-    """Let only errors of TensorFlow's logger through; notebooks show it beside the descriptor."""
+    """Set TensorFlow's logger to errors only; notebooks show it besides the descriptor."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(max(level, logging.ERROR))
     try:
         yield
     finally:
-        # What was set during that step, by TensorFlow as it was imported, stays.
+        # Keep a level that was set during that step, by the import of TensorFlow.
         if logger.level == max(level, logging.ERROR):
             logger.setLevel(level)
 
@@ -111,8 +124,8 @@ def _generator_as_found() -> Iterator[None]:
 
 _only_errors = SharedChange(_level_of_errors)
 _quiet_descriptor = SharedChange(_descriptor_to_nowhere)
-# Keras warns of every model after the fifth that it traces their functions again.
+# Keras warns for every model after the fifth that it traces functions again.
 quiet_log = SharedChange(_level_of_logger)
-# Layers draw their seeds from `random`, also those whose weights are replaced at once: a caller's
-# random numbers would depend on whether the rows were stored.
+# Layers draw seeds from `random`, even if their weights are replaced at once: the caller's random
+# numbers would depend on whether rows were cached.
 unmoved_random = SharedChange(_generator_as_found)

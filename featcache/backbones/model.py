@@ -1,4 +1,4 @@
-"""Request -> frozen model; pixels -> embeddings. Neutral as to Keras' backend."""
+"""The frozen model of a request, which turns pixels into embeddings, on any Keras backend."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ class Backbone:
     Attributes
     ----------
     name : str
-        Name in the table, or ``custom-`` and a hash of the own model's architecture.
+        Name in the table, or ``custom-`` and a hash of your own model's architecture.
     layer : str
-        The layer whose output is kept.
+        The layer whose output is the feature.
     pooling : str
         ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
     width : int
         Length of an embedding.
     weights_hash : str
-        SHA-256 over the values of all weights up to the layer.
+        SHA-256 of the values of all weights up to the layer.
     backend : str
-        Keras' own.
+        The backend of Keras, such as ``"tensorflow"``.
     on_accelerator : bool
-        Whether that computes on a GPU or TPU.
+        Whether the backend has a GPU or TPU.
     model : keras.Model
-        Prepared pixels ``(b, h, w, 3)`` to embeddings ``(b, width)``.
+        From preprocessed pixels (b, h, w, 3), float32, to embeddings (b, width), float32.
     rule : str or callable
-        How pixels are prepared; see `featcache.backbones.preprocessing.apply`.
+        The preprocessing rule; see `featcache.backbones.preprocessing.apply`.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Backbone:
         self.backend = str(keras.backend.backend())
         self.on_accelerator = has_accelerator(keras)
         self._precision = request.precision
-        self._pad = self.backend == "jax"  # each new shape would be compiled again
+        self._pad = self.backend == "jax"  # JAX compiles the model again for each new shape
         self._largest = 0
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

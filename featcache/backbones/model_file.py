@@ -1,10 +1,9 @@
-"""Saved Keras models from elsewhere: checked without Keras, loaded only if nothing in them runs.
+"""Untrusted saved models: checked without Keras, and loaded only if they cannot run code.
 
 A ``.keras`` file is a zip archive with the network as JSON and its weights as HDF5. Keras'
-safe mode refuses code in it; which classes and functions the JSON may name is left open by
-that, and has let files run code, or read others, more than once (CVE-2025-1550,
-CVE-2025-8747, CVE-2025-12058). So only the pure layers of
-`featcache.backbones.model_config` are let in.
+safe mode refuses code in it, but not all classes and functions that the JSON may name, which
+has let files run code or read other files (CVE-2025-1550, CVE-2025-8747, CVE-2025-12058).
+Therefore only the layers in `featcache.backbones.model_config`, which only compute, are accepted.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from .model_config import check_network
 from .own_code import operations
 
 KERAS_SUFFIX = ".keras"
-OLD_ENDINGS = (".h5", ".hdf5")
-_WEIGHTS_ENDING = ".weights.h5"
+LEGACY_SUFFIXES = (".h5", ".hdf5")
+_WEIGHTS_SUFFIX = ".weights.h5"
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MEMBERS = {_CONFIG, _WEIGHTS, "metadata.json"}
-_MOST_CONFIG_BYTES = 32 * 2**20
+_MAX_CONFIG_BYTES = 32 * 2**20
 _COPY_BYTES = 2**20
-# A network may have weights that its file leaves out, such as zeros of a counter: not many.
-_SPARE_WEIGHTS = 1_000_000
-# Values that one layer may give for one image: 4 GiB in float32.
-_MOST_OUTPUTS = 2**30
-_SIDE_IF_OPEN = 512
-# Keras repeats what it applies to each time step in the graph: minutes for some thousands.
-_MOST_LOOPS = 4096
+# A network may have some weights that are not in its file, such as counters.
+_MAX_EXTRA_WEIGHTS = 1_000_000
+# Maximum number of values of one layer for one image: 4 GiB in float32.
+_MAX_OUTPUTS = 2**30
+_ASSUMED_SIDE = 512
+# Keras unrolls time steps in the graph, which takes minutes for some thousands.
+_MAX_LOOPS = 4096
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
     NotImplementedError, RuntimeError, MemoryError, OverflowError, IndexError,
@@ -56,7 +55,7 @@ _PATCHING = threading.Lock()
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A ``.keras`` file in which nothing odd was found.
+    """A ``.keras`` file that has passed all checks.
 
     Attributes
     ----------
@@ -82,26 +81,26 @@ class ModelFile:
 
 
 def is_model_file(backbone: Any) -> bool:
-    """Tell whether what stands for a backbone is the path of a saved model."""
+    """Return whether the argument `backbone` is the path of a saved model."""
     if not isinstance(backbone, (str, os.PathLike)):
         return False
-    return os.fspath(backbone).lower().endswith((KERAS_SUFFIX, *OLD_ENDINGS))
+    return os.fspath(backbone).lower().endswith((KERAS_SUFFIX, *LEGACY_SUFFIXES))
 
 
-def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
+def inspect_model_file(path: str | os.PathLike[str]) -> ModelFile:
     """Check a ``.keras`` file, without Keras.
 
     Raises
     ------
     ModelRefused
-        If it is not there, is not such a file, or could do more than compute.
+        If it does not exist, is not a valid ``.keras`` file, or could run code.
     """
     path = _model_path(path)
-    if path.name.lower().endswith(OLD_ENDINGS):
+    if path.name.lower().endswith(LEGACY_SUFFIXES):
         raise ModelRefused(
-            f"{path} is a model in Keras' old format, which can carry code that runs as it is "
-            "loaded. If you trust whoever made it: featcache.load_model(path, allow_h5=True), or "
-            "--allow-h5. Saved again with model.save('name.keras') it needs no such trust.",
+            f"{path} is a model in Keras' legacy format, which can contain code that runs when it "
+            "is loaded. If you trust its author, use featcache.load_model(path, allow_h5=True) or "
+            "--allow-h5. Saved again with model.save('name.keras') it can be loaded safely.",
             path=path,
         )
     try:
@@ -111,7 +110,7 @@ def look_at_model(path: str | os.PathLike[str]) -> ModelFile:
             odd = sorted(set(archive.namelist()) - _MEMBERS)
             if odd:
                 raise ValueError(f"it holds {odd[0]!r}, which a network has no use for")
-            if archive.getinfo(_CONFIG).file_size > _MOST_CONFIG_BYTES:
+            if archive.getinfo(_CONFIG).file_size > _MAX_CONFIG_BYTES:
                 raise ValueError(f"{_CONFIG} is too long")
             config = _uncompiled(json.loads(archive.read(_CONFIG)))
             check_network(config)
@@ -133,8 +132,8 @@ def _model_path(path: str | os.PathLike[str]) -> Path:
     path = absolute_path(path)
     if path.name.lower().endswith(_WEIGHTS_ENDING):
         raise ModelRefused(
-            f"{path} holds weights only, and no model. Name the backbone that they belong to, "
-            "such as 'vgg16', and pass the file as weights= (--weights); of a network of your own, "
+            f"{path} contains weights only, not a model. Name the backbone that they belong to, "
+            "such as 'vgg16', and pass the file as weights= (--weights); for your own network, "
             "load them into it and pass the keras.Model.",
             path=path,
         )
@@ -142,15 +141,18 @@ def _model_path(path: str | os.PathLike[str]) -> Path:
 
 
 def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
-    """Load a saved model as a backbone, without running anything that came with it.
+    """Load a saved Keras model without running code from its file.
+
+    The file is checked before Keras opens it; it may be untrusted.
 
     Parameters
     ----------
-    path : path
-        A ``.keras`` file. It may hold Keras' own layers only; a model with layers of your
-        own is loaded by ``keras.saving.load_model`` and passed as it is.
+    path : path-like
+        A ``.keras`` file with layers of Keras only. Load a model with layers of your own with
+        ``keras.saving.load_model`` and pass the model instead.
     allow_h5 : bool
-        Take a whole model in the old format, ``.h5``, as well: for files that you trust.
+        Also accept a model in the legacy format, ``.h5``, which can run code: only for files
+        that you trust.
 
     Returns
     -------
@@ -160,22 +162,25 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
     Raises
     ------
     ModelRefused
-        With the reason.
+        If the file does not exist, is not a valid model, or could run code; carries `path` and
+        usually `reason`.
+    InspectionError
+        If the process that inspects the weights cannot be started.
     """
     path = _model_path(path)
-    if allow_h5 and path.name.lower().endswith(OLD_ENDINGS):
+    if allow_h5 and path.name.lower().endswith(LEGACY_SUFFIXES):
         if not path.is_file():
             raise ModelRefused(f"There is no model file {path}.", path=path)
         reason = unsafe_hdf5_reason(path)
         if reason is not None:
             raise _refusal(path, ValueError(reason))
         return _load(path, path, None)
-    found = look_at_model(path)
+    found = inspect_model_file(path)
     with tempfile.TemporaryDirectory(prefix="featcache-model-") as folder:
         # Keras opens the file by its name: another one could have taken its place by then.
         copy = Path(folder) / f"model{KERAS_SUFFIX}"
         _copy(found.path, copy)
-        return _load(copy, path, look_at_model(copy).weights_bytes)
+        return _load(copy, path, inspect_model_file(copy).weights_bytes)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -206,7 +211,7 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
     limited = (
         contextlib.nullcontext()
         if weights_bytes is None
-        else _limited_weights(keras, weights_bytes // 2 + _SPARE_WEIGHTS)
+        else _limited_weights(keras, weights_bytes // 2 + _MAX_EXTRA_WEIGHTS)
     )
     try:
         with quiet_stderr(), unmoved_random(), limited:
@@ -271,21 +276,21 @@ def _check_outputs(model: Any) -> None:
     loops = 0
     for layer in operations(model):
         loops += _loops(layer)
-        if loops > _MOST_LOOPS:
+        if loops > _MAX_LOOPS:
             raise ValueError(f"its layer {layer.name!r} loops {loops:,} times")
         for node in getattr(layer, "_inbound_nodes", ()):
             for tensor in node.output_tensors:
-                if _values(tensor) > _MOST_OUTPUTS:
+                if _values(tensor) > _MAX_OUTPUTS:
                     raise ValueError(
                         f"its layer {layer.name!r} gives {tensor.shape} values for an image; the "
-                        f"limit is {_MOST_OUTPUTS:,}"
+                        f"limit is {_MAX_OUTPUTS:,}"
                     )
-            if "Attention" in type(layer).__name__ and _scores(layer, node) > _MOST_OUTPUTS:
+            if "Attention" in type(layer).__name__ and _scores(layer, node) > _MAX_OUTPUTS:
                 raise ValueError(f"its layer {layer.name!r} compares too many values for an image")
 
 
 def _sides(tensor: Any) -> list[int]:
-    return [_SIDE_IF_OPEN if side is None else side for side in tensor.shape[1:]]
+    return [_ASSUMED_SIDE if side is None else side for side in tensor.shape[1:]]
 
 
 def _values(tensor: Any) -> int:

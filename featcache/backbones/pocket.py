@@ -18,7 +18,7 @@ from ..errors import WeightsMismatch
 
 FILE = Path(__file__).with_name("pocket.npz")
 WIDTH = 256
-_MOST_BYTES = 16 * 2**20
+_MAX_BYTES = 16 * 2**20
 
 
 def build(keras: Any, size: tuple[int, int]) -> Any:
@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
         If it is not such a file. Nothing in it is ever executed.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise ValueError("the file is too large")
         # Opened here, since np.load leaves a damaged file open.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:

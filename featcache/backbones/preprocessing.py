@@ -43,7 +43,7 @@ _OTHER_SHAPES = ((24, 40), (33, 7))
 _LARGE_BATCH = 257  # more than the 256 images of a batch on a GPU
 # Pixels of a batch of the size asked for, of 2 images at least: some tenths of a second.
 _PIXELS_AT_SIZE = 600_000
-_MOST_AT_SIZE = 33
+_MAX_IMAGES_AT_SIZE = 33
 
 _ALONE = "gives other values for an image alone than in a batch"
 _ORDER = "depends on the order of the batch"
@@ -60,7 +60,7 @@ class Affine:
 
     @property
     def same_for_all(self) -> bool:
-        """Whether the three channels are treated alike."""
+        """Whether all three channels have the same mean and scale and keep their order."""
         return not self.reverse and len({*self.mean}) == len({*self.scale}) == 1
 
 
@@ -79,13 +79,13 @@ AFFINE = {
 
 
 def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
-    """Prepare a batch of images as a rule says.
+    """Apply a preprocessing rule to a batch of images.
 
     Parameters
     ----------
     rule : str or callable
-        ``"none"`` (0..255 as it is), ``"unit"`` (0..1), ``"tf"`` (-1..1), ``"torch"``
-        (0..1, then ImageNet's mean and deviation), ``"caffe"`` (BGR less ImageNet's mean),
+        ``"none"`` (0..255 unchanged), ``"unit"`` (0..1), ``"tf"`` (-1..1), ``"torch"`` (0..1,
+        then ImageNet's mean and standard deviation), ``"caffe"`` (BGR minus ImageNet's mean),
         or a function from float32 ``(b, h, w, 3)`` RGB in 0..255 to an array of that shape.
         The named rules are those of `keras.applications.imagenet_utils`.
     images : ndarray (b, h, w, 3)
@@ -105,7 +105,7 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
     >>> apply("tf", np.full((1, 1, 1, 3), 255, np.uint8)).ravel().tolist()
     [1.0, 1.0, 1.0]
     """
-    pixels = images.astype(np.float32)  # a copy, so a careless function cannot harm the batch
+    pixels = images.astype(np.float32)  # a copy, which a function may overwrite
     if not callable(rule):
         check_choice("preprocessing", rule, RULES, _OR_A_FUNCTION)
         return _RULES[rule](pixels)
@@ -129,7 +129,7 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
 
 
 def padded(pixels: NDArray[Any], count: int) -> NDArray[Any]:
-    """Add black images to a batch until it has `count`; one that has is returned as it is."""
+    """Return a batch padded with black images to `count`; unchanged if it has that many."""
     if len(pixels) >= count:
         return pixels
     filler = np.zeros((count - len(pixels), *pixels.shape[1:]), pixels.dtype)
@@ -137,14 +137,14 @@ def padded(pixels: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def synthetic_images() -> NDArray[np.uint8]:
-    """Two fixed images (2, 16, 16, 3) on which a rule shows what it does."""
+    """Return two fixed images (2, 16, 16, 3) for the fingerprint of a rule."""
     y, x = np.mgrid[0:16, 0:16]
     ramp = np.stack([x * 17, y * 17, (x * y) % 256], axis=-1)
     return np.stack([ramp, 255 - ramp[::-1]]).astype(np.uint8)
 
 
 def fingerprint(rule: Rule) -> str:
-    """Hash what a rule does to fixed images and, for a function, what it consists of.
+    """Return a hash of a rule's results on fixed images and, for a function, of its code.
 
     Parameters
     ----------
@@ -154,14 +154,15 @@ def fingerprint(rule: Rule) -> str:
     Returns
     -------
     str
-        16 hexadecimal digits. A named rule's depend on what it does alone; those of a function
-        on its source and all values that it refers to as well (`function_hash.function_hash`).
+        16 hexadecimal digits. For a named rule they depend only on its results; for a function
+        also on its source and all values that it refers to (`function_hash.function_hash`).
 
     Raises
     ------
     InvalidRequest
-        As `apply`; and if what a function makes of an image depends on the rest of the batch,
-        on chance or on earlier calls, or if it refers to an object that cannot be hashed.
+        As `apply`; and if a function's result for an image depends on the other images of the
+        batch, on randomness or on earlier calls, or if it refers to an object that cannot be
+        hashed.
     """
     prepared = _rounded(apply(rule, synthetic_images()))
     if not callable(rule):
@@ -170,22 +171,22 @@ def fingerprint(rule: Rule) -> str:
     text = function_hash(rule)
     _run_on_each(rule, probe_images())
     if function_hash(rule) != text:
-        raise _unsteady("changes values that it refers to whenever it is called")
+        raise _nondeterminism_error("changes values that it refers to whenever it is called")
     digest = hashlib.sha256(text.encode())
     for part in parts:
         digest.update(part.tobytes())
     return digest.hexdigest()[:16]
 
 
-def check_at_size(rule: Rule, size: tuple[int, int]) -> None:
-    """Refuse a function that treats images of the size asked for otherwise than each by itself.
+def check_rule_at_size(rule: Rule, size: tuple[int, int]) -> None:
+    """Check that a function processes images of the requested size independently.
 
-    `fingerprint` tries small images, of which a function may make something else.
+    `fingerprint` uses small images, for which a function may behave differently.
 
     Parameters
     ----------
     rule : str or callable
-        As in `apply`; a named rule is steady.
+        As in `apply`; named rules need no check.
     size : (int, int)
         Height and width in pixels.
 
@@ -197,7 +198,7 @@ def check_at_size(rule: Rule, size: tuple[int, int]) -> None:
     if not callable(rule):
         return
     height, width = size
-    count = min(_MOST_AT_SIZE, max(2, _PIXELS_AT_SIZE // (height * width)))
+    count = min(_MAX_IMAGES_AT_SIZE, max(2, _PIXELS_AT_SIZE // (height * width)))
     images = _images_of_size(count, size)
     with _unmoved_generators():
         _check_same(apply(rule, images), _run_on_each(rule, images), _ALONE)
@@ -263,7 +264,7 @@ def _checked_behaviour(rule: Rule) -> list[FloatImages]:
 def _check_same(expected: FloatImages, found: FloatImages, reason: str) -> None:
     nearly = 1e-5 * max(1e-3, float(np.abs(expected).max()))
     if np.abs(found - expected).max() > nearly:
-        raise _unsteady(reason)
+        raise _nondeterminism_error(reason)
 
 
 @contextlib.contextmanager
@@ -275,7 +276,7 @@ def _unmoved_generators() -> Iterator[None]:
     before = _states_of_generators()
     yield
     if _states_of_generators() != before:
-        raise _unsteady("draws random numbers from numpy.random or random")
+        raise _nondeterminism_error("draws random numbers from numpy.random or random")
 
 
 def _states_of_generators() -> tuple[str, Any]:
@@ -287,7 +288,7 @@ def _run_on_each(rule: Rule, images: NDArray[np.uint8]) -> FloatImages:
     return np.concatenate([apply(rule, image[None]) for image in images])
 
 
-def _unsteady(reason: str) -> InvalidRequest:
+def _nondeterminism_error(reason: str) -> InvalidRequest:
     return InvalidRequest(
         f"The preprocessing function {reason}. An embedding would then depend on more than its "
         "image, and rows of one key could not be compared: it must treat each image by itself, "

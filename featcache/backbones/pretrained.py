@@ -110,7 +110,7 @@ def _load(keras: Any, request: TableRequest, path: Path) -> Network:
     random_top = [] if top else _copy_weights(target, model)
     published = request.weights.kind == "imagenet"
     if entry.second_scaling and (published or _scales_twice(saved)):
-        _divide_by_deviation_again(model)
+        _divide_by_std_again(model)
     return Network(model, random_top, path)
 
 
@@ -162,7 +162,7 @@ def _mismatch(
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
     layer, difference = _first_difference(model, saved) or (None, first_line(error, 300))
-    # A layer that the network has with and without a top tells nothing of which one was meant.
+    # A layer that exists with and without the top does not reveal which one was meant.
     whole = layer is None or layer in entry.top_layers
     network = f"{entry.name}, as {entry.constructor}(include_top={top})" if whole else entry.name
     return (
@@ -222,10 +222,10 @@ def _scales_twice(saved: Sequence[SavedLayer]) -> bool:
     return sum(layer.path.split("/")[-1].startswith("rescaling") for layer in saved) > 1
 
 
-def _divide_by_deviation_again(model: Any) -> None:
+def _divide_by_std_again(model: Any) -> None:
     """Give EfficientNet the scaling that its published weights were trained with.
 
-    Keras inserts one more division by sqrt(deviation) only for ``weights="imagenet"``, and
+    Keras inserts one more division by sqrt(std) only for ``weights="imagenet"``, and
     not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is
     (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
     """

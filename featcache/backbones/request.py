@@ -1,4 +1,4 @@
-"""What a caller asked of a backbone, checked."""
+"""Validated requests for a backbone."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
 from .graph import check_input, checked_layer
-from .model_file import ModelFile, is_model_file, look_at_model
+from .model_file import ModelFile, inspect_model_file, is_model_file
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
 from .weights import Weights, choose_weights
 
-_LARGEST_SIDE = 4096
+_MAX_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Request(ABC):
-    """What requests of both kinds have.
+    """Common attributes of both kinds of requests.
 
     Attributes
     ----------
     layer : str, int or None
-        Name or index. None means the entry's layer, or one that its weights have; for an
-        own model, the layer that `featcache.backbones.graph.default_layer` finds.
+        Name or index. None means the entry's default layer, or the default for weights without
+        the top; for your own model, that of `featcache.backbones.graph.default_layer`.
     pooling : {"avg", "max", "flat"} or None
         None means average pooling of spatial layers.
     image_size : (int, int)
@@ -37,7 +37,7 @@ class _Request(ABC):
     preprocessing : str or callable
     weights : Weights
     crop : str
-        ``"whole"``, or how the part of each photo is chosen: `featcache.Dataset.crop`.
+        ``"whole"``, or the kind of boxes: `featcache.Dataset.crop`.
     precision : {"float32", "bfloat16"}
         Number format of the forward pass.
     """
@@ -54,12 +54,12 @@ class _Request(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The backbone's name, for people."""
+        """Human-readable name of the backbone."""
 
     @property
     @abstractmethod
     def backbone(self) -> str:
-        """The argument of `featcache.extract` that asks for the same backbone."""
+        """The argument `backbone` of `featcache.extract` for the same backbone."""
 
     @property
     def resize_rule(self) -> ResizeRule:
@@ -67,7 +67,7 @@ class _Request(ABC):
         return ResizeRule(self.resize, self.crop)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `featcache.extract` that ask for the same."""
+        """Return the arguments of `featcache.extract` for the same request."""
         rule = self.preprocessing
         return {
             "backbone": self.backbone,
@@ -81,7 +81,7 @@ class _Request(ABC):
         }
 
     def metadata(self) -> dict[str, str]:
-        """Return words for what the key holds as hashes."""
+        """Return human-readable values of components that are hashed in the key."""
         rule = self.preprocessing
         return {
             "backbone": self.name,
@@ -92,7 +92,7 @@ class _Request(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TableRequest(_Request):
-    """A backbone of the table as asked for."""
+    """Request for a backbone of the table."""
 
     entry: BackboneEntry
 
@@ -109,7 +109,7 @@ class TableRequest(_Request):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest(_Request):
-    """The user's own model, a `keras.Model` or the file of one, as asked for."""
+    """Request for the user's own model, a `keras.Model` or a saved one."""
 
     model: Any
 
@@ -124,12 +124,12 @@ class ModelRequest(_Request):
         return str(self.model.path) if isinstance(self.model, ModelFile) else self.name
 
 
-# A backbone as asked for; `make_request` builds it.
+# Built by `make_request`.
 Request = TableRequest | ModelRequest
 
 
 def _weights_argument(weights: Weights) -> str:
-    """Return the word or path that stands for weights in `choose_weights`."""
+    """Return the argument `weights` of `featcache.extract` for these weights."""
     if weights.kind == "random":
         return f"random:{weights.seed}"
     return str(weights.path) if weights.kind == "file" else "auto"
@@ -146,11 +146,33 @@ def make_request(
     preprocessing_rule: preprocessing.Rule | None = None,
     precision: Precision = "float32",
 ) -> Request:
-    """Check the arguments that name a backbone; see `featcache.extract` for them.
+    """Validate the arguments that describe a backbone and return them as a request.
+
+    Parameters
+    ----------
+    backbone : str, path-like or keras.Model
+        As for `featcache.extract`, like the other parameters.
+    layer : str or int, optional
+    pooling : {"avg", "max", "flat"}, optional
+    image_size : int or (int, int), optional
+        Side or (height, width) in pixels.
+    resize : {"stretch", "crop", "pad"}
+    weights : str or path-like
+    preprocessing_rule : str or callable, optional
+    precision : {"float32", "bfloat16"}
+
+    Returns
+    -------
+    TableRequest or ModelRequest
 
     Raises
     ------
-    InvalidRequest, UnknownBackbone, WeightsUnavailable
+    InvalidRequest, UnknownBackbone
+        If an argument is invalid.
+    WeightsUnavailable
+        If a weights file does not exist.
+    ModelRefused
+        If a saved model is not safe to load.
     """
     layer = checked_layer(layer)
     check_pooling(pooling)
@@ -161,7 +183,7 @@ def make_request(
     options: _Options = {
         "layer": layer, "pooling": pooling, "resize": resize, "precision": precision
     }  # fmt: skip
-    model = look_at_model(backbone) if is_model_file(backbone) else backbone
+    model = inspect_model_file(backbone) if is_model_file(backbone) else backbone
     if isinstance(model, str):
         entry = find_backbone(model)
         return _table_request(entry, image_size, weights, preprocessing_rule, options)
@@ -206,12 +228,12 @@ def _model_request(
     size = _size(image_size, native_size)
     if native_size is not None and size != tuple(native_size):
         raise InvalidRequest(
-            f"The model takes images of {native_size[0]} x {native_size[1]} pixels alone, not of "
-            f"{size[0]} x {size[1]}; leave image_size= out.",
+            f"The model accepts only images of {native_size[0]} x {native_size[1]} pixels, not "
+            f"{size[0]} x {size[1]}; omit image_size=.",
             received=size,
         )
     if weights not in ("auto", "imagenet-or-random"):
-        raise InvalidRequest("Your own model brings its weights; leave weights= out.")
+        raise InvalidRequest("Your own model has its own weights; omit weights=.")
     _check_at_size(rule, size)
     return ModelRequest(
         model=model,
@@ -223,7 +245,7 @@ def _model_request(
 
 
 def _check_model(model: Any) -> None:
-    """Raise `InvalidRequest` unless an object is a Keras model that takes RGB images alone."""
+    """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
     if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
         raise InvalidRequest(
             f"A backbone is a name, the path of a .keras file or a keras.Model, not "
@@ -235,11 +257,11 @@ def _check_model(model: Any) -> None:
 
 def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> None:
     if rule is not None:
-        preprocessing.check_at_size(rule, size)
+        preprocessing.check_rule_at_size(rule, size)
 
 
 def check_pooling(pooling: object) -> None:
-    """Raise `InvalidRequest` unless `pooling` is None or a known word."""
+    """Raise `InvalidRequest` unless `pooling` is None or one of `POOLINGS`."""
     if pooling is not None:
         otherwise = ", or leave it out (avg for spatial layers)"
         check_choice("pooling", pooling, POOLINGS, otherwise)
@@ -252,9 +274,9 @@ def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
         pair = (given, given) if isinstance(given, int) else tuple(int(side) for side in given)
     except (TypeError, ValueError):
         pair = ()
-    if len(pair) == 2 and all(1 <= side <= _LARGEST_SIDE for side in pair):
+    if len(pair) == 2 and all(1 <= side <= _MAX_SIDE for side in pair):
         return int(pair[0]), int(pair[1])
-    sizes = f"one side or (height, width) in pixels, 1 to {_LARGEST_SIDE}"
+    sizes = f"one side or (height, width) in pixels, 1 to {_MAX_SIDE}"
     if given is None:
         message = f"The model's input size is open, so image_size= must be given: {sizes}."
     elif len(pair) == 2:
@@ -279,8 +301,8 @@ def _rule_of(model: Any) -> RuleName:
     if "Rescaling" in kinds or "Normalization" in kinds:
         return "none"
     raise InvalidRequest(
-        "How are images prepared for your model? Say preprocessing='none' (RGB 0..255 as it is), "
-        "'unit' (0..1), 'tf' (-1..1), 'torch' or 'caffe' (ImageNet's mean), or pass a function. "
-        "A wrong guess would give plausible but useless features.",
+        "How are images prepared for your model? Pass preprocessing='none' (RGB 0..255), 'unit' "
+        "(0..1), 'tf' (-1..1), 'torch' or 'caffe' (ImageNet's mean), or a function. The wrong "
+        "one would give plausible but useless features.",
         received=None,
     )

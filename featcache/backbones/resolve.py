@@ -1,8 +1,8 @@
-"""Request -> spec and embedding width, remembered between sessions.
+"""Resolution of a request to its spec and embedding width, cached between sessions.
 
-The hash of the weights' values is part of the key, and takes a loaded model to compute.
-It is remembered beside the stores for each published file, file state or seed, so that a
-full cache hit needs no Keras at all.
+The hash of the weights' values is part of the key, and computing it requires a loaded model. It
+is cached per published file, file state or seed, so that Keras is not imported if all rows are
+stored.
 """
 
 from __future__ import annotations
@@ -33,31 +33,45 @@ _MEMO_VERSION = 4
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A request's spec and embedding width; a `BuiltBackbone` if it had to be built for that."""
+    """The spec and embedding width of a request.
+
+    Attributes
+    ----------
+    request : Request
+    spec : BackboneSpec
+    width : int
+        Length of an embedding.
+    """
 
     request: Request
     spec: BackboneSpec
     width: int
 
     def arguments(self) -> dict[str, Any]:
-        """Return `Request.arguments` with the layer that was found to be meant."""
+        """Return `Request.arguments` with the resolved layer."""
         return {**self.request.arguments(), "layer": self.spec.layer}
 
 
 @dataclass(frozen=True)
 class BuiltBackbone(ResolvedBackbone):
-    """A resolved request together with the backbone itself."""
+    """A `ResolvedBackbone` with the `Backbone` itself, in the attribute `backbone`."""
 
     backbone: Backbone
 
 
 def resolve(request: Request, folder: Path) -> ResolvedBackbone:
-    """Find a request's spec, from memory if it is there, else by building the backbone.
+    """Return the spec of a request, from the cache if possible, else by building the backbone.
 
     Parameters
     ----------
+    request : Request
     folder : Path
-        Where weight hashes are remembered.
+        The folder of cached weight hashes.
+
+    Returns
+    -------
+    ResolvedBackbone
+        A `BuiltBackbone` if the backbone was built.
     """
     resolved = _resolve(request, folder)
     _log_layer(resolved)
@@ -65,13 +79,13 @@ def resolve(request: Request, folder: Path) -> ResolvedBackbone:
 
 
 def _resolve(request: Request, folder: Path) -> ResolvedBackbone:
-    memo = _recall(folder, request)
+    memo = _read_cached(folder, request)
     if memo is None and isinstance(request, TableRequest):
-        # Remembered weights without the top spare a new attempt to download those with it.
+        # Cached weights without the top avoid another attempt to download those with the top.
         without = _without_top(request)
-        memo = _recall(folder, without)
+        memo = _read_cached(folder, without)
         request = _available(request) if memo is None else without
-        memo = memo or _recall(folder, request)
+        memo = memo or _read_cached(folder, request)
     if memo is not None:
         return ResolvedBackbone(request, _spec(request, **memo["spec"]), memo["width"])
     return build(request, folder)
@@ -91,7 +105,7 @@ def _available(request: TableRequest) -> TableRequest:
 
 
 def _log_layer(resolved: ResolvedBackbone) -> None:
-    """Say which layer was chosen where it is not the one that a user would expect."""
+    """Log which layer was chosen if it is not the default that a user would expect."""
     request, layer = resolved.request, resolved.spec.layer
     if request.layer is not None:
         return
@@ -116,9 +130,9 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
 
 
 def build(request: Request, folder: Path) -> BuiltBackbone:
-    """Build the backbone of a request and remember what its weights hash to.
+    """Build the backbone of a request and cache the hash of its weights.
 
-    That is remembered only if the file was the same before and after it was loaded.
+    The hash is cached only if the weights file did not change while it was loaded.
     """
     if isinstance(request, TableRequest) and request.weights.path is None:
         request = _available(request)
@@ -135,7 +149,7 @@ def build(request: Request, folder: Path) -> BuiltBackbone:
     }
     if _is_unchanged(request, state):
         still = set(_memo_files(folder, request))
-        _remember([file for file in files if file in still], found, backbone.width)
+        _write_cached([file for file in files if file in still], found, backbone.width)
     return BuiltBackbone(request, _spec(request, **found), backbone.width, backbone)
 
 
@@ -146,18 +160,35 @@ def load_backbone(
     preprocessing: preprocessing.Rule | None = None,
     **options: Any,
 ) -> BuiltBackbone:
-    """Build a backbone, to look at it or to train on top of it.
+    """Build a backbone, to inspect it or to train on top of it.
 
     Parameters
     ----------
-    backbone, **options
-        As `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
+    backbone : str, path-like or keras.Model
+        As for `featcache.extract`: a name in the table, a ``.keras`` file, or a model.
+    cache_dir : path-like, optional
+        The cache folder. Default: ``FEATCACHE_CACHE``, else the user's cache folder.
+    preprocessing : str or callable, optional
+        As for `featcache.extract`. Required for your own model unless it contains a Rescaling or
+        Normalization layer.
+    **options
+        As for `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
         ``weights``, ``precision``.
 
     Returns
     -------
     BuiltBackbone
-        Its ``backbone.model`` is the `keras.Model`, its ``spec`` what identifies it.
+        ``backbone.model`` is the `keras.Model` from preprocessed pixels (b, h, w, 3), float32,
+        to embeddings (b, width); ``spec`` identifies its features; ``width`` is their length.
+
+    Raises
+    ------
+    InvalidRequest, UnknownBackbone, UnknownLayer
+        If an argument is invalid.
+    WeightsUnavailable, WeightsMismatch
+        If the weights cannot be downloaded, or do not belong to the backbone.
+    ModelRefused
+        If a saved model is not safe to load.
     """
     request = make_request(backbone, preprocessing_rule=preprocessing, **options)
     resolved = build(request, weights_folder(cache_folder(cache_dir)))
@@ -181,16 +212,16 @@ def _spec(
     )
 
 
-def asked_spec(request: Request, known: BackboneSpec) -> BackboneSpec:
-    """Return a known spec with all in it that a request alone decides as the request has it.
+def apply_request(request: Request, known: BackboneSpec) -> BackboneSpec:
+    """Return a spec with all fields replaced that a request determines without its backbone.
 
-    Layer and weights are left as they are: they take the backbone to be found. So a request
-    that cannot give a spec is seen without one.
+    Layer and weights are unchanged, since resolving them requires the backbone. If the result
+    differs from the spec, the request cannot have this spec.
     """
     return replace(
         known,
         backbone=request.name if isinstance(request, TableRequest) else known.backbone,
-        # Of vectors nothing is pooled, whatever is asked for.
+        # Vectors are never pooled, whatever was requested.
         pooling=known.pooling if known.pooling == "none" else request.pooling or "avg",
         image_size=request.image_size,
         resize=format_resize(request.resize_rule),
@@ -207,21 +238,21 @@ def _is_unchanged(request: Request, state: FileState | None) -> bool:
         return False
 
 
-def _memo_file(folder: Path, request: Request, pinned: list[Any]) -> Path:
+def _memo_file(folder: Path, request: Request, identity: list[Any]) -> Path:
     layer, entry = request.layer, _entry_of(request)
     if layer is None and entry is not None:
-        layer = entry.layer  # so a bundle, which asks for the default by its name, finds it
-    question = {
+        layer = entry.layer  # so that bundles, which name the default layer, find it
+    parts = {
         "version": _MEMO_VERSION,
         "backbone": entry.name if entry else None,
         "layer": layer,
         "pooling": request.pooling,
         "image_size": list(request.image_size),
-        "weights": [str(part) for part in pinned],
-        # A new Keras may lay a backbone out again: then its weights are looked at again.
+        "weights": [str(part) for part in identity],
+        # Another version of Keras may build a backbone differently: hash its weights again.
         "keras": metadata.version("keras"),
     }
-    return folder / f"{content_key(question)[:32]}.json"
+    return folder / f"{content_key(parts)[:32]}.json"
 
 
 def _entry_of(request: Request) -> BackboneEntry | None:
@@ -229,21 +260,21 @@ def _entry_of(request: Request) -> BackboneEntry | None:
 
 
 def _memo_files(folder: Path, request: Request) -> list[Path]:
-    """Return where the answer is remembered; nowhere for a model that is passed."""
-    pins = identities(request.weights, _entry_of(request))
-    return [_memo_file(folder, request, pinned) for pinned in pins]
+    """Return the files of the cached spec; none for a model in memory."""
+    all_identities = identities(request.weights, _entry_of(request))
+    return [_memo_file(folder, request, identity) for identity in all_identities]
 
 
-def _recall(folder: Path, request: Request) -> dict[str, Any] | None:
-    missed: list[Path] = []
-    for pinned in identities(request.weights, _entry_of(request)):
-        file = _memo_file(folder, request, pinned)
+def _read_cached(folder: Path, request: Request) -> dict[str, Any] | None:
+    stale: list[Path] = []
+    for identity in identities(request.weights, _entry_of(request)):
+        file = _memo_file(folder, request, identity)
         memo = _read_memo(file, request)
         if memo is not None:
-            if missed:  # the content was known: from now on its state is enough
-                _remember(missed, memo["spec"], memo["width"])
+            if stale:  # found by content: next time the file's state is enough
+                _write_cached(stale, memo["spec"], memo["width"])
             return memo
-        missed.append(file)
+        stale.append(file)
     return None
 
 
@@ -258,10 +289,10 @@ def _read_memo(file: Path, request: Request) -> dict[str, Any] | None:
         return None  # lost or damaged: computed again
     entry = _entry_of(request)
     if entry is not None and request.layer == entry.layer != spec["layer"]:
-        return None  # of weights without the top, which do not give the layer that is named
+        return None  # of weights without the top, which do not have the requested layer
     return {"spec": spec, "width": width}
 
 
-def _remember(files: list[Path], spec: dict[str, str], width: int) -> None:
+def _write_cached(files: list[Path], spec: dict[str, str], width: int) -> None:
     for file in files:
         write_memo(file, {"spec": spec, "width": width}, "a weights hash")

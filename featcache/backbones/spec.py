@@ -1,7 +1,7 @@
-"""What is asked of a backbone, what identifies its features, and the one key function.
+"""The table of backbones, the spec that identifies features, and the cache key.
 
-`BackboneEntry` is a row of the table of backbones. `BackboneSpec` holds everything that changes
-an embedding and nothing else; its `key` names the store.
+`BackboneEntry` is a row of the table of backbones. `BackboneSpec` contains everything that
+changes an embedding and nothing else; its `key` names the store.
 """
 
 from __future__ import annotations
@@ -38,30 +38,31 @@ _NETWORK = ("backbone", "layer", "weights", "pooling", "image_size")
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """A row of the table: all that belongs together for one backbone.
+    """A row of the table of backbones.
 
-    The rows are those of `keras.applications`, and `pocket`, which comes with the package.
+    The rows are the networks of `keras.applications`, and `pocket`, which is part of the package.
 
     Attributes
     ----------
     name, constructor : str
-        Our name (``"resnet50_v2"``) and Keras' (``"ResNet50V2"``).
+        The name here (``"resnet50_v2"``) and in Keras (``"ResNet50V2"``).
     module : str
-        The module of `keras.applications` that holds its ``preprocess_input``.
+        The module of `keras.applications` with its ``preprocess_input``.
     image_size : int
-        Native side in pixels.
+        Default height and width in pixels.
     preprocessing : str
         A rule of `featcache.backbones.preprocessing`.
     layer, width : str, int
         The penultimate layer and the width of its embedding.
     parameters : int
-        Number of weights, classification top included.
+        Number of weights, including the classification top.
     second_scaling : bool
         EfficientNet's ImageNet weights expect a further division by the square root of the
-        channels' deviation, which Keras adds to the graph for ``weights="imagenet"`` alone.
+        channels' standard deviation, which Keras adds to the graph only for
+        ``weights="imagenet"``.
     file, url, hash : str, str, str or None
-        ImageNet weights with the top: file name in Keras' cache, address, MD5 or SHA-256.
-        For weights that come with the package the address is empty.
+        ImageNet weights with the top: file name in Keras' cache, URL, MD5 or SHA-256. The URL is
+        empty for weights that are part of the package.
     notop_file, notop_hash : str or None
         ImageNet weights without the top, under the same rules.
     notop_layer : str
@@ -99,11 +100,11 @@ class BackboneEntry:
 
     @property
     def packaged(self) -> bool:
-        """Whether network and weights are our own and come with the package."""
+        """Whether network and weights are part of the package."""
         return not self.url
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -116,22 +117,31 @@ def backbone_entries() -> Mapping[str, BackboneEntry]:
 
 
 def find_backbone(name: str) -> BackboneEntry:
-    """Look a backbone up; case, ``_`` and ``-`` do not matter.
+    """Return the entry of a backbone in the table.
+
+    Parameters
+    ----------
+    name : str
+        Case, ``_`` and ``-`` are ignored.
+
+    Returns
+    -------
+    BackboneEntry
 
     Raises
     ------
     UnknownBackbone
-        With the nearest names.
+        If there is none; carries the most similar names as `near`.
 
     Examples
     --------
     >>> find_backbone("ResNet50").layer, find_backbone("inception-resnet-v2").width
     ('avg_pool', 1536)
     """
-    table = {_plain(known): entry for known, entry in backbone_entries().items()}
-    entry = table.get(_plain(name))
+    table = {_normalize(known): entry for known, entry in backbone_entries().items()}
+    entry = table.get(_normalize(name))
     if entry is None:
-        near = difflib.get_close_matches(_plain(name), table, n=4, cutoff=0.5)
+        near = difflib.get_close_matches(_normalize(name), table, n=4, cutoff=0.5)
         names = [table[match].name for match in near]
         hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
         raise UnknownBackbone(
@@ -148,32 +158,37 @@ def find_backbone(name: str) -> BackboneEntry:
 class BackboneSpec:
     """Everything that changes an embedding, and nothing else.
 
-    Two specs with the same fields give the same features on any machine; where images lie,
-    how they are batched, which engine runs and which versions are installed is no part of it.
+    Specs with equal fields give equal features on any machine. Paths of images, batch size,
+    engine and installed versions are not part of it.
 
     Attributes
     ----------
     backbone : str
-        Name in the table, or ``custom-<hash of the architecture>``. It becomes a part of
-        paths, so it has to be a name by `featcache._io.names.check_name`.
+        Name in the table, or ``custom-<hash of the architecture>``: 1 to 100 letters, digits,
+        ``_``, ``.`` and ``-``, since it becomes part of a path.
     layer : str
-        The layer whose output is kept, named as in a fresh Keras session.
+        The layer whose output is the feature, named as in a fresh Keras session.
     weights : str
-        SHA-256 over the values of all weights up to that layer.
+        SHA-256 of the values of all weights up to that layer, in hexadecimal digits.
     pooling : str
-        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as it is in fact applied.
+        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
     image_size : (int, int)
-        Height and width fed to the backbone, in pixels.
+        Height and width of the backbone's input in pixels.
     resize : str
-        How an image is brought to that size, with its filter.
+        Crop, resize mode and filter, such as ``"stretch-bilinear"``.
     decode_version : int
-        Version of the rules from file to pixels in `featcache.images.decode`.
+        Version of the decoding rules, `featcache.toolkit.DECODE_VERSION`.
     preprocessing : str
-        Fingerprint of the preprocessing rule.
+        Fingerprint of the preprocessing rule: 16 hexadecimal digits.
     precision : str
         Number format of the forward pass, ``"float32"`` or ``"bfloat16"``.
     views : str
-        ``"plain"``: the image as it is.
+        ``"plain"``: images without augmentation.
+
+    Raises
+    ------
+    InvalidRequest
+        If `backbone` is not a valid name.
     """
 
     backbone: str
@@ -192,25 +207,27 @@ class BackboneSpec:
         check_name(self.backbone, "The backbone of a spec")
 
     def components(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON knows them."""
+        """Return the fields by name, as JSON types."""
         values = asdict(self)
         values["image_size"] = list(self.image_size)
         return values
 
     @classmethod
     def from_components(cls, components: Mapping[str, Any]) -> BackboneSpec:
-        """Rebuild a spec from `components`; strict, since files may hold anything.
+        """Return the spec of `components`, which are validated, since files are untrusted.
 
         Raises
         ------
         InvalidRequest
-            On a missing or unknown field, a wrong type, or a backbone's name that could lead
-            out of the cache folder.
+            For a missing or unknown field, a wrong type or range, or a backbone's name that is
+            not safe as part of a path.
         """
         expected = {field.name for field in fields(cls)}
         if set(components) != expected:
-            odd = sorted(expected ^ set(components))
-            raise InvalidRequest(f"A spec has wrong or missing fields: {odd}.", received=odd)
+            unexpected = sorted(expected ^ set(components))
+            raise InvalidRequest(
+                f"A spec has wrong or missing fields: {unexpected}.", received=unexpected
+            )
         values = dict(components)
         size = values["image_size"]
         if not (isinstance(size, (list, tuple)) and len(size) == 2):
@@ -234,7 +251,7 @@ class BackboneSpec:
 
     @property
     def folder(self) -> str:
-        """Name of the store's folder: the backbone for people, the key for certainty."""
+        """Name of the store's folder: the backbone and the first 16 digits of the key."""
         return f"{self.backbone}-{self.key[:16]}"
 
     @property
@@ -244,30 +261,30 @@ class BackboneSpec:
 
     @property
     def network(self) -> str:
-        """Name of the folder of the converted model; specs of one network share it."""
+        """Name of the converted model's folder, equal for all specs of one network."""
         parts = {name: value for name, value in self.components().items() if name in _NETWORK}
         return f"{self.backbone}-{content_key(parts)[:16]}"
 
 
 def _check_ranges(values: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for fields of a spec that no extraction gives."""
+    """Raise `InvalidRequest` for fields of a spec that no extraction produces."""
     for side in values["image_size"]:
-        if type(side) is not int or not 1 <= side <= _LARGEST_SIDE:
+        if type(side) is not int or not 1 <= side <= _MAX_SIDE:
             raise InvalidRequest(
-                f"The image_size of a spec must be two integers from 1 to {_LARGEST_SIDE}.",
+                f"The image_size of a spec must be two integers from 1 to {_MAX_SIDE}.",
                 received=str(side)[:40],
             )
-    if not 0 <= values["decode_version"] <= _MOST_VERSIONS:
+    if not 0 <= values["decode_version"] <= _MAX_VERSION:
         raise InvalidRequest("The decode_version of a spec is out of range.", received="")
     for name, value in values.items():
-        if isinstance(value, str) and len(value) > _LONGEST_FIELD:
+        if isinstance(value, str) and len(value) > _MAX_FIELD_LENGTH:
             raise InvalidRequest(
                 f"The {name} of a spec has {len(value):,} characters.", received=value[:40]
             )
 
 
-def can_be_in(spec: BackboneSpec, folder: Path) -> bool:
-    """Tell whether a folder's name allows a spec: it holds the spec's key, or no key at all."""
+def is_possible_in(spec: BackboneSpec, folder: Path) -> bool:
+    """Return whether a folder's name has the key of a spec, or no key at all."""
     name = os.path.basename(os.path.abspath(folder))
     return name == spec.folder or _KEYED_FOLDER.fullmatch(name) is None
 
@@ -278,10 +295,23 @@ def own_model_name(architecture_hash: str) -> str:
 
 
 def content_key(components: Mapping[str, Any]) -> str:
-    """Hash named components: SHA-256 over one canonical JSON text.
+    """Return the SHA-256 of named components, in hexadecimal digits.
 
-    Only strings, integers, booleans, None and lists of them are known. Whatever else
-    appears raises `TypeError`, since a guess at its text could make two things one.
+    Parameters
+    ----------
+    components : mapping of str to value
+        Strings, integers, booleans, None and (nested) lists of them. They are hashed as JSON
+        with sorted keys.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    TypeError
+        For a value of another type, whose text might not be unique.
     """
     canonical = json.dumps(
         {name: _strict(value) for name, value in components.items()},
@@ -301,6 +331,6 @@ def _strict(value: Any) -> Any:
 
 
 def differing(one: BackboneSpec, other: BackboneSpec) -> list[str]:
-    """Names of the components in which two specs differ, in the order of the fields."""
+    """Return the names of the fields in which two specs differ, in their order."""
     mine, theirs = one.components(), other.components()
     return [name for name in mine if mine[name] != theirs[name]]

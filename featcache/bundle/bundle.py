@@ -14,7 +14,7 @@ from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..backbones.model_file import is_model_file
 from ..backbones.request import make_request
-from ..backbones.resolve import asked_spec, resolve
+from ..backbones.resolve import apply_request, resolve
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import names_weights_file
 from ..data.dataset import Dataset
@@ -239,7 +239,7 @@ class Bundle:
         """Raise `BundleMismatch` if `extract` would give features of another key."""
         given = {name: arguments[name] for name in _BACKBONE_ARGUMENTS if name in arguments}
         request = make_request(backbone, preprocessing_rule=arguments["preprocessing"], **given)
-        self._check_spec(asked_spec(request, self.spec))
+        self._check_spec(apply_request(request, self.spec))
         cache = cache_folder(arguments.get("cache_dir"))
         self._check_spec(resolve(request, weights_folder(cache)).spec)
 

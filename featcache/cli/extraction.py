@@ -103,10 +103,10 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
 
 def _backbone(options: dict[str, Any]) -> Any:
     """Return the name or path of the backbone; with --allow-h5, the loaded model."""
-    from ..backbones.model_file import OLD_ENDINGS, load_model
+    from ..backbones.model_file import LEGACY_SUFFIXES, load_model
 
     name, allow_h5 = options.pop("backbone"), options.pop("allow_h5")
-    if not (allow_h5 and name.lower().endswith(OLD_ENDINGS)):
+    if not (allow_h5 and name.lower().endswith(LEGACY_SUFFIXES)):
         return name
     return load_model(name, allow_h5=True)
 

@@ -19,7 +19,7 @@ from .._io.hashes import json_hash
 from .._io.logs import get_logger
 from .._io.own_files import check_integer, read_own_file
 from .._io.wording import format_count
-from ..backbones.spec import BackboneSpec, can_be_in
+from ..backbones.spec import BackboneSpec, is_possible_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
 from ..hdf5.checked_file import FORMAT_VERSION
 from ..hdf5.shard_name import rows_in_name
@@ -120,7 +120,7 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
         spec = BackboneSpec.from_components(body["spec"])
         if spec.key != body["key"]:
             raise _corrupt_error(path, "its key does not belong to its spec")
-        if not can_be_in(spec, path.parent):
+        if not is_possible_in(spec, path.parent):
             raise _corrupt_error(path, "its spec is not the one whose key is in the folder's name")
         shards = {
             str(name): check_integer(rows, 1, _MAX_NUMBER) for name, rows in body["shards"].items()

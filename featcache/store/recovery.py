@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .._io.logs import get_logger
 from .._io.wording import format_count
-from ..backbones.spec import BackboneSpec, can_be_in
+from ..backbones.spec import BackboneSpec, is_possible_in
 from ..errors import InvalidRequest, StoreError
 from ..hdf5.shard_metadata import ShardMetadata, read_metadata
 from ..hdf5.shard_name import rows_in_name
@@ -64,7 +64,7 @@ def choose_spec(
             spec = BackboneSpec.from_components(metadata.components)
         except InvalidRequest:
             continue
-        if can_be_in(spec, folder):
+        if is_possible_in(spec, folder):
             rows[spec, metadata.width] += len(metadata.views)
     return rows.most_common(1)[0][0] if rows else None
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..backbones.spec import BackboneSpec, can_be_in
+from ..backbones.spec import BackboneSpec, is_possible_in
 from ..errors import InvalidRequest, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from ..hdf5.sandbox import inspect_shard
 from ..hdf5.shard_metadata import (
@@ -280,7 +280,7 @@ def _mismatch(
     if metadata is None:
         return None
     rows = len(metadata.views)
-    if not can_be_in(BackboneSpec.from_components(metadata.components), folder):
+    if not is_possible_in(BackboneSpec.from_components(metadata.components), folder):
         return Damage(name, rows, "its spec is not the one whose key is in the folder's name")
     if manifest is not None and metadata.components != manifest.spec.components():
         return Damage(name, rows, "its spec is not the store's")

@@ -475,7 +475,7 @@ def test_a_size_that_a_model_cannot_take_is_refused_and_leaves_nothing_behind(
 
     classifier.save(tmp_path / "own.keras")
     for model in (classifier, tmp_path / "own.keras"):
-        with pytest.raises(InvalidRequest, match="images of 16 x 16 pixels alone, not of 32 x 32"):
+        with pytest.raises(InvalidRequest, match="images of 16 x 16 pixels, not 32 x 32"):
             extract(model, photos, image_size=32)
     inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(3, 9)(keras.layers.MaxPooling2D(4)(inputs))

@@ -19,7 +19,7 @@ import pytest
 
 from featcache import explain
 from featcache.backbones.function_hash import function_hash
-from featcache.backbones.preprocessing import RULES, apply, check_at_size, fingerprint
+from featcache.backbones.preprocessing import RULES, apply, check_rule_at_size, fingerprint
 from featcache.errors import InvalidRequest
 
 _DIVISOR = 255.0
@@ -524,13 +524,13 @@ def test_a_function_that_depends_on_the_batch_at_one_size_alone_is_refused(
 
     with pytest.raises(InvalidRequest, match="alone than in a batch"):
         explain("mobilenet", photos, weights="random", image_size=size, preprocessing=at_size)
-    check_at_size(_autocontrast, size)
+    check_rule_at_size(_autocontrast, size)
 
 
 def test_the_trials_at_the_size_of_a_request_take_a_fraction_of_a_second() -> None:
     for size in ((224, 224), (1, 1), (2000, 1500)):
         sizes: list[int] = []
-        check_at_size(lambda x, sizes=sizes: [sizes.append(x.size), x / 255][1], size)
+        check_rule_at_size(lambda x, sizes=sizes: [sizes.append(x.size), x / 255][1], size)
         assert sum(sizes) <= 6 * max(600_000, 2 * size[0] * size[1])
 
 

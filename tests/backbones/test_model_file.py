@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import featcache
-from featcache.backbones.model_file import is_model_file, look_at_model
+from featcache.backbones.model_file import inspect_model_file, is_model_file
 from featcache.cli import main
 from featcache.errors import BundleMismatch, InvalidRequest, ModelRefused
 
@@ -155,7 +155,7 @@ def test_a_weights_file_in_the_place_of_a_model_is_named_as_such(
     for options in ([], ["--allow-h5"]):
         assert main(["extract", str(path), str(photos), "-q", *options]) == 2
         told = capsys.readouterr().err
-        assert "holds weights only" in told
+        assert "contains weights only" in told
         assert "as weights= (--weights)" in told
         assert "code" not in told
 
@@ -265,7 +265,7 @@ class TestPoison:
             featcache.extract(path)
 
     def test_the_unchanged_file_is_sound(self, saved: Path, tmp_path: Path) -> None:
-        found = look_at_model(rebuilt(saved, tmp_path / "same.keras"))
+        found = inspect_model_file(rebuilt(saved, tmp_path / "same.keras"))
         assert (found.name, found.input_size) == ("same", (16, 16))
         assert "Rescaling" in found.kinds
 
@@ -294,7 +294,7 @@ class TestPoison:
         path = tmp_path / "damaged.keras"
         path.write_bytes(content)
         try:
-            found = look_at_model(path)
+            found = inspect_model_file(path)
         except ModelRefused:
             return
         assert found.path == path
