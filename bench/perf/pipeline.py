@@ -18,7 +18,7 @@ from featcache._io.progress import progress_bar
 from featcache.backbones.request import make_request
 from featcache.backbones.spec import PRECISIONS, Precision
 from featcache.engines.openvino import supports
-from featcache.engines.select import EngineRequest, stored_engine
+from featcache.engines.select import EngineRequest, load_converted_engine
 from featcache.extraction.pipeline import batches, default_workers
 from featcache.extraction.prepare import Source, prepare
 from featcache.extraction.runner import Computation, Work
@@ -58,7 +58,7 @@ def _case(
     source = Source(str(photos), None, None, 0.0)
     job = prepare(request, source, cache, None, False, False)
     spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()
-    engine = stored_engine(EngineRequest("openvino", request, spec, cache, count, None))
+    engine = load_converted_engine(EngineRequest("openvino", request, spec, cache, count, None))
     assert engine is not None
     contents = [str(file.image_id) for file in job.contents]
     paths, how = job.dataset.paths, request.resize

@@ -1,4 +1,4 @@
-"""What a function of the user's consists of, as text that is the same in every session.
+"""Description of a user's function as text that is equal in every session.
 
 Its source without names, comments and layout, and whatever it refers to: defaults, closure,
 globals, modules of the user's own. Installed libraries are named and not looked into;
@@ -109,7 +109,7 @@ def function_hash(function: Any, *, known: Known = lambda value, of: None) -> st
 
 
 class _Description:
-    """Describes values: plain ones by lists of text, all others by a digest of their parts."""
+    """Describes values: simple ones by lists of text, others by a digest of their parts."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
@@ -161,7 +161,7 @@ class _Description:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _of_object(self, value: Any) -> Any:
-        """Describe an object by its exact type: a subclass may hold and do more than its base."""
+        """Describe an object by its exact type: a subclass may add content and behaviour."""
         found = self._known(value, self.of)
         if found is not None:
             return found
@@ -279,7 +279,7 @@ class _Description:
         return [[name, self._used(value.__globals__[name], value)] for name in names]
 
     def _imports(self, value: types.FunctionType) -> Any:
-        """Describe the modules that a function imports itself."""
+        """Describe the modules that a function imports in its body."""
         found = []
         for level, name, names in imported_modules(value.__code__):
             modules = _import(value, level, name, names)
@@ -291,7 +291,7 @@ class _Description:
         return found
 
     def _used(self, value: Any, function: types.FunctionType) -> Any:
-        """Describe a value that a function refers to; of the user's own module what it uses."""
+        """Describe a value that a function refers to; of a user module, the parts it uses."""
         code = function.__code__
         if type(value) is not types.ModuleType or _reaches_any_module(code):
             return self.of(value)
@@ -311,7 +311,7 @@ class _Description:
         return ["own module", used]
 
     def _module(self, value: Any) -> Any:
-        """Describe a module by its name if it is installed, otherwise by all that it holds."""
+        """Describe an installed module by its name, another one by its whole content."""
         if is_installed_module(value):
             return ["module", value.__name__]
         if compiled_file(value.__name__):
@@ -346,7 +346,7 @@ class _Description:
         return ["class", value.__qualname__, made_by, self._mapping(kept)]
 
     def _instance(self, value: Any) -> Any:
-        """Describe an object by its class and all that it holds."""
+        """Describe an object by its class and its whole content."""
         kind = type(value)
         if not is_installed_class(kind):
             return self._own_instance(value)
@@ -358,7 +358,7 @@ class _Description:
         return self._reduced(value)
 
     def _own_instance(self, value: Any) -> Any:
-        """Read an object's attributes, slots and content, whatever it says of itself."""
+        """Return an object's attributes, slots and content, bypassing its own methods."""
         kind = type(value)
         base = _base_of_content(kind)
         if base is None:
@@ -369,7 +369,7 @@ class _Description:
         return ["object", *(self.of(part) for part in (kind, content, state, _slots(value)))]
 
     def _layer(self, value: Any) -> Any:
-        """Describe a layer of Keras, whose attributes count up in a session."""
+        """Describe a layer of Keras without the numbers that increase during a session."""
         inner = value._flatten_layers() if hasattr(value, "_flatten_layers") else [value]
         for layer in inner:
             functions = [one for one in vars(layer).values() if _is_own(one)]
@@ -379,7 +379,7 @@ class _Description:
         return ["layer", self.of(type(value)), self.of(state)]
 
     def _reduced(self, value: Any) -> Any:
-        """Describe an object of a library in the way that copying it does."""
+        """Describe an object of a library by its `__reduce_ex__`, as copying does."""
         if hasattr(value, "cache_parameters"):  # a cached function by what it caches
             names = sorted(set(vars(value)) - set(functools.WRAPPER_ASSIGNMENTS))
             return ["cached", *([name, self.of(vars(value)[name])] for name in names)]
@@ -394,7 +394,7 @@ class _Description:
 
 
 def _base_of_content(kind: type) -> type | None:
-    """Return the base in which an object keeps content; None if it may hold more, unseen.
+    """Return the base class with an object's content; None if it may have hidden content.
 
     A class statement adds attributes and slots to the memory of an object; one that is written
     in another language can add anything, which shows in the size.
@@ -427,7 +427,7 @@ def _slots(value: Any) -> dict[str, Any]:
 
 
 def _reaches_any_module(code: types.CodeType) -> bool:
-    """Tell whether code may read attributes or modules by names that are not written in it."""
+    """Return whether code may access attributes or modules by computed names."""
     return bool(_READ_ANY_NAME & global_names(code) or _REACH_MODULES & attribute_names(code))
 
 
@@ -462,7 +462,7 @@ def _compiled_hash(module: Any) -> str | None:
 
 
 def _without_layer_names(config: Any, outer: bool = True) -> Any:
-    """Drop the names of layers, which count up in a session, where no graph refers to them."""
+    """Remove names of layers, which Keras numbers in a session, unless a graph refers to them."""
     if isinstance(config, (list, tuple)):
         return [_without_layer_names(part, False) for part in config]
     if not isinstance(config, Mapping) or "input_layers" in config:

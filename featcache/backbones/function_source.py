@@ -1,4 +1,4 @@
-"""What the code of a function says: its source in one layout, and the names that it uses."""
+"""Normalised source of a function, and the names that it uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
 def normalised_source(code: types.CodeType) -> str | None:
-    """Return the source of a function in one layout; None if it is not that of this code."""
+    """Return the normalised source of a function; None if it does not match its code."""
     linecache.checkcache(code.co_filename)
     text = "".join(linecache.getlines(code.co_filename))
     try:
@@ -67,7 +67,7 @@ def global_names(code: types.CodeType) -> set[str]:
 
 
 def attribute_names(code: types.CodeType) -> set[str]:
-    """Return all names in code, and its texts, which `getattr` may take for names."""
+    """Return all names and strings in code; `getattr` may use a string as a name."""
     parts = list(nested_codes(code))
     names = {name for part in parts for name in part.co_names}
     return names | {text for part in parts for text in part.co_consts if isinstance(text, str)}

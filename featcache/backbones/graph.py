@@ -1,4 +1,4 @@
-"""The graph of a Keras model: its input, its layers, and what feeds its classification layer.
+"""The graph of a Keras model: its input, its layers, and the input of its classification layer.
 
 Works on Keras' model objects; `output_of` alone needs the module, to cut a model that is
 itself a layer of another.
@@ -41,7 +41,7 @@ _RESHAPING = {"Flatten", "Reshape", "Squeeze"}
 
 
 def check_input(model: Any) -> None:
-    """Raise `InvalidRequest` unless a model is a built graph that takes RGB images alone."""
+    """Raise `InvalidRequest` unless a model is a built graph with RGB images as its only input."""
     kind = type(model).__name__
     inputs = getattr(model, "inputs", None)
     if not inputs and getattr(model, "built", False):
@@ -73,7 +73,7 @@ def check_input(model: Any) -> None:
 
 
 def _check_batches(model: Any, shape: tuple[int | None, ...]) -> None:
-    """Refuse a model whose output for an image could depend on other images."""
+    """Raise if the output of a model for an image could depend on other images."""
     if shape[0] is not None:
         raise InvalidRequest(
             f"The model takes batches of {shape[0]} images alone, shape {shape}; a backbone takes "
@@ -121,7 +121,7 @@ def checked_layer(layer: Any) -> str | int | None:
 
 
 def resolve_layer(model: Any, layer: str | int, called: str) -> str:
-    """Return the name of a layer that was asked for by name or index.
+    """Return the name of a layer requested by name or index.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def resolve_layer(model: Any, layer: str | int, called: str) -> str:
 
 
 def default_layer(model: Any) -> str:
-    """Return the layer whose output a model's features are by default.
+    """Return the default layer for the features of a model.
 
     That is the layer which feeds the classification layer, or ``"output"``, the model's
     own output, if it does not end in one. A model ends in a classification layer if, going
@@ -200,7 +200,7 @@ def default_layer(model: Any) -> str:
 
 @dataclass(frozen=True)
 class PossibleScores:
-    """An output that `default_layer` keeps, although it may be one of class scores.
+    """An output that `default_layer` keeps although it may be class scores.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class PossibleScores:
 
 
 def possible_scores(model: Any) -> PossibleScores | None:
-    """Tell whether an output that `default_layer` keeps may hold class scores.
+    """Return whether an output that `default_layer` keeps may be class scores.
 
     A last Dense or Conv2D layer without an activation may compute logits or project to an
     embedding; several sigmoid values may be scores of several labels per image or a hash
@@ -263,7 +263,7 @@ def output_of(keras: Any, model: Any, layer: str) -> Any:
 
 
 def _check_output_name(model: Any, names: dict[str, Any]) -> None:
-    """Refuse ``"output"`` where it could mean two things, whose rows would share a key."""
+    """Raise for an ambiguous ``"output"``: rows of two layers would share a key."""
     named = names.get(OUTPUT)
     if named is not None and all(_origin(tensor)[0] is not named for tensor in model.outputs):
         raise InvalidRequest(
@@ -307,7 +307,7 @@ class _End:
     passed: bool
 
     def is_classification(self) -> bool:
-        """Tell whether the layer computes class scores; see `default_layer`."""
+        """Return whether the layer computes class scores; see `default_layer`."""
         if self.activations & _SOFTMAX:
             return True
         name = self.operation.name.lower()
@@ -389,13 +389,13 @@ def _passes_on(operation: Any, node: Any) -> bool:
 
 
 def _is_vector(tensor: Any) -> bool:
-    """Tell whether a tensor holds one vector per image, (b, n) or (b, 1, 1, n)."""
+    """Return whether a tensor has one vector per image, (b, n) or (b, 1, 1, n)."""
     shape = tuple(tensor.shape)
     return len(shape) == 2 or (len(shape) == 4 and shape[1:3] == (1, 1))
 
 
 def _activations(operation: Any) -> frozenset[str]:
-    """Return the name of what a layer applies to its values, unless that is "linear"."""
+    """Return the name of a layer's activation; None for "linear"."""
     kind = type(operation).__name__
     if kind in _ACTIVATION_LAYERS:
         return frozenset({_ACTIVATION_LAYERS[kind]})
@@ -405,7 +405,7 @@ def _activations(operation: Any) -> frozenset[str]:
 
 
 def _has_weights(tensor: Any) -> bool:
-    """Tell whether a layer with weights, other than of the input's scaling, leads here."""
+    """Return whether a layer with weights, other than input scaling, precedes a tensor."""
     return any(
         getattr(node.operation, "weights", None)
         and type(node.operation).__name__ != "Normalization"
@@ -414,7 +414,7 @@ def _has_weights(tensor: Any) -> bool:
 
 
 def _nodes_before(tensors: list[Any]) -> Iterator[Any]:
-    """Yield the nodes of a graph that lead to tensors, each once."""
+    """Yield the nodes of a graph that tensors depend on, each once."""
     waiting, seen = list(tensors), set()
     while waiting:
         _, node = _origin(waiting.pop())
@@ -431,7 +431,7 @@ def _node_of(model: Any, layer: Any) -> Any:
 
 
 def _origin(tensor: Any) -> tuple[Any, Any]:
-    """Return the layer or operation that gave a symbolic tensor, and the call of it."""
+    """Return the layer or operation that produced a symbolic tensor, and its call."""
     history = tensor._keras_history
     return history.operation, history.operation._inbound_nodes[history.node_index]
 

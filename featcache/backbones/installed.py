@@ -1,4 +1,4 @@
-"""Which code belongs to Python, to an installed package or to this one, by where its file lies.
+"""Recognition of code of Python, installed packages or this package, by its file.
 
 Names say nothing of that: a user's own file may be called ``bench.py``, and `functools.wraps`
 copies the name of a module.
@@ -23,14 +23,14 @@ _HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 
 
 def is_installed_file(file: str) -> bool:
-    """Tell whether a file of code belongs to Python, an installed package or this one."""
+    """Return whether a file of code belongs to Python, an installed package or this one."""
     if file.startswith(("<frozen", *_OWN, *_library_folders())):
         return True
     return any(part in file for part in _PACKAGES)
 
 
 def is_installed_module(module: Any) -> bool:
-    """Tell whether a module belongs to Python, an installed package or this one."""
+    """Return whether a module belongs to Python, an installed package or this one."""
     file = getattr(module, "__file__", None)
     if isinstance(file, str):
         return is_installed_file(file)
@@ -45,7 +45,7 @@ def is_installed_module(module: Any) -> bool:
 
 
 def is_installed_class(value: type) -> bool:
-    """Tell whether a class is one that an installed module defines under its name."""
+    """Return whether a class is one that an installed module defines under its name."""
     if not is_python_class(value):
         return True
     module = sys.modules.get(str(value.__module__))
@@ -61,12 +61,12 @@ def is_installed_class(value: type) -> bool:
 
 
 def is_python_class(value: type) -> bool:
-    """Tell whether a class could be made by a class statement: its attributes can be set."""
+    """Return whether a class has settable attributes, as those of a class statement have."""
     return bool(value.__flags__ & _HEAP_TYPE) and not value.__flags__ & _IMMUTABLE_TYPE
 
 
 def compiled_file(name: Any) -> Path | None:
-    """Return the compiled file of a module that is not installed; None for all others."""
+    """Return the compiled file of a module that is not installed; None for other modules."""
     module = sys.modules.get(str(name))
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or is_installed_file(file) or not file.endswith(_COMPILED):

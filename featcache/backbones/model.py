@@ -125,7 +125,7 @@ class Backbone:
         return out[:count]
 
     def embed_untraced(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute embeddings in float32 of few images, without compiling for their number."""
+        """Compute embeddings of a few images in float32, without compiling for the batch size."""
         if self._pad:
             return self.embed_in("float32", pixels)
         prepared = preprocessing.apply(self.rule, pixels)
@@ -134,12 +134,12 @@ class Backbone:
         return np.asarray(rows, np.float32)
 
     def export(self, folder: Path) -> None:
-        """Write the model as a TensorFlow SavedModel, for engines that read such."""
+        """Write the model as a TensorFlow SavedModel, for engines that read this format."""
         with quiet_stderr():
             self.model.export(str(folder), format="tf_saved_model", verbose=False)
 
     def provenance(self) -> dict[str, str]:
-        """Return versions and backend, recorded beside the rows; no part of the key."""
+        """Return versions and backend, stored with the rows; not part of the key."""
         packages = ["keras", self.backend, "numpy", "Pillow", "h5py"]
         return {"backend": self.backend, **{name: metadata.version(name) for name in packages}}
 
@@ -161,7 +161,7 @@ class Backbone:
 
 
 def _check_size(model: Any, size: tuple[int, int]) -> None:
-    """Raise `InvalidRequest` unless a model, whose input size may be open, can take a size."""
+    """Raise `InvalidRequest` unless a model accepts an image size."""
     try:
         model.compute_output_shape((1, *size, 3))
     except Exception as error:  # layers raise many kinds
@@ -209,7 +209,7 @@ def _own_layer(model: Any, request: ModelRequest) -> str:
 
 
 def _log_possible_scores(model: Any, name: str) -> None:
-    """Say which layer to name if the output, kept as an embedding, is one of class scores."""
+    """Log which layer to request if the output, used as an embedding, may be class scores."""
     found = possible_scores(model)
     if found is not None:
         meant = (
@@ -258,7 +258,7 @@ def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple
 
 
 def _check_weights(model: Any, request: Request) -> None:
-    """Raise `WeightsMismatch` for NaN, which some activations turn into finite values again."""
+    """Raise `WeightsMismatch` for NaN, which some activations would turn into finite values."""
     for weight in model.weights:
         value = np.asarray(weight)
         if value.dtype.kind == "f" and np.isnan(value).any():

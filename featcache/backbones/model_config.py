@@ -1,4 +1,4 @@
-"""What the configuration of a saved network may name, checked without Keras.
+"""Check of a saved network's configuration, without Keras.
 
 Keras turns names in a configuration into classes and functions: of layers, but also of
 anything else that it exports or that a module holds. So this is a list of what is known to
@@ -166,13 +166,13 @@ def check_network(config: Any) -> None:
 
 
 class _Check:
-    """One walk through a configuration; counts values, so that its work has a bound."""
+    """Traversal of a configuration that counts values, so that its work is limited."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def value(self, value: Any, key: str, depth: int) -> None:
-        """Check what stands under a key; lists stand for their members."""
+        """Check the value of a key; of a list, each member."""
         self._count += 1
         if self._count > MAX_VALUES or depth > MAX_DEPTH:
             raise ValueError("it holds too many values, or they are nested too deeply")
@@ -190,7 +190,7 @@ class _Check:
             _check_number(value, key)
 
     def members(self, values: Mapping[str, Any], depth: int, end: str | None = None) -> None:
-        """Check a plain table, which names no class itself; `end` if it names inputs or outputs."""
+        """Check a dict that names no class; `end` if it names inputs or outputs."""
         _check_batches(values)
         for key, value in values.items():
             if key in _NAMING:
@@ -200,7 +200,7 @@ class _Check:
             self.value(value, end or key, depth)
 
     def record(self, record: Mapping[str, Any], depth: int) -> None:
-        """Check what stands for an object of a class, or for a function."""
+        """Check a serialized object or function."""
         kind, module, inner = record["class_name"], record.get("module"), record.get("config")
         if not isinstance(kind, str):
             raise ValueError("the class of a record is not a name")
@@ -245,7 +245,7 @@ class _Check:
 
 
 def _check_batches(values: Mapping[str, Any]) -> None:
-    """Raise if what a layer gives could depend on other images than its own.
+    """Raise if the output of a layer for an image could depend on other images.
 
     State that is kept from batch to batch is memory besides, which no weights in the file show.
     """
@@ -282,7 +282,7 @@ def _check_text(text: str, key: str) -> None:
 
 
 def _check_nodes(nodes: Any) -> None:
-    """Raise unless each call takes a tensor: one of constants alone is computed while loading."""
+    """Raise unless each call has a tensor: calls with constants only run while loading."""
     for node in nodes if isinstance(nodes, list) else ():
         found = {"class_name": "__keras_tensor__"}.items()
         if isinstance(node, dict) and not any(found <= one.items() for one in _tables(node)):
@@ -290,7 +290,7 @@ def _check_nodes(nodes: Any) -> None:
 
 
 def _check_order(layers: Any) -> None:
-    """Raise if Keras, which queues calls until their inputs exist, would queue them for long."""
+    """Raise if Keras, which queues calls until their inputs exist, would retry them too often."""
     if not isinstance(layers, list):
         return
     known: set[str] = set()
@@ -306,7 +306,7 @@ def _check_order(layers: Any) -> None:
 
 
 def _calls(value: Any, shared: dict[Any, int]) -> int:
-    """Count the objects that a call of a network goes through, as often as it does.
+    """Return how many objects a call of a network visits, including repeated visits.
 
     A network that is called twice in one that is called twice, and so on: Keras follows each.
     """

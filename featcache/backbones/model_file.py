@@ -76,7 +76,7 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
+        """The file name without its ending."""
         return self.path.stem
 
 
@@ -184,7 +184,7 @@ def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy an archive without what compiling left in it, which Keras would read in a part."""
+    """Copy an archive without the state of the optimizer, which Keras would read in part."""
     try:
         with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "x") as new:
             for member in old.infolist():
@@ -199,14 +199,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _uncompiled(config: Any) -> Any:
-    """Drop the optimizers and losses of networks; features need none of them."""
+    """Remove optimizers and losses of networks, which features do not need."""
     if isinstance(config, dict):
         return {key: _uncompiled(one) for key, one in config.items() if key != "compile_config"}
     return [_uncompiled(one) for one in config] if isinstance(config, list) else config
 
 
 def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
-    """Let Keras load a checked file; `path` is what an error calls it."""
+    """Load a checked file with Keras; errors name `path`."""
     keras = import_keras()
     limited = (
         contextlib.nullcontext()
@@ -256,7 +256,7 @@ def _limited_weights(keras: Any, most: int) -> Iterator[None]:
 
 
 def _base_of_variables(keras: Any) -> Any:
-    """Return the class whose ``__init__`` makes the variables of every backend."""
+    """Return the class whose ``__init__`` creates the variables of every backend."""
     module = "keras.src.backend.common.variables"
     found = [kind for kind in keras.Variable.__mro__ if kind.__module__ == module]
     if len(found) != 1 or "__init__" not in vars(found[0]):
@@ -272,7 +272,7 @@ def _values_of_variable(initializer: Any, shape: Any) -> int:
 
 
 def _check_outputs(model: Any) -> None:
-    """Raise ValueError if a layer would take more for one image than any memory holds."""
+    """Raise ValueError if the output of a layer for one image exceeds a limit."""
     loops = 0
     for layer in operations(model):
         loops += _loops(layer)
@@ -300,7 +300,7 @@ def _values(tensor: Any) -> int:
 
 
 def _scores(layer: Any, node: Any) -> int:
-    """Count what attention compares, which no output shows: each place with each other."""
+    """Return the number of scores of attention, each position with each other."""
     sizes = [_sides(tensor) for tensor in node.input_tensors]
     if type(layer).__name__ == "AdditiveAttention":  # keeps the channels meanwhile
         return max(map(math.prod, sizes)) * max(side[0] for side in sizes)

@@ -1,4 +1,4 @@
-"""Code in a Keras model that is not Keras' own, as text that is the same in every session.
+"""Description of a model's code that is not part of Keras, equal in every session.
 
 Layers of one's own with their attributes, and functions and objects given to layers of Keras:
 a configuration names these, and does not tell what they compute.
@@ -37,7 +37,7 @@ Of = Callable[[Any], Any]
 
 
 def own_code(model: Any) -> list[list[str]]:
-    """Return place and digest of each part of a model that has code not of Keras.
+    """Return position and digest of each part of a model with code that is not part of Keras.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def own_code(model: Any) -> list[list[str]]:
 
 
 def operations(model: Any) -> list[Any]:
-    """Return the layers, those in layers, and operations, which `model.layers` leaves out."""
+    """Return all layers, nested layers, and operations, which are not in `model.layers`."""
     found: dict[int, Any] = {}
     waiting = [model]
     while waiting:
@@ -78,7 +78,7 @@ def operations(model: Any) -> list[Any]:
 
 
 class _Known:
-    """Describes what belongs to a model by its place in it, and objects of Keras."""
+    """Describes parts of a model by their position in it, and objects of Keras."""
 
     def __init__(self, model: Any, parts: list[Any]) -> None:
         self._places = {id(part): ["layer", place] for place, part in enumerate(parts)}
@@ -117,7 +117,7 @@ def _digest(part: Any, described: list[Any], known: _Known) -> str:
 
 
 def _described(part: Any) -> list[Any]:
-    """Return what a layer or operation holds of code that is not Keras' own, and its state."""
+    """Return the code of a layer or operation that is not part of Keras, and its state."""
     kind = type(part)
     if _top(kind) == "keras":
         return _foreign_in(part)
@@ -129,14 +129,14 @@ def _described(part: Any) -> list[Any]:
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """Return the attributes of a layer that are not those that Keras gives to any layer."""
+    """Return the attributes of a layer that not every layer of Keras has."""
     keras_own = _bookkeeping(hasattr(part, "predict_on_batch"))
     return {name: value for name, value in sorted(vars(part).items()) if name not in keras_own}
 
 
 @functools.cache
 def _bookkeeping(network: bool) -> frozenset[str]:
-    """Return the attributes of a layer, or of a model, that was given none."""
+    """Return the attributes of a new layer or model."""
     keras = import_keras()
     # Named, so that no automatic name is used up.
     kind = type("Plain", (keras.layers.Layer,), {"call": lambda self, x: x})
@@ -154,7 +154,7 @@ def _bookkeeping(network: bool) -> frozenset[str]:
 
 
 def _foreign_in(part: Any) -> list[Any]:
-    """Return the attributes and arguments of a layer of Keras that hold other code."""
+    """Return the attributes and arguments of a layer of Keras that contain other code."""
     state = {
         name: value
         for name, value in _state(part).items()
@@ -165,7 +165,7 @@ def _foreign_in(part: Any) -> list[Any]:
 
 
 def _foreign_arguments(part: Any) -> list[Any]:
-    """Return what a layer is called with where that holds code, as ``keras.ops.map`` is."""
+    """Return arguments of a layer's calls that contain code, as of ``keras.ops.map``."""
     arguments = [node.arguments for node in getattr(part, "_inbound_nodes", ())]
     calls = [(list(one.args), dict(one.kwargs)) for one in arguments]
     return [call for call in calls if _is_foreign(call)]

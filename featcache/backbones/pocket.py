@@ -1,4 +1,4 @@
-"""`pocket`: a small convolutional backbone of our own, whose weights come with the package.
+"""`pocket`: a small convolutional backbone whose weights are part of the package.
 
 It was trained on drawn breeds of dogs (`python -m bench.tools.train_pocket`), none of them in the
 sample that `featcache.extract` falls back to, so that features worth using can be had on a
@@ -22,7 +22,7 @@ _MAX_BYTES = 16 * 2**20
 
 
 def build(keras: Any, size: tuple[int, int]) -> Any:
-    """Build the network, with the weights that Keras starts it with.
+    """Build the network with its initial weights.
 
     Seven 3 x 3 convolutions, two pairs of them with a shortcut (He et al. 2016,
     arXiv:1512.03385), one 1 x 1 convolution and global average pooling; batch normalisation
@@ -77,7 +77,7 @@ def _shortcut(keras: Any, x: Any, filters: int, name: str) -> Any:
 
 
 def pack_weights(model: Any) -> dict[str, NDArray[Any]]:
-    """Return a network's weights for a file: kernels in float16, vectors in float32."""
+    """Return a network's weights to save: kernels in float16, vectors in float32."""
     packed = {}
     for weight in model.weights:
         value = np.asarray(weight)
@@ -109,7 +109,7 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def set_weights(model: Any, packed: Mapping[str, NDArray[Any]]) -> None:
-    """Give a network the weights of a file.
+    """Set the weights of a network from a file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Networks of the table with their weights: trained, with or without a top, or random."""
+"""Networks of the table with weights: trained, with or without the top, or random."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .spec import BackboneEntry
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the table.
+    """A built network of the table of backbones.
 
     Attributes
     ----------
@@ -42,13 +42,13 @@ class Network:
     file: Path | None = None
 
     def needs_top(self, cut: Any) -> bool:
-        """Tell whether a model cut from this one depends on weights that the file lacks."""
+        """Return whether a model cut from this one depends on weights not in the file."""
         lacking = {id(weight) for weight in self.random_top}
         return any(id(weight) in lacking for weight in cut.weights)
 
 
 def build_network(keras: Any, request: TableRequest) -> Network:
-    """Build a backbone of the table, and load or make its weights.
+    """Build a backbone of the table and load or initialize its weights.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _load(keras: Any, request: TableRequest, path: Path) -> Network:
 
 
 def _load_quietly(model: Any, path: Path) -> None:
-    """Load weights; of a file that does not fit, Keras warns by the page before it raises."""
+    """Load weights without the many warnings of Keras about a file that does not fit."""
     with held_warnings():
         model.load_weights(path)
 
@@ -130,7 +130,7 @@ def _count_top(model: Any, entry: BackboneEntry) -> int:
 
 
 def _copy_weights(body: Any, model: Any) -> list[Any]:
-    """Copy all weights of a network without the top into the one with it; return the rest.
+    """Copy the weights of a network without the top to one with it; return the other weights.
 
     Both list their layers in the order of the network, and the top is a chain at its end.
     """
@@ -150,14 +150,14 @@ def _copy_weights(body: Any, model: Any) -> list[Any]:
 
 
 def _kind(weight: Any) -> tuple[str, tuple[int, ...]]:
-    """Return name and shape of a weight, less the number that Keras gives to unnamed ones."""
+    """Return name and shape of a weight, without the number of an automatic name."""
     return re.sub(r"_\d+$", "", weight.name), tuple(weight.shape)
 
 
 def _mismatch(
     request: TableRequest, model: Any, saved: Sequence[SavedLayer], top: bool, error: BaseException
 ) -> str:
-    """Say in which layer a file differs from a network."""
+    """Return a message that names the first layer in which a file differs from a network."""
     entry = request.entry
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
@@ -175,7 +175,7 @@ def _mismatch(
 
 
 def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> tuple[str | None, str] | None:
-    """Return the first layer that differs, and what it expects and the file has for it."""
+    """Return the first layer that differs, with the expected and the saved shapes."""
     wanted = list(_layers_with_weights(model))
     given = [layer for layer in saved if layer.shapes]
     by_path = {layer.path: layer for layer in given}
@@ -218,12 +218,12 @@ def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
 
 
 def _scales_twice(saved: Sequence[SavedLayer]) -> bool:
-    """Tell whether a file was saved from a network with EfficientNet's second scaling."""
+    """Return whether a file was saved from a network with EfficientNet's second scaling."""
     return sum(layer.path.split("/")[-1].startswith("rescaling") for layer in saved) > 1
 
 
 def _divide_by_std_again(model: Any) -> None:
-    """Give EfficientNet the scaling that its published weights were trained with.
+    """Set the input scaling that EfficientNet's published weights were trained with.
 
     Keras inserts one more division by sqrt(std) only for ``weights="imagenet"``, and
     not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is

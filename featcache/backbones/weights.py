@@ -1,4 +1,4 @@
-"""Which weights a backbone gets, and where their file is. Knows files, not Keras."""
+"""Choice of a backbone's weights and of their file, without Keras."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SEEDED = re.compile(r"random:(\d{1,18})")
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that are available.
+    """Available weights of a backbone.
 
     Attributes
     ----------
@@ -107,14 +107,14 @@ def parse_origin(text: str) -> Weights | None:
 
 
 def names_weights_file(weights: Any) -> bool:
-    """Tell whether `choose_weights` would take its argument for the path of a file."""
+    """Return whether `choose_weights` treats its argument as the path of a file."""
     if weights is None or (isinstance(weights, str) and weights in _WORDS):
         return False
     return not isinstance(weights, str) or _SEEDED.fullmatch(weights) is None
 
 
 def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
-    """Read the argument ``weights=`` of `featcache.extract`.
+    """Return the weights for the argument ``weights=`` of `featcache.extract`.
 
     Parameters
     ----------
@@ -182,13 +182,13 @@ def keras_models_folder() -> Path:
 
 
 def imagenet_path(entry: BackboneEntry) -> Path | None:
-    """Return the backbone's ImageNet file in Keras' cache, None if it is not there."""
+    """Return the backbone's ImageNet file in Keras' cache, None if it is missing."""
     path = keras_models_folder() / entry.file
     return path if path.is_file() else None
 
 
 def weights_without_top(entry: BackboneEntry) -> Weights | None:
-    """Return the ImageNet file without the top in Keras' cache, None if it is not there."""
+    """Return the ImageNet file without the top in Keras' cache, None if it is missing."""
     path = keras_models_folder() / str(entry.notop_file)
     return Weights("imagenet", path, top=False) if path.is_file() else None
 
@@ -196,7 +196,7 @@ def weights_without_top(entry: BackboneEntry) -> Weights | None:
 def ensure_available(
     weights: Weights, entry: BackboneEntry, layer: str | int | None = None
 ) -> Weights:
-    """Make sure that the weights' file is on disk and is the right one.
+    """Ensure that the weights file is on disk and has the right hash.
 
     Where the file with the top is not in Keras' cache, the one without serves if it is
     there: at once for a `layer` that does not depend on the top's weights, else only if the
@@ -247,7 +247,7 @@ def ensure_available(
 
 
 def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
-    """Return ImageNet weights whose file is the published one; raise if it is not."""
+    """Return ImageNet weights after verifying the published hash of their file."""
     path, (_, known) = Path(str(weights.path)), entry.published(top=weights.top)
     if known and _file_hash(path, known) != known:
         raise WeightsMismatch(
@@ -260,7 +260,7 @@ def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
 
 
 def identities(weights: Weights, entry: BackboneEntry | None) -> Iterator[list[Any]]:
-    """Yield what pins the values, for remembering their hash: the cheapest first.
+    """Yield identities of the weights, for caching their hash, the cheapest first.
 
     Published files are pinned by the hash that Keras publishes, which was checked. Other files
     are pinned by their path and state if any change since would show in it, and by their
@@ -293,7 +293,7 @@ def current_state(weights: Weights) -> FileState | None:
 
 
 def _file_hash(path: Path, like: str) -> str:
-    """Hash a file by the algorithm that a published hash was made with."""
+    """Return the hash of a file by the algorithm of its published hash."""
     return file_hash(path, "md5" if len(like) == 32 else "sha256")
 
 

@@ -114,7 +114,7 @@ def _bool_of(cell: str) -> bool | None:
 
 
 def _keeps_text(values: Mapping[str, Any]) -> bool:
-    """Tell whether each number is written as Python writes it, and none in two ways."""
+    """Return whether each number is written as Python writes it, and none in two ways."""
     return len(set(values.values())) == len(values) and all(
         cell == str(value) or str(_int_of(cell)) == cell for cell, value in values.items()
     )

@@ -157,7 +157,7 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
 
 
 def worth_warning(ignored: Iterable[str]) -> bool:
-    """Tell whether files that were left out may be pictures: neither texts nor hidden."""
+    """Return whether files that were left out may be pictures: neither texts nor hidden."""
     return any(map(_may_be_picture, ignored))
 
 
@@ -189,7 +189,7 @@ def other_files(ignored: Sequence[str]) -> str:
 
 
 def _is_split(root: Path, parts: Sequence[list[str]]) -> bool:
-    """Tell whether the top folders are parts of a split; refuse what can be read in two ways."""
+    """Return whether the top folders are parts of a split; refuse what can be read in two ways."""
     tops = {p[0] for p in parts}
     named = {top for top in tops if split_of(top)}
     if named == tops:
