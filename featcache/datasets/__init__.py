@@ -1,6 +1,6 @@
-"""Data sets known by name: published ones, fetched once, and drawn dogs, made from a seed.
+"""Data sets with a name: published ones, downloaded once, and dogs drawn from a seed.
 
-`load_dataset` takes their names as well as whatever `data` describes. Called by `gc`,
+`load_dataset` accepts their names as well as everything that `data` accepts. Used by `gc`,
 `extraction`, `bundle`, `cli` and users.
 """
 

@@ -1,4 +1,4 @@
-"""Unpack a tar archive that nobody vouches for: plain files, below one folder, within limits."""
+"""Safe unpacking of untrusted tar archives: regular files, below one folder, within limits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .._io.progress import progress_bar
 from ..errors import DatasetError, UnsafeArchive
 
 _BLOCK = 1 << 20
-_MOST_BYTES_A_FILE = 64 * 2**20
+_MAX_BYTES_PER_FILE = 64 * 2**20
 # What every file system in use takes, below a folder of the user's.
-_MOST_PARTS = 32
-_MOST_BYTES_A_PART = 200
-_MOST_BYTES_A_NAME = 1024
-_MOST_BYTES_A_HEADER = 1 << 16
+_MAX_PARTS = 32
+_MAX_BYTES_PER_PART = 200
+_MAX_BYTES_PER_NAME = 1024
+_MAX_BYTES_PER_HEADER = 1 << 16
 _LONG = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
@@ -37,17 +37,19 @@ def unpack(
     max_files: int = 100_000,
     progress: bool | None = None,
 ) -> int:
-    """Write the wanted files of a tar archive (plain, gzip, bzip2 or xz) below a folder.
+    """Unpack selected files of a tar archive (plain, gzip, bzip2 or xz) below a folder.
 
     Parameters
     ----------
-    archive, folder : Path
-        The folder exists. Nothing is written outside it, nothing in it is replaced.
+    archive : Path
+    folder : Path
+        An existing folder. No file is written outside it, and no file in it is replaced.
     wanted : callable
-        Tells by its name whether a file is written; names are checked all the same.
+        Returns by its name whether to unpack a file; all names are checked.
     max_bytes, max_files : int
-        Limits for all that is written.
+        Limits on the sum of all unpacked files.
     progress : bool, optional
+        Show a progress bar. Default: in a terminal and in a notebook.
 
     Returns
     -------
@@ -57,11 +59,10 @@ def unpack(
     Raises
     ------
     UnsafeArchive
-        At a link, a device, a name that leads elsewhere or is too long or too deep, a file
-        twice, or beyond a limit.
-        What was written before stays in `folder`, which the caller throws away.
+        For a link, a device, a name outside the folder, too long or too deep, a duplicate file,
+        or beyond a limit. Files written before stay in `folder`, which the caller removes.
     DatasetError
-        If the archive is cut off or damaged.
+        If the archive is truncated or damaged.
     StoreWriteError
         If the disk refuses.
     """
@@ -112,11 +113,11 @@ def _limited(
 
 
 class _Entry(tarfile.TarInfo):
-    """An entry of an archive, refused where `tarfile` would end in silence or take much memory."""
+    """An entry that raises where `tarfile` would stop silently or use much memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
-        """Read a header; a damaged or missing one would pass for the archive's end."""
+        """Read a header; `tarfile` would treat a damaged or missing one as the archive's end."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
@@ -125,14 +126,14 @@ class _Entry(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        """Read what belongs to a header: the way that `tarfile` offers to subclasses."""
-        if self.type in _LONG and self.size > _MOST_BYTES_A_HEADER:
+        """Read the data of a header; the method that `tarfile` lets subclasses override."""
+        if self.type in _LONG and self.size > _MAX_BYTES_PER_HEADER:
             raise tarfile.ReadError(f"a header declares {self.size:,} bytes")
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
 
 def _check(member: tarfile.TarInfo, archive: Path) -> None:
-    """Refuse everything but regular files and folders under plain names."""
+    """Raise unless an entry is a regular file or a folder with a safe name."""
     name = member.name
     path = PurePosixPath(name)
     odd = not name or path.is_absolute() or ".." in path.parts
@@ -140,15 +141,15 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
     if odd or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name):
         raise _unsafe(archive, name, "its name leads elsewhere or is not plain")
     sizes = [len(os.fsencode(part)) for part in path.parts]
-    deep = len(sizes) > _MOST_PARTS or sum(sizes) > _MOST_BYTES_A_NAME
-    if deep or max(sizes, default=0) > _MOST_BYTES_A_PART:
+    deep = len(sizes) > _MAX_PARTS or sum(sizes) > _MAX_BYTES_PER_NAME
+    if deep or max(sizes, default=0) > _MAX_BYTES_PER_PART:
         shown = f"{name[:60]}..."
         raise _unsafe(archive, shown, "its name is too long, or in too many folders")
     if member.isdir():
         return
     if not member.isreg() or member.issparse():
         raise _unsafe(archive, name, "it is no plain file, but a link, device or the like")
-    if member.size > _MOST_BYTES_A_FILE:
+    if member.size > _MAX_BYTES_PER_FILE:
         raise _unsafe(archive, name, f"it has {member.size:,} bytes")
 
 

@@ -1,4 +1,4 @@
-"""Data sets that are fetched once: downloaded, checked, unpacked, read ever after."""
+"""Download, verification and unpacking of published data sets, and loading them."""
 
 from __future__ import annotations
 
@@ -46,21 +46,23 @@ def fetch(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Bring a published data set here, once.
+    """Download a published data set unless it is already in the cache.
 
     Parameters
     ----------
     name : {"stanford-dogs", "oxford-pets"}
-    source : path or address, optional
-        A folder that holds the archives, or the address of a mirror's folder. Default: the
-        data set's own site.
+    source : path-like or URL, optional
+        A folder with the archives, or the URL of a mirror's folder. Default: the site of the
+        data set.
     any_hash : bool
-        Take archives that are not the published ones, byte for byte, such as a mirror's own
-        packing. What they hold is checked all the same.
+        Accept archives with other hashes than the published ones, such as a mirror's own
+        archives. Their content is checked as well.
     keep_archives : bool
-        Do not delete what was downloaded once it is unpacked.
-    cache_dir : path, optional
+        Keep downloaded archives after unpacking.
+    cache_dir : path-like, optional
+        The cache folder.
     progress : bool, optional
+        Show progress bars. Default: in a terminal and in a notebook.
 
     Returns
     -------
@@ -72,11 +74,11 @@ def fetch(
     InvalidRequest
         For an unknown name.
     DownloadFailed
-        If an archive cannot be had. The same call goes on from where it stopped.
+        If an archive cannot be downloaded. The same call resumes the download.
     DatasetError, UnsafeArchive
         If an archive is damaged, is not the published one, or is not safe. Nothing is kept.
     StoreWriteError
-        If there is not room enough, or the disk refuses.
+        If the disk is full or refuses a write.
     """
     published = find(name)
     cache = cache_folder(cache_dir)
@@ -103,27 +105,31 @@ def load(
     split: SplitRule | None = "official",
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Return a data set that was fetched.
+    """Return a downloaded data set.
 
     Parameters
     ----------
     name : {"stanford-dogs", "oxford-pets"}
     crop : {"whole", "box"}, optional
-        ``"box"``: each annotated box is an example, so that a photo of two dogs is two; what
-        is held out is held out by photo. Default: each photo is one, as a whole.
+        ``"box"``: each annotated box is an example, so that an image of two dogs has two; all
+        examples of an image are in the same part of a split. Default: one example per image.
     margin : float
-        Widens each box by this fraction of its size.
+        Fraction of the box's width and height, 0 to 1, by which to widen it on each side.
     split : {"official", "90/10"} or None
-        The one that was published, the reference run's share of 10 % (seed 0) for the test,
-        or none.
-    cache_dir : path, optional
+        The published split, a random one with 10 % of the images for the test (seed 0), or none.
+    cache_dir : path-like, optional
+        The cache folder.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     DatasetNotFound
-        If it was not fetched yet; the message says how.
+        If it has not been downloaded; the message says how to.
     InvalidRequest
-        For an unknown word.
+        For an unknown value of an argument.
     """
     published = find(name)
     if split is not None:
@@ -131,8 +137,8 @@ def load(
     table = datasets_folder(cache_folder(cache_dir)) / published.name / TABLE
     if not table.is_file():
         raise DatasetNotFound(
-            f"{published.title} is not here yet: `featcache fetch {name}` downloads it (about "
-            f"{published.size / 1e6:.0f} MB), or takes archives that you have with --from FOLDER.",
+            f"{published.title} has not been downloaded: `featcache fetch {name}` downloads it "
+            f"({published.size / 1e6:.0f} MB), or uses archives that you have: --from FOLDER.",
             received=name,
         )
     dataset = cropped(replace(from_csv(table), name=published.title), crop, margin)
@@ -142,12 +148,12 @@ def load(
 
 
 def find(name: str) -> Published:
-    """Return what is known of a data set.
+    """Return the description of a published data set.
 
     Raises
     ------
     InvalidRequest
-        With the known names.
+        For an unknown name; the message lists the known ones.
     """
     if name not in NAMES:
         raise InvalidRequest(
@@ -216,7 +222,7 @@ def _obtain(
 
 
 def _build(published: Published, archives: list[Path], target: Path, progress: bool | None) -> None:
-    """Unpack beside the target, write the table, rename: a cut-off run leaves no half set."""
+    """Unpack into a temporary folder, write the table and rename the folder, atomically."""
     temporary = temporary_path(target.parent)
     try:
         temporary.mkdir()

@@ -1,4 +1,4 @@
-"""Whatever describes images -> `Dataset`, names of fetched data sets included."""
+"""Construction of a `Dataset` from folders, tables, lists and names of published data sets."""
 
 from __future__ import annotations
 
@@ -21,35 +21,45 @@ def load_dataset(
     margin: float = 0.0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Make a `Dataset` of whatever describes images.
+    """Return a `Dataset` of images described by a folder, a table, a list or a name.
+
+    No image is decoded.
 
     Parameters
     ----------
-    data : Dataset, path, list of paths, or pandas.DataFrame
-        A folder of class folders (also below ``train/``, ``test/`` ...), a folder of
-        images, a CSV file or DataFrame with a ``path`` column and, if there are any,
-        ``label`` and ``split``, the paths themselves, or the name of a data set that
-        ``featcache fetch`` brings, such as ``"stanford-dogs"``. A flat ``test/`` or
-        ``val/`` beside class folders in ``train/``, or one without a folder of a training
-        class, is an unlabelled part. Labels and further
-        columns of a CSV file are numbers or bools where pandas would read such, but no
-        number is changed: those with leading zeros stay text, and so do labels such as
-        ``1.10`` and ``+1``. Names of folders stay text.
+    data : Dataset, path-like, list of paths, or pandas.DataFrame
+        A folder with one folder per class (also below ``train/``, ``test/`` ...), a folder of
+        images, a CSV file or DataFrame with the column ``path`` and optionally ``label`` and
+        ``split``, a list of paths, or the name of a data set that ``featcache fetch`` downloads,
+        such as ``"stanford-dogs"``.
+
+        A ``test/`` or ``val/`` without class folders, or without a folder of a training class,
+        is an unlabelled part. Labels and further columns of a CSV file become numbers or bools
+        as in pandas, unless that would change the text: values with leading zeros stay text, and
+        so do labels such as ``1.10`` and ``+1``. Names of folders stay text.
     labels : sequence, optional
-        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
-        NaN, "" and blanks mean unlabelled.
+        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None, NaN
+        and blank strings mean unlabelled.
     crop : {"whole", "box"}, optional
-        ``"box"``: the part of each photo that the columns ``left``, ``top``, ``right`` and
-        ``bottom`` give. Default: whole photos.
+        ``"box"`` uses the part of each image given by the columns ``left``, ``top``, ``right``
+        and ``bottom``, in pixels. Default: whole images.
     margin : float
-        Widens each box by this fraction of its size, 0 to 1.
-    cache_dir : path, optional
-        Where fetched data sets are.
+        Fraction of the box's width and height, 0 to 1, by which to widen it on each side.
+    cache_dir : path-like, optional
+        The cache folder with downloaded data sets.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
-    DatasetNotFound, DatasetError
-        If there is nothing there, no image in it, or its layout has two meanings.
+    DatasetNotFound
+        If a path does not exist.
+    DatasetError
+        If there is no image, a table is malformed, or the layout of a folder is ambiguous.
+    InvalidRequest
+        For an invalid `crop` or `margin`.
     """
     if isinstance(data, str) and not os.path.exists(data) and data in fetched.NAMES:
         if labels is not None:

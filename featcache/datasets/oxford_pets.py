@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: what its archives hold, read into a table of examples.
+"""Oxford-IIIT Pet: reader of its archives.
 
 Parkhi, Vedaldi, Zisserman and Jawahar 2012, "Cats and dogs", CVPR.
 """
@@ -14,7 +14,7 @@ from .._io.names import is_name
 from ..errors import DatasetError
 from ..images.decode import load_image
 from ..images.image_file import BadImage, Box
-from .published import Archive, Example, Published, people_name, share_of
+from .published import Archive, Example, Published, readable_name, side_fraction
 
 _SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 _BACKGROUND = 2
@@ -22,7 +22,7 @@ _SPECIES = {"1": "cat", "2": "dog"}
 
 
 def read(folder: Path) -> Iterator[Example]:
-    """Yield one example a photo; its box is that of the pet in the trimap.
+    """Yield one example per image; its box encloses the pet in the trimap.
 
     The published head boxes cover the training part only, so they are of no use here.
 
@@ -35,7 +35,7 @@ def read(folder: Path) -> Iterator[Example]:
     Raises
     ------
     DatasetError
-        If a listed photo or its trimap is missing or makes no sense.
+        If a listed image or its trimap is missing or invalid.
     """
     for split, file in (("train", "trainval.txt"), ("test", "test.txt")):
         for name, species in _listed(folder / "annotations" / file):
@@ -47,8 +47,8 @@ def read(folder: Path) -> Iterator[Example]:
                     path=path,
                 )
             box, size = _pet(folder / "annotations" / "trimaps" / f"{name}.png")
-            label = people_name(name.rpartition("_")[0])
-            more = {"species": species, "size": share_of(box, size)}
+            label = readable_name(name.rpartition("_")[0])
+            more = {"species": species, "size": side_fraction(box, size)}
             yield Example(f"images/{name}.jpg", label, split, box, more)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a data set that others publish: archives with their hashes, and a reader."""
+"""Description of a published data set: archives with their hashes, and a reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..images.image_file import Box
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch.
+    """An archive to download.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """Name of the file."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A row of the table that a fetched data set is read from.
+    """A row of the table of a downloaded data set.
 
     Attributes
     ----------
@@ -55,19 +55,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Published:
-    """A data set that others publish.
+    """A published data set.
 
     Attributes
     ----------
-    name, title : str
-        For commands and for people.
+    name : str
+        Name for commands.
+    title : str
+        Human-readable name.
     archives : tuple of Archive
     folders : tuple of str
-        What is unpacked: files whose names begin with one of these.
+        Prefixes of the names of files to unpack.
     keep : tuple of str
-        Folders that stay once the table is written.
+        Folders to keep after the table is written.
     read : callable
-        From the folder with everything unpacked to examples.
+        Maps the folder of unpacked files to examples.
     """
 
     name: str
@@ -79,28 +81,28 @@ class Published:
 
     @property
     def size(self) -> int:
-        """Bytes to download."""
+        """Size of all archives in bytes."""
         return sum(archive.size for archive in self.archives)
 
 
-def people_name(name: str) -> str:
-    """Make a folder's name one for people.
+def readable_name(name: str) -> str:
+    """Return a human-readable class name for the name of a folder.
 
     Examples
     --------
-    >>> people_name("Afghan_hound"), people_name("shih-tzu"), people_name("american_bulldog")
+    >>> readable_name("Afghan_hound"), readable_name("shih-tzu"), readable_name("american_bulldog")
     ('Afghan hound', 'Shih-tzu', 'American bulldog')
     """
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 
 
-def share_of(box: Box, size: tuple[int, int]) -> str:
-    """Return the side of the square of a box's area, as a share of that of the photo's.
+def side_fraction(box: Box, size: tuple[int, int]) -> str:
+    """Return the square root of a box's area as a fraction of the image's, with four digits.
 
     Examples
     --------
-    >>> share_of((0, 0, 50, 50), (100, 100))
+    >>> side_fraction((0, 0, 50, 50), (100, 100))
     '0.5000'
     """
     area = (box[2] - box[0]) * (box[3] - box[1])

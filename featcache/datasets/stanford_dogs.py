@@ -1,4 +1,4 @@
-"""Stanford Dogs: what its archives hold, read into a table of examples.
+"""Stanford Dogs: reader of its archives.
 
 Khosla, Jayadevaprakash, Yao and Fei-Fei 2011, "Novel dataset for fine-grained image
 categorization", First Workshop on Fine-Grained Visual Categorization, CVPR.
@@ -13,15 +13,15 @@ from typing import Any
 
 from .._io.names import is_name
 from ..errors import DatasetError
-from .published import Archive, Example, Published, people_name, share_of
+from .published import Archive, Example, Published, readable_name, side_fraction
 
 _SITE = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
-_MOST_XML_BYTES = 1 << 16
-_MOST_LIST_BYTES = 2 * 2**20
+_MAX_XML_BYTES = 1 << 16
+_MAX_LIST_BYTES = 2 * 2**20
 
 
 def read(folder: Path) -> Iterator[Example]:
-    """Yield one example for each annotated box of each photo.
+    """Yield one example per annotated box of each image.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def read(folder: Path) -> Iterator[Example]:
     Raises
     ------
     DatasetError
-        If a listed photo or its annotation is missing or makes no sense.
+        If a listed image or its annotation is missing or invalid.
     """
     for split in ("train", "test"):
         for name in sorted(_listed(folder / f"{split}_list.mat")):
@@ -44,9 +44,11 @@ def read(folder: Path) -> Iterator[Example]:
                     "which must be cut off or another one.",
                     path=path,
                 )
-            label = people_name(breed.partition("-")[2])
+            label = readable_name(breed.partition("-")[2])
             for box, size in _boxes(annotation):
-                yield Example(f"Images/{name}", label, split, box, {"size": share_of(box, size)})
+                yield Example(
+                    f"Images/{name}", label, split, box, {"size": side_fraction(box, size)}
+                )
 
 
 def _listed(path: Path) -> list[str]:
@@ -54,7 +56,7 @@ def _listed(path: Path) -> list[str]:
     from scipy.io import loadmat
 
     try:
-        if path.stat().st_size > _MOST_LIST_BYTES:
+        if path.stat().st_size > _MAX_LIST_BYTES:
             raise ValueError("the file is too large")
         cells: Any = loadmat(str(path), variable_names=["file_list"])["file_list"]
         names = [str(cell.item()) for cell in cells.ravel()]
@@ -69,7 +71,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Split ``n02085620-Chihuahua/n02085620_10074.jpg`` and refuse anything else."""
+    """Split ``n02085620-Chihuahua/n02085620_10074.jpg``; raise for other names."""
     breed, slash, photo = name.partition("/")
     if not slash or not is_name(breed) or not is_name(photo) or "-" not in breed:
         raise DatasetError(f"The list names {name[:200]!r}; expected 'n...-breed/photo.jpg'.")
@@ -79,7 +81,7 @@ def _parts(name: str) -> tuple[str, str]:
 def _boxes(path: Path) -> list[tuple[tuple[int, int, int, int], tuple[int, int]]]:
     try:
         data = path.read_bytes()
-        if len(data) > _MOST_XML_BYTES or b"<!" in data:
+        if len(data) > _MAX_XML_BYTES or b"<!" in data:
             # Entities are how a small XML file becomes a large one, or another one.
             raise ValueError("it is too long or defines entities")
         root = ElementTree.fromstring(data)
