@@ -128,9 +128,9 @@ def inspect_model_file(path: str | os.PathLike[str]) -> ModelFile:
 
 
 def _model_path(path: str | os.PathLike[str]) -> Path:
-    """Return an absolute path; raise `ModelRefused` for a file of weights without a network."""
+    """Return an absolute path; raise `ModelRefused` for a weights file, which has no network."""
     path = absolute_path(path)
-    if path.name.lower().endswith(_WEIGHTS_ENDING):
+    if path.name.lower().endswith(_WEIGHTS_SUFFIX):
         raise ModelRefused(
             f"{path} contains weights only, not a model. Name the backbone that they belong to, "
             "such as 'vgg16', and pass the file as weights= (--weights); for your own network, "

@@ -30,9 +30,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 _OWN_MODEL = "custom-"
-_LARGEST_SIDE = 2**16
-_LONGEST_FIELD = 4096  # characters
-_MOST_VERSIONS = 10**6
+_MAX_SIDE = 2**16
+_MAX_FIELD_LENGTH = 4096  # characters
+_MAX_VERSION = 10**6
 _NETWORK = ("backbone", "layer", "weights", "pooling", "image_size")
 
 

@@ -1,4 +1,4 @@
-"""Boxes around what counts in a photo: read from columns, and widened."""
+"""Boxes around the objects in images: read from columns, and widened."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
             expected=missing,
         )
     others = {k: v for k, v in dataset.attributes.items() if k not in COLUMNS}
-    boxes = [widened(box, margin) for box in _read(dataset.attributes, dataset.paths)]
+    boxes = [widened(box, margin) for box in _read_boxes(dataset.attributes, dataset.paths)]
     return replace(dataset, boxes=boxes, crop=format_box(margin), attributes=others)
 
 

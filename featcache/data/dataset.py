@@ -92,7 +92,7 @@ class Dataset:
                     received=column,
                 )
         if not self.paths:
-            raise DatasetError(f"The data set {self.name!r} holds no image.", path=self.root)
+            raise DatasetError(f"The data set {self.name!r} has no images.", path=self.root)
         if (self.boxes is None) != (self.crop == WHOLE):
             raise DatasetError(
                 f"crop={self.crop!r} does not go with {'no ' * (self.boxes is None)}boxes: it is "

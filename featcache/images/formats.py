@@ -258,7 +258,7 @@ def _signature(start: bytes) -> str | None:
     return next(signed, None) or next(headed, None)
 
 
-def _beginning(path: str | os.PathLike[str]) -> bytes:
+def _read_beginning(path: str | os.PathLike[str]) -> bytes:
     try:
         handle = open_to_read(path)
     except (OSError, ValueError):
