@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featcache import __version__
 from featcache.errors import MissingExtra
@@ -24,6 +24,9 @@ from ..evaluation.few_shot import DRAWS
 from ..evaluation.metrics import METRICS
 from ..evaluation.results import OVERLAP, Result, Results
 from ..evaluation.tables import write_frame
+
+if TYPE_CHECKING:
+    from .figure_style import Figure
 
 _PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "lightgbm", "h5py", "Pillow")
 _DRAWN = ("size", "light", "fur_length", "coat")
@@ -59,22 +62,51 @@ def write_report(
     """
     try:
         import jinja2  # noqa: F401
-        from markupsafe import Markup
 
-        from . import figures
-        from .figure_style import Figure
+        from . import figures  # noqa: F401
     except ImportError as error:
         raise MissingExtra(
             f"A report needs {error.name}: pip install 'featcache[report]'.", package=error.name
         ) from error
-    first, best, mistaken = summary.first, summary.best, summary.best_with_mistakes
+    first, best = summary.first, summary.best
     networks = _networks(contenders or {})
+    drawn, curves = _figures(summary, networks)
+    out = Path(folder)
+    slices = [part for part in summary.slices if part.contender == best.name]
+    template = _environment().get_template("report.html.j2")
+    page = template.render(
+        **_comparison(summary),
+        **_examples(first, best, summary.best_with_mistakes),
+        sections=_sections(bool(networks), bool(curves), bool(first.few_shot), bool(slices)),
+        networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
+        curves=curves,
+        worst=summary.worst,
+        slices=slices,
+        drawn_slices=_drawn_slices(slices),
+        command=command,
+        figure=_figure_markup(drawn, _write_figures(drawn, out)),
+        seconds=_seconds,
+        count=_count,
+        bytes=_bytes,
+    )
+    target = out / "report.html"
+    target.write_text(page, "utf-8")
+    return target
+
+
+def _figures(
+    summary: Summary, networks: list[dict[str, Any]]
+) -> tuple[dict[str, Figure], list[tuple[str, str]]]:
+    """Return the figures by name, and the names of learning curves with their contenders."""
+    from . import figures
+
+    first = summary.first
     drawn: dict[str, Figure] = {}
     for one in (
         figures.LabelCounts(first.split),
         figures.AccuracyCost(summary.table()),
         figures.Reliability(first.results),
-        figures.Confusion(best, list(map(printable, first.split.classes))),
+        figures.Confusion(summary.best, list(map(printable, first.split.classes))),
         *([figures.Networks(networks)] if networks else []),
         *([figures.FewShotCurves(first.few_shot)] if first.few_shot else []),
     ):
@@ -85,41 +117,21 @@ def write_report(
             curve = figures.Curves(result, number)
             drawn[curve.name] = curve
             curves.append((curve.name, result.name))
-    out = Path(folder)
-    pictures = _write_figures(drawn, out)
+    return drawn, curves
+
+
+def _figure_markup(
+    drawn: Mapping[str, Figure], pictures: Mapping[str, str]
+) -> Callable[[str], Any]:
+    """Return the function from a figure's name to its picture and caption."""
+    from markupsafe import Markup
 
     def figure(name: str) -> Any:
-        alt = Markup.escape(drawn[name].alt)
         return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-            Markup(pictures[name]),
-            alt,
+            Markup(pictures[name]), Markup.escape(drawn[name].alt)
         )
 
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            **_comparison(summary),
-            **_examples(first, best, mistaken),
-            **_slices(summary, best.name),
-            sections=_sections(
-                bool(networks),
-                bool(curves),
-                bool(first.few_shot),
-                bool(_slices_of(summary, best.name)),
-            ),
-            networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
-            curves=curves,
-            command=command,
-            figure=figure,
-            seconds=_seconds,
-            count=_count,
-            bytes=_bytes,
-        )
-    )
-    target = out / "report.html"
-    target.write_text(page, "utf-8")
-    return target
+    return figure
 
 
 def _environment() -> Any:
@@ -177,16 +189,6 @@ def _examples(results: Results, best: Result, mistaken: Result) -> dict[str, Any
         "wrong": gallery.most_confident_errors(split, mistaken),
         "confused": gallery.confused_pairs(split, mistaken),
     }
-
-
-def _slices_of(summary: Summary, contender: str) -> list[Any]:
-    return [part for part in summary.slices if part.contender == contender]
-
-
-def _slices(summary: Summary, contender: str) -> dict[str, Any]:
-    """Return where one contender is better and worse than elsewhere."""
-    parts = _slices_of(summary, contender)
-    return {"worst": summary.worst, "slices": parts, "drawn_slices": _drawn_slices(parts)}
 
 
 def save_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:

@@ -25,7 +25,6 @@ def model_card(
     """Return the model card, in Markdown."""
     names = [str(name) for name in classifier.classes]
     shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
-    height, width = spec.image_size
     lines = [
         f"# Classifier of photos into {len(names)} classes",
         "",
@@ -34,22 +33,12 @@ def model_card(
         "",
         "## Model details",
         "",
-        f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
-        f"{arguments.get('weights')}. It is not in this file, which holds the hash of its weights.",
-        f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
-        f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} values "
-        f"to {len(names)} scores, temperature {classifier.temperature:.4g}.",
-        f"- Key of the features: `{spec.key}`.",
+        *_details(classifier, spec, arguments),
         *(f"- {name}: {value}" for name, value in metadata.items()),
         "",
         "## Metrics",
         "",
-        *(
-            ["| metric | value |", "| --- | --- |"]
-            + [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
-            if metrics
-            else ["No metrics were given."]
-        ),
+        *_table(metrics),
         "",
         "## Limitations",
         "",
@@ -62,6 +51,25 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _details(classifier: Classifier, spec: BackboneSpec, arguments: Mapping[str, Any]) -> list[str]:
+    height, width = spec.image_size
+    return [
+        f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
+        f"{arguments.get('weights')}. It is not in this file, which holds the hash of its weights.",
+        f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
+        f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} values "
+        f"to {len(classifier.classes)} scores, temperature {classifier.temperature:.4g}.",
+        f"- Key of the features: `{spec.key}`.",
+    ]
+
+
+def _table(metrics: Mapping[str, float]) -> list[str]:
+    if not metrics:
+        return ["No metrics were given."]
+    rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
+    return ["| metric | value |", "| --- | --- |", *rows]
 
 
 def _probabilities(classifier: Classifier) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from ..backbones.preprocessing import RULES
 from ..backbones.request import Request, make_request
-from ..backbones.resolve import build
+from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import parse_origin
 from ..data.boxes import Crop
+from ..data.dataset import Dataset
 from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest, StoreMismatch
@@ -105,13 +108,10 @@ def verify_sample(
     store = Store(Path(folder))
     dataset = load_dataset(data, crop=crop, margin=margin, cache_dir=cache_dir)
     contents = content_ids(dataset, cache_dir)
-    examples = example_ids(contents, dataset.boxes)
-    pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
-    mask = store.contains([image_id for _, image_id in pairs]) if pairs else np.zeros(0, bool)
-    stored_pairs = [pair for pair, is_stored in zip(pairs, mask, strict=True) if is_stored]
-    if not stored_pairs or count < 1:
+    stored = _stored_examples(store, example_ids(contents, dataset.boxes))
+    if not stored or count < 1:
         raise InvalidRequest(
-            f"{len(stored_pairs)} of the {len(dataset)} images are stored in {store.folder}, and "
+            f"{len(stored)} of the {len(dataset)} images are stored in {store.folder}, and "
             f"count={count}. A sample needs at least one stored image, and count=1 or more.",
             received=count,
         )
@@ -125,22 +125,44 @@ def verify_sample(
             stored=store.spec,
             requested=resolved.spec,
         )
-    chosen = np.random.default_rng(random_state).permutation(len(stored_pairs))[:count]
-    resize = resolved.request.resize
-    errors: dict[str, float] = {}
-    for position, image_id in (stored_pairs[i] for i in np.sort(chosen)):
-        path = dataset.paths[position]
-        box = dataset.box(position)
-        try:
-            pixels = load_pixels(path, store.spec.image_size, resize, contents[position], box)
-        except BadImage:
-            errors[path] = float("inf")  # a stored image could be read when it was computed
-            continue
-        row, stored = resolved.backbone.embed(pixels[None])[0], store.read([image_id])[0]
-        errors[path] = float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
+    chosen = np.random.default_rng(random_state).permutation(len(stored))[:count]
+    sample = [stored[i] for i in np.sort(chosen)]
+    errors = _errors_of(sample, store, resolved, dataset, contents)
     tolerance = TOLERANCES[store.spec.precision]
     bad = [(path, error) for path, error in errors.items() if not error <= tolerance]
     return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
+
+
+def _stored_examples(store: Store, examples: Sequence[str]) -> list[tuple[int, str]]:
+    """Return position and example id of the images that the store holds."""
+    pairs = [(i, image_id) for i, image_id in enumerate(examples) if image_id]
+    mask = store.contains([image_id for _, image_id in pairs]) if pairs else np.zeros(0, bool)
+    return [pair for pair, is_stored in zip(pairs, mask, strict=True) if is_stored]
+
+
+def _errors_of(
+    sample: Sequence[tuple[int, str]],
+    store: Store,
+    resolved: BuiltBackbone,
+    dataset: Dataset,
+    contents: Sequence[str],
+) -> dict[str, float]:
+    """Return by path how far a computed row is from the stored one, relative to its values."""
+    errors: dict[str, float] = {}
+    for position, image_id in sample:
+        path, box = dataset.paths[position], dataset.box(position)
+        image = (path, store.spec.image_size, resolved.request.resize, contents[position], box)
+        try:
+            row = resolved.backbone.embed(load_pixels(*image)[None])[0]
+        except BadImage:
+            errors[path] = float("inf")  # a stored image could be read when it was computed
+            continue
+        errors[path] = _relative_error(row, store.read([image_id])[0])
+    return errors
+
+
+def _relative_error(row: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
+    return float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
 
 
 def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Request:
