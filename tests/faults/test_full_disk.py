@@ -44,7 +44,7 @@ PIXELS = """
     import numpy as np
     from bench.finetune import pixels
     from bench.splits import Images
-    Images.pixels = lambda images, row, size, resize: np.full((*size, 3), 7, np.uint8)
+    Images.pixels = lambda images, row, size, resize, budget: np.full((*size, 3), 7, np.uint8)
     ids = tuple(f"{number:064x}" for number in range(400))
     pixels.decoded(Images(ids, ids), (20, 30), cache_dir=disk, progress=False)
 """
