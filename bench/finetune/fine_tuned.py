@@ -290,6 +290,7 @@ class FineTuned(Contender):
             temporary = temporary_path(self.folder)
             temporary.mkdir()
             self.model.save(temporary / self.model_file.name)
+            # Not durable: the checkpoint beside it gives the model again.
             os.replace(temporary / self.model_file.name, self.model_file)
             temporary.rmdir()
 

@@ -104,6 +104,7 @@ def temporary_path(folder: Path) -> Path:
     Path
         ``.tmp-`` and 32 hexadecimal digits. Nothing is created.
     """
+    # Not tempfile, whose names cannot be told from those of other programs.
     return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
 
 
@@ -203,6 +204,47 @@ def open_atomic(path: Path, *, description: str = "a file") -> Iterator[FileIO]:
     ):
         yield file
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def open_folder_atomic(path: Path) -> Iterator[Path]:
+    """Create a temporary folder that becomes `path` when the block ends, with all in it or not.
+
+    All files are fsynced, and so are the folders. If the block raises, or `path` is a folder
+    that is not empty by then, the temporary folder is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The final path. Its folder must exist.
+
+    Yields
+    ------
+    Path
+        The temporary folder.
+
+    Raises
+    ------
+    OSError
+        If the system refuses.
+    """
+    temporary = temporary_path(path.parent)
+    try:
+        temporary.mkdir()
+        yield temporary
+        _sync_all(temporary)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # also on Ctrl-C; gone after the rename
+
+
+def _sync_all(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(Path(parent))
 
 
 @contextlib.contextmanager

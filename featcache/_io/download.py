@@ -89,6 +89,7 @@ class _ResumingDownloader:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if self._get(url):
+                    # Not durable: pooch checks the hash of what is there before each use.
                     os.replace(self.part, output_file)
                     return
                 reason = "the connection was closed early"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from .._io.atomic import make_folder, make_write_error, remove_stale, temporary_path
+from .._io.atomic import make_folder, make_write_error, open_folder_atomic, remove_stale
 from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
 from .._io.choices import check_choice
 from .._io.download import retrieve
@@ -223,25 +222,23 @@ def _obtain(
 
 def _build(published: Published, archives: list[Path], target: Path, progress: bool | None) -> None:
     """Unpack into a temporary folder, write the table and rename the folder, atomically."""
-    temporary = temporary_path(target.parent)
     try:
-        temporary.mkdir()
-        for archive in archives:
-            unpack(
-                archive,
-                temporary,
-                wanted=lambda name: name.startswith(published.folders),
-                progress=progress,
-            )
-        log.info("%s: reading the annotations", published.title)
-        table = _table(published.read(temporary))
-        for entry in temporary.iterdir():
-            if entry.name not in published.keep:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        (temporary / TABLE).write_text(table, "utf-8")
-        if target.is_dir():  # left by something that was not us, and without a table
-            raise FileExistsError(17, os.strerror(17))
-        temporary.rename(target)
+        with open_folder_atomic(target) as temporary:
+            for archive in archives:
+                unpack(
+                    archive,
+                    temporary,
+                    wanted=lambda name: name.startswith(published.folders),
+                    progress=progress,
+                )
+            log.info("%s: reading the annotations", published.title)
+            table = _table(published.read(temporary))
+            for entry in temporary.iterdir():
+                if entry.name not in published.keep:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            (temporary / TABLE).write_text(table, "utf-8")
+            if target.is_dir():  # left by something that was not us, and without a table
+                raise FileExistsError(17, os.strerror(17))
     except StoreWriteError:
         raise
     except FileExistsError as error:
@@ -252,9 +249,6 @@ def _build(published: Published, archives: list[Path], target: Path, progress: b
         if isinstance(error, DatasetError):
             raise
         raise make_write_error(error, target, published.title) from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _table(examples: Iterable[Example]) -> str:

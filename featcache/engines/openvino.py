@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.atomic import make_folder, sync_folder, temporary_path, write_atomic
+from .._io.atomic import make_folder, open_folder_atomic, write_atomic
 from .._io.hashes import file_hash
 from .._io.wording import first_line
 from ..backbones import preprocessing
@@ -179,26 +179,19 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
         If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
     """
     make_folder(folder.parent, private=True)
-    work = temporary_path(folder.parent)
-    try:
-        with _refusals():
-            work.mkdir()
-            backbone.export(work / "saved")
-            import openvino
+    with _refusals(), open_folder_atomic(folder) as work:
+        backbone.export(work / "saved")
+        import openvino
 
-            model = _core().read_model(work / "saved")
-            openvino.save_model(model, work / _FILES[0], compress_to_fp16=False)
-            del model  # it maps the files that go now
-            shutil.rmtree(work / "saved")
-            seal = {name: file_hash(work / name) for name in _FILES}
-            write_atomic(work / _SEAL, json.dumps(seal).encode(), description="a converted model")
-            accept(work)
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(folder)  # a damaged one
-            work.rename(folder)
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        model = _core().read_model(work / "saved")
+        openvino.save_model(model, work / _FILES[0], compress_to_fp16=False)
+        del model  # it maps the files that go now
+        shutil.rmtree(work / "saved")
+        seal = {name: file_hash(work / name) for name in _FILES}
+        write_atomic(work / _SEAL, json.dumps(seal).encode(), description="a converted model")
+        accept(work)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)  # a damaged one
 
 
 def check_seal(folder: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
-import shutil
 from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from ..._io.atomic import make_folder, make_write_error, remove_stale, temporary_path
+from ..._io.atomic import make_folder, make_write_error, open_folder_atomic, remove_stale
 from ..._io.cache_dirs import cache_folder, samples_folder
 from ..._io.progress import progress_bar
 from ...data.dataset import Dataset
@@ -107,30 +105,23 @@ def _write(
     """Draw everything beside the target, then rename: a cut-off run leaves no half set."""
     make_folder(target.parent)
     remove_stale(target.parent)
-    temporary = temporary_path(target.parent)
     breeds = make_breeds(n_breeds, seed)
-    jobs = [
-        (breed, make_scene(breed, seed, b, p), temporary / breed.name / f"{p:04d}.jpg", size)
-        for b, breed in enumerate(breeds)
-        for p in range(per_breed)
-    ]
     try:
-        for breed in breeds:
-            (temporary / breed.name).mkdir(parents=True)
-        _draw_all(jobs, workers, progress)
-        (temporary / TABLE).write_text(_table(jobs, temporary), "utf-8")
         if target.is_dir() and not any(target.iterdir()):
             target.rmdir()
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not (target / TABLE).is_file():  # unless another process was faster
-                raise
+        with open_folder_atomic(target) as temporary:
+            jobs: list[_Job] = []
+            for b, breed in enumerate(breeds):
+                folder = temporary / breed.name
+                folder.mkdir()
+                for p in range(per_breed):
+                    scene = make_scene(breed, seed, b, p)
+                    jobs.append((breed, scene, folder / f"{p:04d}.jpg", size))
+            _draw_all(jobs, workers, progress)
+            (temporary / TABLE).write_text(_table(jobs, temporary), "utf-8")
     except OSError as error:
-        raise make_write_error(error, target, "the drawn dogs") from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary, ignore_errors=True)
+        if not (target / TABLE).is_file():  # unless another process was faster
+            raise make_write_error(error, target, "the drawn dogs") from error
 
 
 _Job = tuple[Breed, Scene, Path, tuple[int, int]]
