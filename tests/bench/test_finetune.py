@@ -216,7 +216,7 @@ def test_few_images_are_cross_fitted_once_and_the_folds_are_removed(
     images, codes = easy_images
     folds = []
     fold = FineTuned._fold
-    monkeypatch.setattr(FineTuned, "_fold", lambda *a: (folds.append(len(a[5])), fold(*a))[1])
+    monkeypatch.setattr(FineTuned, "_fold", lambda *a: (folds.append(len(a[2])), fold(*a))[1])
     contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, progress=False)
