@@ -141,7 +141,7 @@ class _Description:
     def of(self, value: Any) -> Any:
         """Return the description of a value."""
         if type(value) in _PLAIN:
-            return [type(value).__name__, repr(value)]
+            return [type(value).__name__, _plain_text(value)]
         if id(value) in self._open:
             return ["again", self._open.index(id(value))]  # so cycles end
         if id(value) not in self._done:
@@ -270,9 +270,10 @@ class _Description:
 
     def _cell(self, cell: Any, function: types.FunctionType) -> Any:
         try:
-            return self._used(cell.cell_contents, function)
-        except ValueError:
+            value = cell.cell_contents
+        except ValueError:  # from the cell alone: a refusal is a ValueError as well
             return ["empty"]
+        return self._used(value, function)
 
     def _globals(self, value: types.FunctionType) -> Any:
         names = sorted(global_names(value.__code__) & set(value.__globals__))
@@ -391,6 +392,13 @@ class _Description:
             raise _refused(value, "it is known by its name alone")
         parts = [list(part) if isinstance(part, Iterator) else part for part in made]
         return ["object", self.of(type(value)), *(self.of(part) for part in parts)]
+
+
+def _plain_text(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no decimal digits of an integer with thousands of them
+        return hex(value)
 
 
 def _base_of_content(kind: type) -> type | None:

@@ -21,10 +21,10 @@ def normalised_source(code: types.CodeType) -> str | None:
         # A file that was edited since it was imported is not what runs.
         if not _holds(compile(text, code.co_filename, "exec", dont_inherit=True), code):
             return None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # not Python's own syntax
-        return None
-    found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
-    return _normalised(found[0]) if len(found) == 1 else None  # several on one line: which?
+        found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
+        return _normalised(found[0]) if len(found) == 1 else None  # several on one line: which?
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None  # not Python's own syntax, or with a number of thousands of digits
 
 
 def _starts_at(node: ast.AST) -> int | None:
@@ -60,9 +60,22 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from nested_codes(const)
 
 
+def instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
+    """Yield the instructions of code, without constants other than those of import statements."""
+    # `dis` writes each constant out, which fails for an integer of thousands of digits.
+    kept = (const if _is_short(const) else None for const in code.co_consts)
+    return dis.get_instructions(code.replace(co_consts=tuple(kept)))
+
+
+def _is_short(const: Any) -> bool:
+    if isinstance(const, tuple):
+        return all(isinstance(part, str) for part in const)
+    return isinstance(const, str) or (isinstance(const, int) and abs(const) < 1000)
+
+
 def global_names(code: types.CodeType) -> set[str]:
     """Return the names that code looks up among the globals of its module."""
-    instructions = (step for part in nested_codes(code) for step in dis.get_instructions(part))
+    instructions = (step for part in nested_codes(code) for step in instructions(part))
     return {str(step.argval) for step in instructions if step.opname in _GLOBAL_LOADS}
 
 
@@ -77,7 +90,7 @@ def imported_modules(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str
     """Yield level, module and names of each import statement in code."""
     for part in nested_codes(code):
         before: list[Any] = [0, None]
-        for step in dis.get_instructions(part):
+        for step in instructions(part):
             if step.opname == "IMPORT_NAME":
                 level, names = before
                 yield int(level or 0), str(step.argval), tuple(names or ())
