@@ -1,15 +1,20 @@
-"""Files opened to be read, and small files of the cache, read as what they should be."""
+"""Small files of the cache, read as what they should be, and the files of a converted model."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
 # Opening a pipe would wait for ever.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+CONVERTED_FILES = ("model.xml", "model.bin")
+CONVERTED_SEAL = "seal.json"
+_CONVERTED_FOLDER = re.compile(r"[^.].*-[0-9a-f]{16}")
 
 
 def open_to_read(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
@@ -63,6 +68,21 @@ def read_own_file(path: Path, max_bytes: int) -> bytes:
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise OSError(errno.EINVAL, f"it is larger than {max_bytes:,} bytes", str(path))
         return file.read(max_bytes + 1)
+
+
+def is_converted_model_name(name: str) -> bool:
+    """Return whether a folder is named as converted models are: a backbone and 16 digits."""
+    return _CONVERTED_FOLDER.fullmatch(name) is not None
+
+
+def unexpected_converted_files(folder: Path) -> list[str]:
+    """Return the sorted names of whatever in a folder is no file of a converted model."""
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if entry.name not in (*CONVERTED_FILES, CONVERTED_SEAL)
+        or not entry.is_file(follow_symlinks=False)
+    )
 
 
 def check_integer(value: object, minimum: int, maximum: int) -> int:

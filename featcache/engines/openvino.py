@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, open_folder_atomic, write_atomic
 from .._io.hashes import file_hash
+from .._io.own_files import CONVERTED_FILES, CONVERTED_SEAL
 from .._io.wording import first_line
 from ..backbones import preprocessing
 from ..backbones.model import Backbone
 from .openvino_graph import split_dense_end, with_preprocessing
 
-_FILES = ("model.xml", "model.bin")
-_SEAL = "seal.json"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Queued micro-batches, so that no core is idle while the next one is submitted.
 _WAITING = 2
@@ -134,7 +133,7 @@ class OpenVINORunner:
 
         # Release the previous model first: two compiled models would need twice the memory.
         self._queue = self._dense = None
-        model = _core().read_model(self._folder / _FILES[0])
+        model = _core().read_model(self._folder / CONVERTED_FILES[0])
         model = with_preprocessing(model, self._rule)
         model.reshape([size, *self._image_size, 3])
         model, dense = split_dense_end(model)
@@ -184,11 +183,13 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
         import openvino
 
         model = _core().read_model(work / "saved")
-        openvino.save_model(model, work / _FILES[0], compress_to_fp16=False)
+        openvino.save_model(model, work / CONVERTED_FILES[0], compress_to_fp16=False)
         del model  # it maps the files that go now
         shutil.rmtree(work / "saved")
-        seal = {name: file_hash(work / name) for name in _FILES}
-        write_atomic(work / _SEAL, json.dumps(seal).encode(), description="a converted model")
+        seal = {name: file_hash(work / name) for name in CONVERTED_FILES}
+        write_atomic(
+            work / CONVERTED_SEAL, json.dumps(seal).encode(), description="a converted model"
+        )
         accept(work)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)  # a damaged one
@@ -197,8 +198,8 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
 def check_seal(folder: Path) -> None:
     """Raise `NotConvertible` unless the files exist and have the recorded checksums."""
     try:
-        seal = json.loads((folder / _SEAL).read_bytes())
-        is_intact = all(seal[name] == file_hash(folder / name) for name in _FILES)
+        seal = json.loads((folder / CONVERTED_SEAL).read_bytes())
+        is_intact = all(seal[name] == file_hash(folder / name) for name in CONVERTED_FILES)
     except FileNotFoundError as error:
         raise NotConvertible("it was not converted yet") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -10,8 +10,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._io.atomic import remove_stale
 from .._io.cache_dirs import engines_folder, stores_folder
+from .._io.own_files import is_converted_model_name, unexpected_converted_files
 from .._io.system_errors import system_errors
+from .._io.wording import format_values
 from ..errors import DatasetError, FeatcacheError, InvalidRequest, StoreError
 from ..store.lease import is_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
@@ -223,10 +226,14 @@ def _remove_stores(
 
 
 def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry_run: bool) -> None:
-    """Remove converted models that no remaining store needs."""
+    """Remove converted models that no remaining store needs; leave other files and folders."""
+    if not dry_run:
+        remove_stale(engines_folder(cache))  # left by conversions that were killed
     try:
         stores = list(find_stores(stores_folder(cache)))
-        paths = sorted(engines_folder(cache).glob("*"))
+        paths = sorted(
+            p for p in engines_folder(cache).glob("*") if is_converted_model_name(p.name)
+        )
     except OSError as error:
         found.kept.append(refused(engines_folder(cache), error))
         return
@@ -238,6 +245,10 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
                 continue
             if _has_unfinished_store(stores_folder(cache)):
                 found.kept.append(Kept(path.name, "a store in use may need it"))
+                continue
+            if unexpected := unexpected_converted_files(path):
+                reason = f"it contains files that no conversion writes: {format_values(unexpected)}"
+                found.kept.append(Kept(path.name, reason))
                 continue
             size = size_of(path)
             if not dry_run:
