@@ -1,4 +1,12 @@
-"""Classical heads on stored embeddings: scikit-learn estimators with calibrated output."""
+"""Heads: classifiers on stored embeddings, scikit-learn estimators with calibrated probabilities.
+
+>>> import featcache, heads
+>>> features = featcache.extract("pocket")
+>>> train, test = features.split(test_size=0.25)
+>>> head = heads.LogisticHead().fit(train.X, train.y)
+>>> head.predict_proba(test.X).shape == (len(test), len(features.classes))
+True
+"""
 
 from .base import Head
 from .dense import DenseHead

@@ -1,4 +1,4 @@
-"""What all heads share: checks, class codes, probabilities and temperature scaling."""
+"""Base class of all heads: input checks, class codes, probabilities and temperature scaling."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .calibration import score_pieces
-from .unlabelled import labelled, take_labelled
+from .calibration import score_chunks
+from .unlabelled import labelled_mask, take_labelled
 from .weights import RowWeights, check_sample_weight, merge_copies, row_weights
 
 Floats = NDArray[np.float32]
 
-_ROWS_A_PIECE = 1024
+_ROWS_PER_CHUNK = 1024
 
 
 class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A classifier on embeddings: scikit-learn's protocol, scores as logits inside.
+    """Base class of heads: classifiers on embeddings with the interface of scikit-learn.
 
-    A head implements `_fit_scores` and `_scores`; the softmax of the scores, divided by
-    `temperature_`, is the probability of each class.
+    A head implements `_fit_codes`, `_scores` and `_steps`. The probability of each class is the
+    softmax of the scores divided by `temperature_`.
 
     Attributes
     ----------
     classes_ : ndarray (k,)
-        Sorted labels, as they were passed.
+        Sorted labels, of the type that was passed.
     n_features_in_ : int
         Width of the embedding.
     temperature_ : float
-        Divisor of the scores, fitted on rows held out of training, on cross-fitted ones where
-        those are few, else a prior; above 1 it makes probabilities less confident. Guo et al.
-        2017, arXiv 1706.04599.
+        Divisor of the scores (Guo et al. 2017, arXiv:1706.04599), fitted on rows held out of
+        training, by cross-validation if those are few, else from a prior. Above 1 it makes
+        probabilities less confident.
     trains_in_seconds : bool
-        Whether thousands of rows take seconds, so that curves of many trainings make sense.
+        Whether training on thousands of rows takes seconds only; the benchmark draws few-shot
+        curves, of many trainings, for such heads.
     """
 
     trains_in_seconds: ClassVar[bool] = True
@@ -57,13 +58,13 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like (n, d)
-            Embeddings; kept as float32. `featcache.Features.X` will do.
+            Embeddings, such as `featcache.Features.X`; converted to float32.
         y : array-like (n,)
-            Labels, of any type that sorts. Rows with None or NaN are unlabelled; they are left
-            out, which is logged.
+            Labels of one sortable type. Rows whose label is None or NaN are unlabelled: they
+            are left out, which is logged.
         sample_weight : array-like (n,), optional
-            How many times each row counts; default: once. Equal rows of one class are counted
-            as one row with the sum of their weights.
+            Weight of each row, from 0; default: 1. Equal rows of one class are merged into one
+            row with the sum of their weights.
 
         Returns
         -------
@@ -73,8 +74,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         InvalidRequest
-            Without labels, for labels that are not classes, with only one class, or for
-            weights that are not valid.
+            If there are no labels, the labels are not classes or are all of one class, or
+            `sample_weight` is not valid.
         ValueError
             If shapes differ, or values are not finite.
         """
@@ -99,14 +100,21 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy on labelled rows.
+        """Return the accuracy on the labelled rows.
 
         Parameters
         ----------
         X : array-like (n, d)
+            Embeddings.
         y : array-like (n,)
-            Rows with None or NaN are unlabelled; they are left out, which is logged.
+            Labels. Rows whose label is None or NaN are left out, which is logged.
         sample_weight : array-like (n,), optional
+            Weight of each row; default: 1.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
 
         Raises
         ------
@@ -122,27 +130,46 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : array-like (n, d)
+            Embeddings; converted to float32.
 
         Returns
         -------
         ndarray (n, k), float64
             Rows sum to 1; columns in the order of `classes_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the head is not trained.
+        ValueError
+            If the width differs, or values are not finite.
         """
         scores = self._checked_scores(X) / self.temperature_
         return np.asarray(softmax(scores, axis=1), np.float64)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable label of each row."""
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : array-like (n, d)
+            Embeddings; converted to float32.
+
+        Returns
+        -------
+        ndarray (n,)
+            Of the dtype of `classes_`.
+        """
         check_is_fitted(self, "classes_")
         rows = np.asarray(validate_data(self, X, dtype=np.float32, order="C", reset=False))
-        pieces = score_pieces(len(rows), len(self.classes_))
-        codes = np.concatenate([self._scores(rows[piece]).argmax(axis=1) for piece in pieces])
+        chunks = score_chunks(len(rows), len(self.classes_))
+        codes = np.concatenate([self._scores(rows[chunk]).argmax(axis=1) for chunk in chunks])
         return np.asarray(self.classes_[codes])
 
     @property
     @abstractmethod
     def n_parameters(self) -> int:
-        """Number of values that training chose for the scores."""
+        """Number of trained parameters."""
 
     def to_classifier(self, classes: Sequence[Any] | None = None) -> Classifier:
         """Return the trained head as plain arrays, for a bundle.
@@ -150,8 +177,8 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         classes : sequence of str, int or bool, optional
-            Names for `classes_`, in their order. Default: the labels as they are;
-            `featcache.make_bundle` puts class names in the place of codes.
+            Names of `classes_`, in their order. Default: `classes_`;
+            `featcache.make_bundle` replaces codes by their labels.
 
         Returns
         -------
@@ -181,12 +208,16 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def integer_seed(random_state: Any) -> int:
-    """Return the number that all randomness of one training follows from.
+    """Return the integer seed of one training.
 
     Parameters
     ----------
     random_state : int, numpy.random.RandomState or None
-        A number stands for itself; the others give another number each time.
+        An integer is returned as it is; otherwise the seed is drawn from the state, or at random.
+
+    Returns
+    -------
+    int
 
     Examples
     --------
@@ -199,27 +230,27 @@ def integer_seed(random_state: Any) -> int:
 
 
 def _labelled(head: Head, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Return the labelled rows, their labels and weights; raise without any label."""
+    """Return the labelled rows, their labels and weights; raise if no row has a label."""
     if y is None:
         raise InvalidRequest(
             f"{type(head).__name__} requires y to be passed, but the target y is None: give one "
             "label per row. The y of features of an unlabelled data set is None."
         )
-    known = labelled(X, y)
-    if known is None:
+    mask = labelled_mask(X, y)
+    if mask is None:
         return X, y, sample_weight
-    if not known.any():
+    if not mask.any():
         raise InvalidRequest(
-            f"None of the {len(known)} rows has a label: y holds only None or NaN. Give at least "
-            "some of the rows a label.",
-            received=len(known),
+            f"None of the {len(mask)} rows has a label: y holds only None or NaN. Give labels to "
+            "at least some of the rows.",
+            received=len(mask),
         )
-    return *take_labelled(X, y, known), _some(sample_weight, known)
+    return *take_labelled(X, y, mask), _take(sample_weight, mask)
 
 
-def _some(values: Any, known: NDArray[np.bool_]) -> Any:
-    """Return the values of labelled rows; what does not fit is left for a later check."""
-    return values if np.shape(values) != known.shape else np.asarray(values)[known]
+def _take(values: Any, mask: NDArray[np.bool_]) -> Any:
+    """Return the values of the labelled rows; values of another shape are checked later."""
+    return values if np.shape(values) != mask.shape else np.asarray(values)[mask]
 
 
 def _check_classes(y: NDArray[Any]) -> None:
@@ -228,7 +259,7 @@ def _check_classes(y: NDArray[Any]) -> None:
         check_classification_targets(y)
         np.unique(y)
     except (TypeError, ValueError) as error:
-        unsorted = "Labels of types that do not sort together"
+        unsorted = "Labels of types that cannot be sorted together"
         reason = unsorted if isinstance(error, TypeError) else str(error).split(". ")[0]
         values = dict.fromkeys(map(repr, y.ravel().tolist()))
         shown = ", ".join(list(values)[:3])
@@ -240,9 +271,18 @@ def _check_classes(y: NDArray[Any]) -> None:
 
 
 class StandardScaler:
-    """Columns to mean 0 and standard deviation 1 in float32; constant columns become 0.
+    """Scales columns to mean 0 and standard deviation 1, in float32; constant columns become 0.
 
-    Folded into linear heads after training, so that predicting needs no scaled copy.
+    `fold` merges the scaling into the weights of a linear head, so that predicting needs no
+    scaled copy.
+
+    Parameters
+    ----------
+    X : ndarray (n, d), float32
+    rows : ndarray of int64, optional
+        Rows that determine mean and standard deviation; default: all.
+    weights : ndarray (n,), float32, optional
+        Weight of each row; default: 1.
     """
 
     def __init__(
@@ -252,27 +292,27 @@ class StandardScaler:
         weights: Floats | None = None,
     ) -> None:
         chosen = np.arange(len(X)) if rows is None else rows
-        # float64 sums: a float32 mean over many rows loses digits. Piece by piece, since a
-        # float64 copy of the whole would be twice the matrix.
-        pieces = np.array_split(chosen, max(1, len(chosen) // _ROWS_A_PIECE))
+        # float64 sums, since a float32 mean over many rows loses digits; in chunks, since a
+        # float64 copy of the whole matrix would take twice its memory.
+        chunks = np.array_split(chosen, max(1, len(chosen) // _ROWS_PER_CHUNK))
         total = float(len(chosen) if weights is None else weights[chosen].sum(dtype=np.float64))
 
-        def summed(values: Floats, piece: NDArray[np.int64]) -> NDArray[np.float64]:
+        def weighted_sum(values: Floats, chunk: NDArray[np.int64]) -> NDArray[np.float64]:
             if weights is not None:
-                values = values * weights[piece, None]
+                values = values * weights[chunk, None]
             return np.asarray(values.sum(axis=0, dtype=np.float64))
 
-        mean = sum(summed(X[piece], piece) for piece in pieces) / total
+        mean = sum(weighted_sum(X[chunk], chunk) for chunk in chunks) / total
         self.mean: Floats = np.asarray(mean, np.float32)
-        squares = sum(summed(np.square(X[piece] - self.mean), piece) for piece in pieces)
+        squares = sum(weighted_sum(np.square(X[chunk] - self.mean), chunk) for chunk in chunks)
         std = np.sqrt(squares / total)
-        # Relative, since embeddings come in any unit: what varies by less than float32
-        # resolves is constant.
+        # Relative to the mean, since embeddings have any unit: a column that varies by less
+        # than the resolution of float32 is constant.
         tiny = std <= 1e-6 * np.abs(self.mean)
         self.scale: Floats = np.where(tiny | (std == 0), 1.0, std).astype(np.float32)
 
     def __call__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
-        """Return the standardised copy of X, or of some of its rows in their order."""
+        """Return a standardised copy of X, or of the given rows in their order."""
         scaled: Floats = X - self.mean if rows is None else X[rows]
         if rows is not None:
             scaled -= self.mean
@@ -280,20 +320,20 @@ class StandardScaler:
         return scaled
 
     def fold(self, coefficients: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Turn weights (k, d) for scaled columns into weights for raw ones."""
+        """Convert weights (k, d) and intercept (k,) for scaled columns to those for raw columns."""
         raw = coefficients / self.scale
         return raw.astype(np.float32), (intercept - raw @ self.mean).astype(np.float32)
 
 
 def row_space(X: Floats) -> tuple[Floats, Floats | None]:
-    """Rotate rows into the space that they span, if that has fewer dimensions.
+    """Rotate rows into their span, if there are fewer rows than columns.
 
-    A linear head with an L2 penalty has its weights in the span of the training rows, so
-    solving there is exact, and far cheaper with fewer rows than columns.
+    The weights of a linear head with an L2 penalty lie in the span of the training rows, so
+    solving there is exact, and much cheaper if there are fewer rows than columns.
 
     Parameters
     ----------
-    X : ndarray (n, d)
+    X : ndarray (n, d), float32
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Temperatures: from held-out rows, from cross-fitting where those are few, or from a prior."""
+"""Temperature scaling: fitted on held-out rows, by cross-validation, or from a prior."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scipy.special import log_softmax
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-# A temperature is one number: this number of rows that training has not seen fixes it well enough.
-ENOUGH_HELD_OUT = 50
-_ENOUGH_CROSS_FITTED = 200
+# A temperature is a single parameter: this many held-out rows determine it well enough.
+MIN_HELD_OUT = 50
+_MAX_CROSS_FITTED = 200
 _FOLDS = 3
-SCORES_PER_PIECE = 2_000_000
+SCORES_PER_CHUNK = 2_000_000
 # Target for the mean margin of the training rows divided by log(k), used where no row can be held
 # out. With MobileNetV2 features of Caltech-101 and one training image per class, the best
 # temperature of every head gave a value between 2 and 5, for 24 as well as for 6 classes.
@@ -32,49 +32,57 @@ def choose_temperature(
     random_state: int = 0,
     *,
     weights: Floats | None = None,
-    least_prior: float = 0.0,
+    min_prior: float = 0.0,
 ) -> float:
-    """Return a trained model's temperature by the best evidence that there is.
+    """Return the temperature of a trained model, by the best method that its rows allow.
+
+    With at least 50 held-out rows it is fitted on these, with fewer by cross-validation; if
+    every class has a single row, it comes from a prior.
 
     Parameters
     ----------
     codes : ndarray (n,)
         Class of each row.
     unseen : ndarray of int64
-        Rows that no step of training used: enough of them fix the temperature alone.
+        Held-out rows, which no step of training used.
     scores : callable
-        From rows to the trained model's scores (m, k).
+        Returns the trained model's scores (m, k) of rows.
     scores_of : callable
-        From the rows to train another model on and the rows to score to scores (m, k).
+        Called with rows to train another model on and rows to score; returns scores (m, k).
     random_state : int
-        Of the folds.
+        Seed of the folds.
     weights : ndarray (n,), optional
-        How much each row counts; default: 1.
-    least_prior : float
-        Where every class has a single row, the temperature is at least this. 1 for a network
-        without a penalty on its weights, which is too confident already.
+        Weight of each row; default: 1.
+    min_prior : float
+        Lower bound of a temperature from the prior: 1 for a network without a penalty on its
+        weights, which is too confident otherwise.
+
+    Returns
+    -------
+    float
     """
-    if len(unseen) >= ENOUGH_HELD_OUT:
-        return fit_temperature(scores(unseen), codes[unseen], _some(weights, unseen))
+    if len(unseen) >= MIN_HELD_OUT:
+        return fit_temperature(scores(unseen), codes[unseen], _take(weights, unseen))
     fitted = cross_fitted_temperature(scores_of, codes, random_state, weights)
     if fitted is not None:
         return fitted
-    return max(least_prior, prior_temperature(scores(np.arange(len(codes))), codes, weights))
+    return max(min_prior, prior_temperature(scores(np.arange(len(codes))), codes, weights))
 
 
 def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:
-    """Find the divisor of the scores that minimises the log loss on held-out rows.
+    """Return the divisor of the scores that minimises the log loss on held-out rows.
 
-    Each truth counts for ``1 - 1 / (n + 2)`` and the other classes divide the rest (after
-    Platt 1999): n rows that are all right are no proof of never being wrong, and a divisor
-    fitted to them alone would make every later mistake a certain one.
+    The targets are smoothed after Platt 1999: ``1 - 1 / (n + 2)`` for the true class, the rest
+    divided among the other classes. Otherwise n correct rows alone would give a temperature near
+    0, and later errors a probability of 1.
 
     Parameters
     ----------
     scores : ndarray (n, k)
     codes : ndarray (n,)
+        Class of each row.
     weights : ndarray (n,), optional
-        How much each row counts; default: 1.
+        Weight of each row; default: 1.
 
     Returns
     -------
@@ -92,52 +100,53 @@ def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = 
 
 
 def log_losses(scores: NDArray[Any], codes: Rows, temperature: float) -> NDArray[np.float64]:
-    """Return the log loss of each row's scores over a temperature, smoothed as by Platt."""
-    doubt = 1 / (len(codes) + 2)
+    """Return the log loss of each row at a temperature, with targets smoothed after Platt 1999."""
+    smoothing = 1 / (len(codes) + 2)
     others = scores.shape[1] - 1
-    found = np.empty(len(codes))
-    for piece in score_pieces(*scores.shape):
-        logs = log_softmax(scores[piece] / temperature, axis=1)
-        own = logs[np.arange(len(logs)), codes[piece]]
+    losses = np.empty(len(codes))
+    for chunk in score_chunks(*scores.shape):
+        logs = log_softmax(scores[chunk] / temperature, axis=1)
+        own = logs[np.arange(len(logs)), codes[chunk]]
         rest = (logs.sum(axis=1) - own) / others
-        found[piece] = -((1 - doubt) * own + doubt * rest)
-    return found
+        losses[chunk] = -((1 - smoothing) * own + smoothing * rest)
+    return losses
 
 
 def prior_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = None) -> float:
-    """Return a temperature for scores of the training rows, where no row can be held out.
+    """Return a temperature from the scores of the training rows, if no row can be held out.
 
-    The mean margin of the training rows becomes ``3 log(k)``: a head on one row per class
-    separates its rows by far more than it will new ones, and what is left after training
-    says nothing of them.
+    It scales the mean margin of the training rows to ``3 log(k)``, a value measured on other
+    data: a head trained on one row per class separates its training rows by much more than new
+    rows, so that they give no evidence of its errors.
 
     Parameters
     ----------
     scores : ndarray (n, k)
-        Of the rows that the head was trained on.
+        Scores of the training rows.
     codes : ndarray (n,)
+        Class of each row.
     weights : ndarray (n,), optional
-        How much each row counts; default: 1.
+        Weight of each row; default: 1.
 
     Returns
     -------
     float
         1 if the scores do not separate the training rows.
     """
-    margins = [_margins(scores[piece], codes[piece]) for piece in score_pieces(*scores.shape)]
+    margins = [_margins(scores[chunk], codes[chunk]) for chunk in score_chunks(*scores.shape)]
     margin = float(np.average(np.concatenate(margins), weights=weights))
     temperature = margin / (_PRIOR_MARGIN * np.log(scores.shape[1]))
     return float(np.clip(temperature, 1e-3, 1e3)) if temperature > 0 else 1.0
 
 
-def score_pieces(rows: int, classes: int) -> list[slice]:
-    """Divide rows into pieces: of 10,000 classes, copies of all scores would take gigabytes."""
-    size = max(1, SCORES_PER_PIECE // classes)
+def score_chunks(rows: int, classes: int) -> list[slice]:
+    """Divide rows into chunks: with 10,000 classes, copies of all scores would take gigabytes."""
+    size = max(1, SCORES_PER_CHUNK // classes)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:
-    """Return by how much the score of each row's own class exceeds all others."""
+    """Return the margin of each row: the score of its class minus the largest of the others."""
     rows = np.arange(len(codes))
     others = np.array(scores, np.float64)
     own = others[rows, codes].copy()
@@ -146,25 +155,26 @@ def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:
 
 
 def held_out_folds(codes: Rows, folds: int, random_state: int = 0) -> list[Rows]:
-    """Deal rows into folds to hold out, so that training never lacks a class.
+    """Assign rows to folds that are held out in turn, so that training never lacks a class.
 
-    Each fold holds out as many rows of a class as every other: a class that had one row
-    fewer to train on than others of its size would be predicted less often, and just where
-    its rows are scored. With penalties as strong as the heads' that outweighs the embedding.
+    Each fold holds out the same number of rows of a class. A class that had one training row
+    less than others of its size would be predicted less often in the very fold where its rows
+    are scored; with penalties as strong as those of the heads that outweighs the embedding.
 
     Parameters
     ----------
     codes : ndarray (n,)
         Class of each row.
     folds : int
-        At most; fewer if no class has that many rows.
+        Maximum number of folds; fewer if no class has as many rows.
     random_state : int
+        Seed of the assignment.
 
     Returns
     -------
     list of ndarray of int64
-        Rows of each fold. In none are the only row of a class, and what is left over of a
-        class when its rows are divided. Empty for fewer than two folds.
+        Rows of each fold. The only row of a class, and the remainder of a class whose rows
+        cannot be divided evenly, are in no fold. Empty for fewer than two folds.
 
     Examples
     --------
@@ -188,21 +198,21 @@ def cross_fitted_temperature(
     random_state: int = 0,
     weights: Floats | None = None,
 ) -> float | None:
-    """Fit a temperature to scores that models without the scored rows gave.
+    """Fit a temperature by cross-validation: each row is scored by a model trained without it.
 
-    The rows that were held out of training are too few to fix a temperature, and those that
-    were not are no evidence: Platt 1999 and Guo et al. 2017 (arXiv 1706.04599) both fit on
-    rows unseen, Platt by cross-validation where rows are few.
+    A temperature must not be fitted on training rows (Platt 1999; Guo et al. 2017,
+    arXiv:1706.04599); Platt proposes cross-validation if there are few rows.
 
     Parameters
     ----------
     scores_of : callable
-        From the rows to train on and the rows to score to scores (m, k).
+        Called with rows to train on and rows to score; returns scores (m, k).
     codes : ndarray (n,)
+        Class of each row.
     random_state : int
-        Of the folds.
+        Seed of the folds.
     weights : ndarray (n,), optional
-        How much each row counts; default: 1.
+        Weight of each row; default: 1.
 
     Returns
     -------
@@ -215,13 +225,13 @@ def cross_fitted_temperature(
     for fold in held_out_folds(codes, _FOLDS, random_state):
         scores.append(scores_of(np.setdiff1d(everything, fold), fold))
         held_out.append(fold)
-        if sum(map(len, held_out)) >= _ENOUGH_CROSS_FITTED:
+        if sum(map(len, held_out)) >= _MAX_CROSS_FITTED:
             break
     if not held_out:
         return None
     rows = np.concatenate(held_out)
-    return fit_temperature(np.concatenate(scores), codes[rows], _some(weights, rows))
+    return fit_temperature(np.concatenate(scores), codes[rows], _take(weights, rows))
 
 
-def _some(weights: Floats | None, rows: Rows) -> Floats | None:
+def _take(weights: Floats | None, rows: Rows) -> Floats | None:
     return None if weights is None else weights[rows]

@@ -1,4 +1,4 @@
-"""A dense network on stored features, as fine-tuned models put on top."""
+"""A dense network on stored embeddings, as the classification top of fine-tuned models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .weights import RowWeights
 Rows = NDArray[Any]
 
 _BATCHES_PER_EPOCH = 10
-_MOST_RAISED_RATE = 1e-3
+_MAX_RAISED_RATE = 1e-3
 
 _PARAMETERS: dict[str, Whole | Between] = {
     "units": Whole(0),
@@ -38,7 +38,7 @@ _PARAMETERS: dict[str, Whole | Between] = {
 
 
 class _Data(NamedTuple):
-    """Scaled rows, their class codes, and their weights in the loss if they have any."""
+    """Standardised rows, their class codes, and their weights in the loss or None."""
 
     X: Floats
     codes: NDArray[np.int64]
@@ -49,44 +49,54 @@ class _Data(NamedTuple):
 
 
 class DenseHead(Head):
-    """Dense layer, dropout and softmax, trained with Adam on stored features.
+    """Dense layer, dropout and softmax, trained with Adam on stored embeddings.
 
-    The classification top of the usual fine-tuned model, without computing a feature twice.
-    Early stopping restores the best weights; the learning rate is reduced on a plateau. Both
-    watch rows held out from the training rows. Trained by Keras on any of its backends;
-    predicting needs NumPy alone.
+    The classification top of the usual fine-tuned model, trained without running the backbone
+    again. Early stopping restores the best weights, and the learning rate is reduced on a
+    plateau; both monitor the loss on rows held out of training. Trained by Keras with any of
+    its backends; predicting needs NumPy alone.
 
     Parameters
     ----------
     units : int
         Width of the hidden layer; 0 for none.
     dropout : float
-        Fraction of hidden values dropped in training.
+        Fraction of the hidden values that are dropped in training, 0 to 1.
     epochs : int
-        At most.
+        Maximum number of epochs.
     learning_rate : float
-        Of Adam, to begin with. With fewer than ten batches per epoch it is raised in
-        proportion, to 0.001 at most: few rows would else end up barely trained.
+        Initial learning rate of Adam. With fewer than ten batches per epoch it is raised in
+        proportion, up to 0.001, since so few steps would leave the network underfitted.
     batch_size : int
+        Rows per training step.
     patience : int
-        Epochs without a better held-out loss until training stops.
-    lr_patience, factor : int, float
-        Epochs without a better held-out loss until the learning rate is multiplied by `factor`.
+        Number of epochs without a lower held-out loss after which training stops.
+    lr_patience : int
+        Number of epochs without a lower held-out loss after which the learning rate is
+        multiplied by `factor`.
+    factor : float
+        See `lr_patience`; between 0 and 1.
     validation_fraction : float
-        Fraction of the training rows held out; below 50 such rows the temperature is
-        cross-fitted.
+        Fraction of the training rows that are held out. If these are fewer than 50, the
+        temperature is fitted by cross-validation.
     class_weight : {None, "balanced"} or dict
-        Weight of each label's rows; "balanced" makes all classes count the same.
+        Weight of each label; "balanced" gives all classes the same total weight.
     random_state : int, numpy.random.RandomState or None
-        Of all randomness.
+        Seed of the initial weights, the held-out rows, the batches and the dropout.
 
     Attributes
     ----------
     hidden_, output_ : tuple of ndarray
-        Kernel and bias of each layer, float32; `hidden_` is None without one.
+        Kernel (inputs, outputs) and bias (outputs,) of each layer, float32; `hidden_` is None
+        if `units` is 0.
     history_ : dict of str to list of float
         ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` and
         cumulative ``seconds``, one value per epoch.
+
+    Examples
+    --------
+    >>> DenseHead(units=0, epochs=5)
+    DenseHead(epochs=5, units=0)
     """
 
     trains_in_seconds = False
@@ -121,7 +131,7 @@ class DenseHead(Head):
 
     @property
     def n_parameters(self) -> int:
-        """Number of values in all kernels and biases."""
+        """Number of weights: the values of all kernels and biases."""
         check_is_fitted(self, "output_")
         layers = [layer for layer in (self.hidden_, self.output_) if layer is not None]
         return int(sum(array.size for layer in layers for array in layer))
@@ -147,7 +157,7 @@ class DenseHead(Head):
         best = self.hidden_, self.output_
 
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
-            # The same network and size of batch, so that nothing is compiled again.
+            # The same network and batch size, so that nothing is compiled again.
             weights, _ = self._train(network, size, data, train, train)
             self._take(weights)
             scores = self._forward(data.X[scored])
@@ -157,16 +167,16 @@ class DenseHead(Head):
         unseen = np.setdiff1d(held_out, train)
         return choose_temperature(
             data.codes, unseen, lambda rows: self._forward(data.X[rows]), scores_of, self._seed,
-            weights=data.weights, least_prior=1,
+            weights=data.weights, min_prior=1,
         )  # fmt: skip
 
     def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
-        wanted = round(len(codes) * self.validation_fraction)
-        if wanted < len(self.classes_) or np.bincount(codes).min() < 2:
-            return rows, rows  # too few to hold any out: stop on the training loss
+        count = round(len(codes) * self.validation_fraction)
+        if count < len(self.classes_) or np.bincount(codes).min() < 2:
+            return rows, rows  # too few to hold any out: early stopping on the training loss
         train, held_out = train_test_split(
-            rows, test_size=wanted, stratify=codes, random_state=self._seed
+            rows, test_size=count, stratify=codes, random_state=self._seed
         )
         return np.sort(train), np.sort(held_out)
 
@@ -202,7 +212,7 @@ class DenseHead(Head):
         while not progress.done:
             started = time.perf_counter()
             network.optimizer.learning_rate.assign(progress.learning_rate)
-            # Keras gives the loss and accuracy of a batch alone; the epoch's is their mean.
+            # Keras returns loss and accuracy per batch; those of the epoch are their means.
             steps = [
                 network.train_on_batch(data.X[rows], data.codes[rows], data.weights_of(rows))[:2]
                 for rows in _batches(generator.permutation(train), size)
@@ -215,24 +225,24 @@ class DenseHead(Head):
         return list(best), progress.history
 
     def _start(self, network: Any) -> None:
-        """Let a network begin, or begin again: first weights, nothing known to the optimizer."""
+        """Initialise, or reset, the weights of a network and the state of its optimizer."""
         for number, layer in enumerate(network.layers):
             if layer.weights:
                 kernel, bias = layer.weights
-                kernel.assign(_first_weights(self._seed * 10 + number)(kernel.shape))
+                kernel.assign(_initializer(self._seed * 10 + number)(kernel.shape))
                 bias.assign(np.zeros(bias.shape, np.float32))
         network.optimizer.build(network.trainable_variables)
         for variable in network.optimizer.variables:
             variable.assign(np.zeros(variable.shape, dtype=variable.dtype))
 
     def _rate(self, rows: int) -> float:
-        """Return the first learning rate: the schedule counts epochs, which are short here."""
+        """Return the initial learning rate, raised if there are few batches per epoch."""
         batches = -(-rows // self.batch_size)
         raised = self.learning_rate * max(1.0, _BATCHES_PER_EPOCH / batches)
-        return max(self.learning_rate, min(raised, _MOST_RAISED_RATE))
+        return max(self.learning_rate, min(raised, _MAX_RAISED_RATE))
 
     def _score(self, network: Any, data: _Data, rows: Rows) -> tuple[float, float]:
-        """Return loss and accuracy of the network as it is, on some rows."""
+        """Return the loss and accuracy of the network on some rows."""
         self._take(network.get_weights())
         scores, codes, weights = (
             self._forward(data.X[rows]),
@@ -245,7 +255,7 @@ class DenseHead(Head):
         return float(loss), float(np.average(scores.argmax(axis=1) == codes, weights=weights))
 
     def _take(self, weights: list[NDArray[Any]]) -> None:
-        """Take over a network's weights: kernel and bias, layer by layer."""
+        """Set `hidden_` and `output_` from the weights of a network."""
         arrays = [np.asarray(w, np.float32) for w in weights]
         self.hidden_ = (arrays[0], arrays[1]) if self.units else None
         self.output_ = (arrays[-2], arrays[-1])
@@ -269,18 +279,18 @@ class DenseHead(Head):
 
 
 def _mean_one(weights: Floats | None) -> Floats | None:
-    """Divide weights by their mean: Adam's steps do not follow the unit of the loss."""
+    """Return weights divided by their mean: Adam's steps do not depend on the scale of the loss."""
     return None if weights is None else np.asarray(weights / weights.mean(), np.float32)
 
 
-def _first_weights(seed: int) -> Any:
+def _initializer(seed: int) -> Any:
     return import_keras().initializers.GlorotUniform(seed=seed)
 
 
 def _batches(rows: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """Cut rows into batches of one size; the first rows again fill the last one up.
+    """Divide rows into batches of equal size; the last one is filled up with the first rows.
 
-    One shape for all batches: every further one would be compiled again.
+    Each other batch shape would be compiled again.
     """
     count = -(-len(rows) // size)
     return list(np.resize(rows, count * size).reshape(count, size))

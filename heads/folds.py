@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: from a number, a splitter, a column, or pairs of rows."""
+"""Folds of a cross-validation, made from a number, a splitter, a column or pairs of rows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def make_folds(
     groups: ArrayLike | None,
     cv: Any,
     random_state: Any = 0,
-    known: NDArray[np.bool_] | None = None,
+    mask: NDArray[np.bool_] | None = None,
 ) -> list[Fold]:
-    """Return rows to train on and to test on, per fold.
+    """Return the training and test rows of each fold.
 
     Parameters
     ----------
@@ -34,20 +34,25 @@ def make_folds(
     y : ndarray (n,)
         Labels of these rows.
     groups : array-like or None
-        Group of each row; rows of one group belong in one fold.
+        Group of each row; rows of one group are in the same fold.
     cv : int, splitter, array-like or iterable of (train, test)
         See `heads.search`.
     random_state : int, numpy.random.RandomState or None
-    known : ndarray of bool, optional
-        Where `groups` and `cv` are of more rows: which of these X and y are.
+        Seed of the folds that an integer `cv` makes.
+    mask : ndarray of bool, optional
+        If `groups` and `cv` describe more rows than X and y: the rows that X and y hold.
+
+    Returns
+    -------
+    list of (ndarray, ndarray) of int64
 
     Raises
     ------
     InvalidRequest
-        If such folds cannot be made.
+        If the folds cannot be made.
     """
-    given = len(X) if known is None else len(known)
-    chosen = np.ones(given, bool) if known is None else known
+    given = len(X) if mask is None else len(mask)
+    chosen = np.ones(given, bool) if mask is None else mask
     if groups is not None:
         numbers = np.unique(np.array(groups), return_inverse=True)[1].ravel()
         if len(numbers) != given:
@@ -57,17 +62,20 @@ def make_folds(
             )
         groups = np.unique(numbers[chosen], return_inverse=True)[1].ravel()
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        return _numbered(y, groups, int(cv), random_state)
-    folds = _given(X, y, groups, cv, chosen)
+        return _stratified_folds(y, groups, int(cv), random_state)
+    folds = _given_folds(X, y, groups, cv, chosen)
     if not folds or not all(len(train) and len(test) for train, test in folds):
-        raise InvalidRequest("cv gives a fold without a row to train on or to test on.")
+        raise InvalidRequest(
+            "cv gives a fold without training rows or without test rows. Give each fold some of "
+            "both."
+        )
     if groups is not None:
-        _warn_of_straddling(groups, folds)
+        _warn_about_split_groups(groups, folds)
     return folds
 
 
 def is_partition(folds: Sequence[Fold], n_rows: int) -> bool:
-    """Tell whether no row is tested twice, and each fold trains on all rows but its own."""
+    """Return whether no row is tested twice, and each fold trains on all rows but its own."""
     tested = np.concatenate([test for _, test in folds])
     if len(np.unique(tested)) != len(tested):
         return False
@@ -77,7 +85,7 @@ def is_partition(folds: Sequence[Fold], n_rows: int) -> bool:
     )
 
 
-def _numbered(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[Fold]:
+def _stratified_folds(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[Fold]:
     different = len(y) if groups is None else int(groups.max()) + 1
     if not 2 <= cv <= different:
         raise InvalidRequest(
@@ -85,14 +93,14 @@ def _numbered(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[
             f"{'rows' if groups is None else 'groups or images'}.",
             received=cv,
         )
-    # Groups are slow to assign, and of no use where no photo is there twice.
+    # Without copies of photos, the groups are rows, and assigning them would only take time.
     if different == len(y):
         return list(StratifiedKFold(cv, shuffle=True, random_state=random_state).split(y, y))
     folds = StratifiedGroupKFold(cv, shuffle=True, random_state=random_state)
     return list(folds.split(y, y, groups))
 
 
-def _given(
+def _given_folds(
     X: NDArray[Any], y: NDArray[Any], groups: Any, cv: Any, chosen: NDArray[np.bool_]
 ) -> list[Fold]:
     if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
@@ -101,26 +109,26 @@ def _given(
             return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
     if isinstance(cv, (str, bool)) or not hasattr(cv, "__iter__"):
         raise InvalidRequest(
-            f"cv={cv!r} gives no folds; give a number, a splitter of scikit-learn, one fold number "
-            "per row, or pairs (train, test) of rows.",
+            f"cv={cv!r} does not define folds; give a number, a splitter of scikit-learn, one fold "
+            "number per row, or pairs (train, test) of rows.",
             received=cv,
         )
     entries = list(cv)
     if all(isinstance(entry, str) or not hasattr(entry, "__len__") for entry in entries):
-        return _by_column(entries, chosen)
+        return _column_folds(entries, chosen)
     place = np.cumsum(chosen) - 1
     pairs = [tuple(np.arange(len(chosen))[np.asarray(part)] for part in pair) for pair in entries]
     return [(place[train[chosen[train]]], place[test[chosen[test]]]) for train, test in pairs]
 
 
-def _by_column(names: list[Any], chosen: NDArray[np.bool_]) -> list[Fold]:
+def _column_folds(names: list[Any], chosen: NDArray[np.bool_]) -> list[Fold]:
     if len(names) != len(chosen):
         raise InvalidRequest(
             f"cv has {len(names)} fold numbers, but there are {len(chosen)} rows; give one per "
             "row.",
             received=len(names),
         )
-    kept = [name for name, there in zip(names, chosen, strict=True) if there]
+    kept = [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen]
     folds: dict[Any, list[int]] = {}
     for row, name in enumerate(kept):
         if name is not None and name == name and name != -1:
@@ -130,13 +138,13 @@ def _by_column(names: list[Any], chosen: NDArray[np.bool_]) -> list[Fold]:
     return [(np.setdiff1d(everything, test), test) for test in tests]
 
 
-def _warn_of_straddling(groups: NDArray[np.int64], folds: Sequence[Fold]) -> None:
-    straddling = {
+def _warn_about_split_groups(groups: NDArray[np.int64], folds: Sequence[Fold]) -> None:
+    split = {
         group for train, test in folds for group in np.intersect1d(groups[train], groups[test])
     }
-    if straddling:
+    if split:
         log.warning(
-            "%d groups, such as copies of a photo, are both trained and tested on: cv= does not "
+            "%d groups, such as copies of a photo, have both training and test rows: cv= does not "
             "keep them together. StratifiedGroupKFold or a number does.",
-            len(straddling),
+            len(split),
         )

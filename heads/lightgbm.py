@@ -1,4 +1,4 @@
-"""Gradient-boosted trees (LightGBM). The only module that imports LightGBM."""
+"""Gradient-boosted trees by LightGBM. The only module that imports LightGBM."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import RowWeights
 
-# It keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
-_MOST_CLASSES = 2000
+# LightGBM keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
+_MAX_CLASSES = 2000
 log = get_logger(__name__)
 
 # Heads that are trained in several threads at the same time share the limit.
@@ -31,7 +31,7 @@ _blas_threads = SharedChange(lambda count: threadpool_limits(count, "blas"))
 
 Rows = NDArray[np.int64]
 
-# Rows x classes: at 17,000 two threads take as long as one, at 600,000 two thirds of it.
+# Rows x classes. Measured: two threads take as long as one at 17,000, two thirds at 600,000.
 _SCORES_PER_THREAD = 50_000
 _VALUES_PER_THREAD = 1_000_000
 
@@ -50,47 +50,57 @@ _PARAMETERS: dict[str, Whole | Between] = {
 class LightGBMHead(Head):
     """LightGBM on the leading principal components of an embedding.
 
-    Trees on raw embeddings are slow and weak: with 101 classes and 1,280 columns, plain
-    settings collapse. What works is few columns, tiny trees with random thresholds (extremely
-    randomised trees, Geurts et al. 2006), a low learning rate and strong regularisation; the
-    defaults follow that. One tree per class and round is grown, so the
-    size of the model is ``n_estimators * classes`` trees.
+    Trees on raw embeddings are slow and inaccurate: with 101 classes and 1,280 columns, the
+    defaults of LightGBM diverge. The defaults here are few columns, small trees with random
+    thresholds (extremely randomised trees, Geurts et al. 2006, doi:10.1007/s10994-006-6226-1),
+    a low learning rate and strong regularisation. Each round grows one tree per class, so the
+    model has up to ``n_estimators * classes`` trees.
 
     Parameters
     ----------
     n_components : int
-        Principal components kept; fewer if the data have fewer rows or columns.
+        Number of principal components; fewer if the data have fewer rows or columns.
     n_estimators : int
-        Most boosting rounds; early stopping ends sooner.
+        Maximum number of boosting rounds; early stopping ends training sooner.
     learning_rate : float
+        Factor of the contribution of each tree.
     num_leaves : int
-        Leaves per tree.
+        Maximum number of leaves per tree.
     feature_fraction : float
-        Fraction of the columns that each tree may use.
+        Fraction of the columns that each tree uses, 0 to 1.
     extra_trees : bool
         Try one random threshold per column instead of all.
     reg_lambda : float
-        L2 penalty of the leaves.
+        L2 penalty of the values of the leaves.
     patience : int
-        Rounds without a better held-out log loss until training stops; 0 never stops early.
+        Number of rounds without a lower held-out log loss after which training stops; 0 turns
+        early stopping off.
     validation_fraction : float
-        Fraction of the training rows held out for early stopping and for the temperature; below
-        50 such rows the temperature is cross-fitted.
+        Fraction of the training rows that are held out for early stopping and the temperature.
+        If these are fewer than 50, the temperature is fitted by cross-validation.
     class_weight : {None, "balanced"} or dict
-        Weight of each label's rows; "balanced" makes all classes count the same.
+        Weight of each label; "balanced" gives all classes the same total weight.
     random_state : int, numpy.random.RandomState or None
-        Of all randomness.
+        Seed of the held-out rows, the columns and the thresholds.
     n_jobs : int, optional
-        Threads; default: as many as there are cores that other processes leave idle when
-        training starts, and one for few rows and classes. The trees are the same.
+        Number of threads. Default: the number of cores that other processes leave idle when
+        training starts, or one if there are few rows and classes. The result is the same with
+        any number.
 
     Attributes
     ----------
     booster_ : lightgbm.Booster
     components_ : ndarray (c, d), float32
-        Principal axes, scaled so that components have standard deviation 1.
+        Principal axes, scaled so that each component has standard deviation 1.
     mean_ : ndarray (d,), float32
+        Mean of the training embeddings.
     best_iteration_ : int
+        Number of boosting rounds that are used.
+
+    Examples
+    --------
+    >>> LightGBMHead(n_estimators=100)
+    LightGBMHead(n_estimators=100)
     """
 
     def __init__(
@@ -123,17 +133,17 @@ class LightGBMHead(Head):
 
     @property
     def n_parameters(self) -> int:
-        """Most leaves that all trees can have."""
+        """Maximum number of leaves of all trees together."""
         check_is_fitted(self, "booster_")
         return int(self.booster_.num_trees() * self.num_leaves)
 
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
         check_parameters(self, _PARAMETERS)
         count = len(self.classes_)
-        if count > _MOST_CLASSES:
+        if count > _MAX_CLASSES:
             raise InvalidRequest(
-                f"LightGBM grows one tree per class and round: {count:,} classes are more than the "
-                f"{_MOST_CLASSES:,} that it is made for here. Take logistic, svm or dense.",
+                f"LightGBM grows one tree per class and round; LightGBMHead supports at most "
+                f"{_MAX_CLASSES:,} classes, not {count:,}. Use logistic, svm or dense.",
                 received=count,
             )
         log.info(
@@ -169,7 +179,7 @@ class LightGBMHead(Head):
         stop_early: Rows,
         n_estimators: int,
     ) -> Any:
-        """Train on some rows, and watch others to stop early if there are any."""
+        """Train on some rows; stop early by the loss on others, if there are any."""
         import lightgbm
 
         count = len(self.classes_)
@@ -206,7 +216,7 @@ class LightGBMHead(Head):
 
     def _temperature(self, X: Floats, codes: Rows, weights: Floats | None, held_out: Rows) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
-            # Axes of all rows would spread the scored ones out as if they were for training.
+            # With axes of all rows, the scored rows would be as spread out as training rows.
             mean, axes = self._axes(X[train])
             reduced = _project(X, mean, axes)
             booster = self._boost(reduced, codes, weights, train, train[:0], self.best_iteration_)
@@ -226,10 +236,10 @@ class LightGBMHead(Head):
 
     def _steps(self) -> list[ClassifierStep]:
         scale = {"mean": self.mean_, "scale": np.ones_like(self.mean_)}
-        none = np.zeros(len(self.components_), np.float32)
+        no_bias = np.zeros(len(self.components_), np.float32)
         return [
             ClassifierStep("standardise", scale),
-            ClassifierStep("linear", {"weights": self.components_.T, "bias": none}),
+            ClassifierStep("linear", {"weights": self.components_.T, "bias": no_bias}),
             ClassifierStep("trees", tree_arrays(self.booster_, self.best_iteration_)),
         ]
 
@@ -251,19 +261,19 @@ class LightGBMHead(Head):
         return _project(X, self.mean_, self.components_)
 
     def _held_out(self, codes: Rows) -> Rows:
-        """Choose rows for early stopping; none where a class has too few rows to spare one."""
+        """Return the held-out rows; none if a class has too few rows."""
         rows = np.arange(len(codes))
-        wanted = round(len(codes) * self.validation_fraction)
-        if wanted < len(self.classes_) or np.bincount(codes).min() < 3:
+        count = round(len(codes) * self.validation_fraction)
+        if count < len(self.classes_) or np.bincount(codes).min() < 3:
             return rows[:0]
         _, held_out = train_test_split(
-            rows, test_size=wanted, stratify=codes, random_state=self._seed
+            rows, test_size=count, stratify=codes, random_state=self._seed
         )
         return np.sort(held_out)
 
 
 def _threads(X: Floats, n_classes: int) -> int:
-    """Return 1 for work too small for a second thread to gain anything, else the idle cores."""
+    """Return the number of threads: 1 for small data, which a second one does not speed up."""
     if X.size <= _VALUES_PER_THREAD and len(X) * n_classes <= _SCORES_PER_THREAD:
         return 1
     return threads_for_idle_cores()

@@ -15,33 +15,34 @@ from .weights import RowWeights
 class LogisticHead(LinearHead):
     """Multinomial logistic regression on standardised embeddings.
 
-    The problem that `sklearn.linear_model.LogisticRegression` solves, with the same ``C``,
-    in float32 and in coordinates that suit correlated columns.
+    Solves the problem of `sklearn.linear_model.LogisticRegression`, with the same ``C``, in
+    float32 by preconditioned L-BFGS. The temperature corrects the low confidence that a strong
+    penalty causes.
 
     Parameters
     ----------
     C : float or "auto"
         Inverse strength of the L2 penalty, as in scikit-learn. "auto" chooses it by held-out
-        rows, from 0.01 on by factors of about three; with fewer than eight rows per class it
-        is 0.01. Embeddings have many columns and few rows per class, so that good values are
-        far below scikit-learn's 1.
+        rows among 0.01 times powers of about three; with fewer than eight rows per class it
+        is 0.01. Good values are far below the 1 of scikit-learn, since embeddings have many
+        columns and few rows per class.
     max_iter : int
-        Steps of the solver.
+        Maximum number of iterations of the solver.
     tol : float
-        Relative decrease of the objective at which it stops.
+        Relative decrease of the objective below which the solver stops.
     calibration_folds : int
-        Folds for the temperature, since so strong a penalty makes probabilities not
-        confident enough; 0 leaves them as they are. From 4,000 rows on, one of them is held out.
+        Number of folds for fitting the temperature; 0 fits none. From 4,000 rows on, only one
+        of the folds is held out.
     class_weight : {None, "balanced"} or dict
-        Weight of each label's rows; "balanced" makes all classes count the same.
+        Weight of each label; "balanced" gives all classes the same total weight.
 
     Attributes
     ----------
     coef_ : ndarray (k, d), float32
-        For raw columns; the scaling is folded in.
+        Weights for unscaled embeddings.
     intercept_ : ndarray (k,), float32
     C_ : float
-        The strength that was used.
+        The value of C that was used.
 
     Examples
     --------
@@ -51,7 +52,7 @@ class LogisticHead(LinearHead):
     (40, 2)
     """
 
-    _usual = 0.01
+    _default_strength = 0.01
 
     def __init__(
         self,
@@ -82,9 +83,9 @@ class LogisticHead(LinearHead):
         return float(weights.loss @ losses)
 
     def _curvature(self, n_classes: int) -> float:
-        # p (1 - p) at the end of training, where most rows are nearly certain.
+        # p (1 - p) at the end of training, where most probabilities are near 0 or 1.
         return 0.2 / n_classes
 
     def _loss_weight(self, C: float, n_classes: int) -> float:
-        # scikit-learn penalises the difference of two classes' weights, not both.
+        # With two classes, scikit-learn penalises the difference of their weights, not both.
         return C / 2 if n_classes == 2 else C

@@ -22,12 +22,24 @@ HEADS: dict[str, Callable[..., Head]] = {
 
 
 def make_head(name: str, **parameters: object) -> Head:
-    """Make a head by its name.
+    """Return a new head by its name in `HEADS`.
+
+    Parameters
+    ----------
+    name : str
+        ``"logistic"``, ``"svm"``, ``"lightgbm"`` or ``"dense"``.
+    **parameters
+        Parameters of the head's class.
+
+    Returns
+    -------
+    Head
+        Not trained.
 
     Raises
     ------
     InvalidRequest
-        With the known names.
+        If there is no head of that name.
 
     Examples
     --------
@@ -38,6 +50,6 @@ def make_head(name: str, **parameters: object) -> Head:
         near = difflib.get_close_matches(name, HEADS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise InvalidRequest(
-            f"There is no head {name!r}. {hint}Known: {', '.join(HEADS)}.", received=name
+            f"There is no head {name!r}. {hint}Available: {', '.join(HEADS)}.", received=name
         )
     return HEADS[name](**parameters)

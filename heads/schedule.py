@@ -1,4 +1,4 @@
-"""When training by epochs reduces its learning rate, and when it stops."""
+"""Training schedule: early stopping, and a learning rate that is reduced on a plateau."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "sec
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train.
+    """Parameters of a training schedule.
 
     Attributes
     ----------
     epochs : int
-        At most.
+        Maximum number of epochs.
     batch_size : int
     learning_rate : float
-        To begin with.
+        Initial learning rate.
     patience : int
-        Epochs without a better validation loss until training stops.
-    lr_patience, factor : int, float
-        Epochs without one until the learning rate is multiplied by `factor`.
+        Number of epochs without a lower validation loss after which training stops.
+    lr_patience : int
+        Number of epochs without a lower validation loss after which the learning rate is
+        multiplied by `factor`.
+    factor : float
+        Between 0 and 1.
     """
 
     epochs: int
@@ -34,20 +37,24 @@ class Schedule:
 
 @dataclass
 class Progress:
-    """Where a run stands after an epoch; plain values, fit for a checkpoint.
+    """State of a training run after an epoch; plain values, as a checkpoint stores them.
 
     Attributes
     ----------
     learning_rate : float
+        Present learning rate.
     epoch : int
-        Epochs done.
+        Number of epochs that are done.
     best_loss : float
         Lowest validation loss.
-    waited, since_cut : int
-        Epochs without a better one, since the best and since the rate was last cut.
+    waited : int
+        Number of epochs since the lowest validation loss.
+    since_cut : int
+        The same, or the number of epochs since the learning rate was reduced if that is later.
     done : bool
+        Whether training has ended.
     history : dict of str to list of float
-        `COLUMNS`, one value an epoch; ``seconds`` is cumulative.
+        `COLUMNS`, one value per epoch; ``seconds`` is cumulative.
     """
 
     learning_rate: float
@@ -65,7 +72,7 @@ class Progress:
         validation: tuple[float, float],
         seconds: float,
     ) -> bool:
-        """Take in an epoch's loss and accuracy; True if its validation loss is the best yet.
+        """Record an epoch; return whether its validation loss is the lowest so far.
 
         Parameters
         ----------
@@ -73,7 +80,7 @@ class Progress:
         training, validation : (float, float)
             Loss and accuracy.
         seconds : float
-            That the epoch took.
+            Duration of the epoch.
         """
         total = seconds + (self.history["seconds"][-1] if self.epoch else 0.0)
         row = (*training, *validation, self.learning_rate, total)
@@ -83,7 +90,7 @@ class Progress:
 
 
 def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool:
-    """Update counters and learning rate by a validation loss; True if it is the best yet."""
+    """Update the state by a validation loss; return whether it is the lowest so far."""
     progress.epoch += 1
     better = val_loss < progress.best_loss - 1e-5
     if better:

@@ -1,4 +1,4 @@
-"""Cross-validated search on stored features: no embedding is ever computed for it."""
+"""Cross-validated grid search over the parameters of a head, on stored embeddings."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from .base import Head
 from .folds import Fold, is_partition, make_folds
 from .linear import LinearHead
 from .registry import make_head
-from .unlabelled import labelled, take_labelled
+from .unlabelled import labelled_mask, take_labelled
 
 if TYPE_CHECKING:
     from featcache import Features
 
-_SHOWN = 10  # points of a table in a notebook
+_MAX_SHOWN = 10  # points of a table in a notebook
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found, under the names of `sklearn.model_selection.GridSearchCV`.
+    """Result of `search`, with the attributes of `sklearn.model_selection.GridSearchCV`.
 
     Attributes
     ----------
     best_estimator_ : Head or None
         Trained on all labelled rows with the best parameters; None with ``refit=False``.
     best_params_ : dict
+        The point of the grid with the highest mean score.
     best_score_ : float
-        Mean score of the best parameters over the folds.
+        Its mean score over the folds.
     best_index_ : int
-        Their position in `cv_results_`.
+        Its index in `cv_results_`.
     cv_results_ : dict of str to array or list
         ``params``, ``param_<name>``, ``split<i>_test_score``, ``mean_test_score``,
         ``std_test_score`` and ``rank_test_score``, one entry per point of the grid.
@@ -62,9 +63,9 @@ class SearchResult:
             f"<tr><td>{escape(_settings(found['params'][i]))}</td>"
             f"<td>{found['mean_test_score'][i]:.4f}</td>"
             f"<td>{found['std_test_score'][i]:.4f}</td></tr>"
-            for i in order[:_SHOWN]
+            for i in order[:_MAX_SHOWN]
         )
-        more = len(order) - _SHOWN
+        more = len(order) - _MAX_SHOWN
         return (
             f"<p>Best mean score {self.best_score_:.4f} with "
             f"{escape(_settings(self.best_params_))}</p>"
@@ -87,34 +88,36 @@ def search(
     random_state: Any = 0,
     refit: bool = True,
 ) -> SearchResult:
-    """Try every point of a grid by cross-validation, and train the best on all rows.
+    """Evaluate every point of a grid by cross-validation, and train the best on all rows.
 
     Parameters
     ----------
     head : Head or str
-        A head, or its name in the registry.
+        A head, or its name in `heads.HEADS`.
     X : featcache.Features or array-like (n, d)
+        Embeddings.
     y : array-like (n,), optional
-        Labels; default: the class codes of the features. Unlabelled rows are left out, which
-        is logged.
+        Labels; default: the codes of the features. Unlabelled rows are left out, which is
+        logged.
     param_grid : mapping or list of mappings
-        Parameter name -> values, as `sklearn.model_selection.ParameterGrid`.
+        Values by the name of the parameter, as for `sklearn.model_selection.ParameterGrid`.
     groups : array-like (n,), optional
-        Rows of one group fall into the same fold; default: the photos of the features, so
-        that copies of a photo do.
+        Rows of one group are in the same fold. Default for features: the image ids, which
+        keeps copies of a photo together.
     cv : int, splitter, array-like (n,) or iterable of (train, test)
-        Number of folds, stratified by class; any splitter of scikit-learn; the number or name
-        of each row's fold, -1 or None for rows that are always trained on; or rows.
+        A number of folds, stratified by class; a splitter of scikit-learn; the number or name
+        of each row's fold, with -1 or None for rows that are always trained on; or the row
+        indices of each fold.
     scoring : str or callable, optional
-        Scorer of scikit-learn; default: accuracy.
+        A scorer of scikit-learn; default: accuracy.
     n_jobs : int
-        Processes; -1 is one per core. The matrix is mapped from one file by all of them, not
-        copied to each. The accuracy of linear heads is searched in one process, on all its
-        cores, along a path of ``C``.
+        Number of processes; -1 is one per core. They share the matrix by a memory map. The
+        accuracy of linear heads is computed in one process with all its threads, along a path
+        of ``C``.
     random_state : int, numpy.random.RandomState or None
-        Of the folds that a number makes.
+        Seed of the folds that an integer `cv` makes.
     refit : bool
-        Whether to train the best point on all rows.
+        Whether to train a head with the best parameters on all rows.
 
     Returns
     -------
@@ -123,28 +126,31 @@ def search(
     Raises
     ------
     InvalidRequest
-        Without labels, with folds that cannot be made, or for an unknown parameter or scorer.
+        If there are no labels, the folds cannot be made, or a parameter or scorer is unknown.
 
     Examples
     --------
-    ``search("svm", features, param_grid={"C": [0.001, 0.01]}, cv=3).best_params_``
+    >>> X = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
+    >>> found = search("svm", X, X[:, 0] > 0, param_grid={"C": [0.001, 0.01]}, cv=3)
+    >>> found.cv_results_["mean_test_score"].shape
+    (2,)
     """
     estimator = make_head(head) if isinstance(head, str) else head
     points = _points(estimator, param_grid)
     scorer = _scorer(estimator, scoring)
-    X, y, groups, known = _labelled_rows(X, y, groups)
+    X, y, groups, mask = _labelled_rows(X, y, groups)
     rows, codes = np.asarray(X), np.asarray(y)
-    folds = make_folds(rows, codes, groups, cv, random_state, known)
-    paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
-    along, alone = _sort_points(estimator, points, paths and is_partition(folds, len(rows)))
+    folds = make_folds(rows, codes, groups, cv, random_state, mask)
+    has_paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
+    paths, others = _sort_points(estimator, points, has_paths and is_partition(folds, len(rows)))
     scores = np.empty((len(points), len(folds)))
-    for group in along:
+    for group in paths:
         solver = clone(estimator).set_params(**points[group[0]])
         strengths = [float(points[i].get("C", solver.C)) for i in group]
         scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
-    if alone:
-        heads = [clone(estimator).set_params(**points[i]) for i in alone]
-        scores[alone] = _one_by_one(heads, rows, codes, folds, scorer, n_jobs)
+    if others:
+        heads = [clone(estimator).set_params(**points[i]) for i in others]
+        scores[others] = _cross_validate(heads, rows, codes, folds, scorer, n_jobs)
     return _result(estimator, points, scores, rows, codes, refit)
 
 
@@ -155,7 +161,7 @@ def _labelled_rows(
 
     The last is None if all rows have a label. Groups are those of all rows.
     """
-    from featcache import Features  # takes a while, and arrays can do without
+    from featcache import Features  # slow to import, and not needed for arrays
 
     if isinstance(X, Features):
         y = X.y if y is None else y
@@ -166,14 +172,14 @@ def _labelled_rows(
             "A search needs labels, but y is None. Give one label per row, or features of a "
             "labelled data set."
         )
-    known = labelled(X, y)
-    if known is not None:
-        if not known.any():
+    mask = labelled_mask(X, y)
+    if mask is not None:
+        if not mask.any():
             raise InvalidRequest(
-                f"A search needs labels, but none of the {len(known)} rows has one."
+                f"A search needs labels, but none of the {len(mask)} rows has one."
             )
-        X, y = take_labelled(X, y, known)
-    return X, y, groups, known
+        X, y = take_labelled(X, y, mask)
+    return X, y, groups, mask
 
 
 def _points(estimator: Any, grid: Grid) -> list[dict[str, Any]]:
@@ -191,8 +197,8 @@ def _points(estimator: Any, grid: Grid) -> list[dict[str, Any]]:
 def _scorer(estimator: Any, scoring: Any) -> Callable[..., float]:
     if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
         raise InvalidRequest(
-            f"scoring={scoring!r} is not one scorer; give the name of one of scikit-learn's, such "
-            "as 'balanced_accuracy', or a callable (estimator, X, y) -> float.",
+            f"scoring={scoring!r} is not one scorer; give the name of a scorer of scikit-learn, "
+            "such as 'balanced_accuracy', or a callable (estimator, X, y) -> float.",
             received=scoring,
         )
     try:
@@ -200,28 +206,28 @@ def _scorer(estimator: Any, scoring: Any) -> Callable[..., float]:
     except ValueError as error:
         raise InvalidRequest(
             f"scoring={scoring!r} is not a scorer of scikit-learn; see "
-            "sklearn.metrics.get_scorer_names() for those that there are.",
+            "sklearn.metrics.get_scorer_names() for the available ones.",
             received=scoring,
         ) from error
 
 
 def _sort_points(
-    estimator: Any, points: Sequence[Mapping[str, Any]], paths: bool
+    estimator: Any, points: Sequence[Mapping[str, Any]], has_paths: bool
 ) -> tuple[list[list[int]], list[int]]:
-    """Return groups of points that differ in C alone, and the points to try one by one."""
+    """Return groups of points that differ in C alone, and the other points."""
     groups: dict[str, list[int]] = {}
-    alone = []
+    others = []
     for number, point in enumerate(points):
-        whole = {**estimator.get_params(), **point}
-        if paths and not isinstance(whole["C"], str) and whole["class_weight"] is None:
+        params = {**estimator.get_params(), **point}
+        if has_paths and not isinstance(params["C"], str) and params["class_weight"] is None:
             rest = {name: value for name, value in point.items() if name != "C"}
             groups.setdefault(repr(sorted(rest.items())), []).append(number)
         else:
-            alone.append(number)
-    return list(groups.values()), alone
+            others.append(number)
+    return list(groups.values()), others
 
 
-def _one_by_one(
+def _cross_validate(
     heads: Sequence[Any],
     X: NDArray[Any],
     y: NDArray[Any],
@@ -229,7 +235,7 @@ def _one_by_one(
     scorer: Callable[..., float],
     n_jobs: int,
 ) -> NDArray[np.float64]:
-    """Return the score of each head on each fold, every one trained on its own."""
+    """Return the score of each head on each fold."""
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
         delayed(_score)(clone(head), X, y, *fold, scorer) for head in heads for fold in folds
     )

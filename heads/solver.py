@@ -1,7 +1,7 @@
-"""A minimiser for smooth convex functions of a few hundred thousand float32 numbers.
+"""L-BFGS for smooth convex functions of a few hundred thousand float32 variables.
 
-L-BFGS (Nocedal & Wright 2006, algorithm 7.4) with a backtracking line search. SciPy's
-minimiser keeps bounds, and its vectors in float64 on one core: for 120 classes x 2,048
+Nocedal & Wright 2006, "Numerical Optimization", algorithm 7.4, with a backtracking line search.
+SciPy's L-BFGS-B handles bounds, with vectors in float64 on one core: for 120 classes x 2,048
 columns that takes as long as the function itself, which is two large matrix products.
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from .base import Floats
 
-# Steps, how the gradient changed over each, and the inverse product of the two.
+# Per iteration: the step, the change of the gradient, and the inverse of their inner product.
 Memory = deque[tuple[Floats, Floats, float]]
-_MEMORY = 6
-_SUFFICIENT = 1e-4  # fraction of the decrease that the slope promises
-_HALVINGS = 30
+_MEMORY_SIZE = 6
+_SUFFICIENT_DECREASE = 1e-4  # constant of the Armijo condition
+_MAX_BACKTRACKS = 30
 
 
 def minimise(
@@ -28,23 +28,24 @@ def minimise(
     tol: float,
     memory: Memory | None = None,
 ) -> tuple[Floats, int]:
-    """Go downhill until a step gains next to nothing.
+    """Minimise a smooth convex function by L-BFGS.
 
     Parameters
     ----------
     function : callable
-        From a vector to its value and a new array with the gradient.
-    start : ndarray (m,)
+        Returns the value at a vector, and the gradient as a new array.
+    start : ndarray (m,), float32
     max_iter : int
+        Maximum number of iterations.
     tol : float
-        Decrease of the value, relative to it, below which a step ends the search.
+        Relative decrease of the value below which the iteration stops.
     memory : Memory, optional
-        What a search on a similar function found out; this one adds to it.
+        The memory of a search on a similar function; it is updated.
 
     Returns
     -------
     (ndarray (m,), int)
-        The best vector and the number of steps.
+        The best vector and the number of iterations.
 
     Examples
     --------
@@ -55,30 +56,31 @@ def minimise(
     x = start
     value, gradient = function(x)
     pairs: Memory = new_memory() if memory is None else memory
-    # The first steps know little of the curvature, and a small gain means little then.
-    learning = 0 if pairs else _MEMORY // 2
+    # The first iterations have little information on the curvature; a small decrease does not
+    # mean convergence there.
+    learning = 0 if pairs else _MEMORY_SIZE // 2
     idle = 0
     for step in range(1, max_iter + 1):
         direction = _direction(gradient, pairs)
         slope = float(gradient @ direction)
-        if not slope < 0:  # converged to the last bit, or a memory that misleads
+        if not slope < 0:  # converged to the resolution of float32, or the memory does not fit
             if not pairs:
                 return x, step - 1
             pairs.clear()
             continue
         if step > learning and -0.5 * slope <= tol * abs(value):
-            return x + direction, step  # so little is to be gained that it need not be seen
+            return x + direction, step  # the expected decrease is too small to evaluate it
         length = 1.0 if pairs else min(1.0, 1 / float(np.sqrt(-slope)))
-        for _ in range(_HALVINGS):
+        for _ in range(_MAX_BACKTRACKS):
             moved = x + np.float32(length) * direction
             new_value, new_gradient = function(moved)
-            if new_value <= value + _SUFFICIENT * length * slope:
+            if new_value <= value + _SUFFICIENT_DECREASE * length * slope:
                 break
-            # The lowest point of the parabola through what is known, within bounds.
+            # The minimum of the parabola through both values and the slope, within bounds.
             excess = new_value - value - length * slope
             length *= min(0.5, max(0.05, -length * slope / (2 * excess)))
         else:
-            return x, step - 1  # no lower point that float32 could tell
+            return x, step - 1  # no lower value at the resolution of float32
         change, bend = moved - x, new_gradient - gradient
         curvature = float(change @ bend)
         if curvature > 0:
@@ -92,12 +94,12 @@ def minimise(
 
 
 def new_memory() -> Memory:
-    """Return a memory that knows nothing yet."""
-    return deque(maxlen=_MEMORY)
+    """Return an empty memory."""
+    return deque(maxlen=_MEMORY_SIZE)
 
 
 def _direction(gradient: Floats, pairs: Memory) -> Floats:
-    """Apply the inverse curvature that the last steps have shown to the gradient."""
+    """Return the search direction: the gradient times the negative approximate inverse Hessian."""
     result = -gradient
     weights = []
     for change, bend, scale in reversed(pairs):

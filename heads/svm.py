@@ -13,40 +13,46 @@ from .weights import RowWeights
 
 
 class SVMHead(LinearHead):
-    """One-against-rest linear SVM with squared hinge loss on standardised embeddings.
+    """One-vs-rest linear SVM with squared hinge loss on standardised embeddings.
 
-    The primal problem of LIBLINEAR's ``L2R_L2LOSS_SVC`` (Fan et al. 2008), but all classes
-    in one search, so that the work is a few large matrix products instead of one
-    coordinate descent per class. The bias is not penalised. Margins become probabilities by a
-    temperature fitted on held-out rows.
+    Solves the primal problem of LIBLINEAR's ``L2R_L2LOSS_SVC`` (Fan et al. 2008,
+    jmlr.org/papers/v9/fan08a.html) for all classes together, as a few large matrix products
+    instead of one coordinate descent per class. The intercept is not penalised. The
+    probabilities are a softmax of the margins with a temperature fitted on held-out rows.
 
     Parameters
     ----------
     C : float or "auto"
-        Weight of the loss against the L2 penalty, as in `sklearn.svm.LinearSVC`. "auto"
-        chooses it by held-out rows, from 0.002 on by factors of about three; with fewer than
+        Weight of the loss relative to the L2 penalty, as in `sklearn.svm.LinearSVC`. "auto"
+        chooses it by held-out rows among 0.002 times powers of about three; with fewer than
         eight rows per class it is 0.002.
     max_iter : int
-        Steps of the solver.
+        Maximum number of iterations of the solver.
     tol : float
-        Relative decrease of the objective at which it stops.
+        Relative decrease of the objective below which the solver stops.
     calibration_folds : int
-        Folds for the temperature; 0 leaves margins as they are. From 4,000 rows on, one of
-        them is held out.
+        Number of folds for fitting the temperature; 0 fits none. From 4,000 rows on, only one
+        of the folds is held out.
     class_weight : {None, "balanced"} or dict
-        Weight of each label's rows; "balanced" makes all classes count the same. As in
-        `sklearn.svm.LinearSVC`.
+        Weight of each label, as in `sklearn.svm.LinearSVC`; "balanced" gives all classes the
+        same total weight.
 
     Attributes
     ----------
     coef_ : ndarray (k, d), float32
-        For raw columns; the scaling is folded in.
+        Weights for unscaled embeddings.
     intercept_ : ndarray (k,), float32
     C_ : float
-        The strength that was used.
+        The value of C that was used.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    >>> SVMHead().fit(X, X[:, 0] > 0).predict(X).shape
+    (40,)
     """
 
-    _usual = 0.002
+    _default_strength = 0.002
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class SVMHead(LinearHead):
 
     def _loss(self, scores: Floats, codes: NDArray[np.int64], weights: RowWeights) -> float:
         own = (np.arange(len(codes)), codes)
-        # The slack of class j is 1 + score for all rows but its own, whose it is 1 - score.
+        # The slack of a class is 1 - score for its own rows, and 1 + score for all others.
         scores[own] *= -1
         scores += 1
         np.maximum(scores, 0, out=scores)
@@ -80,17 +86,17 @@ class SVMHead(LinearHead):
         return loss
 
     def _curvature(self, n_classes: int) -> float:
-        # 2 where the slack is positive: for most classes that is so in few rows.
+        # It is 2 where the slack is positive, which holds for few rows of most classes.
         return 1 / n_classes
 
 
 def _weight_of_each(
     shape: tuple[int, ...], codes: NDArray[np.int64], weights: RowWeights
 ) -> Floats:
-    """Return the weight of each slack (b, k).
+    """Return the weight of each slack (b, k), as in LIBLINEAR.
 
-    As in LIBLINEAR: of more than two classes, the weight of a class is for its rows against
-    the rest; where they are the rest of another class, they count once.
+    With more than two classes, the class weight applies to a row in the problem of its own
+    class; in the problems of other classes, the row has its sample weight.
     """
     assert weights.loss is not None
     rest = weights.loss if shape[1] == 2 else weights.sample

@@ -1,4 +1,4 @@
-"""How many threads a training may use: no more than there are idle cores, or work, for."""
+"""Number of threads for training: as many as there are idle cores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ _STAT = "/proc/stat"
 def threads_for_idle_cores() -> int:
     """Return the number of cores that other processes leave idle now, at least 1.
 
-    OpenMP and BLAS threads wait for each other many times per second, spinning. On a core that
-    another process keeps busy one of them is late each time and all others spin until it is
-    there: with as many threads as cores a busy machine then takes many times longer than with
-    the threads that idle cores can run.
+    OpenMP and BLAS threads synchronise many times per second, by spinning. A thread on a core
+    that another process uses is late each time, and all others spin until it arrives: on a busy
+    machine, one thread per core is many times slower than one per idle core.
 
-    This process must not compute during the measurement: busy cores would be shared with it, and
-    look partly idle. Takes a tenth of a second. Returns the number of all cores of this process
-    where the system does not report their load (other than Linux).
+    The measurement takes a tenth of a second. This process must not compute during that time,
+    since cores that it shares with others would look partly idle. On systems other than Linux,
+    which do not report the load of cores, the number of all cores of this process is returned.
     """
     cores = int(joblib.cpu_count())
     started, own, busy = time.monotonic(), time.process_time(), _busy_seconds()
@@ -36,16 +35,16 @@ def threads_for_idle_cores() -> int:
 
 
 def idle_threads(cores: int, visible: int, busy: float) -> int:
-    """Return how many threads find a core of their own.
+    """Return the number of threads that get a core of their own, at least 1.
 
     Parameters
     ----------
     cores : int
-        That this process may fill: affinity and the container's quota.
+        Number of cores that this process may use, by affinity and the container's quota.
     visible : int
-        That it may run on.
+        Number of cores that it may run on, by affinity.
     busy : float
-        Cores among those that other processes keep busy.
+        Number of these cores that other processes use.
 
     Examples
     --------
@@ -56,7 +55,7 @@ def idle_threads(cores: int, visible: int, busy: float) -> int:
 
 
 def _busy_seconds() -> float | None:
-    """Return the seconds that the visible cores have worked since the start; None if unknown."""
+    """Return the busy seconds of the visible cores since the system start; None if unknown."""
     try:
         visible = os.sched_getaffinity(0)
         # Not psutil.cpu_times, which lists cores without their numbers, and no offline ones.
@@ -64,7 +63,7 @@ def _busy_seconds() -> float | None:
             lines = [line.split() for line in file if line.startswith("cpu")]
     except (AttributeError, OSError):
         return None
-    # user, nice, system, irq, softirq; not idle, iowait, nor what counts twice
+    # user, nice, system, irq, softirq; not idle, iowait, nor the fields that are included in user
     worked = [
         sum(int(fields[i]) for i in (1, 2, 3, 6, 7))
         for fields in lines

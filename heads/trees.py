@@ -1,4 +1,4 @@
-"""LightGBM's trees as plain arrays."""
+"""Convert the trees of LightGBM to plain arrays."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ _LEFT, _RIGHT = 2, 3
 
 
 def tree_arrays(booster: Any, rounds: int) -> dict[str, NDArray[Any]]:
-    """Flatten the trees of a booster, parents before their children.
+    """Return the trees of a booster as arrays of nodes, parents before their children.
 
     Parameters
     ----------
     booster : lightgbm.Booster
         With numerical splits only.
     rounds : int
-        Boosting rounds that count.
+        Number of boosting rounds to convert.
 
     Returns
     -------
     dict of str to ndarray
-        ``root`` (trees,); ``column``, ``threshold``, ``left``, ``right`` and ``value``, one
-        entry a node: a leaf has ``left`` -1.
+        ``root`` (trees,) int32: index of the first node of each tree. One entry per node:
+        ``column``, ``left``, ``right`` int32, ``threshold``, ``value`` float64; a leaf has
+        ``left`` -1. See `featcache.ClassifierStep`.
 
     Raises
     ------
     InvalidRequest
-        For a split that is not "at most a threshold".
+        If a split is not of the kind "at most a threshold".
     """
     nodes: list[list[Any]] = []
     roots = []
     for tree in booster.dump_model(num_iteration=rounds)["tree_info"]:
         roots.append(len(nodes))
-        # A stack of our own: a tree of many leaves may be deeper than Python recurses.
+        # A stack instead of recursion: a tree may be deeper than Python's recursion limit.
         waiting: list[tuple[dict[str, Any], int, int]] = [(tree["tree_structure"], -1, _LEFT)]
         while waiting:
             node, parent, side = waiting.pop()

@@ -1,4 +1,4 @@
-"""Rows without a label are never a class: training leaves them out, and says how many."""
+"""Rows without a label: training leaves them out, and logs how many."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from featcache.toolkit import get_logger, is_missing
 log = get_logger(__name__)
 
 
-def labelled(X: Any, y: Any) -> NDArray[np.bool_] | None:
-    """Tell which rows have a label, neither None, NaN, "" nor blanks.
+def labelled_mask(X: Any, y: Any) -> NDArray[np.bool_] | None:
+    """Return a mask of the rows that have a label: not None, NaN, "" or blanks.
 
     Parameters
     ----------
     X : array-like (n, d)
     y : array-like (n,)
-        As `featcache.Features.y` or ``labels``, or a pandas Series.
+        Such as `featcache.Features.y` or ``labels``, or a pandas Series.
 
     Returns
     -------
     ndarray (n,) of bool or None
-        None if all have one, or if the lengths differ.
+        None if all rows have a label, or if the lengths differ.
 
     Examples
     --------
-    >>> labelled([[1.0], [2.0]], ["a", None])
+    >>> labelled_mask([[1.0], [2.0]], ["a", None])
     array([ True, False])
     """
     values = _values(y)
     if values.ndim != 1 or values.dtype.kind not in "fOU" or len(values) != np.shape(X)[0]:
         return None
-    known = np.array([not is_missing(value) for value in values], bool)
-    return None if known.all() else known
+    mask = np.array([not is_missing(value) for value in values], bool)
+    return None if mask.all() else mask
 
 
-def take_labelled(X: Any, y: Any, known: NDArray[np.bool_]) -> tuple[Any, Any]:
+def take_labelled(X: Any, y: Any, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
     """Return the labelled rows and their labels, and log how many rows are left out.
 
-    Codes that were floats to make room for NaN are whole numbers again.
+    Codes that are floats because of NaN for unlabelled rows become integers again.
     """
-    log.warning("Unlabelled rows are left out: %d of %d.", int((~known).sum()), len(known))
-    kept = _values(y)[known].tolist()
+    log.warning("Unlabelled rows are left out: %d of %d.", int((~mask).sum()), len(mask))
+    kept = _values(y)[mask].tolist()
     if all(isinstance(value, float) and value.is_integer() for value in kept):
         kept = [int(value) for value in kept]
-    return np.asarray(X)[known], kept
+    return np.asarray(X)[mask], kept
 
 
 def _values(y: Any) -> NDArray[Any]:

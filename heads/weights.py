@@ -1,4 +1,4 @@
-"""Weights of training rows: by sample, by class, and for copies of a row."""
+"""Weights of training rows: sample weights, class weights, and merging of equal rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class RowWeights(NamedTuple):
     Attributes
     ----------
     sample : ndarray (n,) of float32 or None
-        How many times each row counts.
+        Sample weight of each row.
     loss : ndarray (n,) of float32 or None
-        The same, times the weight of the row's class.
+        Sample weight times class weight of each row.
     """
 
     sample: Floats | None = None
@@ -36,12 +36,12 @@ class RowWeights(NamedTuple):
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray[np.float64] | None:
-    """Return one finite weight per row, or None if each is 1.
+    """Validate sample weights; return one per row, or None if all are 1.
 
     Raises
     ------
     InvalidRequest
-        For another number of weights, negative ones, or if all are zero.
+        If there is another number of weights, one is negative or not finite, or all are 0.
     """
     if sample_weight is None:
         return None
@@ -56,9 +56,8 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray
         )
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise InvalidRequest(
-            "sample_weight must hold finite numbers from zero, not all of them zero, but it lies "
-            f"between {weights.min()} and {weights.max()}. Each weight says how many times a row "
-            "counts.",
+            "sample_weight must hold finite numbers of at least 0, not all of them 0, but it lies "
+            f"between {weights.min()} and {weights.max()}. A row of weight k counts as k copies.",
             received=[float(weights.min()), float(weights.max())],
         )
     return None if (weights == 1).all() else weights
@@ -67,24 +66,24 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray
 def merge_copies(
     X: Floats, codes: Codes, weights: NDArray[np.float64] | None
 ) -> tuple[Floats, Codes, NDArray[np.float64] | None]:
-    """Count copies of a row as one row with the sum of their weights.
+    """Merge equal rows of a class into one row with the sum of their weights.
 
-    A row of weight k thus trains exactly as k copies do, and no copy of a training row is
-    among the rows that are held out of training.
+    A row of weight k thus has the same effect as k copies, and the rows that are held out of
+    training contain no copy of a training row.
 
     Parameters
     ----------
-    X : ndarray (n, d)
+    X : ndarray (n, d), float32
     codes : ndarray (n,)
-        Class of each row. Equal rows of two classes are no copies.
+        Class of each row. Equal rows of different classes are not merged.
     weights : ndarray (n,) or None
-        Above zero.
+        Positive weights; None for 1 each.
 
     Returns
     -------
     (ndarray, ndarray, ndarray or None)
-        The arguments themselves if there are no copies and all weights are 1; else in an
-        order that depends on the rows alone.
+        Rows, codes and weights. The arguments themselves if there are no copies and all
+        weights are 1; otherwise in an order that depends only on the rows.
 
     Examples
     --------
@@ -111,20 +110,27 @@ def merge_copies(
 def row_weights(
     class_weight: Any, classes: NDArray[Any], codes: Codes, sample: NDArray[np.float64] | None
 ) -> RowWeights:
-    """Join the weights of rows with those of their classes.
+    """Combine sample weights and class weights.
 
     Parameters
     ----------
     class_weight : {None, "balanced"} or mapping
-        From a label to its weight; a label that is not there has weight 1.
+        Weight by label; a missing label has weight 1.
     classes : ndarray (k,)
+        Labels.
     codes : ndarray (n,)
+        Index into `classes` of each row.
     sample : ndarray (n,) or None
+        Sample weights.
+
+    Returns
+    -------
+    RowWeights
 
     Raises
     ------
     InvalidRequest
-        For anything else.
+        If `class_weight` is anything else, or holds weights that are not finite and positive.
     """
     rows = None if sample is None else sample.astype(np.float32)
     if class_weight is None:
@@ -140,13 +146,13 @@ def row_weights(
             raise InvalidRequest(f"class_weight: {error}.", received=class_weight) from error
         if not np.isfinite(per_class).all() or (per_class <= 0).any():
             raise InvalidRequest(
-                f"class_weight={class_weight!r} must hold finite weights above zero.",
+                f"class_weight={class_weight!r} must hold finite weights above 0.",
                 received=class_weight,
             )
     else:
         raise InvalidRequest(
-            f"class_weight={class_weight!r} is not known; give None, 'balanced', or a dict from "
-            "label to weight.",
+            f"class_weight={class_weight!r} must be None, 'balanced', or a dict from label to "
+            "weight.",
             received=class_weight,
         )
     loss = per_class[codes] * (1.0 if sample is None else sample)

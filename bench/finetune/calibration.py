@@ -85,7 +85,7 @@ def _fit(
         lambda rows: scores(model, rows),
         lambda rows, scored: scores(train_on(rows), scored),
         random_state,
-        least_prior=1,
+        min_prior=1,
     )
 
 

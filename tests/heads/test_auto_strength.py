@@ -95,7 +95,7 @@ class TestAuto:
 
     def test_words_other_than_auto_are_refused(self, name: str) -> None:
         X, y = blobs(3, 20, 12)
-        with pytest.raises(ValueError, match="C='best' is not a strength; give 'auto', or a num"):
+        with pytest.raises(ValueError, match="C='best' must be 'auto' or a num"):
             make_head(name, C="best").fit(X, y)
 
 

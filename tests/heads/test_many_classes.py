@@ -38,7 +38,7 @@ _MOST = 2000 if _FULL else 480  # MiB
 def test_a_prior_temperature_is_the_same_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).normal(size=(40, 40)) + 3 * np.eye(40)
     at_once = prior_temperature(scores, np.arange(40))
-    monkeypatch.setattr("heads.calibration.SCORES_PER_PIECE", 90)
+    monkeypatch.setattr("heads.calibration.SCORES_PER_CHUNK", 90)
     assert prior_temperature(scores, np.arange(40)) == pytest.approx(at_once)
 
 
@@ -64,9 +64,9 @@ def test_lightgbm_says_that_so_many_classes_are_too_many() -> None:
 def test_strengths_that_make_no_sense_are_refused(name: str, C: Any) -> None:
     generator = np.random.default_rng(0)
     X, y = generator.normal(size=(30, 4)), np.arange(30) % 3
-    with pytest.raises(InvalidRequest, match="is not a strength"):
+    with pytest.raises(InvalidRequest, match="must be 'auto' or a number"):
         make_head(name, C=C).fit(X, y)
-    with pytest.raises(InvalidRequest, match="is not a strength"):
+    with pytest.raises(InvalidRequest, match="must be 'auto' or a number"):
         make_head(name).accuracy_paths(  # type: ignore[attr-defined]
             X, y, [np.arange(15), np.arange(15, 30)], [0.1, C]
         )
@@ -87,7 +87,7 @@ def test_predicting_piece_by_piece_is_predicting_at_once(monkeypatch: pytest.Mon
     X, y = generator.normal(size=(60, 4)), np.arange(60) % 3
     head = make_head("logistic", C=1).fit(X, y)
     at_once = head.predict(X)
-    monkeypatch.setattr("heads.calibration.SCORES_PER_PIECE", 21)
+    monkeypatch.setattr("heads.calibration.SCORES_PER_CHUNK", 21)
     assert np.array_equal(head.predict(X), at_once)
     assert np.array_equal(head.predict(X), head.classes_[head.predict_proba(X).argmax(axis=1)])
     again = make_head("logistic", C=1).fit(X, y)

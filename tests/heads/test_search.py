@@ -176,7 +176,9 @@ class TestFolds:
         doubled = features.take([*range(12), *range(12)])
         with caplog.at_level(logging.WARNING, "heads"):
             search("logistic", doubled, param_grid=GRID, cv=KFold(2), n_jobs=1)
-        assert "12 groups, such as copies of a photo, are both trained and tested on" in caplog.text
+        assert (
+            "12 groups, such as copies of a photo, have both training and test rows" in caplog.text
+        )
 
     def test_columns_and_groups_are_of_all_rows_also_beside_unlabelled_ones(
         self, data: Any
@@ -209,10 +211,10 @@ def test_features_may_come_with_labels_of_their_own(features: Any) -> None:
     [
         ({"param_grid": {"D": [1]}}, r"no parameter \['D'\]"),
         ({"cv": 99}, "cv=99 folds cannot be made of 90 different rows"),
-        ({"cv": "five"}, "cv='five' gives no folds"),
-        ({"cv": 2.5}, "cv=2.5 gives no folds"),
+        ({"cv": "five"}, "cv='five' does not define folds"),
+        ({"cv": 2.5}, "cv=2.5 does not define folds"),
         ({"cv": [0, 1]}, "cv has 2 fold numbers, but there are 90 rows"),
-        ({"cv": [0] * 90}, "without a row to train on"),
+        ({"cv": [0] * 90}, "without training rows"),
         ({"groups": [1, 2]}, "groups has 2 entries, but there are 90 rows"),
         ({"scoring": "acuracy"}, "is not a scorer of scikit-learn"),
         ({"scoring": ["accuracy"]}, "is not one scorer"),

@@ -153,7 +153,7 @@ def test_temperatures_are_weighted() -> None:
     ("weights", "message"),
     [
         ([1.0] * 5, r"shape \(5,\), but there are 12 rows"),
-        ([-1.0] + [1.0] * 11, "finite numbers from zero"),
+        ([-1.0] + [1.0] * 11, "finite numbers of at least 0"),
         ([0.0] * 12, "not all of them zero"),
         ([np.nan] * 12, "finite numbers"),
     ],
@@ -170,7 +170,7 @@ def test_weights_that_make_no_sense_are_refused(weights: list[float], message: s
         ("even", "None, 'balanced', or a dict"),
         (3.0, "None, 'balanced', or a dict"),
         ({0: 1.0, 9: 2.0}, "class_weight"),
-        ({0: -1.0}, "above zero"),
+        ({0: -1.0}, "above 0"),
         ({0: "a"}, "class_weight"),
     ],
 )
