@@ -15,7 +15,7 @@ from featcache.toolkit import quiet_log, unmoved_random
 
 from .base import Floats, Head, StandardScaler, integer_seed
 from .calibration import choose_temperature
-from .parameters import Between, Whole, check_parameters
+from .parameters import Integers, Interval, check_parameters
 from .schedule import Progress, Schedule
 from .weights import RowWeights
 
@@ -24,16 +24,16 @@ Rows = NDArray[Any]
 _BATCHES_PER_EPOCH = 10
 _MAX_RAISED_RATE = 1e-3
 
-_PARAMETERS: dict[str, Whole | Between] = {
-    "units": Whole(0),
-    "dropout": Between(0, 1, least_included=True),
-    "epochs": Whole(1),
-    "learning_rate": Between(0),
-    "batch_size": Whole(1),
-    "patience": Whole(0),
-    "lr_patience": Whole(0),
-    "factor": Between(0, 1),
-    "validation_fraction": Between(0, 1),
+_PARAMETERS: dict[str, Integers | Interval] = {
+    "units": Integers(0),
+    "dropout": Interval(0, 1, closed_low=True),
+    "epochs": Integers(1),
+    "learning_rate": Interval(0),
+    "batch_size": Integers(1),
+    "patience": Integers(0),
+    "lr_patience": Integers(0),
+    "factor": Interval(0, 1),
+    "validation_fraction": Interval(0, 1),
 }
 
 

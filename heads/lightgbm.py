@@ -17,7 +17,7 @@ from featcache.toolkit import SharedChange, get_logger
 
 from .base import Floats, Head, integer_seed
 from .calibration import choose_temperature
-from .parameters import Between, Whole, check_parameters
+from .parameters import Integers, Interval, check_parameters
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import RowWeights
@@ -35,15 +35,15 @@ Rows = NDArray[np.int64]
 _SCORES_PER_THREAD = 50_000
 _VALUES_PER_THREAD = 1_000_000
 
-_PARAMETERS: dict[str, Whole | Between] = {
-    "n_components": Whole(1),
-    "n_estimators": Whole(1),
-    "learning_rate": Between(0),
-    "num_leaves": Whole(2),
-    "feature_fraction": Between(0, 1, most_included=True),
-    "reg_lambda": Between(0, least_included=True),
-    "patience": Whole(0),
-    "validation_fraction": Between(0, 1),
+_PARAMETERS: dict[str, Integers | Interval] = {
+    "n_components": Integers(1),
+    "n_estimators": Integers(1),
+    "learning_rate": Interval(0),
+    "num_leaves": Integers(2),
+    "feature_fraction": Interval(0, 1, closed_high=True),
+    "reg_lambda": Interval(0, closed_low=True),
+    "patience": Integers(0),
+    "validation_fraction": Interval(0, 1),
 }
 
 

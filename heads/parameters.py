@@ -1,4 +1,4 @@
-"""What numbers the parameters of a head may be, checked before it is trained."""
+"""Validation of the numeric parameters of heads, before training."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from featcache.errors import InvalidRequest
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Whole numbers from `least` on."""
+class Integers:
+    """The integers from `minimum` on."""
 
-    least: int
+    minimum: int
 
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             return False
-        return int(value) >= self.least
+        return int(value) >= self.minimum
 
     def __str__(self) -> str:
-        return f"a whole number from {self.least}"
+        return f"a whole number from {self.minimum}"
 
 
 @dataclass(frozen=True)
-class Between:
-    """Finite numbers within two limits, which `least_included` and `most_included` may be."""
+class Interval:
+    """The finite numbers between two bounds, which are excluded unless `closed_low` or `_high`."""
 
-    least: float
-    most: float = math.inf
-    least_included: bool = False
-    most_included: bool = False
+    low: float
+    high: float = math.inf
+    closed_low: bool = False
+    closed_high: bool = False
 
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             return False
         number = float(value)
-        if number in (self.least, self.most):
-            return self.least_included if number == self.least else self.most_included
-        return self.least < number < self.most  # neither NaN nor infinity
+        if number in (self.low, self.high):
+            return self.closed_low if number == self.low else self.closed_high
+        return self.low < number < self.high  # neither NaN nor infinity
 
     def __str__(self) -> str:
-        least = f"{self.least:g}{'' if self.least_included else ' (exclusive)'}"
-        if self.most == math.inf:
-            return f"a finite number from {least}"
-        most = f"{self.most:g}{'' if self.most_included else ' (exclusive)'}"
-        return f"a number from {least} to {most}"
+        low = f"{self.low:g}{'' if self.closed_low else ' (exclusive)'}"
+        if self.high == math.inf:
+            return f"a finite number from {low}"
+        high = f"{self.high:g}{'' if self.closed_high else ' (exclusive)'}"
+        return f"a number from {low} to {high}"
 
 
-def check_parameters(head: Any, allowed: Mapping[str, Whole | Between]) -> None:
-    """Raise `InvalidRequest` for the first parameter of a head that is not allowed.
+def check_parameters(head: Any, allowed: Mapping[str, Integers | Interval]) -> None:
+    """Raise `InvalidRequest` for the first parameter of a head that is out of range.
 
-    With a learning rate of NaN, or no epoch, a head would be left as it was initialised.
+    With a learning rate of NaN or zero epochs, a head would keep its initial weights.
     """
     for name, numbers in allowed.items():
         value = getattr(head, name)

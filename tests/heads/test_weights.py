@@ -154,7 +154,7 @@ def test_temperatures_are_weighted() -> None:
     [
         ([1.0] * 5, r"shape \(5,\), but there are 12 rows"),
         ([-1.0] + [1.0] * 11, "finite numbers of at least 0"),
-        ([0.0] * 12, "not all of them zero"),
+        ([0.0] * 12, "not all of them 0"),
         ([np.nan] * 12, "finite numbers"),
     ],
 )
