@@ -75,8 +75,8 @@ def _is_short(const: Any) -> bool:
 
 def global_names(code: types.CodeType) -> set[str]:
     """Return the names that code looks up among the globals of its module."""
-    instructions = (step for part in nested_codes(code) for step in instructions(part))
-    return {str(step.argval) for step in instructions if step.opname in _GLOBAL_LOADS}
+    steps = (step for part in nested_codes(code) for step in instructions(part))
+    return {str(step.argval) for step in steps if step.opname in _GLOBAL_LOADS}
 
 
 def attribute_names(code: types.CodeType) -> set[str]:
