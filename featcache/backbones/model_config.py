@@ -1,9 +1,9 @@
 """Check of a saved network's configuration, without Keras.
 
 Keras turns names in a configuration into classes and functions: of layers, but also of
-anything else that it exports or that a module holds. So this is a list of what is known to
-compute and nothing else; whatever is not on it is refused. Each text in a configuration is
-looked at, since a layer's arguments may be names as well.
+anything else that it exports or that a module contains. Therefore only listed names are accepted,
+of classes and functions that only compute. Every string in a configuration is checked, since
+arguments of a layer may be names as well.
 """
 
 from __future__ import annotations

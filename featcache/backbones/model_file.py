@@ -302,7 +302,7 @@ def _values(tensor: Any) -> int:
 def _scores(layer: Any, node: Any) -> int:
     """Return the number of scores of attention, each position with each other."""
     sizes = [_sides(tensor) for tensor in node.input_tensors]
-    if type(layer).__name__ == "AdditiveAttention":  # keeps the channels meanwhile
+    if type(layer).__name__ == "AdditiveAttention":  # which keeps the channels
         return max(map(math.prod, sizes)) * max(side[0] for side in sizes)
     heads = [getattr(layer, name, 1) for name in ("num_heads", "_num_heads", "num_query_heads")]
     places = [math.prod(side[:-1]) for side in sizes]

@@ -26,7 +26,7 @@ _UINT64 = np.iinfo(np.uint64)
 def label_values(cells: Sequence[str]) -> list[Any]:
     """Return the labels that a CSV column holds: ints, floats or bools, else text.
 
-    The rules are those of `text_column`, with two more. Numbers are taken for such only if
+    The rules are those of `text_column`, with two more. Text becomes numbers only if
     each is written as Python writes it, so that no two labels become one: ``"1.10"`` and
     ``"+1"`` keep the column text. Floats that are all whole become ints, as in
     `labels.normalise_labels`.
@@ -38,7 +38,7 @@ def label_values(cells: Sequence[str]) -> list[Any]:
     Returns
     -------
     list of int, float, bool, str or None
-        None for a cell that pandas takes for missing, such as an empty one or ``NA``.
+        None for a cell that pandas treats as missing, such as an empty one or ``NA``.
 
     Examples
     --------

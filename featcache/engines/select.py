@@ -291,7 +291,7 @@ def _make_engine(runner: Runner, request: EngineRequest) -> Engine:
 
 
 def _measure_seconds(runner: Runner, size: int, spec: BackboneSpec) -> float:
-    """Return the minimum seconds that the runner takes for its trial images at a size.
+    """Return the minimum seconds that the trial images take at a micro-batch size.
 
     Measured without decoding threads, which would compete for the processor.
     """

@@ -1,4 +1,4 @@
-"""Downloads go on where they were cut off, and what is not the right file is not kept."""
+"""Downloads resume where they were cut off, and what is not the right file is not kept."""
 
 from __future__ import annotations
 

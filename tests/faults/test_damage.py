@@ -1,4 +1,4 @@
-"""Flipped bits and missing ends: all found, none believed, and mended row by row."""
+"""Flipped bits and missing ends: all found, none believed, and repaired row by row."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_all_damage_is_found_and_only_its_rows_go(
             assert len(left) >= SHARDS * 5 - 5 * (hit.suffix == ".h5")
         told = sum(damage.rows for damage in repair(folder))
         assert verify(folder) == []
-        mended = read_what_is_left(folder)
-        gone = sorted(set(range(SHARDS * 5)) - set(mended))
+        repaired = read_what_is_left(folder)
+        gone = sorted(set(range(SHARDS * 5)) - set(repaired))
         assert len(gone) == told <= most
         counts[len(gone)] = counts.get(len(gone), 0) + 1
         # The rows that went can be committed again.
