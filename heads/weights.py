@@ -56,8 +56,9 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray
         )
     if not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise InvalidRequest(
-            "sample_weight must hold finite numbers of at least 0, not all of them 0, but it lies "
-            f"between {weights.min()} and {weights.max()}. A row of weight k counts as k copies.",
+            "sample_weight must hold finite numbers of at least zero, not all of them zero, but it "
+            f"lies between {weights.min()} and {weights.max()}. A row of weight k counts as k "
+            "copies.",
             received=[float(weights.min()), float(weights.max())],
         )
     return None if (weights == 1).all() else weights

@@ -55,7 +55,7 @@ def test_many_classes_train_within_a_bounded_memory(name: str) -> None:
 
 def test_lightgbm_says_that_so_many_classes_are_too_many() -> None:
     X = np.random.default_rng(0).normal(size=(4002, 4))
-    with pytest.raises(InvalidRequest, match=r"2,001 classes are more than the 2,000"):
+    with pytest.raises(InvalidRequest, match=r"at most 2,000 classes, not 2,001"):
         make_head("lightgbm").fit(X, np.arange(4002) % 2001)
 
 

@@ -153,8 +153,8 @@ def test_temperatures_are_weighted() -> None:
     ("weights", "message"),
     [
         ([1.0] * 5, r"shape \(5,\), but there are 12 rows"),
-        ([-1.0] + [1.0] * 11, "finite numbers of at least 0"),
-        ([0.0] * 12, "not all of them 0"),
+        ([-1.0] + [1.0] * 11, "finite numbers of at least zero"),
+        ([0.0] * 12, "not all of them zero"),
         ([np.nan] * 12, "finite numbers"),
     ],
 )
