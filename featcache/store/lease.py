@@ -3,7 +3,7 @@
 A claim is a file that its owner keeps open and renews while it works. It needs no file locks,
 which fail on network disks, and no space on a full disk: an empty file is a claim as well. A
 claim that is not renewed any more, or whose process has ended, is removed by the next process
-that finds it.
+that finds it. What it says of its owner counts only if its checksum fits; else its age decides.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from .._io.atomic import temporary_path
+from .._io.hashes import json_hash
 from .._io.own_files import read_own_file
 from ..errors import LeaseLost
 
@@ -33,6 +35,9 @@ _RENEWALS = 6  # per lifetime: a process may be held up for most of it
 _MAX_BYTES = 4096
 _RUNNING = "running"
 _MAX_PID = 2**31 - 1
+_MALFORMED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+)  # fmt: skip
 _ATTEMPTS = 2  # a disk may fail once
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -204,7 +209,7 @@ def _acquire(path: Path) -> Lease:
     try:
         # On a full disk it stays empty: then it is valid for as long as it is renewed.
         with contextlib.suppress(OSError):
-            os.write(handle, json.dumps(_describe_process()).encode())
+            os.write(handle, _encode_claim(_describe_process()))
         handle = _name(beside, path, handle)
         taken = True
     except FileExistsError:
@@ -232,7 +237,7 @@ def _name(beside: Path, path: Path, handle: int) -> int:
     named = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     os.close(handle)
     with contextlib.suppress(OSError):
-        os.write(named, json.dumps(_describe_process()).encode())
+        os.write(named, _encode_claim(_describe_process()))
     return named
 
 
@@ -262,7 +267,7 @@ def _abandoned_claim(path: Path, *, include_living: bool = True) -> os.stat_resu
     Parameters
     ----------
     path : Path
-        The content is untrusted; if it is not readable as a claim only its age counts.
+        The content is untrusted; if it is not an intact claim only its age counts.
     include_living : bool
         Whether a claim that its running owner has not renewed counts as abandoned.
     """
@@ -315,7 +320,7 @@ def _owner_lives(path: Path) -> bool | None:
     """Return whether the owner of a claim is running; None if that is unknown."""
     try:
         # The file may have been replaced: `read_own_file` does not block or follow links.
-        owner = json.loads(read_own_file(path, _MAX_BYTES))
+        owner = _parse_claim(read_own_file(path, _MAX_BYTES))
         if {name: owner[name] for name in _describe_machine()} != _describe_machine():
             return None  # on another machine, or in a container
         pid, started = int(owner["pid"]), owner["started"]
@@ -324,8 +329,23 @@ def _owner_lives(path: Path) -> bool | None:
         now = _start_time(pid)
         # Where start times are hidden, the process id may belong to another process by now.
         return None if now == _RUNNING != started else now == started
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+    except _MALFORMED:
         return None
+
+
+def _encode_claim(owner: Mapping[str, object]) -> bytes:
+    return json.dumps({**owner, "checksum": json_hash(owner)}).encode()
+
+
+def _parse_claim(data: bytes) -> dict[str, Any]:
+    """Return the owner that a claim names; raise ValueError unless its checksum fits.
+
+    A single wrong bit in a process id or a start time would make a running owner an ended one.
+    """
+    owner = json.loads(data)
+    if owner.pop("checksum") != json_hash(owner):
+        raise ValueError("its checksum does not fit its content")
+    return dict(owner)
 
 
 def _describe_process() -> dict[str, object]:

@@ -33,8 +33,8 @@ def nested(path: Path) -> None:
 
 def number(text: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
-        owner = {**leases._describe_machine(), "started": None}
-        path.write_text(f'{json.dumps(owner)[:-1]}, "pid": {text}}}')
+        owner = {**leases._describe_machine(), "started": "1", "pid": json.loads(text)}
+        path.write_bytes(leases._encode_claim(owner))
 
     return make
 

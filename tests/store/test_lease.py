@@ -93,18 +93,18 @@ def test_an_owner_elsewhere_is_never_taken_for_a_process_of_this_machine(
 ) -> None:
     # No process has this number here; the owner may well run in another container.
     owner = {**leases._describe_process(), "pid": 2**22 + 1, change: "another"}
-    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    (tmp_path / leases.NAME).write_bytes(leases._encode_claim(owner))
     with lease(tmp_path) as held:
         assert not held
     owner[change] = leases._describe_machine()[change]
-    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    (tmp_path / leases.NAME).write_bytes(leases._encode_claim(owner))
     with lease(tmp_path) as held:
         assert held
 
 
 def test_a_process_number_that_was_given_again_is_another_owner(tmp_path: Path) -> None:
     owner = {**leases._describe_process(), "started": "1"}
-    (tmp_path / leases.NAME).write_text(json.dumps(owner))
+    (tmp_path / leases.NAME).write_bytes(leases._encode_claim(owner))
     with lease(tmp_path) as held:
         assert held
 
@@ -116,6 +116,35 @@ def test_a_lease_of_another_time_is_abandoned(tmp_path: Path, days: int) -> None
     os.utime(tmp_path / leases.NAME, (then, then))
     with lease(tmp_path) as held:
         assert held
+
+
+def test_a_wrong_bit_in_a_claim_gives_no_store_away(tmp_path: Path) -> None:
+    with mark_in_use(tmp_path), lease(tmp_path):
+        for path in list(tmp_path.iterdir()):
+            body = path.read_bytes()
+            for bit in range(8 * len(body)):
+                flipped = bytearray(body)
+                flipped[bit // 8] ^= 1 << bit % 8
+                path.write_bytes(flipped)
+                assert is_in_use(tmp_path), bytes(flipped)
+                with lease(tmp_path) as other:
+                    assert not other, bytes(flipped)
+            path.write_bytes(body)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"1", "without checksum"])
+def test_a_damaged_claim_counts_until_it_is_old(tmp_path: Path, content: bytes | str) -> None:
+    if isinstance(content, str):
+        content = json.dumps({**leases._describe_process(), "started": "1"}).encode()
+    claims = [tmp_path / leases.NAME, tmp_path / f"{leases.USE_PREFIX}{'a' * 32}"]
+    for path in claims:
+        path.write_bytes(content)
+    with lease(tmp_path) as held:
+        assert (bool(held), is_in_use(tmp_path)) == (False, True)
+    for path in claims:
+        os.utime(path, (1, 1))
+    with lease(tmp_path) as held:
+        assert (bool(held), is_in_use(tmp_path)) == (True, False)
 
 
 def test_marks_of_living_and_dead_users(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ def test_a_clock_that_is_off_makes_no_claim_old(
 ) -> None:
     owner = {**leases._describe_process(), "host": "another"}
     for name in (NAME, f"{leases.USE_PREFIX}1"):
-        (tmp_path / name).write_text(json.dumps(owner))
+        (tmp_path / name).write_bytes(leases._encode_claim(owner))
     now = time.time
     for seconds in (-1000, 1000):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: now() + seconds)
