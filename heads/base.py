@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 _ROWS_PER_CHUNK = 1024
 
 
-class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """Base class of heads: classifiers on embeddings with the interface of scikit-learn.
 
     A head implements `_fit_codes`, `_scores` and `_steps`. The probability of each class is the

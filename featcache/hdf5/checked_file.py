@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ _DTYPES_AND_RANKS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": (
 Opened = TypeVar("Opened", bound="CheckedFile")
 
 
-class CheckedFile:
+class CheckedFile(ABC):
     """An HDF5 file written by featcache, open for reading; a context manager.
 
     Parameters
