@@ -63,6 +63,7 @@ check: $(READY)  ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports setup.cfg
 
 package: $(READY)  ## build wheel and sdist, and run the wheel in an environment of its own

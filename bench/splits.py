@@ -135,7 +135,7 @@ def make_split(
     readable = np.array([i for i, image_id in enumerate(ids) if image_id], np.int64)
     groups = [ids[i] for i in readable]
     labels = [(dataset.labels or [])[i] for i in readable]
-    parts = None if dataset.split is None else [dataset.split[i] for i in readable]
+    parts = None if dataset.split is None else [dataset.split[int(i)] for i in readable]
     train, test, name = split_rows(groups, labels, parts, test_size, random_state)
     if all(labels[i] is None for i in test):
         raise DatasetError(
@@ -255,11 +255,11 @@ def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int,
     order = np.random.default_rng(0).permutation(len(positions))
     with TemporaryDirectory(prefix="featcache-", dir=folder) as name:
         placed: dict[int, str] = {}
-        for number, i in zip(order, positions, strict=True):
+        for number, i in zip(order, map(int, positions), strict=True):
             source = split.dataset.paths[i]
             target = os.path.join(name, f"{number:07d}{os.path.splitext(source)[1].lower()}")
             _place(source, target)
-            placed[int(i)] = target
+            placed[i] = target
         yield placed
 
 

@@ -27,14 +27,17 @@ class QuarantinedImage(Protocol):
     @property
     def path(self) -> str:
         """As the data set lists it."""
+        ...
 
     @property
     def reason(self) -> str:
         """What is wrong with the file."""
+        ...
 
     @property
     def position(self) -> int:
         """Row of the data set."""
+        ...
 
 
 @dataclass(eq=False, repr=False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -23,6 +23,9 @@ from .unlabelled import labelled_mask, take_labelled
 from .weights import RowWeights, check_sample_weight, merge_copies, row_weights
 
 Floats = NDArray[np.float32]
+HeadT = TypeVar("HeadT", bound="Head")
+# Its parameters have no annotations, and their defaults are not of the type that they take.
+_validate_data: Callable[..., Any] = validate_data
 
 _ROWS_PER_CHUNK = 1024
 
@@ -51,6 +54,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     trains_in_seconds: ClassVar[bool] = True
 
     class_weight: Any
+    n_features_in_: int
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Head:
         """Train on embeddings.
@@ -80,7 +84,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             If shapes differ, or values are not finite.
         """
         X, y, sample_weight = _labelled(self, X, y, sample_weight)
-        X, y = validate_data(self, X, y, dtype=np.float32, order="C")
+        X, y = _validate_data(self, X, y, dtype=np.float32, order="C")
         rows, y = np.asarray(X), np.asarray(y)
         _check_classes(y)
         sample = check_sample_weight(sample_weight, len(rows))
@@ -161,7 +165,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             Of the dtype of `classes_`.
         """
         check_is_fitted(self, "classes_")
-        rows = np.asarray(validate_data(self, X, dtype=np.float32, order="C", reset=False))
+        rows = np.asarray(_validate_data(self, X, dtype=np.float32, order="C", reset=False))
         chunks = score_chunks(len(rows), len(self.classes_))
         codes = np.concatenate([self._scores(rows[chunk]).argmax(axis=1) for chunk in chunks])
         return np.asarray(self.classes_[codes])
@@ -191,7 +195,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "classes_")
-        X = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        X = _validate_data(self, X, dtype=np.float32, order="C", reset=False)
         return np.asarray(self._scores(np.asarray(X)), np.float64)
 
     @abstractmethod
@@ -205,6 +209,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     @abstractmethod
     def _steps(self) -> list[ClassifierStep]:
         """Return the steps that give the scores."""
+
+
+def unfitted(head: HeadT) -> HeadT:
+    """Return a head with the same parameters, not fitted."""
+    return cast(HeadT, clone(head))
 
 
 def integer_seed(random_state: Any) -> int:

@@ -96,7 +96,8 @@ def fit_temperature(scores: NDArray[Any], codes: Rows, weights: Floats | None = 
         return float(losses.sum() if weights is None else weights @ losses) / total
 
     bounds = (np.log(1e-3), np.log(1e3))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
 
 
 def log_losses(scores: NDArray[Any], codes: Rows, temperature: float) -> NDArray[np.float64]:

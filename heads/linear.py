@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep
@@ -21,6 +21,7 @@ from .solver import Memory, minimise, new_memory
 from .strength import HeldOutScores, choose_strength
 from .weights import RowWeights
 
+_cholesky, _invert = get_lapack_funcs(("potrf", "trtri"), dtype=np.float32)
 # Factor of `tol` for models that are discarded once they have given a temperature.
 _TEMPERATURE_TOL = 30
 _CHOICE_FOLDS = 3
@@ -278,8 +279,8 @@ class _Problem:
         curved = self._gram * typical
         curved.flat[:: len(curved) + 1] += 1
         # In place: the transpose of a symmetric matrix has the column order that LAPACK needs.
-        root, _ = lapack.spotrf(curved.T, lower=1, overwrite_a=1)
-        inverse, _ = lapack.strtri(root, lower=1, overwrite_c=1)
+        root, _ = _cholesky(curved.T, lower=1, overwrite_a=1)
+        inverse, _ = _invert(root, lower=1, overwrite_c=1)
         unit = np.float32(1 / np.sqrt(max(self._total * typical, 1e-12)))
         self._cached = C, (inverse, unit)
         self._memory = new_memory()

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
-from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
 
 from featcache.errors import InvalidRequest
 
-from .base import Head
+from .base import Head, unfitted
 from .folds import Fold, is_partition, make_folds
 from .linear import LinearHead
 from .registry import make_head
@@ -145,11 +144,11 @@ def search(
     paths, others = _sort_points(estimator, points, has_paths and is_partition(folds, len(rows)))
     scores = np.empty((len(points), len(folds)))
     for group in paths:
-        solver = clone(estimator).set_params(**points[group[0]])
+        solver = cast(LinearHead, unfitted(estimator).set_params(**points[group[0]]))
         strengths = [float(points[i].get("C", solver.C)) for i in group]
         scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
     if others:
-        heads = [clone(estimator).set_params(**points[i]) for i in others]
+        heads = [unfitted(estimator).set_params(**points[i]) for i in others]
         scores[others] = _cross_validate(heads, rows, codes, folds, scorer, n_jobs)
     return _result(estimator, points, scores, rows, codes, refit)
 
@@ -237,7 +236,7 @@ def _cross_validate(
 ) -> NDArray[np.float64]:
     """Return the score of each head on each fold."""
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
-        delayed(_score)(clone(head), X, y, *fold, scorer) for head in heads for fold in folds
+        delayed(_score)(unfitted(head), X, y, *fold, scorer) for head in heads for fold in folds
     )
     return np.array(scores, np.float64).reshape(len(heads), len(folds))
 
@@ -275,7 +274,7 @@ def _result(
         "mean_test_score": mean, "std_test_score": scores.std(axis=1), "rank_test_score": rank,
     }  # fmt: skip
     best = int(rank.argmin())
-    trained = clone(estimator).set_params(**points[best]).fit(X, y) if refit else None
+    trained = unfitted(estimator).set_params(**points[best]).fit(X, y) if refit else None
     return SearchResult(trained, dict(points[best]), float(mean[best]), best, found)
 
 

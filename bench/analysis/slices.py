@@ -53,9 +53,9 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
         ``megapixels``, in the order of ``split.test``; empty for an unreadable image.
     """
     columns: dict[str, list[str]] = {"aspect ratio": [], "brightness": [], "megapixels": []}
-    for position in split.test:
+    for position in map(int, split.test):
         try:
-            image = load_image(split.dataset.paths[position], split.dataset.box(int(position)))
+            image = load_image(split.dataset.paths[position], split.dataset.box(position))
             width, height = image.size
             small = np.asarray(image.convert("L").resize((32, 32)), float)
             values = (width / height, float(small.mean()), width * height / 1e6)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ class CachedHead(Contender):
 
     def train(self, training: Training) -> None:
         """Train the head on the stored rows of the images."""
-        head = clone(self.head)
+        head = cast(Head, clone(self.head))
         if "random_state" in head.get_params():
             head.set_params(random_state=training.random_state)
         self._n_classes = training.n_classes

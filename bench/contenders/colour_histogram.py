@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,8 @@ class ColourHistogram(Contender):
     def train(self, training: Training) -> None:
         """Train the head on the histograms of the images."""
         self._n_classes = training.n_classes
-        self._trained = clone(self.head).fit(self._histograms(training.images), training.codes)
+        head = cast(Head, clone(self.head))
+        self._trained = head.fit(self._histograms(training.images), training.codes)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Ask the head; classes it never saw get 0."""

@@ -8,6 +8,9 @@ tunes tf.data may sleep on until its next round, and `predict` with it: rounds b
 and double, so that a run of 5.2 s returns after 10.24 s. That is no work, and left out.
 """
 
+# The libraries that this project is timed against are not installed beside it.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,8 +64,13 @@ def keras_job(backbone: str, photos: Path, work: Path) -> Job:
     size = (entry.image_size, entry.image_size)
 
     def job() -> float:
-        images = keras.utils.image_dataset_from_directory(
-            photos, labels=None, image_size=size, batch_size=32, shuffle=False, verbose=False
+        images: Any = keras.utils.image_dataset_from_directory(
+            photos,
+            labels=None,  # pyright: ignore[reportArgumentType]  # inferred from "inferred"
+            image_size=size,
+            batch_size=32,
+            shuffle=False,
+            verbose=False,
         )
         images = images.map(module.preprocess_input).prefetch(2)
         ended: list[float] = []

@@ -55,7 +55,8 @@ class Figure(ABC):
 
     def drawn(self) -> tuple[str, bytes]:
         """Return the figure as SVG text for a page and as PNG bytes for a file."""
-        with rc_context({**_STYLE, "svg.hashsalt": self.name}):
+        style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": self.name}
+        with rc_context(style):
             canvas = self.plot()
             out = io.StringIO()
             canvas.savefig(out, format="svg", bbox_inches="tight")

@@ -83,26 +83,29 @@ class AccuracyCost(Figure):
     @property
     def alt(self) -> str:
         """What the figure shows, as text."""
-        rows = self.frame().itertuples()
-        return "; ".join(f"{r.contender}: {r.top1:.3f} in {r.total_seconds:.1f} s" for r in rows)
+        return "; ".join(
+            f"{row['contender']}: {row['top1']:.3f} in {row['total_seconds']:.1f} s"
+            for row in self.table
+        )
 
     def frame(self) -> pd.DataFrame:
         """Return contender, top-1 with interval, seconds with and without extraction."""
         columns = ["contender", "top1", "top1_low", "top1_high", "total_seconds", "head_seconds"]
-        return pd.DataFrame(self.table)[columns]
+        return pd.DataFrame(self.table, columns=columns)
 
     def plot(self) -> Canvas:
         """Draw a filled mark with extraction, and a hollow one without."""
         canvas, axes = axes_of(7, 4.5)
-        for i, row in enumerate(self.frame().itertuples()):
+        for i, row in enumerate(self.table):
             colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
-            error = [[row.top1 - row.top1_low], [row.top1_high - row.top1]]
+            top1, head, total = row["top1"], row["head_seconds"], row["total_seconds"]
+            error = [[top1 - row["top1_low"]], [row["top1_high"] - top1]]
             axes.errorbar(
-                row.total_seconds, row.top1, error, color=colour, marker=mark, markersize=8,
-                capsize=3, linestyle="none", label=row.contender,
+                total, top1, error, color=colour, marker=mark, markersize=8,
+                capsize=3, linestyle="none", label=row["contender"],
             )  # fmt: skip
-            axes.plot(row.head_seconds, row.top1, mark, color=colour, mfc="none", markersize=8)
-            axes.plot([row.head_seconds, row.total_seconds], [row.top1] * 2, ":", color=colour)
+            axes.plot(head, top1, mark, color=colour, mfc="none", markersize=8)
+            axes.plot([head, total], [top1] * 2, ":", color=colour)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -130,7 +133,7 @@ class Curves(Figure):
     def alt(self) -> str:
         """What the figure shows, as text."""
         frame = self.frame()
-        best = frame["val_loss"].idxmin()
+        best = int(np.nanargmin(frame["val_loss"]))
         return (
             f"{self.result.name}: {len(frame)} epochs; lowest validation loss "
             f"{frame['val_loss'][best]:.3f} with accuracy {frame['val_accuracy'][best]:.3f} in "
@@ -146,7 +149,7 @@ class Curves(Figure):
     def plot(self) -> Canvas:
         """Draw loss on the left, accuracy on the right, the best epoch marked."""
         frame = self.frame()
-        best = int(frame["val_loss"].idxmin()) + 1
+        best = int(np.nanargmin(frame["val_loss"])) + 1
         canvas = Canvas(figsize=(7, 3))
         for i, what in enumerate(("loss", "accuracy")):
             axes = canvas.add_subplot(1, 2, i + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -70,7 +71,7 @@ def _command_streams(program: str) -> Iterator[None]:
     """Show warnings as messages, and let no name break standard output or input."""
     showwarning = warnings.showwarning
     errors = getattr(sys.stdin, "errors", None)
-    if hasattr(sys.stdin, "reconfigure"):  # a list of paths may hold names that are not UTF-8
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a list of paths may hold names that are not UTF-8
         sys.stdin.reconfigure(errors="surrogateescape")
     warnings.showwarning = lambda message, *_, **__: _print_message(program, message)
     try:
@@ -78,7 +79,7 @@ def _command_streams(program: str) -> Iterator[None]:
             yield
     finally:
         warnings.showwarning = showwarning
-        if hasattr(sys.stdin, "reconfigure"):
+        if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors=errors)
 
 
@@ -98,6 +99,10 @@ class _PrintableStream:
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._stream.write(safe.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

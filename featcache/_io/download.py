@@ -83,14 +83,17 @@ class _ResumingDownloader:
     def __init__(self, part: Path, progress: bool | None) -> None:
         self.part, self.progress = part, progress
 
-    def __call__(self, url: str, output_file: str, _: Any, check_only: bool = False) -> None:
+    def __call__(
+        self, fname: str, action: Any, pooch: object, *, check_only: bool | None = False
+    ) -> None:
+        """Download an address to a file; pooch gives these parameters their names."""
         import requests
 
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                if self._get(url):
+                if self._get(fname):
                     # Not durable: pooch checks the hash of what is there before each use.
-                    os.replace(self.part, output_file)
+                    os.replace(self.part, action)
                     return
                 reason = "the connection was closed early"
             except requests.HTTPError:

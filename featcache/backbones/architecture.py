@@ -47,7 +47,7 @@ def layer_names(model: Any) -> dict[str, Any]:
         names = _free_names(base, [number - min(members) for number in members], taken)
         fresh |= {id(layer): name for layer, name in zip(members.values(), names, strict=True)}
         taken.update(names)
-    return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
+    return {fresh.get(id(layer), str(layer.name)): layer for layer in model.layers}
 
 
 def _free_names(base: str, numbers: list[int], taken: set[str]) -> list[str]:

@@ -70,7 +70,7 @@ class Backbone:
 
     def __init__(self, request: Request) -> None:
         keras = import_keras()
-        self.rule = request.preprocessing
+        self.rule: preprocessing.Rule = request.preprocessing
         with unmoved_random():
             if isinstance(request, TableRequest):
                 network = build_network(keras, request)
@@ -94,7 +94,7 @@ class Backbone:
         self.width = int(width)
         self.backend = str(keras.backend.backend())
         self.on_accelerator = has_accelerator(keras)
-        self._precision = request.precision
+        self._precision: Precision = request.precision
         self._pad = self.backend == "jax"  # JAX compiles the model again for each new shape
         self._largest = 0
 

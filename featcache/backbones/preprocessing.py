@@ -31,7 +31,7 @@ _MEAN = np.array(IMAGENET_MEAN, np.float32)
 _STD = np.array(IMAGENET_STD, np.float32)
 _MEAN_BGR = np.array(CAFFE_MEAN_BGR, np.float32)
 
-_RULES: dict[RuleName, Callable[[FloatImages], FloatImages]] = {
+_RULES: dict[RuleName, Callable[[FloatImages], NDArray[Any]]] = {
     "none": lambda x: x,
     "unit": lambda x: x / np.float32(255),
     "tf": lambda x: x / np.float32(127.5) - np.float32(1),
@@ -108,7 +108,7 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
     pixels = images.astype(np.float32)  # a copy, which a function may overwrite
     if not callable(rule):
         check_choice("preprocessing", rule, RULES, _OR_A_FUNCTION)
-        return _RULES[rule](pixels)
+        return np.asarray(_RULES[rule](pixels), np.float32)
     try:
         prepared = np.asarray(rule(pixels), dtype=np.float32)
     except (TypeError, ValueError, IndexError) as error:

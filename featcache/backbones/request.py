@@ -270,16 +270,19 @@ def check_pooling(pooling: object) -> None:
 def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
     if given is None and native is not None:
         return int(native[0]), int(native[1])
+    sizes = f"one side or (height, width) in pixels, 1 to {_MAX_SIDE}"
+    if given is None:
+        raise InvalidRequest(
+            f"The model's input size is open, so image_size= must be given: {sizes}.",
+            received=None,
+        )
     try:
         pair = (given, given) if isinstance(given, int) else tuple(int(side) for side in given)
     except (TypeError, ValueError):
         pair = ()
     if len(pair) == 2 and all(1 <= side <= _MAX_SIDE for side in pair):
         return int(pair[0]), int(pair[1])
-    sizes = f"one side or (height, width) in pixels, 1 to {_MAX_SIDE}"
-    if given is None:
-        message = f"The model's input size is open, so image_size= must be given: {sizes}."
-    elif len(pair) == 2:
+    if len(pair) == 2:
         message = f"image_size={given!r} is out of range; give {sizes}."
     else:
         message = f"image_size={given!r} is not a size; give {sizes}."

@@ -111,7 +111,7 @@ def _normalize(name: str) -> str:
 @functools.cache
 def backbone_entries() -> Mapping[str, BackboneEntry]:
     """Return the table of backbones, by name."""
-    text = resources.files(__package__).joinpath("backbones.json").read_text("utf-8")
+    text = resources.files("featcache.backbones").joinpath("backbones.json").read_text("utf-8")
     rows = [{**row, "top_layers": tuple(row["top_layers"])} for row in json.loads(text)]
     return {row["name"]: BackboneEntry(**row) for row in rows}
 

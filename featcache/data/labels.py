@@ -74,7 +74,8 @@ def normalise_labels(labels: Iterable[Any]) -> list[Any]:
     >>> normalise_labels([2.0, float("nan")]), normalise_labels(np.array([2.0, float("nan")]))
     ([2.0, None], [2, None])
     """
-    values = list(labels.tolist() if hasattr(labels, "tolist") else labels)
+    to_list = getattr(labels, "tolist", None)
+    values = list(labels if to_list is None else to_list())
     if _is_whole_column(labels):
         return whole_numbers(values)
     types = set(map(type, values))

@@ -87,7 +87,8 @@ class OpenVINORunner:
     ) -> None:
         check_seal(folder)
         self._folder, self._image_size = folder, image_size
-        self._rule, self._precision = rule, precision
+        self._rule: preprocessing.Rule = rule
+        self._precision = precision
         self._queue: Any = None
         self._dense: Any = None  # the model's last layers, if a whole batch goes through them
         self._size = 0

@@ -1,5 +1,8 @@
 """Transformations of a model's graph before OpenVINO compiles it."""
 
+# OpenVINO's stubs bind the constructors of a model to the class that it wraps.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -55,12 +55,15 @@ class Runner(Protocol):
 
     def size_within(self, batch_size: int) -> int:
         """Return the micro-batch size for a batch size chosen by the user."""
+        ...
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
+        ...
 
     def provenance(self) -> dict[str, str]:
         """Return engine and versions."""
+        ...
 
 
 class Engine:

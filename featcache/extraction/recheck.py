@@ -126,7 +126,7 @@ def verify_sample(
             requested=resolved.spec,
         )
     chosen = np.random.default_rng(random_state).permutation(len(stored))[:count]
-    sample = [stored[i] for i in np.sort(chosen)]
+    sample = [stored[int(i)] for i in np.sort(chosen)]
     errors = _errors_of(sample, store, resolved, dataset, contents)
     tolerance = TOLERANCES[store.spec.precision]
     bad = [(path, error) for path, error in errors.items() if not error <= tolerance]

@@ -77,10 +77,9 @@ class CheckedFile(ABC):
 
     def _check_kind(self, kind: str) -> None:
         """Raise unless the file has the given format and the current format version."""
-        attributes = self._file.attrs
-        if attributes.get("format") != kind:
+        if self._file.attrs.get("format") != kind:
             raise shard_error(self.path, f"it is not a {kind}")
-        version = int(attributes["format_version"])
+        version = int(self._attribute("format_version"))
         if version != FORMAT_VERSION:
             raise StoreFormatError(
                 f"{self.path} has format version {version}; this featcache reads version "
@@ -89,8 +88,13 @@ class CheckedFile(ABC):
                 version=version,
             )
 
-    def _check_datasets(self, names: Sequence[str]) -> None:
-        """Check links, types, filters and sizes of data sets without reading values."""
+    def _attribute(self, name: str) -> Any:
+        """Return an attribute of the file, which may be of any type."""
+        return self._file.attrs[name]
+
+    def _check_datasets(self, names: Sequence[str]) -> list[h5py.Dataset]:
+        """Return data sets; check their links, types, filters and sizes, and read no value."""
+        found: list[h5py.Dataset] = []
         # The size of the open file: another process may have merged it and removed its path.
         size = self._file.id.get_filesize()
         for name in names:
@@ -111,3 +115,5 @@ class CheckedFile(ABC):
                 raise shard_error(self.path, f"{name!r} has unexpected filters: {filters}")
             if data.nbytes > size or data.id.get_storage_size() < data.nbytes:
                 raise shard_error(self.path, f"{name!r} declares more data than the file holds")
+            found.append(data)
+        return found

@@ -6,10 +6,14 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import h5py
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without a stub
 
 from .._io.wording import first_line
+
+_Member = TypeVar("_Member")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def saved_layers(path: Path) -> list[SavedLayer]:
         with h5py.File(path, "r", locking=False) as file:
             old = file
             if "layer_names" not in file.attrs and "model_weights" in file:
-                old = file["model_weights"]
+                old = _member(file, "model_weights", h5py.Group)
             if "layer_names" in old.attrs or "layer_names0" in old.attrs:
                 return list(_old_layers(old))
             return list(_layers_below(file, "", set()))
@@ -56,9 +60,22 @@ def saved_layers(path: Path) -> list[SavedLayer]:
 
 def _old_layers(group: h5py.Group) -> Iterator[SavedLayer]:
     for name in _names(group, "layer_names"):
-        weights = _names(group[name], "weight_names")
-        shapes = tuple(tuple(group[name][weight].shape) for weight in weights)
+        layer = _member(group, name, h5py.Group)
+        weights = _names(layer, "weight_names")
+        shapes = tuple(tuple(_member(layer, weight, h5py.Dataset).shape) for weight in weights)
         yield SavedLayer(name, name, shapes)
+
+
+def _member(group: h5py.Group, name: str, kind: type[_Member]) -> _Member:
+    """Return a member of a group; raise `TypeError` if it is of another kind."""
+    found = group[name]
+    if not isinstance(found, kind):
+        raise TypeError(f"{name!r} is not a {kind.__name__.lower()}")
+    return found
+
+
+def _attribute(group: h5py.Group, name: str) -> Any:
+    return group.attrs[name]
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
@@ -67,23 +84,23 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
     if not parts:
         counted = (f"{attribute}{number}" for number in itertools.count())
         parts = list(itertools.takewhile(lambda part: part in group.attrs, counted))
-    found = [name for part in parts for name in group.attrs[part]]
+    found = [name for part in parts for name in _attribute(group, part)]
     return [n.decode() if isinstance(n, bytes) else str(n) for n in found]
 
 
 def _layers_below(group: h5py.Group, path: str, seen: set[int]) -> Iterator[SavedLayer]:
-    address = h5py.h5o.get_info(group.id).addr
+    address = h5o.get_info(group.id).addr
     if address in seen:  # a group that contains itself would be traversed forever
         return
     seen.add(address)
-    for name in group:
+    for name in map(str, group):
         below = f"{path}/{name}" if path else name
-        if name in ("optimizer", "seed_generator") or not isinstance(group[name], h5py.Group):
+        saved = group[name]
+        if name in ("optimizer", "seed_generator") or not isinstance(saved, h5py.Group):
             continue
         if name != "vars":
-            yield from _layers_below(group[name], below, seen)
+            yield from _layers_below(saved, below, seen)
         elif path:
-            saved = group[name]
             order = sorted(saved, key=lambda key: (len(key), key))
-            shapes = tuple(tuple(saved[key].shape) for key in order)
+            shapes = tuple(tuple(_member(saved, key, h5py.Dataset).shape) for key in order)
             yield SavedLayer(path, str(saved.attrs.get("name", path)), shapes)

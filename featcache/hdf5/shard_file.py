@@ -90,21 +90,19 @@ class ShardFile(CheckedFile):
             raise shard_error(
                 self.path, f"it holds {sorted(self._file)[:6]}, not {list(_DATASETS)}"
             )
-        self._check_datasets(_DATASETS)
-        data, ids, views = (self._file[name] for name in _DATASETS)
+        data, ids, views = self._check_datasets(_DATASETS)
         rows = data.shape[0]
         if ids.shape != (rows, ID_BYTES) or views.shape != (rows,):
             raise shard_error(self.path, "its data sets have different numbers of rows")
-        attributes = self._file.attrs
-        components = json.loads(attributes["spec"])
+        components = json.loads(self._attribute("spec"))
         if not isinstance(components, dict):
             raise shard_error(self.path, "its spec is not a JSON object")
-        seconds = _seconds(json.loads(attributes["provenance"]))
-        layout = Layout(self._offsets(data), data.chunks[0], data.shape[1])
+        seconds = _seconds(json.loads(self._attribute("provenance")))
+        layout = self._layout(data)
         return ShardMetadata(ids[()], views[()].astype(np.int32), layout, components, seconds)
 
-    def _offsets(self, data: Any) -> NDArray[np.int64]:
-        """Return the offset of each chunk of rows; raise if one lies outside the file."""
+    def _layout(self, data: Any) -> Layout:
+        """Return where each chunk of rows lies; raise if one lies outside the file."""
         rows, per_chunk = data.shape[0], data.chunks[0]
         if data.chunks[1:] != data.shape[1:]:
             raise shard_error(self.path, "its chunks do not contain whole rows")
@@ -117,7 +115,7 @@ class ShardFile(CheckedFile):
             offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
         if (offsets < 0).any():
             raise shard_error(self.path, "a part of its rows was never written")
-        return offsets
+        return Layout(offsets, per_chunk, data.shape[1])
 
 
 def _chunks(data: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import h5py
 import numpy as np
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]  # compiled, without a stub
 
 from .._io.wording import first_line
 
@@ -55,11 +56,11 @@ def example_weights() -> bytes:
 
 
 def _unsafe_member_reason(group: h5py.Group, size: int, seen: set[int]) -> str | None:
-    for name in group:
+    for name in map(str, group):
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             return f"{name!r} is a link to another object"
         member = group[name]
-        address = h5py.h5o.get_info(member.id).addr
+        address = h5o.get_info(member.id).addr
         if address in seen:  # a group that contains itself would be traversed forever
             continue
         seen.add(address)

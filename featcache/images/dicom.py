@@ -1,5 +1,8 @@
 """Decoding of DICOM images to 8 bits with pydicom (the extra ``dicom``)."""
 
+# pydicom.pixels does not list its public functions in __all__.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import io

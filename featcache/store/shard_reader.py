@@ -85,7 +85,7 @@ class ShardReader:
         order = np.argsort(shard, kind="stable")
         shard, row = shard[order], row[order]
         starts = [0, *(np.flatnonzero(np.diff(shard)) + 1).tolist()]
-        wanted = [names[number] for number in shard[starts]]
+        wanted = [names[int(number)] for number in shard[starts]]
         self.check(wanted)
         for name, first, last in zip(wanted, starts, [*starts[1:], len(order)], strict=True):
             layout, part = all_metadata[name].layout, slice(first, last)

@@ -137,7 +137,11 @@ def _draw_all(jobs: list[_Job], workers: int | None, progress: bool | None) -> N
                 bar.update()
             return
         # joblib's workers need no `if __name__ == "__main__"` in the caller's script.
-        pool = Parallel(workers, batch_size=32, return_as="generator_unordered")
+        pool = Parallel(
+            workers,
+            batch_size=32,  # pyright: ignore[reportArgumentType]  # inferred from "auto"
+            return_as="generator_unordered",
+        )
         for _ in pool(delayed(_draw_one)(job) for job in jobs):
             bar.update()
 

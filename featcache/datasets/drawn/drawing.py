@@ -44,7 +44,8 @@ def draw(breed: Breed, scene: Scene, width: int, height: int) -> Image.Image:
     picture = _background(scene, width, height, generator)
     dog = _Dog(breed, scene, width, height, generator)
     dog.draw()
-    shadow = ImageChops.offset(dog.mask, 0, max(1, height // 60)).point(lambda v: v // 4)
+    shadow = ImageChops.offset(dog.mask, 0, max(1, height // 60))
+    shadow = shadow.point([value // 4 for value in range(256)])
     picture.paste((20, 20, 20), mask=shadow)
     picture.paste(dog.paint, mask=dog.mask.filter(ImageFilter.GaussianBlur(0.6)))
     if scene.blur > 0.3:
@@ -225,7 +226,7 @@ class _Dog:
                 r = draw.uniform(low, high)
                 self._ellipse(x, y, r, r * draw.uniform(0.7, 1.2), self.second)
         elif kind == "stripes":
-            for x in np.arange(-0.5, 0.52, 0.075):
+            for x in np.arange(-0.5, 0.52, 0.075).tolist():
                 lean = draw.uniform(-0.05, 0.05)
                 line = [(x, -depth / 2), (x + lean, 0.0), (x + 2 * lean, depth / 2)]
                 self._limb(line, [0.012, 0.016, 0.008], self.second)
