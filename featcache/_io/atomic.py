@@ -108,6 +108,11 @@ def temporary_path(folder: Path) -> Path:
     return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
 
 
+def is_temporary_name(name: str) -> bool:
+    """Return whether a file is named as `temporary_path` names them; others are the user's."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
+
+
 def remove_stale(folder: Path) -> None:
     """Remove temporary files and folders older than one hour, left by killed processes.
 
@@ -121,7 +126,7 @@ def remove_stale(folder: Path) -> None:
     """
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            if _TEMPORARY_NAME.fullmatch(path.name):
+            if is_temporary_name(path.name):
                 with contextlib.suppress(OSError):
                     _remove_if_stale(path)
 

@@ -13,6 +13,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -30,6 +31,7 @@ from ..errors import LeaseLost
 
 NAME = ".lease"
 USE_PREFIX = ".use-"
+_USE_MARK = re.compile(re.escape(USE_PREFIX) + "[0-9a-f]{32}")
 LIFETIME = 120.0
 _RENEWALS = 6  # per lifetime: a process may be held up for most of it
 _MAX_BYTES = 4096
@@ -149,6 +151,11 @@ def mark_in_use(folder: Path) -> Iterator[Lease]:
         yield held
 
 
+def is_use_mark(name: str) -> bool:
+    """Return whether a file is named as `mark_in_use` names them; others are the user's."""
+    return _USE_MARK.fullmatch(name) is not None
+
+
 def is_in_use(folder: Path) -> bool:
     """Return whether a running process uses a store; marks of ended processes are removed.
 
@@ -165,7 +172,7 @@ def is_in_use(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     for name in names:
-        if name.startswith(USE_PREFIX):
+        if is_use_mark(name):
             found = _abandoned_claim(folder / name, include_living=False)
             used |= found is None
             if found is not None:

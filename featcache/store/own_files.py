@@ -6,15 +6,15 @@ import os
 import re
 from pathlib import Path
 
-from .._io.atomic import TEMPORARY_PREFIX
+from .._io.atomic import is_temporary_name
 from ..hdf5.shard_metadata import METADATA_SUFFIX
 from ..hdf5.shard_name import rows_in_name
 from . import quarantine
 from .lease import NAME as LEASE_NAME
-from .lease import USE_PREFIX
+from .lease import is_use_mark
 from .manifest import NAME as MANIFEST_NAME
 
-_SET_ASIDE = re.compile(r"damaged-.*\.bad")
+_SET_ASIDE = re.compile(r"damaged-(?P<name>.+?)(\.[1-9]\d*)?\.bad")
 # Operating systems write these into any folder.
 _CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
@@ -29,24 +29,31 @@ def is_store_folder(folder: str | os.PathLike[str]) -> bool:
 
 def unexpected_files(folder: Path) -> list[str]:
     """Return the sorted names of files and folders in a store's folder that no store writes."""
-    return sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if not is_own(entry.name) or (entry.is_dir(follow_symlinks=False) and not _temporary(entry))
-    )
+    return sorted(entry.name for entry in os.scandir(folder) if not _is_own_entry(entry))
+
+
+def _is_own_entry(entry: os.DirEntry[str]) -> bool:
+    is_folder = entry.is_dir(follow_symlinks=False)
+    return is_own(entry.name) and (not is_folder or is_temporary_name(entry.name))
 
 
 def is_own(name: str) -> bool:
     """Return whether a store writes files of this name."""
+    set_aside = _SET_ASIDE.fullmatch(name)
     return (
-        name in (MANIFEST_NAME, LEASE_NAME)
+        name == LEASE_NAME
         or name in _CLUTTER
-        or name.startswith((TEMPORARY_PREFIX, USE_PREFIX))
-        or rows_in_name(name.removesuffix(METADATA_SUFFIX)) is not None
-        or quarantine.is_name(name)
-        or _SET_ASIDE.fullmatch(name) is not None
+        or is_temporary_name(name)
+        or is_use_mark(name)
+        or _is_committed(name)
+        or (set_aside is not None and _is_committed(set_aside["name"]))
     )
 
 
-def _temporary(entry: os.DirEntry[str]) -> bool:
-    return entry.name.startswith(TEMPORARY_PREFIX)
+def _is_committed(name: str) -> bool:
+    """Return whether a store writes files of this name that `repair` may set aside."""
+    return (
+        name == MANIFEST_NAME
+        or rows_in_name(name.removesuffix(METADATA_SUFFIX)) is not None
+        or quarantine.is_name(name)
+    )

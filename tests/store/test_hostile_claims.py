@@ -61,7 +61,7 @@ with lease(Path(sys.argv[1])) as held:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_claim_counts_until_it_is_old(tmp_path: Path, kind: str) -> None:
-    for name in (NAME, f"{USE_PREFIX}1"):
+    for name in (NAME, f"{USE_PREFIX}{'a' * 32}"):
         KINDS[kind](tmp_path / name)
 
     def said() -> str:
@@ -73,7 +73,7 @@ def test_what_is_no_claim_counts_until_it_is_old(tmp_path: Path, kind: str) -> N
 
     assert said() == "False True"
     then = time.time() - 2 * leases.LIFETIME
-    for name in (NAME, f"{USE_PREFIX}1"):
+    for name in (NAME, f"{USE_PREFIX}{'a' * 32}"):
         os.utime(tmp_path / name, (then, then), follow_symlinks=False)
     assert said() == "True False"
     assert [path.name for path in tmp_path.iterdir() if path.name != "nothing"] == []

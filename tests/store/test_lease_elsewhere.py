@@ -21,7 +21,7 @@ def test_a_clock_that_is_off_makes_no_claim_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = {**leases._describe_process(), "host": "another"}
-    for name in (NAME, f"{leases.USE_PREFIX}1"):
+    for name in (NAME, f"{leases.USE_PREFIX}{'a' * 32}"):
         (tmp_path / name).write_bytes(leases._encode_claim(owner))
     now = time.time
     for seconds in (-1000, 1000):
