@@ -20,7 +20,17 @@ from ..store.lease import is_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores, read_manifest
 from ..store.recovery import find_shards
-from ..store.removal import GONE, USED, Kept, Removal, Removals, refused, remove, resume_removals
+from ..store.removal import (
+    GONE,
+    USED,
+    Kept,
+    Removal,
+    Removals,
+    kept_as_foreign,
+    refused,
+    remove,
+    resume_removals,
+)
 from ..store.row_removal import remove_rows
 from ..store.store import Store
 from .kept_images import KeptImages
@@ -261,7 +271,9 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
 
 def _has_unfinished_store(stores: Path) -> bool:
     """Return whether an extraction uses a store that has no manifest yet."""
-    folders = [path for path in stores.iterdir() if path.is_dir()] if stores.is_dir() else []
+    paths = stores.iterdir() if stores.is_dir() else ()
+    # Not through links: the look removes abandoned marks.
+    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
     return any(is_in_use(path) for path in folders if not (path / MANIFEST_NAME).exists())
 
 
@@ -281,6 +293,6 @@ def _is_young(path: Path) -> bool:
 
 def _check_unused(path: Path) -> Kept | None:
     try:
-        return Kept(path.name, USED) if is_in_use(path) else None
+        return kept_as_foreign(path) or (Kept(path.name, USED) if is_in_use(path) else None)
     except OSError as error:
         return refused(path, error)

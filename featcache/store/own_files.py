@@ -15,6 +15,9 @@ from .lease import is_use_mark
 from .manifest import NAME as MANIFEST_NAME
 
 _SET_ASIDE = re.compile(r"damaged-(?P<name>.+?)(\.[1-9]\d*)?\.bad")
+REMOVED_PREFIX = ".gone-"
+# The name to restore cannot be "..", nor hidden: it would replace another file of the cache.
+_REMOVED = re.compile(re.escape(REMOVED_PREFIX) + r"[0-9a-f]{32}(-(?P<name>[^.].*))?")
 # Operating systems write these into any folder.
 _CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
@@ -35,6 +38,12 @@ def unexpected_files(folder: Path) -> list[str]:
 def _is_own_entry(entry: os.DirEntry[str]) -> bool:
     is_folder = entry.is_dir(follow_symlinks=False)
     return is_own(entry.name) and (not is_folder or is_temporary_name(entry.name))
+
+
+def removed_name(name: str) -> str | None:
+    """Return the name that a store had before its removal; None if this is none of a removal."""
+    match = _REMOVED.fullmatch(name)
+    return None if match is None else match["name"] or name
 
 
 def is_own(name: str) -> bool:

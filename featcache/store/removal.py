@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -17,11 +16,8 @@ from ..errors import StoreError
 from .lease import NAME as LEASE_NAME
 from .lease import USE_PREFIX, is_in_use, lease
 from .manifest import NAME as MANIFEST_NAME
-from .own_files import unexpected_files
+from .own_files import REMOVED_PREFIX, removed_name, unexpected_files
 
-_REMOVED_PREFIX = ".gone-"
-_HEX_DIGITS = 32
-_RENAMED = re.compile(rf"{re.escape(_REMOVED_PREFIX)}[0-9a-f]{{{_HEX_DIGITS}}}(-.+)?")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 USED = "it is in use"
 GONE = "another process has just removed it"
@@ -81,15 +77,10 @@ def remove(path: Path) -> Kept | None:
     Kept or None
         Why it was not removed; None if it was.
     """
-    renamed = path.with_name(f"{_REMOVED_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    renamed = path.with_name(f"{REMOVED_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
-        if path.is_symlink():
-            return Kept(path.name, "it is a symbolic link; remove its target yourself")
-        unexpected = unexpected_files(path)
-        if unexpected:
-            return Kept(
-                path.name, f"it contains files that no store writes: {format_values(unexpected)}"
-            )
+        if (foreign := kept_as_foreign(path)) is not None:
+            return foreign
         with lease(path) as held:
             error = held.refused
             # On a full disk no process can acquire a lease, and a removal needs no space.
@@ -107,6 +98,22 @@ def remove(path: Path) -> Kept | None:
     return remove_renamed(renamed)
 
 
+def kept_as_foreign(path: Path) -> Kept | None:
+    """Return why a store's folder is not ours to change; None if it is.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be listed.
+    """
+    if path.is_symlink():  # before anything else: all below would look at its target
+        return Kept(path.name, "it is a symbolic link; remove its target yourself")
+    if unexpected := unexpected_files(path):
+        names = format_values(unexpected)
+        return Kept(path.name, f"it contains files that no store writes: {names}")
+    return None
+
+
 def refused(path: Path, error: OSError) -> Kept:
     """Return the outcome for an `OSError` during a removal; a missing path is no failure."""
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
@@ -116,10 +123,12 @@ def refused(path: Path, error: OSError) -> Kept:
 
 def remove_renamed(renamed: Path) -> Kept | None:
     """Delete a renamed store, or restore it if a process uses it; None if it was deleted."""
-    path = renamed.with_name(renamed.name[len(_REMOVED_PREFIX) + _HEX_DIGITS + 1 :] or renamed.name)
-    with contextlib.suppress(OSError):
-        (renamed / LEASE_NAME).unlink()  # in a restored store it would lock out all processes
+    path = renamed.with_name(removed_name(renamed.name) or renamed.name)
     try:
+        if (foreign := kept_as_foreign(renamed)) is not None:
+            return Kept(renamed.name, foreign.reason)
+        with contextlib.suppress(OSError):
+            (renamed / LEASE_NAME).unlink()  # in a restored store it would lock out all processes
         # An extraction may have begun just before the rename: its mark was renamed as well.
         if is_in_use(renamed):
             _put_back(renamed, path)
@@ -160,5 +169,5 @@ def resume_removals(folder: Path) -> list[Kept]:
         names = os.listdir(folder) if folder.is_dir() else []
     except OSError as error:
         return [refused(folder, error)]
-    outcomes = [remove_renamed(folder / name) for name in names if _RENAMED.fullmatch(name)]
+    outcomes = [remove_renamed(folder / name) for name in names if removed_name(name)]
     return [kept for kept in outcomes if kept is not None]

@@ -36,6 +36,8 @@ def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> 
     Removals
         Empty if no row is removed; its `kept` says why rows could not be removed.
     """
+    if path.is_symlink():
+        return _not_removed(path, "it is a symbolic link; name the cache folder of its target")
     try:
         with contextlib.closing(Store(path)) as store:
             unwanted = len(set(store.ids()).difference(kept))
