@@ -31,9 +31,11 @@ from .function_source import (
 from .installed import (
     compiled_file,
     is_installed_class,
+    is_installed_code,
     is_installed_file,
     is_installed_module,
     is_python_class,
+    top_package,
 )
 
 _MAX_VALUES = 100_000  # nested values looked at; more is no preprocessing function
@@ -458,10 +460,16 @@ def _import(
 
 
 def _is_own(value: Any) -> bool:
-    function = getattr(value, "__func__", value)
-    if type(function) is types.FunctionType:
-        return not is_installed_file(function.__code__.co_filename)
-    return callable(value) and not is_installed_class(type(value))
+    """Tell whether an attribute of a layer of Keras holds code that its config may not tell."""
+    if isinstance(value, functools.partial):
+        return any(_is_own(part) for part in (value.func, *value.args, *value.keywords.values()))
+    if isinstance(value, (list, tuple, dict)):
+        return any(_is_own(part) for part in (value.values() if type(value) is dict else value))
+    if not callable(value):
+        return False
+    named = isinstance(value, (type, types.FunctionType, types.MethodType, *_BUILT_IN))
+    # What else can be called, as a compiled function of TensorFlow, may hide another function.
+    return not is_installed_code(value) if named else top_package(type(value)) != "keras"
 
 
 def _compiled_hash(module: Any) -> str | None:

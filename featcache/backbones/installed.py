@@ -6,6 +6,7 @@ copies the name of a module.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.machinery
 import os
@@ -58,6 +59,44 @@ def is_installed_class(value: type) -> bool:
         return True
     codes = [part.__code__ for part in vars(value).values() if type(part) is types.FunctionType]
     return bool(codes) and all(is_installed_file(code.co_filename) for code in codes)
+
+
+def is_installed_code(value: Any) -> bool:
+    """Tell whether a class or function, and all functions that it wraps, are installed ones.
+
+    Functions that are not written in Python are.
+    """
+    return _is_installed_code(value, set())
+
+
+def _is_installed_code(value: Any, seen: set[int]) -> bool:
+    if id(value) in seen:
+        return True  # a function that refers to itself
+    seen.add(id(value))
+    if isinstance(value, type):
+        return is_installed_class(value)
+    if isinstance(value, types.MethodType):
+        return all(_is_installed_code(one, seen) for one in (value.__func__, value.__self__))
+    if not isinstance(value, types.FunctionType):
+        return not callable(value) or is_installed_class(type(value))
+    held = _cell_contents(value)
+    installed = is_installed_file(value.__code__.co_filename)
+    return installed and all(_is_installed_code(one, seen) for one in held)
+
+
+def _cell_contents(function: types.FunctionType) -> list[Any]:
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            found.append(cell.cell_contents)
+    return found
+
+
+def top_package(value: Any) -> str:
+    """Return the package that a class or function is of; empty for a user's own code."""
+    if not is_installed_code(value):
+        return ""
+    return str(getattr(value, "__module__", None) or "builtins").split(".")[0]
 
 
 def is_python_class(value: type) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UnreadableObject
 from .function_hash import function_hash
-from .installed import is_installed_class
+from .installed import is_installed_class, top_package
 from .keras_backend import import_keras
 
 _DEEPEST = 8
@@ -89,7 +89,7 @@ class _Known:
         """Return the description of a value, None for values without a special one."""
         if id(value) in self._places:
             return self._places[id(value)]
-        top = _top(type(value))
+        top = top_package(type(value))
         if isinstance(value, (list, dict, tuple, set)) or top not in (_ARRAYS | {"keras"}):
             # Keras and TensorFlow put lists into ones of their own.
             wrapped = isinstance(value, list) and type(value) is not list
@@ -119,7 +119,7 @@ def _digest(part: Any, described: list[Any], known: _Known) -> str:
 def _described(part: Any) -> list[Any]:
     """Return the code of a layer or operation that is not part of Keras, and its state."""
     kind = type(part)
-    if _top(kind) == "keras":
+    if top_package(kind) == "keras":
         return _foreign_in(part)
     if is_installed_class(kind):
         return [kind, _source(kind), _foreign_in(part)]
@@ -181,8 +181,8 @@ def _is_foreign(value: Any, depth: int = 0) -> bool:
     if isinstance(value, (list, tuple, set, frozenset)):
         return any(_is_foreign(one, depth + 1) for one in value)
     if isinstance(value, _FUNCTIONS):
-        return _top(value) not in ("keras", "builtins")
-    top = _top(type(value))
+        return top_package(value) not in ("keras", "builtins")
+    top = top_package(type(value))
     if top != "keras":
         return top not in _ARRAYS
     return any(_is_foreign(one, depth + 1) for one in getattr(value, "__dict__", {}).values())
@@ -210,7 +210,3 @@ def _source(kind: type) -> str:
         return inspect.getsource(kind)
     except (OSError, TypeError):
         return ""
-
-
-def _top(value: Any) -> str:
-    return str(getattr(value, "__module__", None) or "builtins").split(".")[0]
