@@ -70,7 +70,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
         with ignored_warnings(), contextlib.ExitStack() as own:
             reserved = held or own.enter_context(limits.MemoryBudget().reservation())
             if formats.is_dicom(data):
-                file, needed = open_dicom(data)
+                file, needed = open_dicom(data, reserved)
                 reserved.for_decoding(len(data), needed)
                 return _to_rgb(render_dicom(file))
             icon = formats.is_icon(data)

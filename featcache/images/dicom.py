@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import dicom_frames, formats, limits
+from .dicom_reader import read_dicom
 from .image_file import BadImage
 
 # pydicom would inflate the whole file at once, without a limit.
@@ -20,21 +20,21 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _BYTES_PER_SAMPLE = 24  # float64, and the copies that pydicom makes
 
 
-def open_dicom(data: bytes) -> tuple[Any, int]:
+def open_dicom(data: bytes, held: limits.Reservation) -> tuple[Any, int]:
     """Return an opened DICOM file, and the bytes of memory that decoding it needs.
+
+    The memory of its elements is reserved while they are read.
 
     Raises
     ------
     BadImage
-        Without pydicom, or if the file is too large, has no image, or has a compression that no
-        installed package decodes.
+        Without pydicom, or if the file is too large, has no image or too many elements, or has
+        a compression that no installed package decodes.
     """
     formats.require("pydicom", "a DICOM file")
-    import pydicom
-
     if _DEFLATED in data:
         raise BadImage("is a DICOM file of the deflated transfer syntax, whose size is unknown")
-    file = pydicom.dcmread(io.BytesIO(data))
+    file = read_dicom(data, lambda count: held.for_decoding(len(data), count))
     return file, _check(file)
 
 
