@@ -1,4 +1,9 @@
-"""The comparison: contenders on one split, through one evaluation."""
+"""Benchmark: train and score contenders on one split by one evaluation, and report the results.
+
+`make_split` divides a data set, `evaluate` trains `CachedHead`, `FineTuned` or other contenders
+and returns `Results`, `summarise` adds intervals and tests, `write_report` writes an HTML page.
+``python -m bench`` does all of it.
+"""
 
 from .analysis.summary import Summary, summarise
 from .contenders.base import Contender, ContenderInfo, Training

@@ -1,4 +1,4 @@
-"""The benchmark script: `python -m bench --help`."""
+"""The benchmark as a command: `python -m bench`, or `featcache bench`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .presets import COMPARISONS, PRESETS, Comparison, find_preset
 from .report.report import save_summary, write_report
 from .splits import Split, load_split, make_split
 
-_HIT = "No embedding was computed: all were stored"
+_ALL_STORED = "No embedding was computed: all were stored"
 _EXAMPLES = """\
 examples:
   python -m bench --data photos/ --backbones resnet50,vgg19 --heads logistic,svm,lightgbm
@@ -49,12 +49,14 @@ examples:
   python -m bench --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
   python -m bench --preset stanford-dogs --report out/dogs              the reference task
 
-A second run finds all features stored and takes seconds.
+Each contender is a backbone with a head, or a fine-tuned model. All are trained on the same images
+and scored on the same test images. The results are printed and written as JSON and CSV. A second
+run reads the stored features and takes seconds.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status: 0 done, 2 an error, 130 Ctrl-C."""
+    """Run the command; return the exit status: 0 for success, 2 for an error, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     options.given = list(sys.argv[1:] if arguments is None else arguments)
     return run_command("bench", lambda: _run(options), quiet=options.quiet)
@@ -63,42 +65,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Compare heads on frozen backbones: the same split, metrics and accounts.",
+        description="Compare heads on frozen backbones with each other and with fine-tuned "
+        "models, by accuracy and cost, on the same split.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(COMPARISONS)}")
-    add("--data", help="folder, CSV or fetched set; default: FEATCACHE_DATA or drawn dogs")
-    add("--crop", choices=CROPS, help="box: what left, top, right, bottom of the data enclose")
+    add(
+        "--data",
+        help="folder of class folders, CSV file or fetched data set; default: the "
+        "folder in FEATCACHE_DATA, or drawn dogs",
+    )
+    add(
+        "--crop", choices=CROPS, help="box: crop each photo to its columns left, top, right, bottom"
+    )
     add("--margin", type=float, default=0.0, help="widen each box by this fraction (default 0)")
-    add("--drawn", metavar="BREEDSxIMAGES", help="so many drawn dogs instead of --data, as 20x40")
-    add("--backbones", metavar="A,B", help="default: mobilenet_v2; pocket on drawn dogs")
+    add(
+        "--drawn",
+        metavar="BREEDSxIMAGES",
+        help="drawn dogs instead of --data, such as 20x40: 20 breeds with 40 images each",
+    )
+    add(
+        "--backbones",
+        metavar="A,B",
+        help="names from `featcache backbones`; default: mobilenet_v2, or pocket on drawn dogs",
+    )
     add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
-    add("--weights", default="auto", help="auto, imagenet, random, random:SEED or a file")
-    add("--image-size", type=int, metavar="PIXELS", help="default: each backbone's native size")
-    add("--test-size", type=float, help="default: the data's own split, else 0.2")
-    add("--split", metavar="FILE", help="use a split that an earlier run saved")
-    add("--seed", type=int, default=0, help="the first seed (default 0)")
+    add(
+        "--weights",
+        default="auto",
+        help="of the backbones: auto (ImageNet), imagenet, random, random:SEED, or a weights file",
+    )
+    add(
+        "--image-size", type=int, metavar="PIXELS", help="default: the native size of each backbone"
+    )
+    add(
+        "--test-size",
+        type=float,
+        help="fraction of the images in the test part, 0 to 1; default: "
+        "the data's own split, else 0.2",
+    )
+    add("--split", metavar="FILE", help="use the split.json of an earlier run")
+    add("--seed", type=int, default=0, help="first seed of split and training (default 0)")
     add("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds (default 1)")
     add(
         "--finetune",
         action="append",
         metavar="BACKBONE:PART",
-        help="add a fine-tuned model, its last PART trained: a share (mobilenet_v2:0.3), a layer "
-        "(resnet50:conv5_block2), a number of layers, or one of the presets "
-        + ", ".join(PRESETS)
-        + "; may be given several times",
+        help="add a fine-tuned model; PART is what is trained: the last fraction of the weights "
+        "(mobilenet_v2:0.3), all from a layer on (resnet50:conv5_block2), or the last N layers; or "
+        "one of the presets " + ", ".join(PRESETS) + "; may be given several times",
     )
-    add("--baselines", action="store_true", help="add random weights and a colour histogram")
-    add("--few-shot", action="store_true", help="also curves over few training images per class")
-    add("--estimate", action="store_true", help="only tell what it would take: time and disk")
-    add("--epochs", type=int, help="of fine-tuned models, at most")
-    add("--report", metavar="DIR", help="write a report with pictures; results go there too")
-    add("--out", default="results", metavar="DIR", help="where results go (default: results)")
-    add("--batch-size", type=int, help="images a forward pass (default 32)")
-    add("--cache-dir", help="default: FEATCACHE_CACHE or your cache folder")
-    add("-q", "--quiet", action="store_true", help="only the table, warnings and errors")
+    add(
+        "--baselines",
+        action="store_true",
+        help="add a backbone with random weights and a colour histogram",
+    )
+    add(
+        "--few-shot",
+        action="store_true",
+        help="add accuracy by the number of training images per class",
+    )
+    add("--estimate", action="store_true", help="print the estimated time and disk space, and stop")
+    add("--epochs", type=int, help="maximum number of epochs of fine-tuned models")
+    add(
+        "--report", metavar="DIR", help="write an HTML report to DIR; results are written there too"
+    )
+    add("--out", default="results", metavar="DIR", help="folder of the results (default: results)")
+    add("--batch-size", type=int, help="images per commit of an extraction")
+    add("--cache-dir", help="default: FEATCACHE_CACHE, or the user's cache folder")
+    add("-q", "--quiet", action="store_true", help="print only the results, warnings and errors")
     return parser
 
 
@@ -126,7 +163,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _fill(options: argparse.Namespace, preset: Comparison) -> None:
-    """Take from a preset what the command line does not say."""
+    """Set the options that the command line does not give to those of a preset."""
     options.data = options.data or preset.data
     options.crop = options.crop or preset.crop
     options.backbones = options.backbones or ",".join(preset.backbones)
@@ -166,7 +203,7 @@ def _compare(
     computed = sum(r.facts.computed_now for run in runs for r in run)
     what = format_count(computed, "embedding")
     verb = "was" if computed == 1 else "were"
-    done = f"{what} {verb} computed now" if computed else _HIT
+    done = f"{what} {verb} computed now" if computed else _ALL_STORED
     print(f"{done}; results are in {files[0]} and {files[1]}.")
     _save_bundle(runs[-1], contenders, out)
     if options.report:
@@ -176,10 +213,10 @@ def _compare(
 
 
 def _save_bundle(results: Results, contenders: dict[str, Contender], out: Path) -> None:
-    """Write the best head as a file that predicts; contenders hold what the last run trained."""
+    """Write the best head of the last run as a bundle."""
     about = {
         "Data": f"{results.split.dataset.name}, split {results.split.name}, "
-        f"{len(results.split.train)} images to train, {len(results.split.test)} to test",
+        f"{len(results.split.train)} training and {len(results.split.test)} test images",
     }
     for result in sorted(results, key=lambda r: -r.metrics["top1"]):
         bundle = contenders[result.name].bundle(
@@ -246,7 +283,7 @@ def _fine_tuned(text: str, options: argparse.Namespace, weights: str) -> FineTun
         return FineTuned.preset(text, **changes)
     backbone, _, part = text.partition(":")
     unfreeze: float | int | str = part or 0.4
-    for kind in (float, int):  # a whole number is a number of layers, 0.3 a share
+    for kind in (float, int):  # a whole number is a number of layers, 0.3 a fraction
         with contextlib.suppress(ValueError):
             unfreeze = kind(part)
     return FineTuned(find_backbone(backbone).name, unfreeze, **changes)

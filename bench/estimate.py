@@ -1,4 +1,4 @@
-"""What a comparison will take, told before it starts: time from a measured batch, and disk."""
+"""Estimate the time and disk space of a comparison from a measured batch of each kind of work."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ log = get_logger(__name__)
 
 
 def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimate]:
-    """Measure a batch of each kind of work and multiply.
+    """Estimate the work of contenders from a measured batch of each kind.
+
+    Parameters
+    ----------
+    contenders : mapping of str to Contender
+    split : Split
 
     Returns
     -------
     list of Estimate
-        Each piece of work once. Heads are not among them: they take seconds to minutes.
+        One per kind of work; work that contenders share occurs once. Training heads is not
+        included: it takes seconds to minutes.
     """
     everything = np.concatenate([split.train, split.test])
     images = images_of(split, dict(enumerate(split.dataset.paths)), everything)
@@ -31,22 +37,22 @@ def estimates(contenders: Mapping[str, Contender], split: Split) -> list[Estimat
     for name, contender in contenders.items():
         work = contender.shared_work() or name
         if work not in found:
-            log.info("%s: measuring a batch, to tell what all of it will take", name)
+            log.info("%s: measuring a batch to estimate the time of the whole", name)
             found[work] = contender.estimate(images, len(split.train), len(split.classes))
     return [estimate for estimate in found.values() if estimate is not None]
 
 
 def describe(found: Sequence[Estimate], folder: Path, runs: int = 1) -> str:
-    """Put estimates into a table for people, with the room on the disk of `folder`.
+    """Return estimates as human-readable text, with the free space on the disk of `folder`.
 
-    What is trained is trained once for each of `runs` splits and seeds; features and
-    decoded pixels are shared.
+    Training is repeated for each of `runs` splits and seeds; features and decoded pixels are
+    shared.
     """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     seconds = sum(e.seconds * (runs if e.at_most else 1) for e in found)
     room = sum(e.disk_bytes for e in found)
-    lines = ["Before it starts, from a measured batch of each:"]
+    lines = ["Estimates, from a measured batch of each kind of work:"]
     for e in found:
         about = "at most" if e.at_most else "about"
         times = f", {runs} times" if e.at_most and runs > 1 else ""
@@ -54,17 +60,17 @@ def describe(found: Sequence[Estimate], folder: Path, runs: int = 1) -> str:
             f"  {e.what}: {about} {duration(e.seconds)}{times}, {e.disk_bytes / 1e9:.2f} GB"
         )
     lines.append(
-        f"In all about {duration(seconds)} less what is done already, and {room / 1e9:.1f} GB of "
-        f"{free / 1e9:.1f} GB free in {folder}. Training heads comes on top. Ctrl-C loses nothing: "
-        "the same command goes on."
+        f"Total: about {duration(seconds)} if nothing is done yet, and {room / 1e9:.1f} GB of "
+        f"{free / 1e9:.1f} GB free in {folder}. Training heads is not included. After Ctrl-C the "
+        "same command resumes."
     )
     if room > free:
-        lines.append("There is NOT ROOM ENOUGH: name another folder with --cache-dir.")
+        lines.append("NOT ENOUGH DISK SPACE: choose another folder with --cache-dir.")
     return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time for people.
+    """Return a duration in seconds as human-readable text.
 
     Examples
     --------

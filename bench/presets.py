@@ -1,4 +1,4 @@
-"""What has a name: fine-tuned models and whole comparisons, those of the reference runs."""
+"""Named fine-tuned models and named comparisons: the reference runs on Stanford Dogs, and Pets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 _BACKBONES = ("vgg19", "resnet50", "inception_resnet_v2")
 _FINE_TUNED = ("resnet50-40", "inception_resnet_v2-80")
 
-# Arguments of `FineTuned`: the set-ups of the reference runs on Stanford Dogs.
+# Arguments of `FineTuned`: the settings of the reference runs on Stanford Dogs.
 PRESETS: dict[str, dict[str, Any]] = {
     "vgg19-frozen": {
         "backbone": "vgg19", "layer": "block5_pool", "pooling": "max", "unfreeze": 0.0,
@@ -31,16 +31,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison consists of; every option of the command line may replace a part.
+    """The options of a named comparison; those of the command line take precedence.
 
     Attributes
     ----------
-    data, crop : str
-        A fetched data set, and which part of its photos.
-    backbones, heads, finetune : tuple of str
-        The last are names of `PRESETS`.
+    data : str
+        Name of a fetched data set.
+    crop : {"whole", "box"}
+    backbones, heads : tuple of str
+    finetune : tuple of str
+        Names in `PRESETS`.
     splits : mapping of str to (float or None)
-        Name of a folder -> fraction of the test part; None for the published split.
+        Fraction of the test part by the name of the results' folder; None for the published
+        split.
     """
 
     data: str
@@ -52,7 +55,7 @@ class Comparison:
 
 
 COMPARISONS = {
-    # The reference run cropped to the boxes and held 10 % out.
+    # The reference run cropped photos to their boxes and held 10 % out.
     "stanford-dogs": Comparison(
         data="stanford-dogs",
         crop="box",
@@ -73,15 +76,15 @@ COMPARISONS = {
 
 
 def find_preset(name: str, presets: Mapping[str, T]) -> T:
-    """Return one of `PRESETS` or `COMPARISONS`.
+    """Return an entry of `PRESETS` or `COMPARISONS` by its name.
 
     Raises
     ------
     InvalidRequest
-        With the known names.
+        If there is no entry of that name; the message lists the names.
     """
     if name not in presets:
         raise InvalidRequest(
-            f"There is no preset {name!r}; known: {', '.join(presets)}.", received=name
+            f"There is no preset {name!r}; choose one of {', '.join(presets)}.", received=name
         )
     return presets[name]

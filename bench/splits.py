@@ -1,4 +1,4 @@
-"""A data set with its training and test part, and what contenders may see of it."""
+"""Training and test part of a data set, and the images as contenders see them."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a data set are for training and which for the test.
+    """The training and test part of a labelled data set.
 
     Attributes
     ----------
     dataset : Dataset
         With labels. Unlabelled images are in neither part.
     ids : list of str
-        Content id of each image; the empty string for one that cannot be read.
+        Image id of each image; the empty string for one that cannot be read.
     train, test : ndarray of int64
-        Positions in the data set. No content is in both.
+        Positions in the data set. Copies of a photo are in the same part.
     name : str
         Such as ``"official"`` or ``"random 0.2, seed 0"``.
     """
@@ -61,21 +61,21 @@ class Split:
 
     @property
     def classes(self) -> list[Any]:
-        """All labels as they were given, in their natural order."""
+        """The distinct labels, sorted, or in the order of a Categorical."""
         return self.dataset.classes or []
 
     @property
     def example_ids(self) -> list[str]:
-        """Identity of each example: its photo's content id, or that of photo and box."""
+        """Example id of each image: its image id, or a hash of image id and box."""
         return example_ids(self.ids, self.dataset.boxes)
 
     def codes(self, positions: Positions) -> NDArray[np.int64]:
-        """Return the class index of images."""
+        """Return the index into `classes` of the label at each position."""
         labels: Sequence[Any] = self.dataset.labels or []
         return label_codes([labels[i] for i in positions], self.classes).astype(np.int64)
 
     def without(self, unusable: set[str]) -> Split:
-        """Return the split less some examples."""
+        """Return the split without some examples, given by their ids."""
         examples = self.example_ids
 
         def keep(positions: Positions) -> Positions:
@@ -84,7 +84,7 @@ class Split:
         return Split(self.dataset, self.ids, keep(self.train), keep(self.test), self.name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the split as JSON, by content id, so that it survives moves and renames."""
+        """Write the split as JSON, by image ids, so that it survives moves and renames."""
         record = {
             "name": self.name,
             "train": [self.ids[i] for i in self.train],
@@ -100,20 +100,21 @@ def make_split(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Split:
-    """Split a data set, stratified by class, copies of a photo together.
+    """Split a data set, stratified by class, with copies of a photo in the same part.
 
-    Unlabelled images are left out, and photos under several labels reported, in the log.
+    Unlabelled images are left out. The log names them and photos with several labels.
 
     Parameters
     ----------
     dataset : Dataset
         With labels.
     test_size : float, optional
-        Fraction of the images, between 0 and 1 exclusive. Without it, the data set's own
-        split if it has one, with its validation part in the training part, else 0.2.
+        Fraction of the images in the test part, between 0 and 1 exclusive. Default: the data
+        set's own split if it has one, with its validation part in the training part; else 0.2.
     random_state : int
+        Seed of the split.
     cache_dir : path, optional
-        Where content ids are remembered.
+        Cache folder, for the file index.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def make_split(
     Raises
     ------
     DatasetError
-        Without labels, with fewer than two classes, or if the data set's own test part has
+        If there are no labels or fewer than two classes, or the data set's own test part has
         no labels.
     InvalidRequest
         If `test_size` is out of range, or one part would be empty.
@@ -151,7 +152,20 @@ def load_split(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Split:
-    """Read a split that `Split.save` wrote, for a data set that holds its images.
+    """Read a split that `Split.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The JSON file.
+    dataset : Dataset
+        Holds the images of the split, with labels.
+    cache_dir : path, optional
+        Cache folder, for the file index.
+
+    Returns
+    -------
+    Split
 
     Raises
     ------
@@ -189,18 +203,18 @@ def load_split(
 
 @dataclass(frozen=True)
 class Images:
-    """What a contender is given: images without a word about their class.
+    """Images as contenders see them, without any information on their classes.
 
     Attributes
     ----------
     paths : tuple of str
-        Files named by a number, in a folder made for this evaluation. Neither name, folder
-        nor order tells the class.
+        Files named by a number, in a folder of this evaluation: neither name, folder nor
+        order depends on the class.
     photos : tuple of str
-        Content id of each file. What is held out is held out by these: two boxes of one
-        photo belong together.
+        Image id of each file. Contenders hold out by these, so that two boxes of one photo
+        stay together.
     boxes : tuple of (int, int, int, int) or None
-        The part of each photo that is the example; None for whole photos.
+        The box of each example, (left, top, right, bottom); None for whole photos.
     crop : str
         How the boxes were made; see `featcache.Dataset`.
     """
@@ -212,7 +226,7 @@ class Images:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """Identity of each example, by photo and box; the photo's for a whole one."""
+        """Example id of each image: its image id, or a hash of image id and box."""
         return tuple(example_ids(self.photos, self.boxes))
 
     def dataset(self) -> Dataset:
@@ -222,9 +236,14 @@ class Images:
     def pixels(
         self, row: int, size: tuple[int, int], resize: Resize, budget: MemoryBudget | None = None
     ) -> NDArray[np.uint8]:
-        """Decode, crop and resize one of them to (h, w, 3), or raise `featcache.toolkit.BadImage`.
+        """Decode, crop and resize one image to (h, w, 3), uint8.
 
-        Threads that call it at the same time pass one `featcache.toolkit.MemoryBudget`.
+        Concurrent threads share one `featcache.toolkit.MemoryBudget`.
+
+        Raises
+        ------
+        featcache.toolkit.BadImage
+            If it cannot be decoded.
         """
         box = None if self.boxes is None else self.boxes[row]
         return load_pixels(self.paths[row], size, resize, self.photos[row], box, budget)
@@ -233,7 +252,7 @@ class Images:
         return len(self.photos)
 
     def take(self, rows: Sequence[int] | Positions) -> Images:
-        """Return some of the images, in the order given."""
+        """Return the images of some rows, in that order."""
         boxes = None if self.boxes is None else tuple(self.boxes[i] for i in rows)
         paths, photos = (tuple(v[i] for i in rows) for v in (self.paths, self.photos))
         return Images(paths, photos, boxes, self.crop)
@@ -241,15 +260,15 @@ class Images:
 
 @contextmanager
 def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int, str]]:
-    """Lay the images of a split under names that say nothing, while the context lasts.
+    """Provide the images of a split under anonymous names, within the context.
 
-    Hard links where they are possible, else copies: a symbolic link could be followed back
-    to the class folder.
+    They are hard links where possible, else copies: a symbolic link would reveal the class
+    folder.
 
     Yields
     ------
     dict of int to str
-        Position in the data set -> path.
+        Path by position in the data set.
     """
     positions = np.concatenate([split.train, split.test])
     order = np.random.default_rng(0).permutation(len(positions))
@@ -264,7 +283,7 @@ def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int,
 
 
 def images_of(split: Split, placed: Mapping[int, str], positions: Positions) -> Images:
-    """Return the images at some positions, as contenders may see them."""
+    """Return the images at some positions, as contenders see them."""
     rows = [int(i) for i in positions]
     boxes = split.dataset.boxes
     return Images(
@@ -288,6 +307,6 @@ def _check(dataset: Dataset) -> None:
         found = "no labels" if classes is None else f"one class, {classes[0]!r}"
         raise DatasetError(
             f"A comparison needs images of at least two classes, but {dataset.name!r} has {found}. "
-            "Use one folder a class, or a CSV with the columns path and label.",
+            "Use one folder per class, or a CSV file with the columns path and label.",
             received=classes,
         )

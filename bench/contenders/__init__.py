@@ -1,4 +1,4 @@
-"""Models under comparison: the interface, heads on stored features, and a colour baseline.
+"""Contenders: their interface, heads on stored features, and a colour histogram baseline.
 
-`bench.evaluation` runs them; `bench.finetune` adds one more.
+`bench.evaluation` runs them; `bench.finetune` adds the fine-tuned one.
 """

@@ -1,4 +1,4 @@
-"""The interface that every model under comparison implements."""
+"""`Contender`, the interface of all models under comparison."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from .measure import Estimate
 
 @dataclass(frozen=True)
 class ContenderInfo:
-    """What a trained contender says of itself, for the accounts.
+    """Description of a trained contender, for the results and the cost accounting.
 
     Attributes
     ----------
     extract_seconds : float
-        Wall time that the features of all images took when they were computed, whenever
-        that was; 0 for a contender that uses none.
+        Wall time of computing the features of all images, even if that was before this run; 0
+        for a contender without features.
     backbone : str
+        Human-readable name of the backbone.
     weights : str
-        Where its weights came from, for people.
+        Human-readable origin of the weights.
     weights_kind : str
-        The same, for programs: as in `featcache.ExtractionSummary`, ``"none"`` without a
-        network, "" if unknown.
+        The origin as a code, as in `featcache.ExtractionSummary`; ``"none"`` without a network,
+        "" if unknown.
     trainable_parameters, total_parameters : int
     disk_bytes : int
-        What it keeps on disk: store, decoded pixels, checkpoints.
+        Size on disk: store, decoded pixels, checkpoints.
     computed_now : int
-        Embeddings that were computed in this run, and not stored before.
+        Number of embeddings that were computed in this run.
     fit_seconds : float or None
-        What training took where it was done before, in whole or in part; None if it was
-        done just now.
+        Wall time of training, if it was done in an earlier run in whole or in part; None if it
+        was done in this run.
     history : mapping of str to list of float
-        One value an epoch, for contenders that train in epochs.
+        One value per epoch, for contenders that train in epochs.
     notes : mapping of str to str
-        Whatever else helps to repeat it, such as the store's key.
+        Further facts for reproduction, such as the key of the store.
     """
 
     extract_seconds: float = 0.0
@@ -83,28 +84,35 @@ class Training:
 
 
 class Contender(ABC):
-    """A model under comparison.
+    """Base class of the models under comparison.
 
-    `bench.evaluate` calls `prepare` once with all images, then `fit` with the training
-    part and its labels, then `predict_proba` with the test part. A contender never gets a
-    test label, and paths that tell nothing.
+    `bench.evaluate` calls `prepare` once with all images, `fit` with the training part and its
+    labels, and `predict_proba` with the test part. A contender never gets a test label, and the
+    paths are anonymous.
 
     Attributes
     ----------
     quick : bool
-        Whether it trains in seconds, so that curves of many trainings make sense.
+        Whether it trains in seconds. Only quick contenders have few-shot curves.
     """
 
     quick = True
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Do what needs no label, such as extraction.
+        """Do the work that needs no labels, such as extraction.
+
+        Parameters
+        ----------
+        images : Images
+            All images, of the training and the test part.
+        progress : bool, optional
+            Show progress bars. Default: if standard error is a terminal.
 
         Returns
         -------
         mapping of str to str
-            Id of an example -> reason, for those that cannot be used. They are left out for all
-            contenders alike.
+            Reason by example id, of the images that cannot be used. They are left out for all
+            contenders.
         """
         return {}
 
@@ -126,24 +134,24 @@ class Contender(ABC):
 
     @abstractmethod
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
-        """Return probabilities (n, n_classes); rows sum to 1."""
+        """Return class probabilities (n, n_classes), float64; rows sum to 1."""
 
     @abstractmethod
     def facts(self) -> ContenderInfo:
         """Describe the trained contender."""
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate | None:
-        """Tell what `prepare` and `fit` will take, from a measured batch; None if seconds."""
+        """Estimate the cost of `prepare` and `fit` from a measured batch; None if negligible."""
         return None
 
     def shared_work(self) -> str | None:
-        """Name the work that contenders of the same name share; None if it is all its own."""
+        """Return a name of the work that contenders share, such as an extraction; None if none."""
         return None
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
     ) -> Bundle | None:
-        """Return the trained contender as one that predicts anywhere; None if it cannot be."""
+        """Return the trained contender as a bundle; None if it cannot be one."""
         return None
 
     def network(self) -> dict[str, Any] | None:

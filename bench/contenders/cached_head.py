@@ -1,4 +1,4 @@
-"""A head on the stored features of a frozen backbone, as a contender."""
+"""`CachedHead`: a head on the stored features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .base import Contender, ContenderInfo, Training
 from .describe import describe_network
 from .measure import Estimate, seconds_of, seconds_to_decode
 
-_MEASURED = 32  # images of the batch that an estimate rests on
+_BATCH_SIZE = 32  # images of the batch that is measured for an estimate
 _MODEL_OPTIONS = {
     "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
     "precision",
@@ -29,14 +29,16 @@ _MODEL_OPTIONS = {
 
 
 class CachedHead(Contender):
-    """A head on the stored features of a frozen backbone.
+    """Contender: a head on the stored features of a frozen backbone.
 
     Parameters
     ----------
     backbone : str or keras.Model
+        As for `featcache.extract`.
     head : str or Head
-        A name from `heads.HEADS`, or a head with parameters of your choice.
+        A name in `heads.HEADS`, or a head with other parameters.
     cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
         Further arguments of `featcache.extract`, such as ``layer`` or ``weights``.
     """
@@ -58,7 +60,7 @@ class CachedHead(Contender):
         self._rows: dict[str, int] = {}
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Extract the features of all images; a full hit if they are stored."""
+        """Extract the features of all images that are not stored yet."""
         try:
             features = featcache.extract(
                 self.backbone, images.dataset(), progress=progress, **self._options
@@ -80,7 +82,7 @@ class CachedHead(Contender):
         self._trained = head.fit(self._embeddings(training.images), training.codes)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
-        """Read the images' rows and ask the head; classes it never saw get 0."""
+        """Predict from the stored rows; classes without training images get probability 0."""
         return proba_of(self._trained, self._embeddings(images), self._n_classes)
 
     def facts(self) -> ContenderInfo:
@@ -109,20 +111,20 @@ class CachedHead(Contender):
         )
 
     def shared_work(self) -> str:
-        """Name the extraction, which heads on one backbone share."""
+        """Return a name of the extraction, which heads on one backbone share."""
         return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
     ) -> Bundle:
-        """Join the trained head to its features, under the classes' names."""
+        """Return a bundle of the trained head, with the names of the classes."""
         assert self._features is not None
         names = [classes[code] for code in self._trained.classes_]
         classifier = self._trained.to_classifier(names)
         return featcache.make_bundle(self._features, classifier, metrics=metrics, metadata=metadata)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
-        """Measure a batch, for what is not stored yet."""
+        """Estimate the extraction of the images that are not stored yet, from a measured batch."""
         plan = featcache.explain(
             self.backbone, images.dataset(), progress=False, **self._model_options
         )
@@ -131,7 +133,7 @@ class CachedHead(Contender):
             return Estimate(what, 0, 0)
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
         embed, size = resolved.backbone.embed, resolved.spec.image_size
-        count = self._options.get("batch_size") or _MEASURED
+        count = self._options.get("batch_size") or _BATCH_SIZE
         pixels = np.zeros((count, *size, 3), np.uint8)
         seconds = seconds_of(lambda: embed(pixels)) / count
         seconds += seconds_to_decode(images, size, resolved.request.resize)
@@ -139,7 +141,7 @@ class CachedHead(Contender):
         return Estimate(what, seconds * plan.to_compute, room)
 
     def network(self) -> dict[str, Any] | None:
-        """Describe the backbone, all of it frozen; builds it."""
+        """Describe the backbone, which is frozen and is built for this."""
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
         return describe_network(resolved.request.name, resolved.backbone.model, None)
 
@@ -157,7 +159,7 @@ class CachedHead(Contender):
 
 
 def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.float64]:
-    """Ask a head that was trained on class codes; classes it never saw get 0."""
+    """Return the probabilities of a head trained on class codes; 0 for classes without images."""
     proba = np.zeros((len(X), n_classes))
     proba[:, head.classes_] = head.predict_proba(X)
     return proba

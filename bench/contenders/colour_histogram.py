@@ -1,4 +1,4 @@
-"""What a backbone must beat to be worth its computing: colours alone."""
+"""`ColourHistogram`: a baseline without a network, for comparison with backbones."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BINS = 8
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the share of an image's pixels in each of 8 x 8 x 8 cells of RGB.
+    """Return the colour histogram of an image over 8 x 8 x 8 cells of RGB.
 
-    Swain and Ballard 1991, "Color indexing". The square root of the shares is given, which
-    suits a linear head.
+    Swain and Ballard 1991, "Color indexing", doi:10.1007/BF00130487. The values are the square
+    roots of the fractions of pixels, which suits a linear head.
 
     Parameters
     ----------
@@ -44,11 +44,12 @@ def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class ColourHistogram(Contender):
-    """A head on colour histograms: no network at all.
+    """Contender: a head on colour histograms, without a network.
 
     Parameters
     ----------
     head : str or Head
+        A name in `heads.HEADS`, or a head with other parameters.
     """
 
     def __init__(self, head: str | Head = "logistic") -> None:
@@ -58,7 +59,7 @@ class ColourHistogram(Contender):
         self._seconds = 0.0
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Count the colours of all images."""
+        """Compute the histograms of all images."""
         started = time.perf_counter()
         found: dict[str, NDArray[np.float32]] = {}
         bad: dict[str, str] = {}
@@ -84,11 +85,11 @@ class ColourHistogram(Contender):
         self._trained = head.fit(self._histograms(training.images), training.codes)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
-        """Ask the head; classes it never saw get 0."""
+        """Predict from the histograms; classes without training images get probability 0."""
         return proba_of(self._trained, self._histograms(images), self._n_classes)
 
     def facts(self) -> ContenderInfo:
-        """Describe the head and the cost of the histograms, which are kept nowhere."""
+        """Describe the head and the cost of the histograms, which are not stored."""
         weights = self._trained.n_parameters
         return ContenderInfo(
             extract_seconds=self._seconds,

@@ -1,4 +1,4 @@
-"""A neural network in a few numbers: layers by kind, weights, depth, where it is frozen."""
+"""Summary of a neural network: its layers, weights, depth and frozen part."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from featcache.toolkit import layer_names
 
 
 def describe_network(name: str, model: Any, first_free: int | None) -> dict[str, Any]:
-    """Count what a Keras model is made of.
+    """Summarise a Keras model.
 
     Parameters
     ----------
     name : str
-        For people.
+        Human-readable name.
     model : keras.Model
         A functional model.
     first_free : int or None
-        Index of the first layer that is trained; None if all is frozen.
+        Index of the first layer that is trained; None if all are frozen.
 
     Returns
     -------
     dict
-        ``network``, ``layers``, ``depth`` (layers with weights on the longest way through),
-        ``parameters``, ``trained_share``, ``free_from`` (a layer's name or ``"none"``) and
-        ``kinds`` (class name -> count).
+        ``network``, the name; ``layers``, their number; ``depth``, see `depth`;
+        ``parameters``, the number of weights; ``trained_share``, the fraction of them that is
+        trained; ``free_from``, the name of the first trained layer or ``"none"``; ``kinds``,
+        the number of layers by class name.
     """
     names = list(layer_names(model))
     counts = [int(sum(np.prod(w.shape) for w in layer.weights)) for layer in model.layers]
@@ -46,7 +47,7 @@ def describe_network(name: str, model: Any, first_free: int | None) -> dict[str,
 
 
 def depth(model: Any) -> int:
-    """Return the number of layers with weights on the longest way from input to output."""
+    """Return the number of layers with weights on the longest path from input to output."""
     inputs = {c["name"]: _sources(c.get("inbound_nodes", [])) for c in model.get_config()["layers"]}
     weighty = {layer.name: int(bool(layer.weights)) for layer in model.layers}
     longest: dict[str, int] = {}
@@ -57,7 +58,7 @@ def depth(model: Any) -> int:
 
 
 def _sources(node: Any) -> set[str]:
-    """Names of the layers whose output a node's description refers to."""
+    """Return the names of the layers whose output a node's description refers to."""
     if isinstance(node, dict):
         history = node.get("keras_history")
         found = {history[0]} if history else set()

@@ -1,4 +1,4 @@
-"""What a piece of a contender's work will take, measured on a batch."""
+"""Estimates of a contender's cost, from a measured batch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from ..splits import Images
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one piece of work will take.
+    """Estimated cost of one kind of work.
 
     Attributes
     ----------
     what : str
-        For people.
+        Human-readable description of the work.
     seconds : float
+        Wall time.
     disk_bytes : int
     at_most : bool
-        Whether it may well take less, since training stops when it no longer pays.
+        Whether `seconds` is an upper bound, as of training with early stopping.
     """
 
     what: str
@@ -35,7 +36,7 @@ class Estimate:
 
 
 def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> float:
-    """Measure what decoding an image takes, on all cores, from at most 64 of them."""
+    """Measure the seconds per image of decoding with all cores, on at most 64 images."""
     few = images.take(range(min(64, len(images))))
 
     started = time.perf_counter()
@@ -50,7 +51,7 @@ def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> 
 
 
 def seconds_of(step: Callable[[], object], times: int = 2) -> float:
-    """Measure a step after one that does not count, in which things are compiled."""
+    """Measure the mean seconds of a step, after one call that compiles and is not counted."""
     step()
     started = time.perf_counter()
     for _ in range(times):

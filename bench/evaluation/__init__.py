@@ -1,1 +1,1 @@
-"""One evaluation for all contenders: same images, metrics and cost accounts; its results."""
+"""Evaluation of contenders on the same images, by the same metrics and the same cost accounting."""

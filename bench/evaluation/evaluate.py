@@ -1,4 +1,4 @@
-"""Contenders x split -> results: one door, the same images, metrics and accounts for all."""
+"""`evaluate`: train contenders on a split, and measure their predictions and their cost."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ def evaluate(
 ) -> Results:
     """Train each contender on the training part and score it on the test part.
 
-    Contenders see files whose names and order tell nothing, the training labels, and no
-    test label. An image that one of them cannot use is left out for all.
+    Contenders get anonymous files in random order and the training labels, never a test label.
+    An image that one of them cannot use is left out for all.
 
     Parameters
     ----------
     contenders : mapping of str to Contender
+        By the name that the results show.
     split : Split
     random_state : int
-        Of the contenders' randomness and of the order in which images are handed out.
+        Seed of the contenders and of the order of the images.
     few_shot : sequence of int
-        Also train quick contenders on so many images per class; see `bench.evaluation.few_shot`.
+        Numbers of training images per class, such as (1, 2, 5): also train the quick
+        contenders on that few; see `bench.evaluation.few_shot`.
     progress : bool, optional
         Show progress bars. Default: if standard error is a terminal.
 
@@ -54,8 +56,8 @@ def evaluate(
     Raises
     ------
     InvalidRequest
-        Without a contender, if the training part has fewer than two classes, or if a
-        contender gives something else than probabilities.
+        If there is no contender, the training part has fewer than two classes, or a contender
+        gives anything else than probabilities.
     """
     if not contenders:
         raise InvalidRequest("There is no contender to evaluate; name at least one.")
@@ -111,12 +113,12 @@ def _prepare(
 
 @dataclass(frozen=True)
 class _Task:
-    """What each contender is given, in an order that tells nothing, and what it should find.
+    """The images of each contender, in random order, and the true classes of the test images.
 
     Attributes
     ----------
     positions : ndarray of int64
-        Of the test images in the data set, in the order in which these are handed out.
+        Position in the data set of each test image.
     """
 
     train: Images
@@ -190,8 +192,8 @@ def _check_parts(split: Split) -> None:
 
 
 def _check(name: str, proba: NDArray[np.float64], rows: int, classes: int) -> None:
-    sound = proba.shape == (rows, classes) and np.isfinite(proba).all() and (proba >= 0).all()
-    if not sound or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
+    is_valid = proba.shape == (rows, classes) and np.isfinite(proba).all() and (proba >= 0).all()
+    if not is_valid or not np.allclose(proba.sum(axis=1), 1, atol=1e-3):
         raise InvalidRequest(
             f"The contender {name!r} gave an array of shape {proba.shape} that does not hold "
             f"probabilities; expected {rows} rows of {classes} values from 0 that sum to 1.",

@@ -1,4 +1,4 @@
-"""How accuracy grows with the number of training images per class."""
+"""Few-shot curves: accuracy by the number of training images per class."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ DRAWS = 3
 
 @dataclass(frozen=True)
 class FewShot:
-    """One point of a curve.
+    """One training on few images: a point of a few-shot curve.
 
     Attributes
     ----------
     contender : str
     per_class : int
-        Training images per class.
+        Number of training images per class.
     draw : int
-        Which images were drawn; the smaller draws are part of the larger ones.
+        Number of the random draw; for one draw, smaller training sets are subsets of larger
+        ones.
     top1 : float
-        Accuracy on the whole test part.
+        Accuracy on the whole test part, 0 to 1.
     """
 
     contender: str
@@ -40,7 +41,7 @@ class FewShot:
 
 
 def counts_for(codes: NDArray[np.int64], counts: Sequence[int] = COUNTS) -> list[int]:
-    """Return the counts that every class has images enough for.
+    """Return the counts for which every class has enough images.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def counts_for(codes: NDArray[np.int64], counts: Sequence[int] = COUNTS) -> list
 def draw_rows(
     codes: NDArray[np.int64], per_class: int, draw: int, random_state: int
 ) -> NDArray[np.int64]:
-    """Choose so many rows of each class; for one draw, fewer are always part of more.
+    """Draw `per_class` rows of each class; for one draw, smaller sets are subsets of larger ones.
 
     Examples
     --------
@@ -86,18 +87,21 @@ def few_shot_curves(
     Parameters
     ----------
     contenders : mapping of str to Contender
-        Prepared. Those that take long to train (`Contender.quick` is false) are left out.
+        Prepared contenders. Slow ones (`Contender.quick` is false) are left out.
     train, test : (Images, ndarray)
         Images and their class codes. Test codes are used for scoring alone.
     n_classes : int
     counts : sequence of int
-        Images a class; those that some class has too few images for are left out.
+        Numbers of images per class; those that exceed the smallest class are left out.
     random_state : int
+        Seed of the draws and of the contenders.
+    progress : bool, optional
+        Show a progress bar. Default: if standard error is a terminal.
 
     Returns
     -------
     list of FewShot
-        `DRAWS` for each contender and count.
+        `DRAWS` points per contender and count.
     """
     quick = {name: contender for name, contender in contenders.items() if contender.quick}
     images, codes = train

@@ -1,4 +1,4 @@
-"""The largest resident size of this process over a stretch of work."""
+"""Peak resident memory of this process during a block of code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 
 
 def resident_bytes() -> int:
-    """Return the resident size now; 0 where the system does not tell."""
+    """Return the resident size in bytes; 0 where the system does not report it."""
     try:
         return int(psutil.Process().memory_info().rss)
     except (psutil.Error, OSError):
@@ -17,12 +17,12 @@ def resident_bytes() -> int:
 
 
 class PeakMemory:
-    """A context manager that looks at the resident size every `interval` seconds.
+    """A context manager that samples the resident size every `interval` seconds.
 
     Attributes
     ----------
     peak : int
-        Bytes; 0 where the system does not tell.
+        Largest resident size in bytes; 0 where the system does not report it.
     """
 
     def __init__(self, interval: float = 0.05) -> None:

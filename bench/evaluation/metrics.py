@@ -1,6 +1,6 @@
-"""Metrics: pure functions of truth and probabilities.
+"""Metrics: pure functions of true classes and predicted probabilities.
 
-Each takes ``truth`` (n,) of class codes and ``proba`` (n, k) whose rows sum to 1.
+Each takes ``truth`` (n,), int64 class codes, and ``proba`` (n, k), float64, whose rows sum to 1.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ class Metric:
 
 
 def top_k(truth: Codes, proba: Floats, k: int) -> float:
-    """Share of rows whose class is among the `k` most probable ones.
+    """Return the fraction of rows whose class is among the `k` most probable ones, 0 to 1.
 
-    Of equal probabilities the class with the lower number counts as the more probable, as
-    `numpy.argmax` has it.
+    Among equal probabilities the lower class code comes first, as in `numpy.argmax`.
 
     >>> top_k(np.array([1, 0]), np.array([[0.6, 0.4], [0.6, 0.4]]), 1)
     0.5
@@ -48,7 +47,7 @@ def top_k(truth: Codes, proba: Floats, k: int) -> float:
 
 
 def in_top_k(truth: Codes, proba: Floats, k: int) -> NDArray[np.bool_]:
-    """Tell for each row whether its class is among the `k` most probable ones."""
+    """Return a mask (n,) of the rows whose class is among the `k` most probable ones."""
     own = proba[np.arange(len(truth)), truth][:, None]
     lower_number = np.arange(proba.shape[1])[None, :] < truth[:, None]
     ahead = (proba > own) | ((proba == own) & lower_number)
@@ -56,17 +55,17 @@ def in_top_k(truth: Codes, proba: Floats, k: int) -> NDArray[np.bool_]:
 
 
 def confusion(truth: Codes, proba: Floats) -> NDArray[np.int64]:
-    """Count rows by true class (rows) and most probable class (columns)."""
+    """Return the confusion matrix (k, k): counts by true class (rows) and prediction (columns)."""
     k = proba.shape[1]
     flat = np.bincount(truth * k + proba.argmax(axis=1), minlength=k * k)
     return flat.reshape(k, k)
 
 
 def per_class(truth: Codes, proba: Floats) -> dict[str, Floats]:
-    """Return precision, recall, F1 and support of each class, arrays (k,).
+    """Return the precision, recall, F1 and support of each class, arrays (k,).
 
-    Precision of a class that was never predicted, and recall of one that never occurs,
-    count as 0.
+    The precision of a class that is never predicted, and the recall of one that never occurs,
+    are 0.
     """
     table = confusion(truth, proba).astype(float)
     hits, predicted, support = np.diag(table), table.sum(axis=0), table.sum(axis=1)
@@ -78,7 +77,7 @@ def per_class(truth: Codes, proba: Floats) -> dict[str, Floats]:
 
 
 def macro_f1(truth: Codes, proba: Floats) -> float:
-    """Mean F1 over the classes that occur in the truth or in the predictions."""
+    """Return the mean F1 over the classes that occur in the truth or in the predictions."""
     k = proba.shape[1]
     prediction = proba.argmax(axis=1)
     hits = np.bincount(truth[truth == prediction], minlength=k)
@@ -88,35 +87,35 @@ def macro_f1(truth: Codes, proba: Floats) -> float:
 
 
 def log_loss(truth: Codes, proba: Floats) -> float:
-    """Mean negative log probability of the true class, clipped at 1e-15; natural log."""
+    """Return the mean negative natural log of the true class' probability, clipped at 1e-15."""
     own = proba[np.arange(len(truth)), truth]
     return float(-np.log(np.clip(own, 1e-15, 1.0)).mean()) + 0.0  # no negative zero
 
 
 def reliability(truth: Codes, proba: Floats, bins: int = 15) -> dict[str, Floats]:
-    """Confidence against accuracy in bins of equal width.
+    """Return confidence and accuracy in bins of equal width.
 
     Returns
     -------
-    dict
-        ``low`` (bins,): lower edge of each bin; ``count``; mean ``confidence`` and
-        ``accuracy`` of its rows, 0 where it is empty.
+    dict of str to ndarray (bins,)
+        ``low``: lower edge of each bin; ``count``; mean ``confidence`` and ``accuracy`` of its
+        rows, 0 if it is empty.
     """
-    sure = proba.max(axis=1)
-    right = proba.argmax(axis=1) == truth
-    which = np.clip((sure * bins).astype(int), 0, bins - 1)
-    count = np.bincount(which, minlength=bins).astype(float)
+    confidence = proba.max(axis=1)
+    is_correct = proba.argmax(axis=1) == truth
+    index = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    count = np.bincount(index, minlength=bins).astype(float)
     safe = np.maximum(count, 1)
     return {
         "low": np.arange(bins) / bins,
         "count": count,
-        "confidence": np.bincount(which, sure, minlength=bins) / safe,
-        "accuracy": np.bincount(which, right, minlength=bins) / safe,
+        "confidence": np.bincount(index, confidence, minlength=bins) / safe,
+        "accuracy": np.bincount(index, is_correct, minlength=bins) / safe,
     }
 
 
 def calibration_error(truth: Codes, proba: Floats, bins: int = 15) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017)."""
+    """Return the expected calibration error over bins of equal width (Guo et al. 2017), 0 to 1."""
     table = reliability(truth, proba, bins)
     gaps = np.abs(table["confidence"] - table["accuracy"])
     return float((gaps * table["count"]).sum() / len(truth))

@@ -1,4 +1,4 @@
-"""What an evaluation found, as data: metrics, tables, costs; written as JSON and CSV."""
+"""Results of an evaluation: predictions, metrics and costs, saved as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -25,30 +25,33 @@ from .tables import write_csv
 
 OVERLAP = (
     "The photos of Stanford Dogs come from ImageNet, so a backbone with ImageNet weights may have "
-    "seen the test images in its own training. Read these figures with a second data set beside "
-    "them."
+    "seen the test images in its own training. Compare with results on a second data set."
 )
-# Weights that no photo was needed for.
+# Weights that were not trained on photos.
 _NOT_FROM_PHOTOS = ("random", "none", "packaged")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a contender cost; seconds are wall time.
+    """Cost of a contender; seconds are wall time.
 
     Attributes
     ----------
     extract_seconds : float
-        Computing all features once, whenever that was; 0 for a contender without any.
+        Computing the features of all images once, even if they were stored before this run; 0
+        for a contender without features.
     prepare_seconds : float
-        What preparation took in this run; next to nothing on a full cache hit.
+        Preparation in this run; near 0 if all features were stored.
     fit_seconds, predict_seconds : float
-        Training, and predicting the test part, once features are stored.
+        Training, and predicting the test part, from stored features.
     images, test_images : int
+        Number of all images, and of the test images.
     trainable_parameters, total_parameters : int
     disk_bytes : int
+        Size of store, decoded pixels and checkpoints.
     peak_memory_bytes : int
-        Largest resident size while it was prepared, trained and asked; 0 if not measured.
+        Largest resident size of the process while the contender was prepared, trained and
+        used; 0 if not measured.
     """
 
     extract_seconds: float
@@ -64,24 +67,26 @@ class Cost:
 
     @property
     def total_seconds(self) -> float:
-        """Extraction once, training and predicting."""
+        """Seconds of extraction, training and prediction."""
         return self.extract_seconds + self.fit_seconds + self.predict_seconds
 
     @property
     def head_seconds(self) -> float:
-        """Training and predicting alone, as when the features are stored already."""
+        """Seconds of training and prediction, as when the features are already stored."""
         return self.fit_seconds + self.predict_seconds
 
 
 @dataclass(frozen=True)
 class Result:
-    """One contender's predictions on the test part, and what follows from them.
+    """Predictions of one contender on the test part, with its metrics and costs.
 
     Attributes
     ----------
     name : str
     truth : ndarray (n,) of int64
+        Class code of each test image.
     proba : ndarray (n, k) of float64
+        Predicted probabilities; rows sum to 1.
     positions : ndarray (n,) of int64
         Position of each test image in the data set, ascending.
     cost : Cost
@@ -97,20 +102,20 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Every metric of `bench.evaluation.metrics.METRICS` by name."""
+        """Values of all metrics of `bench.evaluation.metrics.METRICS`, by name."""
         return {name: m.function(self.truth, self.proba) for name, m in METRICS.items()}
 
     @property
     def prediction(self) -> NDArray[np.int64]:
-        """The most probable class of each test image."""
+        """Code of the most probable class of each test image, (n,) int64."""
         return np.asarray(self.proba.argmax(axis=1))
 
     def confusion(self) -> NDArray[np.int64]:
-        """Counts by true class (rows) and most probable class (columns)."""
+        """Return the confusion matrix (k, k): counts by true class (rows) and prediction."""
         return confusion(self.truth, self.proba)
 
     def per_class(self, classes: Sequence[Any]) -> list[dict[str, Any]]:
-        """Precision, recall, F1 and support, a record a class."""
+        """Return one record per class: precision, recall, F1 and support."""
         table = per_class(self.truth, self.proba)
         return [
             {"class": name, **{column: float(values[i]) for column, values in table.items()}}
@@ -126,12 +131,12 @@ class Results:
     ----------
     results : list of Result
     split : Split
-        Less the images that could not be used.
+        Without the images that could not be used.
     random_state : int
     unusable : dict of str to str
-        Id of an example -> reason.
+        Reason by example id, of the images that could not be used.
     few_shot : list of FewShot
-        Accuracy by training images per class, where it was asked for.
+        Points of the few-shot curves; empty unless `evaluate` was asked for them.
     """
 
     results: list[Result]
@@ -151,13 +156,13 @@ class Results:
 
     @property
     def overlaps_imagenet(self) -> bool:
-        """Whether the test photos may have been part of a backbone's own training."""
+        """Whether a backbone may have been trained on the test photos."""
         return "stanford dogs" in self.split.dataset.name.lower() and any(
             result.facts.weights_kind not in _NOT_FROM_PHOTOS for result in self.results
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat record a contender: name, metrics, costs."""
+        """Return one flat record per contender: name, metrics and costs."""
         return [
             {
                 "contender": r.name,
@@ -211,7 +216,12 @@ class Results:
         )
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``results.json``, ``results.csv``, the split, predictions and class tables.
+        """Write ``results.json``, ``results.csv``, the split and a CSV file per contender.
+
+        Parameters
+        ----------
+        folder : path
+            Created if it does not exist.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Tables as CSV files that a spreadsheet shows as they are."""
+"""CSV files that are safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from featcache.toolkit import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take a formula to begin with
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets read such cells as formulas
 
 
 def cell(value: Any) -> Any:
-    """Return a value for a CSV cell: numbers as they are, text that nothing computes or obeys.
+    """Return a value for a CSV cell: numbers unchanged, text without formulas or control codes.
 
     Parameters
     ----------
     value : object
-        A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets an
-        apostrophe before it, by which spreadsheets know text; what no terminal or UTF-8 file
-        can hold is escaped.
+        Text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return gets a
+        leading apostrophe, which marks text in spreadsheets. Control characters and invalid
+        UTF-8 are escaped.
 
     Examples
     --------

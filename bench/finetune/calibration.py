@@ -1,4 +1,4 @@
-"""The temperature of a fine-tuned network: fitted once per run and kept beside its checkpoint."""
+"""Temperature scaling of a fine-tuned network; the result is stored beside its checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from heads.calibration import choose_temperature
 
 Rows = NDArray[np.int64]
 
-# Folders of models on a part of the images begin with this; they go once the number is known.
+# Prefix of the folders of cross-validation models; they are removed once the temperature is fitted.
 FOLD_PREFIX = "fold-"
 _FILE = "calibration.json"
 
@@ -35,23 +35,27 @@ def calibrate(
     Parameters
     ----------
     folder : Path
-        Of the run; what was fitted before is read from it.
+        Folder of the run. A temperature that is stored there is not fitted again.
     model : keras.Model
-        Trained.
+        The trained network.
     codes : ndarray (n,)
         Class of each image.
     unseen : ndarray (m,)
-        Images that no step of training used.
+        Images held out of training.
     proba_of : callable
-        From a model and images to probabilities.
+        Returns the probabilities of a model for images.
     train_on : callable
-        From images to a model that was trained on them as `model` was on all.
+        Returns a model that is trained on some images, as `model` is on all.
     random_state : int
-        Of the folds.
+        Seed of the folds.
+
+    Returns
+    -------
+    (float, float)
     """
-    known = _read(folder / _FILE)
-    if known is not None:
-        return known
+    stored = _read(folder / _FILE)
+    if stored is not None:
+        return stored
     started = time.perf_counter()
     temperature = _fit(model, codes, unseen, proba_of, train_on, random_state)
     found = temperature, time.perf_counter() - started
@@ -63,7 +67,7 @@ def calibrate(
 
 
 def divide_scores(model: Any, temperature: float) -> None:
-    """Divide the scores before the softmax, so that the saved model is calibrated by itself."""
+    """Divide the weights of the last layer, so that the saved model itself is calibrated."""
     top = model.layers[-1]
     top.set_weights([weight / temperature for weight in top.get_weights()])
 
@@ -71,7 +75,7 @@ def divide_scores(model: Any, temperature: float) -> None:
 def _fit(
     model: Any, codes: Rows, unseen: Rows, proba_of: Any, train_on: Any, random_state: int
 ) -> float:
-    # A class without images has a score that nothing was learned of.
+    # The score of a class without images is not trained, and is left out.
     present, truth = np.unique(codes, return_inverse=True)
 
     def scores(model: Any, rows: Rows) -> NDArray[np.float64]:
@@ -90,7 +94,7 @@ def _fit(
 
 
 def _read(file: Path) -> tuple[float, float] | None:
-    """Return what was fitted before; None if there is nothing valid."""
+    """Return the stored temperature and seconds; None if there is no valid file."""
     try:
         record: Any = read_memo(file)
         found = float(record["temperature"]), float(record["seconds"])

@@ -1,4 +1,4 @@
-"""The fine-tuned contender: the last part of a backbone retrained, with augmentation."""
+"""`FineTuned`: a contender that trains the last part of a backbone, with augmentation."""
 
 from __future__ import annotations
 
@@ -48,39 +48,56 @@ _REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)
 
 
 class FineTuned(Contender):
-    """A backbone whose last part is trained on, under a new classification top.
+    """Contender: a backbone with a new classification top, whose last part is trained.
 
-    Trained from the images through the same decoding as extraction, with a checkpoint after
-    each epoch; a run that was cut off, or done before, is taken up where it stands. The
-    probabilities are calibrated by a temperature, folded into the last layer: fitted on the
-    validation images or, below 50 of these, on images that models trained on the rest of the
-    few have not seen, which takes up to two times longer still.
+    It is trained on images decoded as in an extraction, with a checkpoint after each epoch: an
+    interrupted run resumes, and a finished one is read. The probabilities are calibrated by a
+    temperature that is part of the last layer. It is fitted on the validation images or, if
+    these are fewer than 50, by cross-validation, which takes up to twice the training time in
+    addition.
 
     Parameters
     ----------
     backbone : str or keras.Model
+        As for `featcache.extract`.
     unfreeze : float, int or str
-        The last fraction of the backbone's weights, so many of its last layers, or the name of
-        the layer from which on all are trained.
+        What to train: the last fraction of the backbone's weights (0.0 to 1.0), its last N
+        layers, or all layers from the one of that name on.
     units : sequence of int
         Widths of the dense layers between backbone and classes.
     dropout : float
-        After each of them.
-    augmentation : Augmentation
-    epochs, batch_size, learning_rate : int, int, float
-        At most; of Adam, to begin with.
+        Fraction of values dropped after each of them.
+    augmentation : Augmentation, optional
+        Default: ``Augmentation()``; `NO_AUGMENTATION` for none.
+    epochs : int
+        Maximum number of epochs.
+    batch_size : int
+        Images per training step.
+    learning_rate : float
+        Initial learning rate of Adam.
     patience : int
-        Epochs without a better validation loss until training stops; the best weights stay.
-    lr_patience, factor : int, float
-        Epochs without one until the learning rate is multiplied by `factor`.
+        Number of epochs without a lower validation loss after which training stops; the
+        weights of the best epoch are kept.
+    lr_patience : int
+        Number of epochs without a lower validation loss after which the learning rate is
+        multiplied by `factor`.
+    factor : float
+        Between 0 and 1.
     validation_fraction : float
-        Share of the training images held out for both, by class, copies together.
+        Fraction of the training images that are held out for validation, stratified by class,
+        with copies of a photo together.
     class_weight : {None, "balanced"}
-        Weigh classes by how rare they are.
+        "balanced" gives all classes the same total weight.
     cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
-        ``weights``, ``image_size``, ``resize``, ``layer``, ``pooling`` as in
+        ``weights``, ``image_size``, ``resize``, ``layer`` and ``pooling``, as for
         `featcache.extract`.
+
+    Raises
+    ------
+    InvalidRequest
+        If `unfreeze` or `class_weight` is not accepted.
     """
 
     quick = False
@@ -117,19 +134,26 @@ class FineTuned(Contender):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FineTuned:
-        """Make one of the reference set-ups, with changes.
+        """Return a contender with the settings of a reference run.
+
+        Parameters
+        ----------
+        name : str
+            A key of `PRESETS`.
+        **changes
+            Parameters that replace those of the preset.
 
         Raises
         ------
         InvalidRequest
-            With the known names.
+            If there is no preset of that name.
         """
         return cls(**{"augmentation": _REFERENCE, **find_preset(name, PRESETS), **changes})
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Decode all images to the backbone's size, on disk; check weights and layer first."""
+        """Check weights and layer, and decode all images to the backbone's size."""
         request = make_request(self.backbone, **self._options)
-        # Now, not after others have been trained for hours.
+        # Checked here, before other contenders are trained for hours.
         first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)
         self._pixels = decoded(
             images, request.image_size, request.resize, cache_dir=self._cache_dir, progress=progress
@@ -137,14 +161,14 @@ class FineTuned(Contender):
         return dict(self._pixels.unusable)
 
     def train(self, training: Training) -> None:
-        """Train, or take up what was trained; the best epoch's weights serve."""
-        self._decoded()  # or the error that says to prepare first
+        """Train, or resume an earlier run; the weights are those of the best epoch."""
+        self._decoded()  # raises unless prepare() was called
         seed = training.random_state
         self.model, self._resolved, self._first_free = self._build(training.n_classes, seed)
         self.folder = self._run_folder(training)
         self._run = Run(self.model, self.folder, self.schedule, seed)
         if self._run.resumed_at:
-            log.info("%s: taken up after epoch %d", self.folder.name, self._run.resumed_at)
+            log.info("%s: resumed after epoch %d", self.folder.name, self._run.resumed_at)
         unseen = self._train_run(self._run, training)
         self.temperature_, self._fold_seconds = self._calibration(training, unseen)
         divide_scores(self.model, self.temperature_)
@@ -161,7 +185,7 @@ class FineTuned(Contender):
         return np.setdiff1d(validation, train)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
-        """Measure a step of training; all epochs are counted, and all pixels."""
+        """Estimate decoding and training for all epochs, from a measured training step."""
         model, resolved, _ = self._build(n_classes, 0)
         height, width = resolved.spec.image_size
         size = self.schedule.batch_size
@@ -182,7 +206,7 @@ class FineTuned(Contender):
         return predict(self.model, self._reader(images), rows, self.schedule.batch_size)
 
     def facts(self) -> ContenderInfo:
-        """Describe the trained network and what training took."""
+        """Describe the trained network and the cost of training."""
         history = self._run.progress.history
         about = self._resolved.request.metadata()
         model = self.model
@@ -219,7 +243,7 @@ class FineTuned(Contender):
 
     @property
     def model_file(self) -> Path:
-        """The trained model; ``keras.saving.load_model(..., safe_mode=True)`` reads it."""
+        """Path of the trained model, for ``keras.saving.load_model(..., safe_mode=True)``."""
         return self.folder / "model.keras"
 
     def _calibration(self, training: Training, unseen: NDArray[np.int64]) -> tuple[float, float]:
@@ -235,7 +259,7 @@ class FineTuned(Contender):
         )  # fmt: skip
 
     def _fold(self, training: Training, rows: NDArray[np.int64]) -> Any:
-        """Return a model trained as the contender is, but on some of its images alone."""
+        """Return a model trained like the contender, on some of its images."""
         model, _, _ = self._build(training.n_classes, training.random_state)
         name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         folder = self.folder / f"{FOLD_PREFIX}{name}"
@@ -245,7 +269,7 @@ class FineTuned(Contender):
         return model
 
     def _reader(self, images: Images) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return the function from positions among the images to float32 pixels."""
+        """Return a function that reads the pixels, float32, of positions among the images."""
         pixels, ids = self._decoded(), images.ids
 
         def read(rows: NDArray[Any]) -> NDArray[Any]:
@@ -257,11 +281,11 @@ class FineTuned(Contender):
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
     def _build(self, n_classes: int, random_state: int) -> tuple[Any, BuiltBackbone, int]:
-        """Return the compiled network, the backbone in it, and its first free layer."""
+        """Return the compiled network, its backbone, and the index of the first trained layer."""
         keras = import_keras()
         resolved = self._load()
         if isinstance(resolved.request, ModelRequest):
-            # The caller's own model must not change under their hands.
+            # A copy, since the caller's model must not change.
             own = resolved.backbone.model
             with unmoved_random():
                 resolved.backbone.model = keras.models.clone_model(own)
@@ -286,7 +310,7 @@ class FineTuned(Contender):
 
     def _save_model(self) -> None:
         if not self.model_file.exists():
-            # A folder, since Keras insists on the ending of the file.
+            # In a folder, since Keras requires the file extension.
             temporary = temporary_path(self.folder)
             temporary.mkdir()
             self.model.save(temporary / self.model_file.name)
@@ -295,7 +319,7 @@ class FineTuned(Contender):
             temporary.rmdir()
 
     def _run_folder(self, training: Training) -> Path:
-        """Name the run by all that decides its outcome, as the store's key does."""
+        """Return the folder of the run, named by a hash of all that determines its result."""
         images, codes = training.images, training.codes
         order = np.argsort(np.array(images.ids))
         examples = "".join(f"{images.ids[i]}{codes[i]}," for i in order)
@@ -322,11 +346,11 @@ class FineTuned(Contender):
 def _parts(
     images: Images, codes: NDArray[np.int64], size: float, random_state: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold validation images out of the training part, copies of a photo together."""
+    """Return training and validation rows, with copies of a photo in the same part."""
     try:
         return stratified_group_split(images.photos, codes.tolist(), size, random_state)
     except InvalidRequest:
-        rows = np.arange(len(codes))  # too few to hold any out: watch the training images
+        rows = np.arange(len(codes))  # too few to hold any out: early stopping on training images
         return rows, rows
 
 

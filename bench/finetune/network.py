@@ -1,4 +1,4 @@
-"""Keras models for fine-tuning: augmentation, preprocessing, backbone and a new top."""
+"""The Keras model of a fine-tune: augmentation, preprocessing, backbone and a new top."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from featcache.toolkit import (
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images; every one can be turned off with False or 0.
+    """Random augmentation of training images; False or 0 turns a transformation off.
 
     Attributes
     ----------
     horizontal_flip, vertical_flip : bool
     rotation : float
-        Largest turn, as a share of a full one.
+        Maximum rotation, as a fraction of a full turn.
     shift : float
-        Largest shift, as a share of each side.
+        Maximum translation, as a fraction of height and width.
     zoom : float
-        Largest change of scale, as a share.
+        Maximum change of scale, as a fraction.
     brightness, contrast, saturation : float
-        Largest change, as a fraction of the range.
+        Maximum change, as a fraction of the range.
     """
 
     horizontal_flip: bool = True
@@ -46,12 +46,12 @@ class Augmentation:
     saturation: float = 0.1
 
     def layers(self) -> list[Any]:
-        """Return the Keras layers, for pixels in 0..255."""
+        """Return the Keras layers, for pixels from 0 to 255."""
         keras = import_keras()
         make = keras.layers
         flips = {(True, True): "horizontal_and_vertical", (True, False): "horizontal"}
         flip = flips.get((self.horizontal_flip, self.vertical_flip), "vertical")
-        # Keras' saturation factor is 0.5 for "no change".
+        # The factor 0.5 of Keras' RandomSaturation changes nothing.
         saturation = (0.5 - self.saturation / 2, 0.5 + self.saturation / 2)
         wanted: list[tuple[Any, Callable[[], Any]]] = [
             (self.horizontal_flip or self.vertical_flip, lambda: make.RandomFlip(flip)),
@@ -63,8 +63,8 @@ class Augmentation:
         ]
         chosen = [build() for on, build in wanted if on]
         if self.saturation:
-            # Over 0..255 Keras clips the saturation itself to 255 instead of 1, which throws
-            # colours far out of range; over 0..1 it is right.
+            # With pixels from 0 to 255 Keras clips the saturation to 255 instead of 1, so that
+            # colours leave the range; with pixels from 0 to 1 it is correct.
             inner = make.RandomSaturation(saturation, value_range=(0, 1))
             chosen += [make.Rescaling(1 / 255), inner, make.Rescaling(255.0)]
         return chosen
@@ -82,15 +82,31 @@ def build_network(
     augmentation: Augmentation,
     random_state: int,
 ) -> Any:
-    """Put a new top on a backbone and free its last part.
+    """Return a model of a backbone with a new top, whose last layers are trainable.
 
-    Batch normalisation of the backbone stays in inference mode everywhere: with the small
-    batches of fine-tuning its own statistics would ruin what was learned.
+    Batch normalisation of the backbone stays in inference mode: the statistics of the small
+    batches of fine-tuning would destroy what the backbone has learned.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Its layers' `trainable` is changed.
+    n_classes : int
+    unfreeze : float, int or str
+        As for `first_free_layer`.
+    units : sequence of int
+        Widths of the dense layers between backbone and classes.
+    dropout : float
+        Fraction of values dropped after each of them.
+    augmentation : Augmentation
+        Applied in training alone.
+    random_state : int
+        Seed of the initial weights.
 
     Returns
     -------
     keras.Model
-        RGB pixels in 0..255, float32, to class probabilities.
+        From RGB pixels (b, h, w, 3), float32, 0 to 255, to class probabilities (b, n_classes).
     """
     keras = import_keras()
     body = backbone.model
@@ -114,7 +130,7 @@ def build_network(
 
 
 def weight_counts(model: Any) -> list[tuple[str, int]]:
-    """Return each layer's name, as in a fresh session, and its number of weights."""
+    """Return the name of each layer, as in a fresh session, and its number of weights."""
     return [
         (name, int(sum(np.prod(w.shape) for w in layer.weights)))
         for name, layer in layer_names(model).items()
@@ -122,24 +138,25 @@ def weight_counts(model: Any) -> list[tuple[str, int]]:
 
 
 def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | str) -> int:
-    """Find where the free part of a backbone begins.
+    """Return the index of the first layer of a backbone that is trained.
 
     Parameters
     ----------
     layers : sequence of (str, int)
-        Name and number of weights, from the input to the output.
+        Name and number of weights of each layer, from the input to the output.
     unfreeze : float, int or str
-        The last fraction of the weights (0.0 to 1.0), the last so many layers, or the layer
-        from which on all are free; a name stands for the first that begins with it.
+        What to train: the last fraction of the weights (0.0 to 1.0), the last N layers, or all
+        layers from a name on; a name is the first that begins with it.
 
     Returns
     -------
     int
-        Index of the first free layer; ``len(layers)`` if none is.
+        ``len(layers)`` if no layer is trained.
 
     Raises
     ------
     InvalidRequest
+        If `unfreeze` is out of range, or no layer has that name.
 
     Examples
     --------
@@ -153,13 +170,13 @@ def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | 
                 return index
         named = [name for name, count in layers if count][-6:]
         raise InvalidRequest(
-            f"unfreeze={unfreeze!r} is no layer of the backbone; its last ones with weights are "
+            f"unfreeze={unfreeze!r} is not a layer of the backbone; its last ones with weights are "
             f"{', '.join(named)}.",
             received=unfreeze,
         )
     if isinstance(unfreeze, bool) or unfreeze < 0 or (isinstance(unfreeze, float) and unfreeze > 1):
         raise InvalidRequest(
-            f"unfreeze={unfreeze!r} must be a share from 0.0 to 1.0, a number of layers, or the "
+            f"unfreeze={unfreeze!r} must be a fraction from 0.0 to 1.0, a number of layers, or the "
             "name of a layer.",
             received=unfreeze,
         )
@@ -174,7 +191,7 @@ def first_free_layer(layers: Sequence[tuple[str, int]], unfreeze: float | int | 
 
 
 def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
-    """Return a preprocessing rule as plain Keras layers, which save anywhere."""
+    """Return a preprocessing rule as built-in Keras layers, which are saved with the model."""
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     scaling = {
         "none": None,
@@ -183,7 +200,7 @@ def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
         "torch": ((1 / 255 / std).tolist(), (-mean / std).tolist()),
     }
     if rule == "caffe":
-        # Reversing the channels as a fixed 1 x 1 convolution needs no code of our own to load.
+        # The channels are reversed by a fixed 1 x 1 convolution: loading it needs no custom code.
         swap = keras.layers.Conv2D(3, 1, trainable=False, name="rgb_to_bgr_less_mean")
         swap.build((None, None, None, 3))
         kernel = np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3)
@@ -191,8 +208,8 @@ def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
         return [swap]
     if not isinstance(rule, str) or rule not in scaling:
         raise InvalidRequest(
-            "A fine-tuned model needs preprocessing by one of the named rules, since it is saved "
-            "with the model; a function of your own is not.",
+            "A fine-tuned model needs one of the named preprocessing rules, which is saved with "
+            "the model; a function cannot be saved.",
             received=rule,
         )
     chosen = scaling[rule]

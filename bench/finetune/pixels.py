@@ -1,4 +1,4 @@
-"""Decoded pixels on disk, for models that train from images: decoded once, mapped ever after."""
+"""A cache of decoded pixels on disk, for models that train on images."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Pixels:
     Attributes
     ----------
     array : ndarray (n, h, w, 3), uint8
-        Mapped from its file; never in memory as a whole.
+        A memory map of the file.
     rows : mapping of str to int
-        Id of an example -> row.
+        Row by example id.
     unusable : mapping of str to str
-        Id of an example -> reason.
+        Reason by example id, of the images that could not be decoded.
     seconds : float
-        What decoding took, whenever it was done.
+        Wall time of decoding, even if that was in an earlier run.
     """
 
     array: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Pixels:
     seconds: float
 
     def take(self, ids: tuple[str, ...] | list[str]) -> NDArray[np.uint8]:
-        """Read the pixels of some images, in the order given."""
+        """Return the pixels of some images, in that order."""
         return self.array[[self.rows[i] for i in ids]]
 
 
@@ -70,7 +70,9 @@ def decoded(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Pixels:
-    """Decode images by the same path as extraction does, or find them decoded.
+    """Return the decoded pixels of images, from the cache if it holds them.
+
+    They are decoded as in an extraction.
 
     Parameters
     ----------
@@ -78,6 +80,11 @@ def decoded(
     size : (int, int)
         Height and width.
     resize : {"stretch", "crop", "pad"}
+        As for `featcache.extract`.
+    cache_dir : path, optional
+        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
+    progress : bool, optional
+        Show a progress bar. Default: if standard error is a terminal.
 
     Returns
     -------
@@ -86,13 +93,13 @@ def decoded(
     Raises
     ------
     StoreWriteError
-        If the disk refuses.
+        If a write fails.
     """
     folder = pixels_folder(cache_folder(cache_dir))
     row_of = {image_id: row for row, image_id in enumerate(images.ids)}
     ids = sorted(row_of)
-    question = {"ids": ids, "size": list(size), "resize": resize, "decode": DECODE_VERSION}
-    name = content_key(question)[:32]
+    key = {"ids": ids, "size": list(size), "resize": resize, "decode": DECODE_VERSION}
+    name = content_key(key)[:32]
     found = _load(folder, name, (len(ids), *size, 3))
     if found is None:
         make_folder(folder)
@@ -112,7 +119,7 @@ def _load(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
             return None
         return array, dict(record["unusable"]), float(record["seconds"])
     except (OSError, ValueError, KeyError, TypeError, EOFError):
-        return None  # not there or not sound: decoded again
+        return None  # missing or damaged: decoded again
 
 
 def _decode(
@@ -133,7 +140,7 @@ def _decode(
     def load(row: int) -> NDArray[np.uint8]:
         return images.pixels(row, size, resize, budget)
 
-    # Plain writes: a full disk is an error there, and the end of the process in a mapped file.
+    # Written without a memory map: there a full disk is an error, with one it ends the process.
     with open_atomic(path, description="decoded pixels") as file:
         shape = (len(ids), *size, 3)
         first = _start(file, shape)
@@ -151,7 +158,7 @@ def _decode(
 
 
 def _start(file: FileIO, shape: tuple[int, ...]) -> int:
-    """Write the head of an array of zeros; return the offset of its values."""
+    """Write the header of an array of zeros; return the offset of its values."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         head, {"descr": "|u1", "fortran_order": False, "shape": shape}

@@ -1,4 +1,4 @@
-"""A training run that can be cut off after any epoch and goes on as if it had not been."""
+"""A training run that resumes after an interruption with the same result as without one."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Arrays = list[NDArray[Any]]
 
 
 class Run:
-    """One training run in a folder of its own.
+    """A training run with a checkpoint per epoch.
 
     Parameters
     ----------
     model : keras.Model
         Compiled.
     folder : Path
-        For the checkpoint.
+        Folder of the checkpoint, used by this run alone.
     schedule : Schedule
     random_state : int
-        Shuffling and every random layer follow from it and the number of the epoch alone, so
-        that a resumed run sees what an uninterrupted one would have.
+        Shuffling and random layers depend on it and the number of the epoch alone, so that a
+        resumed run is equal to an uninterrupted one.
     """
 
     def __init__(self, model: Any, folder: Path, schedule: Schedule, random_state: int) -> None:
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint's file."""
+        """Path of the checkpoint."""
         return self.folder / "checkpoint.npz"
 
     def train(
@@ -72,15 +72,20 @@ class Run:
     ) -> None:
         """Train until the schedule ends, with a checkpoint after each epoch.
 
+        The model then has the weights of the best epoch.
+
         Parameters
         ----------
         read : callable
-            From positions to pixels (b, h, w, 3) float32.
+            Returns the pixels (b, h, w, 3), float32, of positions.
         codes : ndarray
-            Class of each position, or whatever the model's loss takes.
+            Class of each position, or another target of the model's loss.
         train, validation : ndarray
-            Positions.
+            Positions of the training and validation images.
         class_weights : ndarray (k,), optional
+            Weight of each class; default: 1.
+        show : bool, optional
+            Show progress bars. Default: if standard error is a terminal.
         """
         make_folder(self.folder, private=True)
         steps = -(-len(train) // self.schedule.batch_size)
@@ -117,10 +122,10 @@ class Run:
         size = min(self.schedule.batch_size, len(order))
         count = -(-len(order) // size)
         totals = np.zeros(2)
-        # Rows of the first batch fill the last one up: one shape, compiled once.
+        # The last batch is filled up with the first rows: each further shape would be compiled.
         for done, rows in enumerate(np.resize(order, count * size).reshape(count, size), start=1):
             each = None if weights is None else weights[codes[rows]]
-            # Keras gives the loss and accuracy of this batch alone; the epoch's is their mean.
+            # Keras returns loss and accuracy per batch; those of the epoch are their means.
             values = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)
             totals += [float(values[0]), float(values[1])]
             mean = totals / done
@@ -154,7 +159,7 @@ class Run:
         write_atomic(self.checkpoint, out.getvalue(), description="a checkpoint")
 
     def _restore(self) -> int:
-        """Take up the last checkpoint; return its epoch, 0 if there is none to trust."""
+        """Restore the last checkpoint; return its epoch, 0 if there is no valid one."""
         if not self.checkpoint.is_file():
             return 0
         weights, optimizer = self._state, self.model.optimizer.variables
@@ -171,15 +176,15 @@ class Run:
                     raise ValueError("a shape differs")
             for variable, value in zip(targets, [*values, *states], strict=True):
                 variable.assign(value)
-        except Exception as error:  # a damaged archive raises many kinds
-            log.warning("%s is not sound (%s); training starts again.", self.checkpoint, error)
+        except Exception as error:  # a damaged archive raises many kinds of errors
+            log.warning("%s is damaged (%s); training starts again.", self.checkpoint, error)
             return 0
         self.progress, self._best = progress, best
         return progress.epoch
 
 
 def _moving_statistics(model: Any) -> list[Any]:
-    """Variables that training moves without a gradient: a resumed run needs them as well."""
+    """Return the variables that training changes without a gradient; a checkpoint needs them."""
     return [
         variable
         for layer in all_layers(model)
@@ -191,7 +196,7 @@ def _moving_statistics(model: Any) -> list[Any]:
 def predict(
     model: Any, read: Callable[[NDArray[Any]], NDArray[Any]], rows: NDArray[Any], size: int
 ) -> NDArray[np.float64]:
-    """Return the model's probabilities for rows, in batches of one shape."""
+    """Return the output (n, k) of a model for rows, computed in batches of one shape."""
     parts = []
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]

@@ -49,7 +49,7 @@ def test_a_preset_runs_on_both_splits_and_goes_on_where_it_was(
     ]  # fmt: skip
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Before it starts" in out
+    assert "Estimates, from a measured batch" in out
     assert "features of 33 images by mobilenet" in out
     assert "1 epoch of mobilenet from 0.3: at most" in out
     assert ", 2 times" in out
@@ -99,5 +99,5 @@ def test_an_estimate_alone_computes_nothing(
 
 def test_too_little_room_is_said_loudly(tmp_path: Path) -> None:
     text = describe([Estimate("all there is", 1.0, 10**18)], tmp_path / "not" / "yet")
-    assert "NOT ROOM ENOUGH" in text
-    assert "NOT ROOM ENOUGH" not in describe([Estimate("little", 1.0, 10)], tmp_path)
+    assert "NOT ENOUGH DISK SPACE" in text
+    assert "NOT ENOUGH DISK SPACE" not in describe([Estimate("little", 1.0, 10)], tmp_path)
