@@ -150,13 +150,27 @@ class PackReader:
         if found is None:
             raise self._unknown_format_error(line)
         if int(found["version"]) != PACK_VERSION:
-            raise self._version_error(str(int(found["version"])))
+            raise self._other_version_error(found, status.st_size)
         if int(found["size"]) != status.st_size:
             raise self._corrupt_error(
                 f"it has {status.st_size:,} bytes, not {int(found['size']):,}"
             )
         if self._digest() != found["digest"].decode():
             raise self._corrupt_error("its SHA-256 is not the one that was written")
+
+    def _other_version_error(self, line: re.Match[bytes], size: int) -> StoreError:
+        """Return the error for another version's number, which may be a damaged one of ours.
+
+        The digest does not cover the number. A file that is intact, and read as this version
+        writes it, is of this version: another one would have another header.
+        """
+        try:
+            if int(line["size"]) == size and self._digest() == line["digest"].decode():
+                self._read_header()
+                return self._corrupt_error("its version number is damaged")
+        except StoreCorrupt:
+            pass
+        return self._version_error(str(int(line["version"])))
 
     def _digest(self) -> str:
         """Return the SHA-256 of everything after the first line."""
