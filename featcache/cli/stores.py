@@ -246,7 +246,7 @@ def rm(common: Common, store: str, yes: bool) -> int:
     from ..store.store_names import find_store
 
     folder = find_store(store, common.stores)
-    opened = Store(folder)
+    opened = Store(folder, write_sidecars=False)
     mebibytes = opened.size_on_disk() / 2**20
     what = f"{folder.name}, {format_count(len(opened), 'row')}, {mebibytes:,.1f} MiB"
     if not yes and not sys.stdin.isatty():

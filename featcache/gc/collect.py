@@ -271,15 +271,18 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
 
 def _has_unfinished_store(stores: Path) -> bool:
     """Return whether an extraction uses a store that has no manifest yet."""
-    paths = stores.iterdir() if stores.is_dir() else ()
-    # Not through links: the look removes abandoned marks.
-    folders = [path for path in paths if path.is_dir() and not path.is_symlink()]
-    return any(is_in_use(path) for path in folders if not (path / MANIFEST_NAME).exists())
+    folders = [path for path in stores.iterdir() if path.is_dir()] if stores.is_dir() else []
+    # Marks are left: a folder may be a link to a store of another cache.
+    return any(
+        is_in_use(path, remove_abandoned=False)
+        for path in folders
+        if not (path / MANIFEST_NAME).exists()
+    )
 
 
 def _count(path: Path) -> int:
     try:
-        return len(Store(path))
+        return len(Store(path, write_sidecars=False))
     except (FeatcacheError, OSError):
         return 0  # unreadable
 
@@ -293,6 +296,7 @@ def _is_young(path: Path) -> bool:
 
 def _check_unused(path: Path) -> Kept | None:
     try:
-        return kept_as_foreign(path) or (Kept(path.name, USED) if is_in_use(path) else None)
+        used = is_in_use(path, remove_abandoned=False)
+        return kept_as_foreign(path) or (Kept(path.name, USED) if used else None)
     except OSError as error:
         return refused(path, error)

@@ -156,8 +156,8 @@ def is_use_mark(name: str) -> bool:
     return _USE_MARK.fullmatch(name) is not None
 
 
-def is_in_use(folder: Path) -> bool:
-    """Return whether a running process uses a store; marks of ended processes are removed.
+def is_in_use(folder: Path, *, remove_abandoned: bool = True) -> bool:
+    """Return whether a running process uses a store; by default remove marks of ended ones.
 
     A process on this machine counts as running however long it has been suspended.
 
@@ -171,12 +171,11 @@ def is_in_use(folder: Path) -> bool:
         names = os.listdir(folder)
     except FileNotFoundError:
         return False
-    for name in names:
-        if is_use_mark(name):
-            found = _abandoned_claim(folder / name, include_living=False)
-            used |= found is None
-            if found is not None:
-                _remove_claim(folder / name, found)
+    for path in (folder / name for name in names if is_use_mark(name)):
+        found = _abandoned_claim(path, include_living=False)
+        used |= found is None
+        if found is not None and remove_abandoned:
+            _remove_claim(path, found)
     return used
 
 

@@ -39,12 +39,12 @@ def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> 
     if path.is_symlink():
         return _not_removed(path, "it is a symbolic link; name the cache folder of its target")
     try:
-        with contextlib.closing(Store(path)) as store:
+        with contextlib.closing(Store(path, write_sidecars=not dry_run)) as store:
             unwanted = len(set(store.ids()).difference(kept))
             if not unwanted:
                 return Removals()
             if dry_run:
-                used = is_in_use(path)
+                used = is_in_use(path, remove_abandoned=False)
                 return _not_removed(path, USED) if used else _make_removal(store, unwanted)
             return _remove_under_lease(store, kept, unwanted)
     except OSError as error:

@@ -49,6 +49,8 @@ class Store:
     ----------
     folder : path-like
         The folder of an existing store.
+    write_sidecars : bool
+        Whether missing and damaged sidecars are written again, so that the next start is faster.
 
     Attributes
     ----------
@@ -70,8 +72,9 @@ class Store:
         If the manifest is damaged, or of another format version.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, write_sidecars: bool = True) -> None:
         self.folder = Path(folder)
+        self._write_sidecars = write_sidecars
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = 0
         self._metadata: dict[str, ShardMetadata] = {}
@@ -160,10 +163,11 @@ class Store:
         return f"<Store {self.folder} {len(self)} rows x {self.width}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # open files and locks cannot be pickled
+        # Open files and locks cannot be pickled.
+        return {"folder": self.folder, "write_sidecars": self._write_sidecars}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def size_on_disk(self) -> int:
         """Return the size of all files of the store in bytes."""
@@ -338,13 +342,14 @@ class Store:
         return None
 
     def _inspect_metadata(self, name: str) -> ShardMetadata:
-        """Verify and inspect a shard, and write its sidecar."""
+        """Verify and inspect a shard, and write its missing or damaged sidecar."""
         path = self.folder / name
         self._reader.check([name])
         metadata = inspect_shard(path)
         check_metadata(metadata, name, self.spec.components(), self.width)
-        rows = self._reader.read_all(name, metadata.layout, len(metadata.views))
-        write_metadata(path, path.stat().st_size, metadata, rows)
+        if self._write_sidecars:
+            rows = self._reader.read_all(name, metadata.layout, len(metadata.views))
+            write_metadata(path, path.stat().st_size, metadata, rows)
         return metadata
 
     # Writing

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from featcache._io.cache_dirs import engines_folder, stores_folder
 from featcache.gc.collect import collect
+from featcache.hdf5.shard_metadata import metadata_path
+from featcache.store.maintenance import verify
 from featcache.store.store import Store
-from stores import SPEC, WIDTH, filled, ids_of
+from stores import SPEC, WIDTH, filled, ids_of, shards
 
 _LONG_AGO = (1e9, 1e9)
 
@@ -94,3 +97,23 @@ def test_abandoned_marks_are_not_removed_through_a_link(store: Path, tmp_path: P
     old_file(engines_folder(tmp_path) / f"a-{'0' * 16}" / "model.xml")
     collect(tmp_path, unused_days=100)
     assert mark.exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("criterion", [{"keep_ids": ids_of(1)}, {"unused_days": 0}])
+def test_a_dry_run_leaves_a_damaged_sidecar_and_an_old_mark(
+    store: Path, tmp_path: Path, criterion: dict[str, Any]
+) -> None:
+    sidecar = metadata_path(shards(Store(store))[0])
+    data = bytearray(sidecar.read_bytes())
+    data[-1] ^= 1
+    sidecar.write_bytes(data)
+    old_file(store / f".use-{'a' * 32}")
+    before = contents(store)
+    found = collect(tmp_path, dry_run=True, **criterion)
+    assert [removal.name for removal in found] == [store.name]
+    assert contents(store) == before
+    assert [damage.name for damage in verify(store)] == [sidecar.name]

@@ -30,7 +30,7 @@ def test_a_wrong_bit_in_the_version_number_is_damage(packed: Path, tmp_path: Pat
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         packed.write_bytes(flipped)
-        with pytest.raises(StoreCorrupt, match="version number is damaged|first line"):
+        with pytest.raises(StoreCorrupt, match=r"version number is damaged|first line"):
             unpack(packed, tmp_path / "other")
 
 
