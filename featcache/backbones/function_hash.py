@@ -26,7 +26,9 @@ from .function_source import (
     attribute_names,
     global_names,
     imported_modules,
+    names_of_imports,
     normalised_source,
+    uses_attributes_alone,
 )
 from .installed import (
     compiled_file,
@@ -77,6 +79,8 @@ _READ_ANY_NAME = {"getattr", "vars", "dir", "__import__"}
 _REACH_MODULES = {"__dict__", "import_module", "modules", "attrgetter"}
 
 
+# What a function calls a module, and which part of the module is called so, if not all of it.
+Names = list[tuple[str, str | None]]
 Known = Callable[[Any, Callable[[Any], Any]], Any]
 
 
@@ -268,36 +272,44 @@ class _Description:
     def _closure(self, value: types.FunctionType) -> Any:
         names = value.__code__.co_freevars
         cells = sorted(zip(names, value.__closure__ or (), strict=True))
-        return [[name, self._cell(cell, value)] for name, cell in cells]
+        return [[name, self._cell(cell, value, name)] for name, cell in cells]
 
-    def _cell(self, cell: Any, function: types.FunctionType) -> Any:
+    def _cell(self, cell: Any, function: types.FunctionType, name: str) -> Any:
         try:
             value = cell.cell_contents
         except ValueError:  # from the cell alone: a refusal is a ValueError as well
             return ["empty"]
-        return self._used(value, function)
+        return self._used(value, function, [(name, None)])
 
     def _globals(self, value: types.FunctionType) -> Any:
         names = sorted(global_names(value.__code__) & set(value.__globals__))
-        return [[name, self._used(value.__globals__[name], value)] for name in names]
+        held = [(name, value.__globals__[name]) for name in names]
+        return [[name, self._used(part, value, [(name, None)])] for name, part in held]
 
     def _imports(self, value: types.FunctionType) -> Any:
         """Describe the modules that a function imports in its body."""
         found = []
+        given = list(names_of_imports(value.__code__))
         for level, name, names in imported_modules(value.__code__):
             modules = _import(value, level, name, names)
-            found += [[level, name, self._used(module, value)] for module in modules]
+            of_name = [(one, taken) for one, module, taken in given if module == name]
+            found += [[level, name, self._used(one, value, of_name)] for one in modules]
         if _reaches_any_module(value.__code__):
             for text in sorted(attribute_names(value.__code__) & set(sys.modules)):
                 if not is_installed_module(sys.modules[text]):
                     found.append([-1, text, self.of(sys.modules[text])])
         return found
 
-    def _used(self, value: Any, function: types.FunctionType) -> Any:
-        """Describe a value that a function refers to; of a user module, the parts it uses."""
+    def _used(self, value: Any, function: types.FunctionType, names: Names) -> Any:
+        """Describe a value that a function refers to; of the user's own module what it uses."""
         code = function.__code__
-        if type(value) is not types.ModuleType or _reaches_any_module(code):
+        own = type(value) is types.ModuleType and not is_installed_module(value)
+        if not own or _reaches_any_module(code):
             return self.of(value)
+        for name, taken in names:
+            part = value if taken is None else vars(value).get(taken)
+            if not uses_attributes_alone(code, name, part):
+                return self.of(value)  # what is passed on may be read anywhere
         return self._attributes(value, attribute_names(code) | {"__getattr__"}, [])
 
     def _attributes(self, module: Any, names: set[str], outer: list[int]) -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import dis
+import itertools
 import linecache
 import types
 from collections.abc import Iterator
 from typing import Any
 
+_NO_STEPS = ("CACHE", "EXTENDED_ARG", "NOP")
+_ATTRIBUTE_LOADS = ("LOAD_ATTR", "LOAD_METHOD")
+_NO_READS = (*_ATTRIBUTE_LOADS, "LOAD_CLOSURE", "LOAD_CONST", "LOAD_SUPER_ATTR")
 _GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
@@ -79,6 +83,46 @@ def global_names(code: types.CodeType) -> set[str]:
     return {str(step.argval) for step in steps if step.opname in _GLOBAL_LOADS}
 
 
+def uses_attributes_alone(code: types.CodeType, name: str, module: Any) -> bool:
+    """Tell whether code only reads attributes of what it calls so, if that is a module."""
+    if not isinstance(module, types.ModuleType):
+        return True
+    return all(_ends_at_an_attribute(chain, module) for chain in _uses(code, name))
+
+
+def _ends_at_an_attribute(chain: list[str], module: Any) -> bool:
+    value = module
+    for name in chain:
+        if not isinstance(value, types.ModuleType):
+            return True
+        if name not in vars(value) and name.startswith("__"):
+            return False  # as `module.__getattribute__`, which may read any of them
+        value = vars(value).get(name)
+    return not isinstance(value, types.ModuleType)
+
+
+def _uses(code: types.CodeType, name: str) -> Iterator[list[str]]:
+    """Yield the attributes that are read directly after each load of a name."""
+    for part in nested_codes(code):
+        inner = {*part.co_cellvars, *part.co_freevars}
+        steps = [step for step in instructions(part) if step.opname not in _NO_STEPS]
+        for place, step in enumerate(steps):
+            loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+            if name not in loaded or not step.opname.startswith("LOAD_"):
+                continue
+            passed_in = step.opname.startswith("LOAD_FAST") and name in inner
+            if passed_in or step.opname in _NO_READS:
+                continue  # handed to a function within, which is looked at as well
+            after = itertools.takewhile(
+                lambda step: step.opname in _ATTRIBUTE_LOADS, steps[place + 1 :]
+            )
+            yield (
+                []
+                if loaded[-1] != name or loaded.count(name) > 1
+                else [str(step.argval) for step in after]
+            )
+
+
 def attribute_names(code: types.CodeType) -> set[str]:
     """Return all names and strings in code; `getattr` may use a string as a name."""
     parts = list(nested_codes(code))
@@ -95,3 +139,19 @@ def imported_modules(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str
                 level, names = before
                 yield int(level or 0), str(step.argval), tuple(names or ())
             before = [before[1], step.argval]
+
+
+def names_of_imports(code: types.CodeType) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the name given by each import statement, the module, and what is taken from it."""
+    for part in nested_codes(code):
+        module, taken = "", None
+        for step in instructions(part):
+            if step.opname == "IMPORT_NAME":
+                module, taken = str(step.argval), None
+            elif step.opname == "IMPORT_FROM":
+                taken = str(step.argval)
+            elif module and step.opname.startswith("STORE_"):
+                yield str(step.argval), module, taken
+                module = module if taken else ""
+            elif step.opname == "POP_TOP" and taken is None:
+                module = ""
