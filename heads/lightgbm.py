@@ -182,24 +182,6 @@ class LightGBMHead(Head):
         """Train on some rows; stop early by the loss on others, if there are any."""
         import lightgbm
 
-        count = len(self.classes_)
-        parameters = {
-            "objective": "multiclass",
-            "num_class": count,
-            "learning_rate": self.learning_rate,
-            "num_leaves": self.num_leaves,
-            "feature_fraction": self.feature_fraction,
-            "extra_trees": self.extra_trees,
-            "lambda_l2": self.reg_lambda,
-            "min_data_in_leaf": int(np.clip(len(train) // (4 * count), 1, 20)),
-            "max_bin": 63,
-            "num_threads": self._threads if len(train) * count > _SCORES_PER_THREAD else 1,
-            "seed": self._seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        }
-
         def part(rows: Rows) -> dict[str, Any]:
             return {
                 "data": reduced[rows],
@@ -212,7 +194,27 @@ class LightGBMHead(Head):
         if len(stop_early):
             watch["valid_sets"] = [data.create_valid(**part(stop_early))]
             watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
-        return lightgbm.train(parameters, data, n_estimators, **watch)
+        return lightgbm.train(self._parameters(len(train)), data, n_estimators, **watch)
+
+    def _parameters(self, n_rows: int) -> dict[str, Any]:
+        """Return LightGBM's parameters for training on a number of rows."""
+        count = len(self.classes_)
+        return {
+            "objective": "multiclass",
+            "num_class": count,
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "feature_fraction": self.feature_fraction,
+            "extra_trees": self.extra_trees,
+            "lambda_l2": self.reg_lambda,
+            "min_data_in_leaf": int(np.clip(n_rows // (4 * count), 1, 20)),
+            "max_bin": 63,
+            "num_threads": self._threads if n_rows * count > _SCORES_PER_THREAD else 1,
+            "seed": self._seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
 
     def _temperature(self, X: Floats, codes: Rows, weights: Floats | None, held_out: Rows) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:

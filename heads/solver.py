@@ -71,16 +71,10 @@ def minimise(
         if step > learning and -0.5 * slope <= tol * abs(value):
             return x + direction, step  # the expected decrease is too small to evaluate it
         length = 1.0 if pairs else min(1.0, 1 / float(np.sqrt(-slope)))
-        for _ in range(_MAX_BACKTRACKS):
-            moved = x + np.float32(length) * direction
-            new_value, new_gradient = function(moved)
-            if new_value <= value + _SUFFICIENT_DECREASE * length * slope:
-                break
-            # The minimum of the parabola through both values and the slope, within bounds.
-            excess = new_value - value - length * slope
-            length *= min(0.5, max(0.05, -length * slope / (2 * excess)))
-        else:
+        found = _search_line(function, x, value, direction, slope, length)
+        if found is None:
             return x, step - 1  # no lower value at the resolution of float32
+        moved, new_value, new_gradient = found
         change, bend = moved - x, new_gradient - gradient
         curvature = float(change @ bend)
         if curvature > 0:
@@ -91,6 +85,32 @@ def minimise(
         if idle == 2 or (idle and step > learning):
             return x, step
     return x, max_iter
+
+
+def _search_line(
+    function: Callable[[Floats], tuple[float, Floats]],
+    x: Floats,
+    value: float,
+    direction: Floats,
+    slope: float,
+    length: float,
+) -> tuple[Floats, float, Floats] | None:
+    """Backtrack from a step length until the value decreases enough (Armijo's condition).
+
+    Returns
+    -------
+    (ndarray (m,), float, ndarray (m,)) or None
+        The vector, its value and its gradient; None if no step decreases the value.
+    """
+    for _ in range(_MAX_BACKTRACKS):
+        moved = x + np.float32(length) * direction
+        new_value, new_gradient = function(moved)
+        if new_value <= value + _SUFFICIENT_DECREASE * length * slope:
+            return moved, new_value, new_gradient
+        # The minimum of the parabola through both values and the slope, within bounds.
+        excess = new_value - value - length * slope
+        length *= min(0.5, max(0.05, -length * slope / (2 * excess)))
+    return None
 
 
 def new_memory() -> Memory:

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .._io import cache_dirs
-from .._io.atomic import make_folder
 from .._io.choices import check_choice
 from .._io.logs import get_logger, show_log_in_notebook
 from .._io.progress import progress_bar
-from .._io.wording import format_count
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..data.boxes import Crop
-from ..data.folder import extras_for, ignored_by_ending, worth_warning
+from ..data.folder import worth_warning
 from ..data.labels import (
     ON_CONFLICT,
     OnConflict,
     describe_conflicts,
-    label_codes,
     label_conflicts,
 )
 from ..engines.select import Engine, EngineRequest, check_engine, load_converted_engine, make_engine
-from ..errors import ConflictingLabels, InvalidRequest, NoUsableImages, StoreError
+from ..errors import ConflictingLabels, InvalidRequest
 from ..images.decode import Resize
 from ..store import maintenance
-from ..store.lazy_rows import StoredRows
-from ..store.lease import NAME as LEASE_NAME
-from ..store.lease import lease, mark_in_use
-from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import mark_used
-from ..store.row_index import pack_ids
 from ..store.store import Store
-from .features import ExtractionSummary, Features, Quarantined
+from .features import Features
+from .join import join_rows
+from .marks import mark_store
 from .pipeline import default_workers
 from .prepare import (
     ExtractionJob,
@@ -60,8 +49,6 @@ from .row_check import RowCheck
 from .runner import Computation, Work
 
 log = get_logger(__name__)
-
-_LEASE_WAIT_SECONDS = 10.0
 
 
 def extract(
@@ -201,67 +188,18 @@ def extract(
     conflicts = _find_conflicts(job, on_conflict)
     computation: Computation | None = None
     with ExitStack() as marks:
-        job = _mark_in_use(job, marks, retry_failed)
+        job = mark_store(job, marks, retry_failed)
         if job.plan.compute:
             marked = job.folder
             job, chosen = _choose_engine(job, engine, batch_size, retry_failed)
             if job.folder != marked:
-                job = _mark_in_use(job, marks, retry_failed)
+                job = mark_store(job, marks, retry_failed)
             computation = _compute(job, chosen, workers, progress)
-        features = _join_rows(job, computation, conflicts, time.perf_counter() - started)
+        features = join_rows(job, computation, conflicts, time.perf_counter() - started)
         mark_used(job.folder)
     lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
     log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
     return features
-
-
-def _mark_in_use(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> ExtractionJob:
-    """Mark the store as in use, so that it is not removed; plan again if rows were just removed."""
-    if job.plan.compute:
-        marks.callback(_remove_empty_store, job.folder)
-    for _ in range(3):
-        if job.plan.compute:
-            make_folder(job.folder)
-        mark = marks.enter_context(mark_in_use(job.folder))
-        if mark or not isinstance(mark.refused, FileNotFoundError):
-            break  # else the folder was removed after it was made
-    if os.path.lexists(job.folder / LEASE_NAME):
-        _wait_for_lease(job.folder)  # a process that removes rows may not have seen the mark
-    if job.store is None or _plan_holds(job, job.store):
-        return job
-    again = make_job(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
-    return _mark_in_use(again, marks, retry_failed) if again.store is None else again
-
-
-def _wait_for_lease(folder: Path) -> None:
-    while True:
-        with lease(folder, wait=_LEASE_WAIT_SECONDS) as held:
-            if held or held.refused is not None:
-                return
-        log.info("%s: waiting for a process that merges or removes its shards", folder.name)
-
-
-def _plan_holds(job: ExtractionJob, store: Store) -> bool:
-    """Refresh a store, and return whether it still holds the rows that were found when planning."""
-    ids = [file.image_id for file in job.files if file.image_id is not None]
-    names, before = store.shard_names, store.contains(ids)
-    try:
-        store.refresh()
-    except StoreError:
-        return False
-    # Shards are immutable: the same shards hold the same rows.
-    return names == store.shard_names or not (before & ~store.contains(ids)).any()
-
-
-def _remove_empty_store(folder: Path) -> None:
-    """Remove a store without rows, unless another process has just begun to use it."""
-    with contextlib.suppress(OSError):
-        # Under the lease: a process that marks the store from here on waits for it and plans again.
-        with lease(folder) as held:
-            if not held or not set(os.listdir(folder)) <= {MANIFEST_NAME, LEASE_NAME}:
-                return
-            (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[str, Any]]:
@@ -334,76 +272,3 @@ def _compute(
     maintenance.compact(store)
     store.close()
     return computation
-
-
-def _join_rows(
-    job: ExtractionJob,
-    computation: Computation | None,
-    conflicts: Sequence[Mapping[str, Any]],
-    seconds: float,
-) -> Features:
-    """Join the stored rows to the labels and the failures to their reasons, in data set order."""
-    dataset = job.dataset
-    failures = {} if computation is None else computation.failures
-    reasons = dict(job.plan.quarantined)
-    for position, file in enumerate(job.files):
-        if position not in reasons and file.image_id in failures:
-            reasons[position] = failures[file.image_id].reason
-    kept = np.array([i for i in range(len(dataset)) if i not in reasons], np.int64)
-    labels = dataset.labels
-    quarantined = [
-        Quarantined(dataset.paths[i], reason, i, labels[i] if labels is not None else None)
-        for i, reason in sorted(reasons.items())
-    ]
-    if not len(kept):
-        raise NoUsableImages(_no_usable_images(quarantined), quarantined=quarantined)
-    # Opened again only if rows were committed since it was opened for the plan.
-    store = Store(job.folder) if job.store is None or job.plan.compute else job.store
-    ids = [str(job.contents[i].image_id) for i in kept]
-    rows = pack_ids([str(job.files[i].image_id) for i in kept])
-    kept_set = dataset.take(kept.tolist())
-    classes = dataset.classes
-    y = None if kept_set.labels is None else label_codes(kept_set.labels, classes or [])
-    request = job.resolved.request
-    return Features(
-        X=StoredRows(store, rows),
-        y=y,
-        classes=classes,
-        paths=list(kept_set.paths),
-        ids=ids,
-        positions=kept,
-        spec=job.resolved.spec,
-        summary=ExtractionSummary(
-            stored=job.plan.stored,
-            computed=len(job.plan.compute) - len(failures),
-            quarantined=len(quarantined),
-            seconds=seconds,
-            folder=job.folder,
-            backbone=request.name,
-            weights=request.weights.origin,
-            weights_kind=request.weights.kind,
-            seconds_per_image=store.seconds_per_image(),
-            reasons=Counter(bad.reason for bad in quarantined),
-            engine=computation.engine.name if computation is not None else None,
-            stages=computation.timings if computation is not None else None,
-            unlabelled=kept_set.unlabelled,
-            ignored=ignored_by_ending(dataset.ignored),
-            ignored_files=list(dataset.ignored),
-            hints=extras_for(dataset.ignored),
-            conflicts=conflicts,
-        ),
-        quarantined=quarantined,
-        parts=None if kept_set.split is None else list(kept_set.split),
-        attributes=dict(kept_set.attributes),
-        boxes=None if kept_set.boxes is None else list(kept_set.boxes),
-        arguments=job.resolved.arguments(),
-        categorical=dataset.categories is not None,
-    )
-
-
-def _no_usable_images(quarantined: list[Quarantined]) -> str:
-    shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
-    return (
-        f"No image can be used: {format_count(len(quarantined), 'image')} quarantined. The first: "
-        f"{shown}. Replace the files; retry_failed=True (--retry-failed) tries the same again."
-    )

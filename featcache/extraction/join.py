@@ -1,0 +1,115 @@
+"""Join the rows of a store to the data set: labels, columns, and reasons of failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._io.wording import format_count
+from ..data.dataset import Dataset
+from ..data.folder import extras_for, ignored_by_ending
+from ..data.labels import label_codes
+from ..errors import NoUsableImages
+from ..store.lazy_rows import StoredRows
+from ..store.row_index import pack_ids
+from ..store.store import Store
+from .features import ExtractionSummary, Features, Quarantined
+from .prepare import ExtractionJob
+from .runner import Computation
+
+
+def join_rows(
+    job: ExtractionJob,
+    computation: Computation | None,
+    conflicts: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> Features:
+    """Join the stored rows to the labels and the failures to their reasons, in data set order."""
+    reasons = _reasons(job, computation)
+    quarantined = _quarantined(job.dataset, reasons)
+    kept = np.array([i for i in range(len(job.dataset)) if i not in reasons], np.int64)
+    if not len(kept):
+        raise NoUsableImages(_no_usable_images(quarantined), quarantined=quarantined)
+    # Opened again only if rows were committed since it was opened for the plan.
+    store = Store(job.folder) if job.store is None or job.plan.compute else job.store
+    summary = _summary(job, computation, quarantined, store.seconds_per_image())
+    dataset = job.dataset.take(kept.tolist())
+    classes = job.dataset.classes
+    return Features(
+        X=StoredRows(store, pack_ids([str(job.files[i].image_id) for i in kept])),
+        y=None if dataset.labels is None else label_codes(dataset.labels, classes or []),
+        classes=classes,
+        paths=list(dataset.paths),
+        ids=[str(job.contents[i].image_id) for i in kept],
+        positions=kept,
+        spec=job.resolved.spec,
+        summary=replace(
+            summary, seconds=seconds, unlabelled=dataset.unlabelled, conflicts=conflicts
+        ),
+        quarantined=quarantined,
+        parts=None if dataset.split is None else list(dataset.split),
+        attributes=dict(dataset.attributes),
+        boxes=None if dataset.boxes is None else list(dataset.boxes),
+        arguments=job.resolved.arguments(),
+        categorical=job.dataset.categories is not None,
+    )
+
+
+def _reasons(job: ExtractionJob, computation: Computation | None) -> dict[int, str]:
+    """Return the reason of each image without a row, by its position in the data set."""
+    failures = {} if computation is None else computation.failures
+    reasons = dict(job.plan.quarantined)
+    for position, file in enumerate(job.files):
+        if position not in reasons and file.image_id in failures:
+            reasons[position] = failures[file.image_id].reason
+    return reasons
+
+
+def _quarantined(dataset: Dataset, reasons: Mapping[int, str]) -> list[Quarantined]:
+    labels = dataset.labels
+    return [
+        Quarantined(dataset.paths[i], reason, i, labels[i] if labels is not None else None)
+        for i, reason in sorted(reasons.items())
+    ]
+
+
+def _summary(
+    job: ExtractionJob,
+    computation: Computation | None,
+    quarantined: list[Quarantined],
+    seconds_per_image: float,
+) -> ExtractionSummary:
+    """Summarise the plan and the computation; what the caller knows is filled in later."""
+    weights = job.resolved.request.weights
+    n_failures = 0 if computation is None else len(computation.failures)
+    ignored = job.dataset.ignored
+    return ExtractionSummary(
+        stored=job.plan.stored,
+        computed=len(job.plan.compute) - n_failures,
+        quarantined=len(quarantined),
+        seconds=0.0,
+        folder=job.folder,
+        backbone=job.resolved.request.name,
+        weights=weights.origin,
+        weights_kind=weights.kind,
+        seconds_per_image=seconds_per_image,
+        reasons=Counter(bad.reason for bad in quarantined),
+        engine=computation.engine.name if computation is not None else None,
+        stages=computation.timings if computation is not None else None,
+        ignored=ignored_by_ending(ignored),
+        ignored_files=list(ignored),
+        hints=extras_for(ignored),
+    )
+
+
+def _no_usable_images(quarantined: list[Quarantined]) -> str:
+    shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
+    return (
+        f"No image can be used: {format_count(len(quarantined), 'image')} quarantined. The first: "
+        f"{shown}. Replace the files; retry_failed=True (--retry-failed) tries the same again."
+    )
