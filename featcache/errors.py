@@ -91,6 +91,13 @@ class UnknownLayer(InvalidRequest):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class NoFiniteRow(InvalidRequest):
+    """The model gave no finite row for any of `images` valid images."""
+
+    images: int = 0
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnreadableObject(InvalidRequest):
     """Code refers to an object whose values cannot be read; carries its type and `reason`."""
 

@@ -58,6 +58,7 @@ def _tolerance(backbone: Backbone) -> float:
 
 def _difference(rows: NDArray[np.float32], others: NDArray[np.float32]) -> float:
     """Return the largest difference in relation to the largest value; 0 if any is not finite."""
-    largest = max(float(np.abs(rows).max()), 1e-30)
-    error = float(np.abs(rows - others).max()) / largest
+    with np.errstate(all="ignore"):  # infinities and NaN are what some models give
+        largest = max(float(np.abs(rows).max()), 1e-30)
+        error = float(np.abs(rows - others).max()) / largest
     return error if np.isfinite(error) else 0.0  # rows that are not finite are told elsewhere

@@ -11,7 +11,7 @@ from .._io.logs import get_logger
 from ..backbones.graph import OUTPUT
 from ..backbones.request import ModelRequest
 from ..backbones.resolve import ResolvedBackbone
-from ..errors import InvalidRequest
+from ..errors import NoFiniteRow
 
 log = get_logger(__name__)
 
@@ -63,16 +63,17 @@ class RowCheck:
             self.finish()
 
     def finish(self) -> None:
-        """Raise `InvalidRequest` if rows were computed, and none was ever finite."""
+        """Raise `NoFiniteRow` if rows were computed, and none was ever finite."""
         if self.any_finite or not self._seen:
             return
         request = self._resolved.request
         own = isinstance(request, ModelRequest)
         model = "the model" if own else f"{request.name} with weights {request.weights.origin}"
-        raise InvalidRequest(
+        raise NoFiniteRow(
             f"None of the rows of {self._seen} valid images is finite: {model} gives NaN or "
             "infinite values, so nothing is stored. Check its weights.",
             received=request.name,
+            images=self._seen,
         )
 
 

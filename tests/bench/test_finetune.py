@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import featcache
-from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Images
+from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Images, Training
 from bench.finetune.network import (
     _preprocessing_layers,
     build_network,
@@ -280,7 +280,7 @@ def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     _, contender._resolved, contender._first_free = contender._build(2, 0)
     seen: dict[str, Any] = {}
     monkeypatch.setattr(fine_tuned, "content_key", lambda record: seen.update(record) or "0" * 64)
-    contender._run_folder(images, codes, 2, 7)
+    contender._run_folder(Training(images, codes, 2, 7))
     assert set(seen) == {
         "version", "spec", "examples", "order", "classes", "seed", "unfreeze", "top",
         "augmentation", "schedule", "validation", "class_weight",

@@ -307,7 +307,7 @@ def test_the_command_fetches_once(dogs: Path, capsys: pytest.CaptureFixture[str]
     ]
     (dogs / "images.tar").unlink()
     assert main(arguments) == 0  # it is here already: the archives are not asked for
-    assert "18 photos of 3 classes (12 to train, 6 to test), 21 boxes" in capsys.readouterr().out
+    assert "18 photos of 3 classes (12 train, 6 test), 21 boxes" in capsys.readouterr().out
     assert main(["fetch", "stanford-cats"]) == 2
 
 

@@ -479,7 +479,7 @@ def test_the_size_is_measured_once_and_only_for_much_work(
         return run(runner, pixels, size)
 
     monkeypatch.setattr(KerasRunner, "run", noted)
-    monkeypatch.setattr(engines, "_seconds", measure)
+    monkeypatch.setattr(engines, "_measure_seconds", measure)
     options: dict[str, Any] = {"preprocessing": "unit", "engine": "keras"}
     featcache.extract(tiny_model, many, cache_dir=tmp_path / "a", **options)
     assert (tried, {*used}) == ([], {32})
@@ -500,7 +500,7 @@ def test_the_first_pass_of_a_size_is_not_counted() -> None:
             return super().run(pixels, size)
 
     runner = SlowAtFirst(999, MemoryError())
-    assert engines._seconds(runner, 4, SimpleNamespace(image_size=(2, 2))) < 0.3  # type: ignore[arg-type]
+    assert engines._measure_seconds(runner, 4, SimpleNamespace(image_size=(2, 2))) < 0.3  # type: ignore[arg-type]
 
 
 def test_the_users_batch_size_is_compiled_once(

@@ -468,7 +468,7 @@ def test_missing_weights_fail_at_once_and_say_where_to_put_which_file(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "featcache._io.download._unreachable", lambda host, port: f"{host} cannot be reached"
+        "featcache._io.download._connection_error", lambda host, port: f"{host} cannot be reached"
     )
     with pytest.raises(
         WeightsUnavailable, match=r"vgg19_weights.*cbe5617147190e668d6c5d5026f83318.*models"
@@ -528,7 +528,7 @@ def test_the_one_liner_works_on_a_fresh_machine_and_says_that_weights_are_random
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "featcache._io.download._unreachable", lambda host, port: f"{host} cannot be reached"
+        "featcache._io.download._connection_error", lambda host, port: f"{host} cannot be reached"
     )
     with pytest.warns(featcache.RandomWeightsWarning, match="seeded random weights"):
         features = extract("mobilenet", image_size=32)

@@ -223,9 +223,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from featcache.images.image_file import BadImage
 from featcache.images.decode import pixels_of
+from featcache.images.limits import MemoryBudget
+budget = MemoryBudget()
 def load(path):
     try:
-        return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch').shape
+        with budget.reservation() as held:
+            return pixels_of(open(path, 'rb').read(), (64, 48), 'stretch', None, held).shape
     except BadImage as bad:
         return str(bad)
 with ThreadPoolExecutor(int(sys.argv[1])) as pool:
