@@ -76,8 +76,10 @@ _HEADERS = {
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _BEGINNING_BYTES = 132
 
-# Pillow decodes these in Python, about a million pixels per second.
+# Pillow decodes about a million pixels per second with the decoders that are written in Python,
+# except one that hands whole bands to C.
 _MAX_SLOW_PIXELS = 10_000_000
+_FAST_DECODER = "SGI16"
 _MAX_ICON_PIXELS = 1024 * 1024
 _MAX_ICON_PICTURES, _MAX_PNG_CHUNKS = 1000, 1000
 _ICON_PIXEL_BYTES = 24  # the picture, that on white, and the steps between them
@@ -123,12 +125,17 @@ def excess(image: Image.Image, data: bytes) -> str | None:
         if _coded_pixels(data) > limits.MAX_PIXELS:
             return f"declares {_coded_pixels(data):,} pixels; the limit is {limits.MAX_PIXELS:,}"
         return boxes.read_boxes(data, streams=False).excess(())
-    plain = image.format == "PPM" and data[:2] in (b"P1", b"P2", b"P3")
-    if (plain or image.format == "QOI") and pixels > _MAX_SLOW_PIXELS:
+    if pixels > _MAX_SLOW_PIXELS and _is_decoded_in_python(image):
         return f"has {pixels:,} pixels; the limit for this format is {_MAX_SLOW_PIXELS:,}"
     if image.format == "JPEG2000":
         return jpeg2000.excess(data, image.size)
     return av1.excess(data) if image.format == "AVIF" else None
+
+
+def _is_decoded_in_python(image: Image.Image) -> bool:
+    """Return whether a decoder of an opened image is one that goes through it in Python."""
+    names = {tile[0] for tile in getattr(image, "tile", ())}
+    return any(name in Image.DECODERS for name in names - {_FAST_DECODER})
 
 
 def codec_bytes(image: Image.Image, data: bytes) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import ImageFile
 
 from featcache.images import dicom_reader
 from featcache.images.decode import decode
@@ -76,3 +78,48 @@ def test_the_memory_of_dicom_elements_is_reserved_while_they_are_read(
     tracemalloc.stop()
     assert len(reserved) >= 2
     assert peak < sum(reserved) + 1000 * dicom_reader._BYTES_PER_READ + 2 * len(data)
+
+
+_SIDES = 4000, 3000  # beyond the limit for what Pillow decodes in Python
+
+
+def _dds() -> bytes:
+    """Return a DDS image of 8 bits per pixel, with a mask for each colour."""
+    width, height = _SIDES
+    head = struct.pack("<7I", 124, 0x1007, height, width, width, 0, 0) + bytes(44)
+    form = struct.pack("<2I4s5I", 32, 0x40, b"\0\0\0\0", 8, 0xE0, 0x1C, 3, 0)
+    return b"DDS " + head + form + struct.pack("<5I", 0x1000, 0, 0, 0, 0) + bytes(width * height)
+
+
+def _compressed_bmp() -> bytes:
+    """Return a BMP whose run lengths say nothing: all pixels are 0."""
+    head = struct.pack("<IiiHHIIiiII", 40, *_SIDES, 1, 8, 1, 2, 0, 0, 256, 0)
+    start = 14 + len(head) + 1024
+    return struct.pack("<2sIII", b"BM", start + 2, 0, start) + head + bytes(1024) + b"\0\1"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5 %d %d 200\n" % _SIDES + bytes(_SIDES[0] * _SIDES[1]),
+        b"P6 %d %d 200\n" % _SIDES + bytes(3 * _SIDES[0] * _SIDES[1]),
+        b"P2 %d %d 255\n" % _SIDES,
+        _dds(),
+        _compressed_bmp(),
+    ],
+    ids=["P5 of 200 values", "P6 of 200 values", "P2", "DDS of 8 bits", "BMP of run lengths"],
+)
+def test_a_large_image_that_pillow_decodes_in_python_is_refused_before_it_is_decoded(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("it is decoded")
+
+    monkeypatch.setattr(ImageFile.PyDecoder, "setimage", started)
+    with pytest.raises(BadImage, match="12,000,000 pixels; the limit for this format is"):
+        decode(data)
+
+
+def test_a_large_image_that_pillow_decodes_in_c_is_decoded() -> None:
+    image = decode(b"P5 %d %d 255\n" % _SIDES + bytes(_SIDES[0] * _SIDES[1]))
+    assert image.size == _SIDES
