@@ -31,6 +31,7 @@ _CARD = "model_card.md"
 _MAX_BYTES = 2 * 2**30
 _MAX_HEAD_BYTES = 16 * 2**20
 _MAX_STEPS = 16
+_MAX_IMAGE_PIXELS = 2048 * 2048  # a network needs about a hundred bytes for each
 # The data types that a file may hold, by their names in NumPy.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
 _CLASS_TYPES = {str, int, bool, float}
@@ -143,6 +144,8 @@ def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
         arrays = {}
         for name in STEPS[one["kind"]]:
             member = one["arrays"][name]["file"]
+            if member in used:  # read again, it would take its memory again
+                raise ValueError(f"more than one array is {member!r}")
             used.add(member)
             arrays[name] = _decode_array(archive.read(member), one["arrays"][name]["sha256"])
         steps.append(ClassifierStep(one["kind"], arrays))
@@ -202,6 +205,12 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
             raise ValueError(f"its argument {name} has {len(value):,} characters")
     if [type(side) for side in arguments["image_size"]] != [int, int]:
         raise ValueError("its argument image_size is not a list of two integers")
+    height, width = arguments["image_size"]
+    if height * width > _MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"its argument image_size is {height:,} x {width:,}; the limit is "
+            f"{_MAX_IMAGE_PIXELS:,} pixels"
+        )
 
 
 def _encode_array(array: NDArray[Any]) -> bytes:

@@ -30,6 +30,9 @@ STEPS: dict[StepKind, dict[str, int]] = {
 }
 _MAX_SCORE = 1e300
 _ROWS_PER_CHUNK = 1024
+_VALUES_PER_CHUNK = 1024 * 8192  # of the widest step
+_TREES_AT_ONCE = 32  # per class
+_MAX_DEPTH = 256  # of a tree; those of boosting and of forests are below 100 levels deep
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,8 @@ class Classifier:
                 f"The classifier takes embeddings of shape (n, {self.width}), not {rows.shape}.",
                 received=rows.shape,
             )
-        parts = [
-            self._scores(rows[start : start + _ROWS_PER_CHUNK])
-            for start in range(0, len(rows), _ROWS_PER_CHUNK)
-        ]
+        count = _chunk_rows(self.steps, len(self.classes))
+        parts = [self._scores(rows[start : start + count]) for start in range(0, len(rows), count)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -173,6 +174,17 @@ class Classifier:
         return np.clip(np.asarray(values, np.float64), -_MAX_SCORE, _MAX_SCORE)
 
 
+def _chunk_rows(steps: Sequence[ClassifierStep], classes: int) -> int:
+    """Return how many rows to pass through the steps at once, by the widest of them."""
+    widest = 1
+    for step in steps:
+        if step.kind == "linear":
+            widest = max(widest, step.arrays["weights"].shape[1])
+        elif step.kind == "trees":  # an index, a comparison and a threshold for each tree
+            widest = max(widest, 2 * min(len(step.arrays["root"]), _TREES_AT_ONCE * classes))
+    return max(1, min(_ROWS_PER_CHUNK, _VALUES_PER_CHUNK // widest))
+
+
 def _apply(step: ClassifierStep, values: NDArray[Any], classes: int) -> NDArray[Any]:
     arrays = step.arrays
     if step.kind == "standardise":
@@ -192,8 +204,10 @@ def _trees(arrays: Arrays, values: NDArray[np.float64], classes: int) -> NDArray
     roots = arrays["root"]
     out = np.zeros((len(values), classes))
     each_row = np.arange(len(values))[:, None]
-    for start in range(0, len(roots), 32 * classes):  # bounds the memory of rows x trees
-        node = np.tile(roots[start : start + 32 * classes], (len(values), 1))
+    for start in range(
+        0, len(roots), _TREES_AT_ONCE * classes
+    ):  # bounds the memory of rows x trees
+        node = np.tile(roots[start : start + _TREES_AT_ONCE * classes], (len(values), 1))
         while True:
             left = arrays["left"][node]
             inner = left >= 0
@@ -250,3 +264,15 @@ def _check_trees(arrays: Arrays, width: int, classes: int) -> None:
             raise ValueError("a node's child is not below it")
     if not ((column >= 0) & (column < width)).all() or not ((root >= 0) & (root < nodes)).all():
         raise ValueError("a node refers to a column that does not exist, or a root to a node")
+    _check_depth(arrays)
+
+
+def _check_depth(arrays: Arrays) -> None:
+    """Raise `ValueError` for a tree that is too deep: each level costs a pass over all rows."""
+    level = np.unique(arrays["root"])
+    for _ in range(_MAX_DEPTH + 1):
+        inner = level[arrays["left"][level] >= 0]
+        if not len(inner):
+            return
+        level = np.unique(np.concatenate([arrays["left"][inner], arrays["right"][inner]]))
+    raise ValueError(f"a tree is more than {_MAX_DEPTH} levels deep, which is the limit")
