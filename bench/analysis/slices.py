@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test set: by the data's own attributes and by computed ones."""
+"""Accuracy on slices of the test set, by columns of the data set and by computed attributes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Slice:
     accuracy, low, high : float
         Top-1 and Wilson's 95 % interval.
     gap : float
-        Accuracy less the contender's accuracy on all other test images.
+        Accuracy minus the contender's accuracy on all other test images.
     """
 
     contender: str
@@ -67,7 +67,7 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
 
 
 def attributes_of_test(split: Split, *, computed: bool = True) -> dict[str, list[str]]:
-    """Return the data set's columns, as text, and computed ones, of the test images."""
+    """Return the attributes of the test images, as text: columns and, optionally, computed ones."""
     own = {name: text_of(values[split.test]) for name, values in split.dataset.attributes.items()}
     return {**own, **(computed_attributes(split) if computed else {})}
 
@@ -137,7 +137,11 @@ def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -
     ----------
     results : sequence of Result
     attributes : mapping of str to sequence of str
-        One value a test image, in the order of the results' rows.
+        One value per test image, in the order of the results' rows.
+
+    Returns
+    -------
+    list of Slice
     """
     found = []
     for attribute, values in attributes.items():
@@ -161,9 +165,9 @@ def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]
 
 
 def worst(found: Sequence[Slice], count: int = 5, smallest: int = 10) -> list[Slice]:
-    """Return the slices whose upper bound lies lowest against the rest of the images.
+    """Return the slices with the largest deficit, by the upper bound of their accuracy.
 
-    Slices of fewer than `smallest` images say too little to be named.
+    Slices of fewer than `smallest` images are left out.
     """
     large = [part for part in found if part.images >= smallest and part.gap < 0]
     return sorted(large, key=lambda part: part.high - part.accuracy + part.gap)[:count]

@@ -1,4 +1,4 @@
-"""How sure a difference is: bootstrap intervals, paired tests, correction for many pairs."""
+"""Statistics of a comparison: bootstrap intervals, paired tests, correction for multiple tests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ RESAMPLES = 1000
 def bootstrap(
     truth: Codes, proba: Floats, *, resamples: int = RESAMPLES, random_state: int = 0
 ) -> dict[str, NDArray[np.float64]]:
-    """Compute every metric on resampled test images.
+    """Return the values of all metrics on bootstrap resamples of the test images (Efron 1979).
 
-    Efron 1979; the same seed resamples the same images, so that values of two contenders
-    are paired.
+    The same seed gives the same resamples, so that the values of two contenders are paired.
+
+    Parameters
+    ----------
+    truth : ndarray (n,), int64
+    proba : ndarray (n, k), float64
+    resamples : int
+        Number of resamples.
+    random_state : int
+        Seed of the resamples.
 
     Returns
     -------
@@ -46,7 +54,7 @@ def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, f
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share (Wilson 1927); (0, 1) for no rows.
+    """Return Wilson's interval of a proportion (Wilson 1927), 95 % by default; (0, 1) for no rows.
 
     >>> [round(x, 3) for x in wilson(8, 10)]
     [0.49, 0.943]
@@ -58,10 +66,15 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 
 
 def mcnemar(one_right: NDArray[np.bool_], other_right: NDArray[np.bool_]) -> float:
-    """Return the exact two-sided p-value that two contenders err equally often.
+    """Return the two-sided p-value of McNemar's exact test of equal error rates.
 
-    McNemar 1947: only images on which one is right and the other wrong count, and under
-    the hypothesis each is a fair coin.
+    McNemar 1947: of the images that exactly one contender predicts correctly, each contender
+    has half under the null hypothesis (binomial test).
+
+    Parameters
+    ----------
+    one_right, other_right : ndarray (n,), bool
+        Whether each contender predicts each test image correctly.
     """
     only_one = int(np.sum(one_right & ~other_right))
     only_other = int(np.sum(~one_right & other_right))
@@ -71,7 +84,7 @@ def mcnemar(one_right: NDArray[np.bool_], other_right: NDArray[np.bool_]) -> flo
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for having made all these tests (Holm 1979).
+    """Return p-values adjusted for multiple tests (Holm 1979).
 
     >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -87,21 +100,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two contenders on the same test images.
+    """Difference of two contenders in a metric, on the same test images.
 
     Attributes
     ----------
     one, other : str
     metric : str
     difference : float
-        Of the metric, `one` less `other`.
+        Metric of `one` minus metric of `other`.
     low, high : float
         Its 95 % interval by the paired bootstrap.
     p_value : float
-        McNemar's exact test for top-1; for other metrics the share of resamples on the
-        other side of no difference, twice.
+        Two-sided: McNemar's exact test for top-1; for other metrics twice the fraction of
+        resamples whose difference has the opposite sign.
     adjusted : float
-        The p-value after Holm's correction over all pairs of this metric.
+        The p-value after Holm's correction for all pairs of this metric.
     """
 
     one: str

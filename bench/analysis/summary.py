@@ -1,4 +1,4 @@
-"""All numbers of a comparison in one place: what the report shows and `results.json` holds."""
+"""Summary of a comparison: the numbers of the report and of `results.json`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ACCURACIES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Summary:
-    """The results of one or several seeds, with how sure they are.
+    """Results of one or several seeds, with intervals, paired tests and slices.
 
     Attributes
     ----------
     runs : list of Results
-        One a seed, of the same contenders. Details come from the first.
+        One per seed, of the same contenders. All details are those of the first seed.
     intervals : mapping of str to mapping of str to (float, float)
-        Contender -> metric -> 95 % bootstrap interval, first seed.
+        95 % bootstrap interval by contender and metric, first seed.
     comparisons : list of Comparison
-        Every pair by every metric, first seed.
+        All pairs in all metrics, first seed.
     slices, worst : list of Slice
         Accuracy by attribute, first seed.
     attributes : mapping of str to list of str
@@ -54,12 +54,12 @@ class Summary:
 
     @property
     def best_with_mistakes(self) -> Result:
-        """The best contender that made a mistake; the best one if none did."""
+        """The best contender that has errors; the best one if none has."""
         wrong = [result for result in self.first if result.metrics["top1"] < 1]
         return max(wrong, key=lambda result: result.metrics["top1"], default=self.best)
 
     def table(self) -> list[dict[str, Any]]:
-        """One record a contender: metrics with intervals, mean over seeds, cost."""
+        """Return one record per contender: metrics with intervals, mean over seeds, cost."""
         pairs = zip(self.first.records(), self.first, strict=True)
         return [self._row(record, result) for record, result in pairs]
 
@@ -73,17 +73,17 @@ class Summary:
                 row[f"{metric}_mean"] = float(np.mean(values))
                 row[f"{metric}_std"] = float(np.std(values, ddof=1))
         cost = result.cost
-        # What one more image costs: its extraction or decoding, and its prediction.
+        # Seconds per new image: extraction or decoding, and prediction.
         seconds = cost.extract_seconds / cost.images + cost.predict_seconds / cost.test_images
         row["images_per_second"] = 1 / seconds if seconds else 0.0
         return row
 
     def time_to_accuracy(self) -> list[dict[str, Any]]:
-        """Seconds until each contender first reached an accuracy; None where it never did.
+        """Return the seconds until each contender reached an accuracy; None if it did not.
 
-        Contenders that train in epochs are timed to the epoch whose validation accuracy
-        reached it, others to the end of training if their test accuracy did; extraction is
-        counted in both.
+        For contenders that train in epochs, until the first epoch with that validation
+        accuracy; for others, until the end of training if they have that test accuracy.
+        Extraction is included.
         """
         return [
             {"contender": r.name, **{f"{a:g}": _seconds_to(r, a) for a in ACCURACIES}}
@@ -91,7 +91,7 @@ class Summary:
         ]
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `results.json` adds to the plain results."""
+        """Return the entry ``summary`` of `results.json`."""
         return {
             "seeds": [run.random_state for run in self.runs],
             "table": self.table(),
@@ -103,14 +103,18 @@ class Summary:
 
 
 def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> Summary:
-    """Work out intervals, paired comparisons and slices.
+    """Compute intervals, paired tests and slices of results.
 
     Parameters
     ----------
     runs : sequence of Results
-        One a seed, of the same contenders.
+        One per seed, of the same contenders.
     computed_attributes : bool
         Also slice by aspect ratio, brightness and resolution, which reads the test images.
+
+    Returns
+    -------
+    Summary
     """
     first = runs[0]
     samples = {r.name: bootstrap(r.truth, r.proba) for r in first}
@@ -132,9 +136,10 @@ def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> S
 
 
 def _interval(metric: str, values: NDArray[Any], result: Result) -> tuple[float, float]:
-    """The bootstrap's interval; Wilson's for a share of hits that no resample changes.
+    """Return the bootstrap interval; Wilson's if all resamples have the same accuracy.
 
-    All of 40 right is no proof of never wrong, though every resample says 1.
+    If all test images are predicted correctly, so are those of each resample, and the bootstrap
+    interval would have width 0.
     """
     low, high = interval(values)
     if low == high and METRICS[metric].counts_hits:

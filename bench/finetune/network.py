@@ -208,7 +208,7 @@ def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
         return [swap]
     if not isinstance(rule, str) or rule not in scaling:
         raise InvalidRequest(
-            "A fine-tuned model needs one of the named preprocessing rules, which is saved with "
+            "A fine-tuned model needs preprocessing by one of the named rules, which is saved with "
             "the model; a function cannot be saved.",
             received=rule,
         )

@@ -104,7 +104,7 @@ def describe(records: list[dict[str, Any]]) -> str:
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Return a folder of so many drawn dogs, drawing them only once."""
+    """Return a folder of `count` drawn dogs; they are drawn only once."""
     photos = folder / f"dogs-{count}"
     drawn_dogs(10, count // 10, image_size=(375, 500), folder=photos, workers=os.cpu_count())
     return photos

@@ -1,4 +1,4 @@
-"""What all figures of the report have in common: data first, one style, words for each."""
+"""Base class and style of the report's figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito 2008: told apart by colour-blind readers, legible on light and dark.
+# Okabe and Ito 2008: distinguishable for colour-blind readers, legible on light and dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C", "#A0522D")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _INK = "#010203"  # stands for the page's text colour, which follows light and dark
@@ -27,14 +27,16 @@ _STYLE = {
 
 
 class Figure(ABC):
-    """A table and its drawing.
+    """Base class of figures: a table, its drawing and a text alternative.
 
     Attributes
     ----------
     name : str
-        Of the files that are written.
-    title, alt : str
-        Heading, and what a reader who does not see it should know.
+        Name of the files, without extension.
+    title : str
+        Heading.
+    alt : str
+        Text alternative for readers who cannot see the figure.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Figure(ABC):
 
     @abstractmethod
     def plot(self) -> Canvas:
-        """Draw them."""
+        """Return the drawing of `frame`."""
 
     def drawn(self) -> tuple[str, bytes]:
         """Return the figure as SVG text for a page and as PNG bytes for a file."""

@@ -1,4 +1,4 @@
-"""The report's figures: data first (`frame`), drawn second (`plot`)."""
+"""The figures of the report: each has its data (`frame`) and a drawing of them (`plot`)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LABELLED_CLASSES = 40
 
 @dataclass(frozen=True)
 class LabelCounts(Figure):
-    """How many training and test images each class has."""
+    """Number of training and test images per class."""
 
     split: Split
     name = "label_counts"
-    title = "Images a class"
+    title = "Images per class"
 
     @property
     def alt(self) -> str:
@@ -51,7 +51,7 @@ class LabelCounts(Figure):
         return frame.loc[order].reset_index(drop=True)
 
     def plot(self) -> Canvas:
-        """Draw stacked bars; names only where they can be read."""
+        """Draw stacked bars; with many classes, without their names."""
         frame = self.frame()
         train, test = frame["train"], frame["test"]
         readable = len(frame) <= LABELLED_CLASSES
@@ -74,7 +74,7 @@ class LabelCounts(Figure):
 
 @dataclass(frozen=True)
 class AccuracyCost(Figure):
-    """Accuracy of each contender against the seconds that it took."""
+    """Accuracy of each contender against its cost in seconds."""
 
     table: Sequence[dict[str, Any]]
     name = "accuracy_cost"
@@ -195,7 +195,7 @@ class FewShotCurves(Figure):
         return frame
 
     def plot(self) -> Canvas:
-        """Draw a line a contender, with the range of the draws."""
+        """Draw one line per contender, with the range of the draws."""
         canvas, axes = axes_of(7, 4.2)
         for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
             look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
@@ -214,7 +214,7 @@ class FewShotCurves(Figure):
 
 @dataclass(frozen=True)
 class Reliability(Figure):
-    """How often a contender is right when it is so sure."""
+    """Accuracy of each contender by the confidence of its predictions."""
 
     results: Sequence[Result]
     name = "reliability"
@@ -227,7 +227,7 @@ class Reliability(Figure):
         return "Expected calibration error: " + "; ".join(errors)
 
     def frame(self) -> pd.DataFrame:
-        """Return one row a contender and bin that holds images."""
+        """Return one row per contender and non-empty bin."""
         parts = []
         for result in self.results:
             part = pd.DataFrame(reliability(result.truth, result.proba, bins=10))
@@ -256,7 +256,7 @@ class Reliability(Figure):
 
 @dataclass(frozen=True)
 class Confusion(Figure):
-    """Share of each class's test images by the class that was predicted."""
+    """Confusion matrix: the fraction of each class's test images by predicted class."""
 
     result: Result
     classes: Sequence[Any]
@@ -287,7 +287,7 @@ class Confusion(Figure):
         return pd.DataFrame(self.result.confusion(), self._names, self._names)
 
     def plot(self) -> Canvas:
-        """Draw shares of each row; names up to 40 classes, beyond them numbers."""
+        """Draw the fractions of each row; with more than 40 classes, numbers instead of names."""
         counts = self.result.confusion().astype(float)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         k = len(self.classes)
@@ -314,7 +314,7 @@ class Confusion(Figure):
 
 @dataclass(frozen=True)
 class Networks(Figure):
-    """The backbones side by side: weights by kind of layer, and where the free part begins."""
+    """Number of frozen and trained weights of each network."""
 
     networks: Sequence[dict[str, Any]]
     name = "networks"
@@ -330,11 +330,11 @@ class Networks(Figure):
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return one row a network."""
+        """Return one row per network."""
         return pd.DataFrame([{k: v for k, v in n.items() if k != "kinds"} for n in self.networks])
 
     def plot(self) -> Canvas:
-        """Draw each network as a bar of its weights, the trained part hatched."""
+        """Draw one bar per network, with the trained weights hatched."""
         frame = self.frame()
         canvas, axes = axes_of(7, 1.2 + 0.5 * len(frame))
         frozen = frame["parameters"] * (1 - frame["trained_share"]) / 1e6

@@ -25,7 +25,7 @@ class Card:
     Attributes
     ----------
     image : str
-        A ``data:`` address of a JPEG, or "" if the photo cannot be read any more.
+        A ``data:`` URL of a JPEG, or "" if the photo can no longer be read.
     truth : str
     predictions : list of (str, float)
         The three most probable classes with their probabilities; empty for a plain photo.
@@ -52,7 +52,7 @@ class ConfusedPair:
 
 
 def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
-    """Return an example as a ``data:`` address of a small JPEG; "" if it cannot be read."""
+    """Return an example as a ``data:`` URL of a small JPEG; "" if it cannot be read."""
     try:
         image = load_image(dataset.paths[position], dataset.box(position))
     except BadImage:
@@ -64,7 +64,7 @@ def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
 
 
 def random_photos(split: Split, count: int = 24, random_state: int = 0) -> list[Card]:
-    """Choose training photos at random."""
+    """Return random training photos."""
     generator = np.random.default_rng(random_state)
     chosen = generator.permutation(split.train)[:count]
     return [_card(split, int(i), None) for i in chosen]
@@ -73,21 +73,21 @@ def random_photos(split: Split, count: int = 24, random_state: int = 0) -> list[
 def correct_predictions(
     split: Split, result: Result, count: int = 12, random_state: int = 0
 ) -> list[Card]:
-    """Choose test photos at random among those that were predicted right."""
+    """Return random test photos that were predicted correctly."""
     rows = np.flatnonzero(result.prediction == result.truth)
     chosen = np.random.default_rng(random_state).permutation(rows)[:count]
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in chosen]
 
 
 def most_confident_errors(split: Split, result: Result, count: int = 12) -> list[Card]:
-    """Choose the most confident wrong predictions of a contender, in order of confidence."""
+    """Return the most confident errors of a contender, in descending order of confidence."""
     rows = np.flatnonzero(result.prediction != result.truth)
     order = np.argsort(-result.proba[rows].max(axis=1), kind="stable")[:count]
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in rows[order]]
 
 
 def confused_pairs(split: Split, result: Result, count: int = 8) -> list[ConfusedPair]:
-    """Find the pairs of classes most often confused, with test photos of each."""
+    """Return the pairs of classes that are confused most often, with a test photo of each class."""
     table = result.confusion()
     both = np.triu(table + table.T, 1)
     flat = np.argsort(-both, axis=None, kind="stable")[:count]
@@ -102,7 +102,7 @@ def confused_pairs(split: Split, result: Result, count: int = 8) -> list[Confuse
 
 
 def _example(split: Split, result: Result, code: int, rival: int) -> str:
-    """A test photo of a class: one predicted as the rival if there is any."""
+    """Return a test photo of a class, preferably one that was predicted as the other class."""
     rows = np.flatnonzero(result.truth == code)
     mistaken = rows[result.prediction[rows] == rival]
     chosen = mistaken if len(mistaken) else rows

@@ -1,4 +1,4 @@
-"""Results -> one self-contained HTML page, and the tables and pictures behind it.
+"""The HTML report of a comparison: one self-contained page, with its figures as PNG and CSV.
 
 Needs the extra ``featcache[report]`` (Jinja2, matplotlib, pandas).
 """
@@ -44,21 +44,21 @@ def write_report(
     ----------
     summary : Summary
     folder : path
-        Made if it is not there.
+        Created if it does not exist.
     contenders : mapping of str to Contender, optional
-        Trained; adds the section on the networks.
+        The trained contenders; they add a section on the networks.
     command : str
-        How to repeat it.
+        The command line that reproduces the results.
 
     Returns
     -------
     Path
-        The page. It needs no network and no other file.
+        Path of the page, which contains everything it shows.
 
     Raises
     ------
     MissingExtra
-        Without the packages of ``featcache[report]``.
+        If the packages of ``featcache[report]`` are not installed.
     """
     try:
         import jinja2  # noqa: F401
@@ -229,8 +229,8 @@ def _sections(networks: bool, curves: bool, few_shot: bool, slices: bool) -> lis
         ("predictions", "Predictions", True),
         ("mistakes", "Mistakes", True),
         ("reliability", "Reliability", True),
-        ("slices", "Where it fails", slices),
-        ("made", "How it was made", True),
+        ("slices", "Slices", slices),
+        ("made", "Reproducibility", True),
     ]
     return [(anchor, name) for anchor, name, there in every if there]
 

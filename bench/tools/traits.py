@@ -1,7 +1,7 @@
-"""What a drawn breed is made of, as targets of a network: measures and kinds.
+"""Traits of drawn breeds as targets of a network: measures (numbers) and kinds (categories).
 
-Several answers from one embedding (Caruana 1997, "Multitask learning") teach a small
-network more from few pictures than the names of breeds do.
+Multitask learning (Caruana 1997, doi:10.1023/A:1007379606734): predicting several traits trains a
+small network better on few pictures than predicting the breed does.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def keras_loss(keras: Any) -> Any:
 
 
 def keras_accuracy(keras: Any) -> Any:
-    """Return the metric ``accuracy``: the share of kinds told right."""
+    """Return the metric ``accuracy``: the fraction of kinds that are predicted correctly."""
     ops = keras.ops
     n = len(MEASURES)
 

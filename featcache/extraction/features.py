@@ -58,9 +58,9 @@ class ExtractionSummary:
     backbone : str
         Human-readable name of the backbone.
     weights : str
-        Where the weights came from, for people.
+        Human-readable origin of the weights.
     weights_kind : {"imagenet", "packaged", "file", "random", "model"}
-        The same, for programs.
+        The origin as a code, for programs.
     seconds_per_image : float
         Mean wall time of computing a row of the store, over all extractions.
     reasons : mapping of str to int

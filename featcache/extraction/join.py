@@ -111,5 +111,5 @@ def _no_usable_images(quarantined: list[Quarantined]) -> str:
     shown = "; ".join(f"{Path(q.path).name!r}: {q.reason}" for q in quarantined[:3])
     return (
         f"No image can be used: {format_count(len(quarantined), 'image')} quarantined. The first: "
-        f"{shown}. Replace the files; retry_failed=True (--retry-failed) tries the same again."
+        f"{shown}. Replace the files, or try again with retry_failed=True (--retry-failed)."
     )

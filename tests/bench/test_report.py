@@ -154,7 +154,7 @@ def test_the_report_is_one_file_that_needs_no_network(summary: Any, tmp_path: Pa
     assert all(address.startswith("data:") for address in addresses)
     for text in (
         "Size, light and length of fur", "Its most confident errors", "Learning curves", "Depth",
-        "Is the difference real", "python -m bench --data &#39;a b&#39;", "Random training photos",
+        "Paired tests of the", "python -m bench --data &#39;a b&#39;", "Random training photos",
         found.first.split.dataset.name,
     ):  # fmt: skip
         assert text in page
