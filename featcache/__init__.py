@@ -27,6 +27,7 @@ Heads are in the package `heads`, the comparison of contenders in `bench`. Error
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
@@ -107,7 +108,7 @@ __all__ = [
 ]
 
 
-def open_store(folder: Any) -> Store:
+def open_store(folder: str | os.PathLike[str]) -> Store:
     """Open an existing store for reading and appending.
 
     Parameters

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .backbones.imagenet import IMAGENET_STD as IMAGENET_STD
     from .backbones.keras_backend import quiet_log as quiet_log
     from .backbones.keras_backend import unmoved_random as unmoved_random
+    from .backbones.keras_types import BackboneLike as BackboneLike
     from .backbones.model import Backbone as Backbone
     from .backbones.request import ModelRequest as ModelRequest
     from .backbones.request import make_request as make_request
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 # Where each name lives; loaded on first use, so that `heads` does not load what reads images.
 _HOMES = {
     "Backbone": "backbones.model",
+    "BackboneLike": "backbones.keras_types",
     "BadImage": "images.image_file",
     "Box": "images.image_file",
     "BuiltBackbone": "backbones.resolve",

@@ -20,9 +20,10 @@ from featcache.errors import InvalidRequest
 
 from .calibration import score_chunks
 from .unlabelled import labelled_mask, take_labelled
-from .weights import RowWeights, check_sample_weight, merge_copies, row_weights
+from .weights import ClassWeight, RowWeights, check_sample_weight, merge_copies, row_weights
 
 Floats = NDArray[np.float32]
+RandomState = int | np.random.RandomState | None
 HeadT = TypeVar("HeadT", bound="Head")
 # Its parameters have no annotations, and their defaults are not of the type that they take.
 _validate_data: Callable[..., Any] = validate_data
@@ -53,7 +54,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     trains_in_seconds: ClassVar[bool] = True
 
-    class_weight: Any
+    class_weight: ClassWeight
     n_features_in_: int
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Head:
@@ -216,7 +217,7 @@ def unfitted(head: HeadT) -> HeadT:
     return cast(HeadT, clone(head))
 
 
-def integer_seed(random_state: Any) -> int:
+def integer_seed(random_state: object) -> int:
     """Return the integer seed of one training.
 
     Parameters

@@ -13,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from featcache import ClassifierStep, import_keras
 from featcache.toolkit import quiet_log, unmoved_random
 
-from .base import Floats, Head, StandardScaler, integer_seed
+from .base import Floats, Head, RandomState, StandardScaler, integer_seed
 from .calibration import choose_temperature
 from .parameters import Integers, Interval, check_parameters
 from .schedule import Progress, Schedule
-from .weights import RowWeights
+from .weights import ClassWeight, RowWeights
 
 Rows = NDArray[Any]
 
@@ -114,8 +114,8 @@ class DenseHead(Head):
         lr_patience: int = 4,
         factor: float = 0.3,
         validation_fraction: float = 0.1,
-        class_weight: Any = None,
-        random_state: Any = 0,
+        class_weight: ClassWeight = None,
+        random_state: RandomState = 0,
     ) -> None:
         self.units = units
         self.dropout = dropout

@@ -12,6 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from featcache.errors import InvalidRequest
 from featcache.toolkit import get_logger, ignored_warnings
 
+from .base import RandomState
+
 log = get_logger(__name__)
 
 Rows = NDArray[np.int64]
@@ -23,7 +25,7 @@ def make_folds(
     y: NDArray[Any],
     groups: ArrayLike | None,
     cv: Any,
-    random_state: Any = 0,
+    random_state: RandomState = 0,
     mask: NDArray[np.bool_] | None = None,
 ) -> list[Fold]:
     """Return the training and test rows of each fold.
@@ -85,7 +87,9 @@ def is_partition(folds: Sequence[Fold], n_rows: int) -> bool:
     )
 
 
-def _stratified_folds(y: NDArray[Any], groups: Any, cv: int, random_state: Any) -> list[Fold]:
+def _stratified_folds(
+    y: NDArray[Any], groups: Any, cv: int, random_state: RandomState
+) -> list[Fold]:
     different = len(y) if groups is None else int(groups.max()) + 1
     if not 2 <= cv <= different:
         raise InvalidRequest(

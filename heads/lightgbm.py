@@ -15,12 +15,12 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 from featcache.toolkit import SharedChange, get_logger
 
-from .base import Floats, Head, integer_seed
+from .base import Floats, Head, RandomState, integer_seed
 from .calibration import choose_temperature
 from .parameters import Integers, Interval, check_parameters
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
-from .weights import RowWeights
+from .weights import ClassWeight, RowWeights
 
 # LightGBM keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MAX_CLASSES = 2000
@@ -114,8 +114,8 @@ class LightGBMHead(Head):
         reg_lambda: float = 5.0,
         patience: int = 15,
         validation_fraction: float = 0.1,
-        class_weight: Any = None,
-        random_state: Any = 0,
+        class_weight: ClassWeight = None,
+        random_state: RandomState = 0,
         n_jobs: int | None = None,
     ) -> None:
         self.n_components = n_components

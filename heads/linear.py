@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class LinearHead(Head):
     # The value of "auto" if there are few rows, and the first one that it tries if there are more.
     _default_strength: ClassVar[float]
 
-    C: float | str
+    C: float | Literal["auto"]
     max_iter: int
     tol: float
     calibration_folds: int

@@ -16,7 +16,7 @@ from sklearn.model_selection import ParameterGrid
 
 from featcache.errors import InvalidRequest
 
-from .base import Head, unfitted
+from .base import Head, RandomState, unfitted
 from .folds import Fold, is_partition, make_folds
 from .linear import LinearHead
 from .registry import make_head
@@ -48,7 +48,7 @@ class SearchResult:
         ``std_test_score`` and ``rank_test_score``, one entry per point of the grid.
     """
 
-    best_estimator_: Any
+    best_estimator_: Head | None
     best_params_: dict[str, Any]
     best_score_: float
     best_index_: int
@@ -81,10 +81,10 @@ def search(
     *,
     param_grid: Grid,
     groups: ArrayLike | None = None,
-    cv: Any = 5,
+    cv: object = 5,
     scoring: str | Callable[..., float] | None = None,
     n_jobs: int = -1,
-    random_state: Any = 0,
+    random_state: RandomState = 0,
     refit: bool = True,
 ) -> SearchResult:
     """Evaluate every point of a grid by cross-validation, and train the best on all rows.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import Floats
 from .linear import LinearHead
-from .weights import RowWeights
+from .weights import ClassWeight, RowWeights
 
 
 class SVMHead(LinearHead):
@@ -56,11 +56,11 @@ class SVMHead(LinearHead):
 
     def __init__(
         self,
-        C: float | str = "auto",
+        C: float | Literal["auto"] = "auto",
         max_iter: int = 200,
         tol: float = 1e-4,
         calibration_folds: int = 3,
-        class_weight: Any = None,
+        class_weight: ClassWeight = None,
     ) -> None:
         self.C = C
         self.max_iter = max_iter

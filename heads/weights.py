@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from featcache.errors import InvalidRequest
 
 Floats = NDArray[np.float32]
+# Weights of classes by label; labels may be of any type that sorts.
+ClassWeight = Literal["balanced"] | Mapping[Any, float] | None
 Codes = NDArray[np.int64]
 
 
@@ -109,7 +111,10 @@ def merge_copies(
 
 
 def row_weights(
-    class_weight: Any, classes: NDArray[Any], codes: Codes, sample: NDArray[np.float64] | None
+    class_weight: ClassWeight,
+    classes: NDArray[Any],
+    codes: Codes,
+    sample: NDArray[np.float64] | None,
 ) -> RowWeights:
     """Combine sample weights and class weights.
 

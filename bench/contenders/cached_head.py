@@ -13,7 +13,7 @@ from sklearn.base import clone
 import featcache
 from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from featcache.toolkit import format_count
+from featcache.toolkit import BackboneLike, format_count
 from heads import Head, make_head
 
 from ..splits import Images
@@ -45,7 +45,7 @@ class CachedHead(Contender):
 
     def __init__(
         self,
-        backbone: Any,
+        backbone: BackboneLike,
         head: str | Head = "logistic",
         *,
         cache_dir: str | os.PathLike[str] | None = None,

@@ -16,6 +16,7 @@ import featcache
 from featcache import import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
+    BackboneLike,
     BuiltBackbone,
     ModelRequest,
     cache_folder,
@@ -104,7 +105,7 @@ class FineTuned(Contender):
 
     def __init__(
         self,
-        backbone: Any,
+        backbone: BackboneLike,
         unfreeze: float | int | str = 0.4,
         *,
         units: Sequence[int] = (1024,),

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
 
 from .._io.shared_change import SharedChange
 from ..errors import InvalidRequest
@@ -20,7 +20,7 @@ from ..errors import InvalidRequest
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
-def import_keras() -> Any:
+def import_keras() -> ModuleType:
     """Import Keras without TensorFlow's start-up messages, and return the module.
 
     The messages are shown if ``TF_CPP_MIN_LOG_LEVEL`` is 0 or 1.
@@ -46,7 +46,8 @@ def import_keras() -> Any:
             "'channels_last'. Change it in ~/.keras/keras.json.",
             received=keras.config.image_data_format(),
         )
-    return keras
+    module: ModuleType = keras
+    return module
 
 
 @contextlib.contextmanager
@@ -60,7 +61,7 @@ def quiet_stderr() -> Iterator[None]:
         yield
 
 
-def has_accelerator(keras: Any) -> bool:
+def has_accelerator(keras: ModuleType) -> bool:
     """Return whether the backend has a GPU or TPU."""
     with contextlib.suppress(Exception):  # not every backend knows every kind of device
         return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeGuard, cast
 
 from .._io.paths import absolute_path
 from .._io.stored_zip import StoredMember, check_regular_file, check_stored
@@ -28,6 +28,7 @@ from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import unsafe_hdf5_reason
 from .keras_backend import import_keras, quiet_stderr, unmoved_random
+from .keras_types import KerasModel
 from .model_config import check_network
 from .own_code import operations
 
@@ -80,7 +81,7 @@ class ModelFile:
         return self.path.stem
 
 
-def is_model_file(backbone: Any) -> bool:
+def is_model_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
     """Return whether the argument `backbone` is the path of a saved model."""
     if not isinstance(backbone, (str, os.PathLike)):
         return False
@@ -140,7 +141,7 @@ def _model_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> Any:
+def load_model(path: str | os.PathLike[str], *, allow_h5: bool = False) -> KerasModel:
     """Load a saved Keras model without running code from its file.
 
     The file is checked before Keras opens it; it may be untrusted.
@@ -205,7 +206,7 @@ def _uncompiled(config: Any) -> Any:
     return [_uncompiled(one) for one in config] if isinstance(config, list) else config
 
 
-def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
+def _load(file: Path, path: Path, weights_bytes: int | None) -> KerasModel:
     """Load a checked file with Keras; errors name `path`."""
     keras = import_keras()
     limited = (
@@ -215,7 +216,7 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> Any:
     )
     try:
         with quiet_stderr(), unmoved_random(), limited:
-            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+            model: KerasModel = keras.saving.load_model(file, compile=False, safe_mode=True)
         _check_outputs(model)
     except Exception as error:  # Keras raises many kinds
         raise _refusal(path, error) from error

@@ -13,11 +13,16 @@ from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
 from .graph import check_input, checked_layer
+from .keras_types import BackboneLike, KerasModel
 from .model_file import ModelFile, inspect_model_file, is_model_file
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
-from .weights import Weights, choose_weights
+from .weights import Weights, WeightsLike, choose_weights
 
 _MAX_SIDE = 4096
+
+
+# One side in pixels, or height and width.
+ImageSize = int | Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +116,7 @@ class TableRequest(_Request):
 class ModelRequest(_Request):
     """Request for the user's own model, a `keras.Model` or a saved one."""
 
-    model: Any
+    model: KerasModel | ModelFile
 
     @property
     def name(self) -> str:
@@ -136,13 +141,13 @@ def _weights_argument(weights: Weights) -> str:
 
 
 def make_request(
-    backbone: Any,
+    backbone: BackboneLike,
     *,
     layer: str | int | None = None,
     pooling: Pooling | None = None,
-    image_size: Any = None,
+    image_size: ImageSize = None,
     resize: Resize = "stretch",
-    weights: Any = "auto",
+    weights: WeightsLike = "auto",
     preprocessing_rule: preprocessing.Rule | None = None,
     precision: Precision = "float32",
 ) -> Request:
@@ -199,8 +204,8 @@ class _Options(TypedDict):
 
 def _table_request(
     entry: BackboneEntry,
-    image_size: Any,
-    weights: Any,
+    image_size: ImageSize,
+    weights: WeightsLike,
     rule: preprocessing.Rule | None,
     options: _Options,
 ) -> TableRequest:
@@ -217,8 +222,8 @@ def _table_request(
 
 def _model_request(
     model: Any,
-    image_size: Any,
-    weights: Any,
+    image_size: ImageSize,
+    weights: WeightsLike,
     rule: preprocessing.Rule | None,
     options: _Options,
 ) -> ModelRequest:

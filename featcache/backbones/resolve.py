@@ -22,6 +22,7 @@ from ..images.decode import DECODE_VERSION
 from ..images.resize_rule import format_resize
 from . import preprocessing
 from .graph import OUTPUT
+from .keras_types import BackboneLike
 from .model import Backbone
 from .request import ModelRequest, Request, TableRequest, make_request
 from .spec import BackboneEntry, BackboneSpec, content_key
@@ -154,7 +155,7 @@ def build(request: Request, folder: Path) -> BuiltBackbone:
 
 
 def load_backbone(
-    backbone: Any,
+    backbone: BackboneLike,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     preprocessing: preprocessing.Rule | None = None,

@@ -44,6 +44,9 @@ _MODEL_IN = "the model in "
 _RANDOM = re.compile(r"random \(seed ([0-9]{1,18})\)")
 _SEEDED = re.compile(r"random:(\d{1,18})")
 
+# A word of `_Word`, ``"random:SEED"`` or a path; None is Keras' word for random.
+WeightsLike = str | os.PathLike[str] | None
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -106,14 +109,14 @@ def parse_origin(text: str) -> Weights | None:
     return found if found is not None and found.origin == text else None
 
 
-def names_weights_file(weights: Any) -> bool:
+def names_weights_file(weights: object) -> bool:
     """Return whether `choose_weights` treats its argument as the path of a file."""
     if weights is None or (isinstance(weights, str) and weights in _WORDS):
         return False
     return not isinstance(weights, str) or _SEEDED.fullmatch(weights) is None
 
 
-def choose_weights(weights: Any, entry: BackboneEntry) -> Weights:
+def choose_weights(weights: WeightsLike, entry: BackboneEntry) -> Weights:
     """Return the weights for the argument ``weights=`` of `featcache.extract`.
 
     Parameters

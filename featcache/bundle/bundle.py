@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
+from ..backbones.keras_types import BackboneLike
 from ..backbones.model_file import is_model_file
 from ..backbones.request import make_request
 from ..backbones.resolve import apply_request, resolve
@@ -121,7 +123,7 @@ class Bundle:
         }
         write_bundle(path, self.classifier, record, self.card())
 
-    def predict_proba(self, features: Features) -> Any:
+    def predict_proba(self, features: Features) -> NDArray[np.float64]:
         """Return the class probabilities of features.
 
         Parameters
@@ -156,10 +158,10 @@ class Bundle:
 
     def predict(
         self,
-        photos: Any,
+        photos: object,
         *,
         top: int = 3,
-        backbone: Any = None,
+        backbone: BackboneLike | None = None,
         **options: Any,
     ) -> list[Prediction]:
         """Predict the classes of photos.
@@ -199,10 +201,10 @@ class Bundle:
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         dataset = _without_labels(photos)
-        backbone, arguments = self._extract_arguments(backbone, options)
-        self._check_arguments(backbone, arguments)
+        chosen, arguments = self._extract_arguments(backbone, options)
+        self._check_arguments(chosen, arguments)
         try:
-            features = extract(backbone, dataset, **arguments)
+            features = extract(chosen, dataset, **arguments)
         except NoUsableImages as error:
             return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
         return self._predictions(dataset, features, top)

@@ -21,7 +21,7 @@ _KINDS = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
 _EXACT = (str, int, bool)
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Return whether a value is missing.
 
     Missing are None, NaN, ``pandas.NA``, ``NaT``, and strings that are empty or blank.

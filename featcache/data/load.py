@@ -25,7 +25,11 @@ URL_REASON = "is a URL, not a file; download the image and give the path of the 
 
 
 def describe(
-    data: Any, labels: Sequence[Any] | None = None, *, crop: Crop | None = None, margin: float = 0.0
+    data: Any,
+    labels: Iterable[object] | None = None,
+    *,
+    crop: Crop | None = None,
+    margin: float = 0.0,
 ) -> Dataset:
     """Return a `Dataset` as `featcache.load_dataset` does, except for names of data sets."""
     if labels is not None and not _is_path_list(data):
@@ -33,7 +37,7 @@ def describe(
     return cropped(_load(data, labels), crop, margin)
 
 
-def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
+def _load(data: Any, labels: Iterable[object] | None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, (str, os.PathLike)):
@@ -67,7 +71,7 @@ def _load(data: Any, labels: Sequence[Any] | None) -> Dataset:
     )
 
 
-def from_paths(paths: Iterable[Any], labels: Sequence[Any] | None = None) -> Dataset:
+def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
     """Return a `Dataset` of a list of image files."""
     absolute = _absolute(paths, "", "the list of paths")
     if not absolute:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from ..data.boxes import Crop
 from ..data.dataset import Dataset
@@ -14,8 +13,8 @@ from . import fetched
 
 
 def load_dataset(
-    data: Any,
-    labels: Sequence[Any] | None = None,
+    data: object,
+    labels: Iterable[object] | None = None,
     *,
     crop: Crop | None = None,
     margin: float = 0.0,

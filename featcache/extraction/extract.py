@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,12 @@ from .._io import cache_dirs
 from .._io.choices import check_choice
 from .._io.logs import get_logger, show_log_in_notebook
 from .._io.progress import progress_bar
+from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName, Pooling, Precision
+from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop
 from ..data.folder import worth_warning
 from ..data.labels import (
@@ -52,18 +54,18 @@ log = get_logger(__name__)
 
 
 def extract(
-    backbone: Any,
-    data: Any = None,
+    backbone: BackboneLike,
+    data: object = None,
     *,
     layer: str | int | None = None,
     pooling: Pooling | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: Resize = "stretch",
-    weights: Any = "auto",
+    weights: WeightsLike = "auto",
     preprocessing: Rule | None = None,
     precision: Precision = "float32",
     engine: EngineName = "auto",
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[object] | None = None,
     crop: Crop | None = None,
     margin: float = 0.0,
     on_conflict: OnConflict = "warn",

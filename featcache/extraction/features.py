@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._io.html import facts_table
 from .._io.progress import StageTimings
@@ -229,7 +229,7 @@ class Features:
     def __getitem__(self, rows: Any) -> Features:
         return self.take(rows)
 
-    def take(self, rows: Any) -> Features:
+    def take(self, rows: ArrayLike | slice) -> Features:
         """Return the features of some rows, without reading embeddings; `quarantined` is empty.
 
         Parameters

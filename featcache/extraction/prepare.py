@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .._io import cache_dirs
 from .._io.progress import progress_bar
+from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
@@ -52,8 +53,8 @@ class ExtractionJob:
 class Source:
     """The arguments of `featcache.extract` that select the images."""
 
-    data: Any
-    labels: Sequence[Any] | None
+    data: object
+    labels: Iterable[object] | None
     crop: Crop | None
     margin: float
 
@@ -67,10 +68,10 @@ class Source:
 
 
 def explain(
-    backbone: Any,
-    data: Any = None,
+    backbone: BackboneLike,
+    data: object = None,
     *,
-    labels: Sequence[Any] | None = None,
+    labels: Iterable[object] | None = None,
     crop: Crop | None = None,
     margin: float = 0.0,
     workers: int | None = None,
@@ -115,7 +116,7 @@ def explain(
     return make_explanation(job)
 
 
-def uses_sample(data: Any) -> bool:
+def uses_sample(data: object) -> bool:
     """Return whether the argument `data` stands for the sample of drawn dogs."""
     return data is None and not os.environ.get(cache_dirs.DATA_VARIABLE)
 

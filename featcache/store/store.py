@@ -72,7 +72,7 @@ class Store:
         If the manifest is damaged, or of another format version.
     """
 
-    def __init__(self, folder: str | Path, *, write_sidecars: bool = True) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, write_sidecars: bool = True) -> None:
         self.folder = Path(folder)
         self._write_sidecars = write_sidecars
         self._worker = uuid.uuid4().hex[:8]
