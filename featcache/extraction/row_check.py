@@ -50,7 +50,7 @@ class RowCheck:
 
         Raises
         ------
-        InvalidRequest
+        NoFiniteRow
             If at least 32 rows were computed and none was finite.
         """
         request = self._resolved.request
