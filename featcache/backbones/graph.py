@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import InvalidRequest, UnknownLayer
 from .architecture import layer_names
+from .installed import top_package
 
 OUTPUT = "output"
 _CLASSIFIERS = {"Dense", "Conv2D"}
@@ -56,6 +57,7 @@ def check_input(model: Any) -> None:
             "model.build((None, height, width, 3)) or begin it with keras.Input.",
             received=kind,
         )
+    _check_call(model)
     if len(inputs) != 1:
         raise InvalidRequest(
             f"The model takes {len(inputs)} inputs ({_shapes(inputs)}); a backbone takes one, a "
@@ -70,6 +72,21 @@ def check_input(model: Any) -> None:
             received=shape,
         )
     _check_batches(model, shape)
+
+
+def _check_call(model: Any) -> None:
+    """Raise if a model runs code of its own around its graph, which is all that is cut."""
+    replaced = [name for name in ("__call__", "call") if name in vars(model)]
+    calls = {name: getattr(type(model), name, None) for name in ("__call__", "call")}
+    own = [name for name, one in calls.items() if one is not None and top_package(one) != "keras"]
+    if replaced or own:
+        name, kind = (*replaced, *own)[0], type(model).__name__
+        raise InvalidRequest(
+            f"{kind} has a {name}() of its own, which the features, those of its graph of layers, "
+            "would leave out; pass keras.Model(model.inputs, model.outputs) for the graph alone, "
+            "or keras.Model(inputs, model(inputs)) with inputs = keras.Input((height, width, 3)).",
+            received=kind,
+        )
 
 
 def _check_batches(model: Any, shape: tuple[int | None, ...]) -> None:

@@ -10,28 +10,26 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..errors import UnreadableObject
+from .foreign_code import ARRAYS, held_by, is_foreign, is_symbolic
 from .function_hash import function_hash
 from .installed import is_installed_class, top_package
 from .keras_backend import import_keras
 
-_DEEPEST = 8
-# Whose objects hold no code of the user's, unless it is in a container.
-_ARRAYS = {"builtins", "numpy", "ml_dtypes", "tensorflow", "jax", "jaxlib", "torch"}
 # They make or train weights, whose values are hashed.
 _FOR_WEIGHTS = ("_initializer", "_regularizer", "_constraint")
 _COMPILED = {
     "optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting",
     "_compile_config", "_compiled_trainable_state",
 }  # fmt: skip
-_FUNCTIONS = (
-    type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, np.ufunc,
-)  # fmt: skip
+
+# Functions and classes; whatever else can be called may be made of another function.
+_NAMED = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
 Of = Callable[[Any], Any]
 
@@ -51,13 +49,13 @@ def own_code(model: Any) -> list[list[str]]:
     Raises
     ------
     ValueError
-        If such a part refers to an object whose values cannot be read.
+        If such a part refers to an object whose values cannot be read, or to files.
     """
     parts = operations(model)
     known = _Known(model, parts)
     found = []
     for place, part in enumerate(parts):
-        described = _described(part)
+        described = _described(part, known.listed)
         if described:
             found.append([str(place), _digest(part, described, known)])
     return found
@@ -82,6 +80,7 @@ class _Known:
 
     def __init__(self, model: Any, parts: list[Any]) -> None:
         self._places = {id(part): ["layer", place] for place, part in enumerate(parts)}
+        self.listed = frozenset(self._places)
         self._places |= {id(w): ["weight", place] for place, w in enumerate(model.weights)}
         self._places[id(model)] = ["model"]
 
@@ -90,20 +89,53 @@ class _Known:
         if id(value) in self._places:
             return self._places[id(value)]
         top = top_package(type(value))
-        if isinstance(value, (list, dict, tuple, set)) or top not in (_ARRAYS | {"keras"}):
+        if isinstance(value, (list, dict, tuple, set)) or top not in (ARRAYS | {"keras"}):
             # Keras and TensorFlow put lists into ones of their own.
             wrapped = isinstance(value, list) and type(value) is not list
             return of(list(value)) if wrapped and top in ("keras", "tensorflow") else None
         if isinstance(value, (np.ndarray, np.generic)):
             return None
-        if _is_symbolic(value):
+        if is_symbolic(value):
             return ["symbolic", list(value.shape), str(value.dtype)]
         if top != "builtins" and hasattr(value, "__array__") and hasattr(value, "shape"):
-            return ["array", of(np.asarray(value))]
+            return ["array", of(_values(value))]
         described = top == "keras" and callable(getattr(value, "get_config", None))
         if described and not hasattr(value, "_flatten_layers"):
-            return ["keras", type(value).__qualname__, of(_without_automatic_name(value))]
+            return self._of_keras(value, of)
+        if callable(value) and not isinstance(value, _NAMED) and top in ("tensorflow", "jaxlib"):
+            return _compiled(value, of)
         return None
+
+    def _of_keras(self, value: Any, of: Of) -> Any:
+        """Describe an object of Keras by its configuration, and the code in it by itself."""
+        described = ["keras", type(value).__qualname__]
+        held = sorted(held_by(value).items())
+        code = {name: one for name, one in held if is_foreign(one, self.listed)}
+        if code and hasattr(value, "_inbound_nodes"):
+            return [*described, of(dict(held))]  # an operation: its configuration may name code
+        config = of(_without_automatic_name(value))
+        return [*described, config, of(code)] if code else [*described, config]
+
+
+def _values(value: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # each library raises its own, as for a table of TensorFlow
+        raise _unreadable(value, str(error)) from error
+
+
+def _compiled(value: Any, of: Of) -> Any:
+    """Describe a function that TensorFlow or JAX compiles by the function that it was made of."""
+    function = getattr(value, "python_function", None) or getattr(value, "__wrapped__", None)
+    if function is None:
+        raise _unreadable(value, "it does not tell which function it was made of")
+    signature = getattr(value, "input_signature", None)
+    return ["compiled", type(value).__qualname__, of(function), repr(signature)]
+
+
+def _unreadable(value: Any, reason: str) -> UnreadableObject:
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return UnreadableObject(f"cannot read {kind}: {reason}", received=kind, reason=reason)
 
 
 def _digest(part: Any, described: list[Any], known: _Known) -> str:
@@ -116,16 +148,30 @@ def _digest(part: Any, described: list[Any], known: _Known) -> str:
         ) from error
 
 
-def _described(part: Any) -> list[Any]:
+def _described(part: Any, listed: frozenset[int]) -> list[Any]:
     """Return the code of a layer or operation that is not part of Keras, and its state."""
     kind = type(part)
-    if top_package(kind) == "keras":
-        return _foreign_in(part)
-    if is_installed_class(kind):
-        return [kind, _source(kind), _foreign_in(part)]
+    _check_has_no_files(part)
+    try:
+        if top_package(kind) == "keras":
+            return _foreign_in(part, listed)
+        if is_installed_class(kind):
+            return [kind, _source(kind), _foreign_in(part, listed)]
+        arguments = _foreign_arguments(part, listed)
+    except ValueError as error:
+        raise ValueError(f"in its layer or operation {part.name!r}, {error}") from error
     policy = getattr(part, "dtype_policy", None)
     cast = [str(getattr(policy, "name", None)), bool(getattr(part, "autocast", True))]
-    return [kind, cast, _state(part), _foreign_arguments(part)]
+    return [kind, cast, _state(part), arguments]
+
+
+def _check_has_no_files(part: Any) -> None:
+    """Raise ValueError for a layer that computes what files say, of which it knows the path."""
+    if any(base.__name__ == "TFSMLayer" for base in type(part).__mro__):
+        raise ValueError(
+            f"its layer {part.name!r} is a TFSMLayer, which computes what a SavedModel in a folder "
+            "says, and another one may be put there; build the network of layers of Keras"
+        )
 
 
 def _state(part: Any) -> dict[str, Any]:
@@ -153,49 +199,28 @@ def _bookkeeping(network: bool) -> frozenset[str]:
     return frozenset(names - {"tracked", "supports_masking"} | (_COMPILED if network else set()))
 
 
-def _foreign_in(part: Any) -> list[Any]:
+def _foreign_in(part: Any, listed: frozenset[int]) -> list[Any]:
     """Return the attributes and arguments of a layer of Keras that contain other code."""
+    is_operation = not hasattr(part, "_flatten_layers")
     state = {
         name: value
         for name, value in _state(part).items()
-        if not name.endswith(_FOR_WEIGHTS) and _is_foreign(value)
+        if not _makes_weights(part, name) and is_foreign(value, listed, of_operation=is_operation)
     }
-    arguments = _foreign_arguments(part)
+    arguments = _foreign_arguments(part, listed)
     return [state, arguments] if state or arguments else []
 
 
-def _foreign_arguments(part: Any) -> list[Any]:
+def _makes_weights(part: Any, name: str) -> bool:
+    """Tell whether an attribute is a setting of Keras for the making or training of weights."""
+    return name.endswith(_FOR_WEIGHTS) and name.lstrip("_") in part.get_config()
+
+
+def _foreign_arguments(part: Any, listed: frozenset[int]) -> list[Any]:
     """Return arguments of a layer's calls that contain code, as of ``keras.ops.map``."""
     arguments = [node.arguments for node in getattr(part, "_inbound_nodes", ())]
     calls = [(list(one.args), dict(one.kwargs)) for one in arguments]
-    return [call for call in calls if _is_foreign(call)]
-
-
-def _is_foreign(value: Any, depth: int = 0) -> bool:
-    if depth > _DEEPEST or hasattr(value, "_inbound_nodes") or _is_symbolic(value):
-        return False  # a layer is looked at on its own
-    if isinstance(value, functools.partial):
-        return any(_is_foreign(one, depth + 1) for one in _parts_of_partial(value))
-    if isinstance(value, dict):
-        return any(_is_foreign(one, depth + 1) for one in value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(_is_foreign(one, depth + 1) for one in value)
-    if isinstance(value, _FUNCTIONS):
-        return top_package(value) not in ("keras", "builtins")
-    top = top_package(type(value))
-    if top != "keras":
-        return top not in _ARRAYS
-    return any(_is_foreign(one, depth + 1) for one in getattr(value, "__dict__", {}).values())
-
-
-def _is_symbolic(value: Any) -> bool:
-    return type(value).__name__ == "KerasTensor"
-
-
-def _parts_of_partial(value: functools.partial[Any]) -> Iterator[Any]:
-    yield value.func
-    yield from value.args
-    yield from value.keywords.values()
+    return [call for call in calls if is_foreign(call, listed, of_operation=True)]
 
 
 def _without_automatic_name(value: Any) -> dict[str, Any]:
