@@ -29,7 +29,7 @@ from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import current_state, ensure_available, identities, weights_without_top
 
 log = get_logger(__name__)
-_MEMO_VERSION = 4
+_MEMO_VERSION = 5
 
 
 @dataclass(frozen=True)
