@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ def join_rows(
         raise NoUsableImages(_no_usable_images(quarantined), quarantined=quarantined)
     # Opened again only if rows were committed since it was opened for the plan.
     store = Store(job.folder) if job.store is None or job.plan.compute else job.store
-    summary = _summary(job, computation, quarantined, store.seconds_per_image())
     dataset = job.dataset.take(kept.tolist())
     classes = job.dataset.classes
     return Features(
@@ -48,8 +46,14 @@ def join_rows(
         ids=[str(job.contents[i].image_id) for i in kept],
         positions=kept,
         spec=job.resolved.spec,
-        summary=replace(
-            summary, seconds=seconds, unlabelled=dataset.unlabelled, conflicts=conflicts
+        summary=_summary(
+            job,
+            computation,
+            quarantined,
+            unlabelled=dataset.unlabelled,
+            conflicts=conflicts,
+            seconds=seconds,
+            seconds_per_image=store.seconds_per_image(),
         ),
         quarantined=quarantined,
         parts=None if dataset.split is None else list(dataset.split),
@@ -82,9 +86,13 @@ def _summary(
     job: ExtractionJob,
     computation: Computation | None,
     quarantined: list[Quarantined],
+    *,
+    unlabelled: int,
+    conflicts: Sequence[Mapping[str, Any]],
+    seconds: float,
     seconds_per_image: float,
 ) -> ExtractionSummary:
-    """Summarise the plan and the computation; what the caller knows is filled in later."""
+    """Return what the extraction found stored, computed and left out."""
     weights = job.resolved.request.weights
     n_failures = 0 if computation is None else len(computation.failures)
     ignored = job.dataset.ignored
@@ -92,7 +100,7 @@ def _summary(
         stored=job.plan.stored,
         computed=len(job.plan.compute) - n_failures,
         quarantined=len(quarantined),
-        seconds=0.0,
+        seconds=seconds,
         folder=job.folder,
         backbone=job.resolved.request.name,
         weights=weights.origin,
@@ -101,9 +109,11 @@ def _summary(
         reasons=Counter(bad.reason for bad in quarantined),
         engine=computation.engine.name if computation is not None else None,
         stages=computation.timings if computation is not None else None,
+        unlabelled=unlabelled,
         ignored=ignored_by_ending(ignored),
         ignored_files=list(ignored),
         hints=extras_for(ignored),
+        conflicts=conflicts,
     )
 
 
