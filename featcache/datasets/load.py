@@ -9,7 +9,6 @@ from ..data.boxes import Crop
 from ..data.dataset import Dataset
 from ..data.load import describe
 from ..errors import DatasetError
-from . import fetched
 
 
 def load_dataset(
@@ -60,8 +59,12 @@ def load_dataset(
     InvalidRequest
         For an invalid `crop` or `margin`.
     """
-    if isinstance(data, str) and not os.path.exists(data) and data in fetched.NAMES:
-        if labels is not None:
-            raise DatasetError("labels= goes with a list of paths; other data bring their own.")
-        return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
+    if isinstance(data, str) and not os.path.exists(data):
+        # Here, since archives and downloads take a while to import and files need none of it.
+        from . import fetched
+
+        if data in fetched.NAMES:
+            if labels is not None:
+                raise DatasetError("labels= goes with a list of paths; other data bring their own.")
+            return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
     return describe(data, labels, crop=crop, margin=margin)
