@@ -1,1 +1,1 @@
-"""Speed and memory, measured; see the make targets."""
+"""Benchmarks of speed and memory: `make bench-perf` and `make bench-dogs-size`."""

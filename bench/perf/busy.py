@@ -1,4 +1,4 @@
-"""LightGBM beside a busy loop on every core: how much longer than on an idle machine."""
+"""Training time of LightGBM with every core busy, compared with an idle machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 
 from heads import LightGBMHead
 
-from .embeddings import made_up
-from .timing import in_a_process, in_turns, median, spread, table
+from .embeddings import synthetic_embeddings
+from .timing import format_spread, markdown_table, median, run_in_subprocess, run_interleaved
 
-# Rows, columns, classes, rounds: a small set, one of Caltech-101's size, one of Stanford Dogs'.
+# Rows, columns, classes and boosting rounds. The second is of the size of Caltech-101, the third of
+# that of Stanford Dogs.
 SIZES = {
     "707 x 1,280, 24 classes": (707, 1280, 24, 300),
     "5,784 x 1,280, 101 classes": (5784, 1280, 101, 60),
@@ -26,25 +27,25 @@ SIZES = {
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the seconds of a fit, idle and busy, with our threads and with all cores."""
-    found = []
+    """Return the seconds of a fit on an idle and a busy machine, by the number of threads."""
+    records = []
     for size, shape in SIZES.items():
         scaled = (max(240, int(shape[0] * options.scale)), *shape[1:])
 
-        def once(busy: int, threads: int, shape: tuple[int, ...] = scaled) -> float:
+        def fit_seconds(busy: int, threads: int, shape: tuple[int, ...] = scaled) -> float:
             with busy_cores(busy * len(os.sched_getaffinity(0))):
-                return float(in_a_process("-m", "bench.perf.busy", threads, *shape)["fit"])
+                return float(run_in_subprocess("-m", "bench.perf.busy", threads, *shape)["fit"])
 
-        every = len(os.sched_getaffinity(0))
-        cases = {"idle": (0, 0), "busy": (1, 0), "idle, all": (0, every), "busy, all": (1, every)}
-        actions = {name: (lambda case=case: once(*case)) for name, case in cases.items()}
-        found.append({"size": size, "runs": in_turns(actions, options.repeats)})
-    return found
+        cores = len(os.sched_getaffinity(0))
+        cases = {"idle": (0, 0), "busy": (1, 0), "idle, all": (0, cores), "busy, all": (1, cores)}
+        actions = {name: (lambda case=case: fit_seconds(*case)) for name, case in cases.items()}
+        records.append({"size": size, "runs": run_interleaved(actions, options.repeats)})
+    return records
 
 
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
-    """Keep cores busy with a loop of Python each."""
+    """Run an endless loop in a process of its own for each of `count` cores."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         time.sleep(0.3)
@@ -60,23 +61,24 @@ def describe(records: list[dict[str, Any]]) -> str:
     rows: list[list[object]] = [["size", "threads", "idle, s", "busy, s", "busy / idle"]]
     for record in records:
         runs = record["runs"]
-        for title, suffix in (("those with an idle core", ""), ("one per core", ", all")):
+        for title, suffix in (("one per idle core", ""), ("one per core", ", all")):
             idle, busy = runs[f"idle{suffix}"], runs[f"busy{suffix}"]
             ratio = f"{median(busy) / median(idle):.1f}"
-            rows.append([record["size"], title, spread(idle), spread(busy), ratio])
-    head = (
-        "`LightGBMHead().fit` alone and beside one endless loop per core; seconds: median (least "
-        "to largest). The first of two lines is what it does by default, the second `n_jobs` set "
-        "to the number of cores."
+            rows.append([record["size"], title, format_spread(idle), format_spread(busy), ratio])
+    text = (
+        "Seconds of `LightGBMHead().fit` on an idle machine and beside one endless loop per core: "
+        "median (min to max). One thread per idle core is the default; one per core is `n_jobs` "
+        "set to the number of cores."
     )
-    return "\n".join([head, "", *table(*rows)])
+    return "\n".join([text, "", *markdown_table(*rows)])
 
 
-def _one(threads: int, rows: int, width: int, classes: int, rounds: int) -> dict[str, float]:
-    X, y = made_up(rows, width, classes)
-    LightGBMHead(n_estimators=2).fit(
-        X[:240], y[:240] % 4
-    )  # imports are no part of what a fit takes
+def _measure_fit(
+    threads: int, rows: int, width: int, classes: int, rounds: int
+) -> dict[str, float]:
+    X, y = synthetic_embeddings(rows, width, classes)
+    # Imports LightGBM, which is not part of the time of a fit.
+    LightGBMHead(n_estimators=2).fit(X[:240], y[:240] % 4)
     head = LightGBMHead(n_estimators=rounds, n_jobs=threads or None)
     started = time.perf_counter()
     head.fit(X, y)
@@ -84,4 +86,4 @@ def _one(threads: int, rows: int, width: int, classes: int, rounds: int) -> dict
 
 
 if __name__ == "__main__":
-    print(json.dumps(_one(*map(int, sys.argv[1:]))))
+    print(json.dumps(_measure_fit(*map(int, sys.argv[1:]))))

@@ -1,7 +1,7 @@
-"""The reference task's size, without its photos: 120 drawn breeds x 171 pictures of 500 x 375.
+"""Benchmark at the size of Stanford Dogs: 120 drawn breeds with 171 images of 500 x 375 each.
 
-Each stage runs in a process of its own; its seconds, largest resident size and bytes on disk
-are printed. `python -m bench.perf.dogs_size --help`.
+Runs each stage in its own process and prints its seconds, peak memory and bytes on disk:
+`python -m bench.perf.dogs_size --help`.
 """
 
 from __future__ import annotations
@@ -86,19 +86,22 @@ STAGES: dict[str, Callable[[Path, argparse.Namespace], dict[str, Any]]] = {
 
 
 def main() -> int:
-    """Run all stages and print a table."""
+    """Run all stages and print a table; return the exit status."""
     parser = argparse.ArgumentParser(
-        description="time, memory and disk at the size of Stanford Dogs, on drawn dogs"
+        description="Measure time, memory and disk space of each stage on drawn dogs; by default "
+        "on as many breeds and images as Stanford Dogs has."
     )
-    parser.add_argument("--breeds", type=int, default=120)
-    parser.add_argument("--images", type=int, default=171, help="of each breed")
-    parser.add_argument("--backbone", default="pocket")
-    parser.add_argument("--folder", help="default: dogs-size in the cache folder; kept")
+    parser.add_argument("--breeds", type=int, default=120, help="number of breeds (default 120)")
+    parser.add_argument("--images", type=int, default=171, help="images per breed (default 171)")
+    parser.add_argument("--backbone", default="pocket", help="default: pocket")
+    parser.add_argument(
+        "--folder", help="where to keep images and cache (default: dogs-size in the cache folder)"
+    )
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     root = Path(options.folder) if options.folder else cache_folder() / "dogs-size"
     if options.stage:
-        return _one(root, options)
+        return _run_stage(root, options)
     print(f"{'stage':<18} {'seconds':>8} {'peak MiB':>9} {'disk MiB':>9}  result")
     for stage in STAGES:
         command = [sys.executable, "-m", "bench.perf.dogs_size", *sys.argv[1:], "--stage", stage]
@@ -106,19 +109,19 @@ def main() -> int:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         seconds = time.perf_counter() - started
         record = json.loads(done.stdout.splitlines()[-1])
-        room = record["bytes"] / 2**20
+        disk = record["bytes"] / 2**20
         print(
-            f"{stage:<18} {seconds:>8.1f} {record['peak'] / 2**20:>9.0f} {room:>9.1f}  "
+            f"{stage:<18} {seconds:>8.1f} {record['peak'] / 2**20:>9.0f} {disk:>9.1f}  "
             f"{record['done']}",
             flush=True,
         )
     return 0
 
 
-def _one(root: Path, options: argparse.Namespace) -> int:
+def _run_stage(root: Path, options: argparse.Namespace) -> int:
     record = STAGES[options.stage](root, options)
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    record["peak"] = max(resource.getrusage(each).ru_maxrss for each in who) * 1024
+    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    record["peak"] = max(resource.getrusage(each).ru_maxrss for each in processes) * 1024
     print(json.dumps(record))
     return 0
 

@@ -1,4 +1,4 @@
-"""Made-up embeddings that behave like real ones: skewed, correlated, never negative."""
+"""Synthetic embeddings with the properties of real ones: skewed, correlated, not negative."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LATENT = 96
-# Of the classes' centres, in units of the noise in a class: hard for trees, easy for planes.
+# Standard deviation of the class centres; that within a class is 1. Linear classifiers separate
+# such classes well, trees less so.
 _SPREAD = 0.62
 
 
-def made_up(
+def synthetic_embeddings(
     rows: int, width: int, classes: int, random_state: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw latent vectors around class centres and send them through a random ReLU layer.
+    """Draw latent vectors around class centres and apply a random linear layer with ReLU.
 
-    Latent directions weigh less and less, as the spectrum of real embeddings falls off.
+    The variance of the latent dimensions decreases like the spectrum of real embeddings.
 
     Returns
     -------
     (ndarray (rows, width) float32, ndarray (rows,) int64)
-        Embeddings and classes, every class equally often.
+        Embeddings and class codes; the classes are of equal size.
     """
     generator = np.random.default_rng(random_state)
     codes = np.arange(rows) % classes

@@ -1,4 +1,4 @@
-"""What a full hit costs at the size of Stanford Dogs, and one per cent of new photos."""
+"""Time of an extraction whose images are all stored, or all but one per cent."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from featcache.extraction.extract import extract
 from featcache.images.image_file import content_id
 from featcache.store.store import Store
 
-from .extraction import draw
-from .timing import in_a_process, median, spread, table
+from .extraction import draw_photos
+from .timing import format_spread, markdown_table, median, run_in_subprocess
 
 IMAGES = 20_580
 _CHILD = """
@@ -33,27 +33,27 @@ print(json.dumps({"seconds": seconds, "computed": features.summary.computed,
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return records of a hit and of one per cent new, each in a process of its own."""
+    """Return a record for each of the two cases; every extraction runs in its own process."""
     count = max(400, round(IMAGES * options.scale))
-    fresh = sorted(draw(options.folder, count // 100 // 10 * 10 or 10).rglob("*.jpg"))
+    fresh = sorted(draw_photos(options.folder, count // 100 // 10 * 10 or 10).rglob("*.jpg"))
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
         root = Path(folder)
         photos, cache = root / "photos", root / "cache"
         _fill(photos, cache, count)
-        _run(photos, cache)  # reads every file once, for the index
+        _run(photos, cache)  # reads and indexes every file once
         hits = [_run(photos, cache) for _ in range(options.repeats)]
-        more = []
+        partial = []
         for turn in range(options.repeats):
-            for path in fresh:  # other bytes in every turn, the same picture
+            for path in fresh:  # the same pictures with other bytes, so that they are new
                 data = path.read_bytes() + bytes([turn])
                 (photos / "c0" / f"new-{turn}-{path.parent.name}-{path.name}").write_bytes(data)
-            more.append(_run(photos, cache))
-    return [{"what": "full hit", "images": count, "runs": hits},
-            {"what": "1 % new", "images": count, "runs": more}]  # fmt: skip
+            partial.append(_run(photos, cache))
+    return [{"case": "all stored", "images": count, "runs": hits},
+            {"case": "1 % new", "images": count, "runs": partial}]  # fmt: skip
 
 
 def _fill(photos: Path, cache: Path, count: int) -> None:
-    """Write small images, and rows for them without computing any."""
+    """Write small images, and random rows for them."""
     ids = []
     for i in range(count):
         path = photos / f"c{i % 120}" / f"{i:05d}.png"
@@ -73,25 +73,26 @@ def _fill(photos: Path, cache: Path, count: int) -> None:
 
 
 def _run(photos: Path, cache: Path) -> dict[str, Any]:
-    return in_a_process("-c", _CHILD, photos, cache)
+    return run_in_subprocess("-c", _CHILD, photos, cache)
 
 
 def describe(records: list[dict[str, Any]]) -> str:
     """Return a table in Markdown."""
     lines = [
-        "ResNet50, `featcache.extract` with its import, in a new process each time. Target of a "
-        "full hit: under 1 s and no TensorFlow; of 1 % new: the forward pass and start-up.",
+        "`featcache.extract` with ResNet50, including the import of featcache, in a new process "
+        "per run. Targets: with all images stored, less than 1 s without importing TensorFlow; "
+        "with 1 % new, no more than start-up and forward pass.",
         "",
     ]
     rows: list[list[object]] = [
-        ["what", "images", "computed", "seconds", "of which forward", "TensorFlow imported"]
+        ["case", "images", "computed", "seconds", "forward pass, s", "TensorFlow imported"]
     ]
     for record in records:
         runs = record["runs"]
         rows.append([
-            record["what"], f"{record['images']:,}", runs[0]["computed"],
-            spread([run["seconds"] for run in runs]),
+            record["case"], f"{record['images']:,}", runs[0]["computed"],
+            format_spread([run["seconds"] for run in runs]),
             f"{median([run['forward'] for run in runs]):.2f}",
             "yes" if any(run["tensorflow"] for run in runs) else "no",
         ])  # fmt: skip
-    return "\n".join([*lines, *table(*rows)])
+    return "\n".join([*lines, *markdown_table(*rows)])

@@ -1,4 +1,4 @@
-"""How well decoding, the forward pass and the commits overlap, and what a start-up costs."""
+"""Overlap of decoding, forward pass and commits in an extraction."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from featcache.extraction.runner import Computation, Work
 from featcache.images.decode import load_pixels
 from featcache.store.store import Store
 
-from .extraction import draw
-from .timing import in_turns, median, seconds_of, spread, table
+from .extraction import draw_photos
+from .timing import format_spread, markdown_table, median, run_interleaved, seconds_of
 
-# Enough for some seconds, so that the first batch and the last weigh little.
+# Enough for a few seconds, so that the first and the last batch hardly count.
 PHOTOS = {"resnet50": 240, "mobilenet_v2": 2400}
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return seconds of decoding alone, the forward pass alone, and all of it together."""
+    """Return the seconds of decoding alone, of the forward pass alone, and of an extraction."""
     photos = {
-        backbone: draw(options.folder, max(40, round(count * options.scale)))
+        backbone: draw_photos(options.folder, max(40, round(count * options.scale)))
         for backbone, count in PHOTOS.items()
     }
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
@@ -88,7 +88,7 @@ def _case(
     for stage in stages.values():
         stage()
     ways = {name: functools.partial(seconds_of, stage) for name, stage in stages.items()}
-    seconds = in_turns(ways, repeats)
+    seconds = run_interleaved(ways, repeats)
     return {
         "backbone": backbone, "precision": precision, "photos": count, "seconds": seconds,
     }  # fmt: skip
@@ -97,16 +97,19 @@ def _case(
 def describe(records: list[dict[str, Any]]) -> str:
     """Return a table in Markdown."""
     lines = [
-        f"Decoding and the forward pass share {os.cpu_count()} cores, so that together they do "
-        "at most 1 / (1/decode + 1/forward) images/s. Target: 0.95 of that, commits included.",
+        f"Images/s: median (min to max). Decoding and the forward pass share {os.cpu_count()} "
+        "cores, so the maximum end to end is 1 / (1 / decode + 1 / forward). Target, with "
+        "commits: a fraction of 0.95.",
         "",
     ]
     stages = ["decode alone", "forward alone", "end to end"]
-    rows: list[list[object]] = [["backbone", "precision", "photos", *stages, "of the possible"]]
+    rows: list[list[object]] = [
+        ["backbone", "precision", "images", *stages, "fraction of the maximum"]
+    ]
     for record in records:
         rates = {k: [record["photos"] / s for s in v] for k, v in record["seconds"].items()}
-        possible = 1 / (1 / median(rates["decode"]) + 1 / median(rates["forward"]))
-        shown = [spread(rates[name]) for name in ("decode", "forward", "together")]
-        share = f"{median(rates['together']) / possible:.2f}"
-        rows.append([record["backbone"], record["precision"], record["photos"], *shown, share])
-    return "\n".join([*lines, *table(*rows)])
+        maximum = 1 / (1 / median(rates["decode"]) + 1 / median(rates["forward"]))
+        shown = [format_spread(rates[name]) for name in ("decode", "forward", "together")]
+        fraction = f"{median(rates['together']) / maximum:.2f}"
+        rows.append([record["backbone"], record["precision"], record["photos"], *shown, fraction])
+    return "\n".join([*lines, *markdown_table(*rows)])

@@ -1,4 +1,4 @@
-"""A store of a million rows: opened, read at random and streamed, against `numpy.memmap`."""
+"""A store of a million rows: time to open it, to read random rows and to stream all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featcache.store.maintenance import compact
 from featcache.store.row_index import pack_ids
 from featcache.store.store import Store
 
-from .timing import in_turns, median, seconds_of, spread, table
+from .timing import format_spread, markdown_table, median, run_interleaved, seconds_of
 
 ROWS, WIDTH, SHARDS = 1_000_000, 512, 4000
 _BLOCK = 4096
@@ -25,7 +25,7 @@ _SPEC = BackboneSpec(
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return seconds of each kind of reading."""
+    """Return the seconds of each kind of reading."""
     rows = max(SHARDS, round(ROWS * options.scale))
     with tempfile.TemporaryDirectory(prefix="featcache-perf-", dir=options.folder) as folder:
         root = Path(folder)
@@ -41,19 +41,19 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             store.append_packed(values, part, np.zeros(len(part), np.int32), {})
         store.write_manifest()
         compact(store)
-        order = pack_ids(store.ids())  # as they lie in the files
-        some = order[generator.permutation(rows)[:10_000]]
+        order = pack_ids(store.ids())  # in the order of the files
+        random_rows = order[generator.permutation(rows)[:10_000]]
 
         def opened() -> float:
             return seconds_of(lambda: Store(root / "store"))
 
         def first() -> float:
             fresh = Store(root / "store")
-            return seconds_of(lambda: fresh.read(some))
+            return seconds_of(lambda: fresh.read(random_rows))
 
         def again() -> float:
-            store.read(some)
-            return seconds_of(lambda: store.read(some))
+            store.read(random_rows)
+            return seconds_of(lambda: store.read(random_rows))
 
         def stream() -> float:
             store.read(order[:_BLOCK])
@@ -68,15 +68,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
         stream()
         ways = {
-            "open": opened, "10,000 random rows, just opened": first,
-            "10,000 random rows, again": again, "stream": stream, "stream, numpy.memmap": mapped,
+            "open": opened, "10,000 random rows, first read": first,
+            "10,000 random rows, later read": again, "stream": stream,
+            "stream, numpy.memmap": mapped,
         }  # fmt: skip
-        seconds = in_turns(ways, options.repeats)
+        seconds = run_interleaved(ways, options.repeats)
     return [{"rows": rows, "width": WIDTH, "seconds": seconds}]
 
 
 def _drop(blocks: Iterator[object]) -> None:
-    """Go through blocks as a consumer would, who keeps none: fresh memory is what costs most."""
+    """Iterate over blocks without keeping them: allocating new memory would dominate the time."""
     for _ in blocks:
         pass
 
@@ -88,10 +89,12 @@ def describe(records: list[dict[str, Any]]) -> str:
     size = record["rows"] * record["width"] * 4 / 1e9
     lines = [
         f"{record['rows']:,} rows x {record['width']}, {size:.2f} GB, written in {SHARDS:,} shards "
-        "and compacted; the files are in the system's cache. What was just opened compares the "
-        "SHA-256 of every file that it reads from. Targets: 1 s each, and half of memmap's speed.",
+        "and compacted; the files are in the page cache. The first read after opening verifies "
+        "the SHA-256 of each file. Targets: 1 s each, and half the speed of numpy.memmap.",
         "",
-        *table(["what", "seconds"], *([name, spread(v)] for name, v in seconds.items())),
+        *markdown_table(
+            ["operation", "seconds"], *([name, format_spread(v)] for name, v in seconds.items())
+        ),
     ]
     ratio = median(seconds["stream, numpy.memmap"]) / median(seconds["stream"])
-    return "\n".join([*lines, "", f"The stream runs at {ratio:.2f} of numpy.memmap's speed."])
+    return "\n".join([*lines, "", f"Streaming reaches {ratio:.2f} of the speed of numpy.memmap."])

@@ -1,4 +1,4 @@
-"""Side-by-side measurements: interleaved, in one run, with medians and a word on the machine."""
+"""Interleaved time measurements, their medians as text, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from typing import Any
 import psutil
 
 
-def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Run actions one after the other, again and again, every other round in reverse.
+def run_interleaved(
+    actions: Mapping[str, Callable[[], float]], repeats: int
+) -> dict[str, list[float]]:
+    """Run all actions once per round, in reverse order in every other round.
 
-    What slows the machine for a while then slows all of them.
+    A temporary load of the machine then affects all of them alike.
 
     Parameters
     ----------
@@ -32,48 +34,48 @@ def in_turns(actions: Mapping[str, Callable[[], float]], repeats: int) -> dict[s
     dict of str to list of float
         `repeats` measurements of each.
     """
-    found: dict[str, list[float]] = {name: [] for name in actions}
-    for turn in range(repeats):
-        for name in list(actions)[:: -1 if turn % 2 else 1]:
-            found[name].append(actions[name]())
-    return found
+    measured: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(repeats):
+        for name in list(actions)[:: -1 if number % 2 else 1]:
+            measured[name].append(actions[name]())
+    return measured
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """Return how long an action takes, once."""
+    """Return the seconds that one call of an action takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
-def in_a_process(*arguments: object) -> dict[str, Any]:
-    """Run Python with arguments in a process of its own; return the JSON of its last line."""
+def run_in_subprocess(*arguments: object) -> dict[str, Any]:
+    """Run Python with arguments in a new process; return the JSON in the last line it prints."""
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return record
 
 
-def resident(name: str) -> int:
-    """Return the bytes of this process in memory: now (VmRSS), or at most (VmHWM). Linux.
+def resident_bytes(name: str) -> int:
+    """Return the resident memory of this process: current (VmRSS) or peak (VmHWM). Linux only.
 
-    The largest size that `resource` knows is no use: a child begins with its parent's. psutil
-    does not know it.
+    The peak of `resource` is unsuitable, since a child starts with that of its parent, and
+    psutil has none.
     """
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
 
 
-def forget_the_peak() -> None:
-    """Let VmHWM begin again."""
+def reset_peak_rss() -> None:
+    """Set the peak resident memory (VmHWM) to the current one."""
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 
 
-def table(*rows: Sequence[object]) -> list[str]:
-    """Return the lines of a table in Markdown, the head first."""
-    head, *body = [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return [head, f"| {' | '.join('---' for _ in rows[0])} |", *body]
+def markdown_table(*rows: Sequence[object]) -> list[str]:
+    """Return the lines of a Markdown table; the first row is the header."""
+    header, *body = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return [header, f"| {' | '.join('---' for _ in rows[0])} |", *body]
 
 
 def median(values: list[float]) -> float:
@@ -81,13 +83,13 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def spread(values: list[float]) -> str:
-    """Return the median, and the least and the largest value."""
+def format_spread(values: list[float]) -> str:
+    """Format the median, the minimum and the maximum of values."""
     return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def machine() -> dict[str, str]:
-    """Describe processor, memory, system and versions."""
+def describe_machine() -> dict[str, str]:
+    """Return processor, memory, system and versions of packages as text."""
     packages = ("tensorflow", "keras", "openvino", "h5py", "scikit-learn", "lightgbm", "numpy")
     versions = []
     for name in packages:

@@ -1,14 +1,14 @@
-"""One way of turning a folder of photos into rows on disk, ready to be timed again and again.
+"""Process that extracts a folder of images with one library, repeatedly, and prints the seconds.
 
-Started by `bench.perf.extraction` in a process of its own. It gets ready, prints ``ready``,
-and for each line on standard input does all the work again and prints the seconds.
+Started by `bench.perf.extraction`. After a first run that does not count it prints ``ready``; for
+each line on standard input it then repeats the extraction and prints its seconds.
 
-A job may return seconds that are not to count. When `predict` has its last batch, the thread that
-tunes tf.data may sleep on until its next round, and `predict` with it: rounds begin after 10 ms
-and double, so that a run of 5.2 s returns after 10.24 s. That is no work, and left out.
+A job returns the seconds to subtract from its time. After the last batch of `predict` the thread
+that tunes tf.data may sleep until its next round, and `predict` waits for it. The first round is
+after 10 ms and the interval doubles, so that a run of 5.2 s returns after 10.24 s.
 """
 
-# The libraries that this project is timed against are not installed beside it.
+# The libraries compared are in an environment of their own.
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # other libraries are timed without featcache
+if TYPE_CHECKING:  # the other libraries' environment has no featcache
     from featcache.backbones.spec import Precision
 
 Job = Callable[[], float | None]
 
 
 def featcache_job(backbone: str, photos: Path, work: Path, precision: Precision) -> Job:
-    """Extract into an empty store; only the converted model is kept from run to run."""
+    """Return a job that extracts into an empty store, with the model converted before."""
     import featcache
 
     cache = work / "cache"
@@ -49,7 +49,7 @@ def featcache_job(backbone: str, photos: Path, work: Path, precision: Precision)
 
 
 def keras_job(backbone: str, photos: Path, work: Path) -> Job:
-    """Do what Keras' own documentation shows: a data set, `predict`, and a file."""
+    """Return a job with Keras as its documentation shows: a data set, `predict`, and a file."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import h5py
     import keras
@@ -74,25 +74,25 @@ def keras_job(backbone: str, photos: Path, work: Path) -> Job:
         )
         images = images.map(module.preprocess_input).prefetch(2)
         ended: list[float] = []
-        at_the_end = keras.callbacks.LambdaCallback(
+        record_end = keras.callbacks.LambdaCallback(
             on_predict_end=lambda logs: ended.append(time.perf_counter())
         )
-        rows = model.predict(images, verbose=0, callbacks=[at_the_end])
-        asleep = time.perf_counter() - ended[0]
+        rows = model.predict(images, verbose=0, callbacks=[record_end])
+        sleeping = time.perf_counter() - ended[0]
         with h5py.File(work / "rows.h5", "w") as file:
             file.create_dataset("embeddings", data=rows)
             file.flush()
         with open(work / "rows.h5", "rb") as written:
             os.fsync(written.fileno())
-        return asleep
+        return sleeping
 
     return job
 
 
 def thingsvision_job(photos: Path, work: Path) -> Job:
-    """Extract the features of a torchvision ResNet50 with thingsvision."""
+    """Return a job that extracts with a torchvision ResNet50 by thingsvision."""
     with contextlib.suppress(ImportError):
-        # TensorFlow and Triton both bring LLVM; loaded after it, Triton crashes the process.
+        # Both Triton and TensorFlow contain LLVM: Triton crashes if it is loaded second.
         import triton  # noqa: F401
     from thingsvision import get_extractor
     from thingsvision.utils.data import DataLoader, ImageDataset
@@ -114,11 +114,11 @@ def thingsvision_job(photos: Path, work: Path) -> Job:
 
 
 def embetter_job(photos: Path, work: Path) -> Job:
-    """Extract the features of a timm ResNet50 with embetter."""
+    """Return a job that extracts with a timm ResNet50 by embetter."""
     import timm
 
     create = timm.create_model
-    # No weights of a hub are asked for: the work is the same with random ones.
+    # Random weights, which need no download and take the same time.
     timm.create_model = lambda name, **options: create(name, **{**options, "pretrained": False})
     from embetter.vision import ImageLoader, TimmEncoder
 
@@ -132,9 +132,9 @@ def embetter_job(photos: Path, work: Path) -> Job:
 
 
 def main(kind: str, backbone: str, photos: Path) -> None:
-    """Get ready, then run as often as asked."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print must not be read as an answer
+    """Run a job once, print ``ready``, and run it again for each line on standard input."""
+    results = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # output of libraries must not be read as a result
     with tempfile.TemporaryDirectory(prefix="featcache-perf-") as folder:
         work = Path(folder)
         jobs: dict[str, Callable[[], Job]] = {
@@ -145,13 +145,13 @@ def main(kind: str, backbone: str, photos: Path) -> None:
             "embetter": lambda: embetter_job(photos, work),
         }
         job = jobs[kind]()
-        job()  # what is compiled or converted once is not what is compared
-        print("ready", file=answers)
+        job()  # compiles or converts the model, which does not count
+        print("ready", file=results)
         with contextlib.suppress(KeyboardInterrupt):
             for _ in sys.stdin:
                 started = time.perf_counter()
-                not_counted = job() or 0.0
-                print(time.perf_counter() - started - not_counted, file=answers)
+                sleeping = job() or 0.0
+                print(time.perf_counter() - started - sleeping, file=results)
 
 
 if __name__ == "__main__":

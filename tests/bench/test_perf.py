@@ -1,4 +1,4 @@
-"""What the measurements side by side make of their figures; the figures are not tested."""
+"""Reports of the benchmarks of speed and memory; the figures themselves are not tested."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.perf import extraction
-from bench.perf.__main__ import SECTIONS, report, with_others
-from bench.perf.timing import in_turns
+from bench.perf.__main__ import SECTIONS, keep_other_backbones, update_report
+from bench.perf.timing import run_interleaved
 
 KERAS, OURS = [4.0, 2.0, 3.0], [1.0, 2.0, 1.5]
 
 
 def extraction_record(**seconds: list[float]) -> dict[str, Any]:
-    ways = {"Keras": KERAS, "featcache float32": OURS, **seconds}
-    records = [{"backbone": "resnet50", "photos": 30, "seconds": ways, "refused": {}}]
+    seconds_by_kind = {"Keras": KERAS, "featcache float32": OURS, **seconds}
+    records = [{"backbone": "resnet50", "photos": 30, "seconds": seconds_by_kind, "refused": {}}]
     return {"machine": {"processor": "a processor"}, "scale": 1, "records": records}
 
 
@@ -34,38 +34,40 @@ def test_every_other_round_is_in_reverse() -> None:
     def action(name: str) -> Any:
         return lambda: float(len(seen.append(name) or seen))
 
-    found = in_turns({"a": action("a"), "b": action("b")}, 3)
+    found = run_interleaved({"a": action("a"), "b": action("b")}, 3)
     assert seen == ["a", "b", "b", "a", "a", "b"]
     assert found == {"a": [1, 4, 5], "b": [2, 3, 6]}
 
 
-def test_a_section_measured_anew_leaves_the_others_as_they_were() -> None:
+def test_a_section_measured_again_leaves_the_others_as_they_were() -> None:
     titles = {name: title for name, (title, _) in SECTIONS.items()}
     before = (
         f"# Old\n\n## {titles['heads']} (at 0.1 of the size)\n\nold heads\n\n"
         f"## {titles['extraction']}\n\nold extraction\n\n## {titles['hits']}\n\nold hits\n"
     )
-    after = report(before, {"extraction": extraction_record()})
+    after = update_report(before, {"extraction": extraction_record()})
     assert "old extraction" not in after
-    assert "On: a processor." in after
+    assert "Machine: a processor." in after
     found = [after.index(text) for text in ("featcache float32", "old hits", "old heads")]
     assert found == sorted(found)
-    assert report(after, {}) == after
+    assert update_report(after, {}) == after
     assert "# Old" not in after
 
 
-def test_a_backbone_measured_anew_leaves_the_others_as_they_were() -> None:
+def test_a_backbone_measured_again_leaves_the_others_as_they_were() -> None:
     def record(**photos: int) -> dict[str, Any]:
         records = [{"backbone": name, "photos": count} for name, count in photos.items()]
         return {"machine": {"processor": "a processor"}, "scale": 1, "records": records}
 
     earlier = record(resnet50=1, vgg19=1)
-    assert with_others(record(vgg19=2), earlier) == record(resnet50=1, vgg19=2)
-    assert with_others(record(mobilenet=2), earlier) == record(resnet50=1, vgg19=1, mobilenet=2)
+    assert keep_other_backbones(record(vgg19=2), earlier) == record(resnet50=1, vgg19=2)
+    assert keep_other_backbones(record(mobilenet=2), earlier) == record(
+        resnet50=1, vgg19=1, mobilenet=2
+    )
     elsewhere = {**earlier, "machine": {"processor": "another"}}
-    assert with_others(record(vgg19=2), elsewhere) == record(vgg19=2)
+    assert keep_other_backbones(record(vgg19=2), elsewhere) == record(vgg19=2)
 
 
-def test_a_way_that_cannot_start_says_why(tmp_path: Path) -> None:
-    worker = extraction.Worker(sys.executable, "no-such-way", "resnet50", tmp_path)
-    assert worker.why_not == "KeyError: 'no-such-way'"
+def test_a_worker_that_cannot_start_has_the_error(tmp_path: Path) -> None:
+    worker = extraction.Worker(sys.executable, "no-such-library", "resnet50", tmp_path)
+    assert worker.start_error == "KeyError: 'no-such-library'"
