@@ -1,1 +1,1 @@
-"""Programs of the maintainers: they make what the package ships."""
+"""Programs for maintainers, which make files of the package."""

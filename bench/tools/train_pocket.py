@@ -1,8 +1,8 @@
 """Train the weights of `pocket`: `python -m bench.tools.train_pocket --help`.
 
-The network learns to tell what a drawn breed is made of (`bench.tools.traits`) from pictures of
-many breeds. They come from a seed of their own, so none of them is in the sample of drawn
-dogs or in any set that `featcache.datasets.drawn_dogs` draws from another seed.
+The network learns to predict the traits of drawn breeds (`bench.tools.traits`) from images of many
+breeds. Their seed is not that of the sample of drawn dogs, so none of its images is trained on, nor
+any that `featcache.datasets.drawn_dogs` draws with another seed.
 """
 
 from __future__ import annotations
@@ -53,31 +53,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.tools.train_pocket",
-        description="Train the backbone that comes with the package, on drawn breeds of dogs. "
-        "A run that was cut off goes on from its last epoch.",
+        description="Train the backbone that is part of the package, on drawn breeds of dogs. "
+        "An interrupted run resumes after its last epoch.",
     )
     add = parser.add_argument
-    add("--breeds", type=int, default=1500, help="drawn breeds to learn from (default 1500)")
-    add("--images", type=int, default=14, help="pictures of each (default 14)")
-    add("--epochs", type=int, default=16, help="at most (default 16)")
-    add("--batch-size", type=int, default=64, help="images a step (default 64)")
-    add("--seed", type=int, default=SEED, help=f"of breeds and training (default {SEED})")
-    add("--out", default=str(pocket.FILE), help="file of the weights (default: the package's)")
+    add("--breeds", type=int, default=1500, help="number of drawn breeds (default 1500)")
+    add("--images", type=int, default=14, help="images per breed (default 14)")
+    add("--epochs", type=int, default=16, help="maximum number of epochs (default 16)")
+    add("--batch-size", type=int, default=64, help="images per training step (default 64)")
+    add(
+        "--seed",
+        type=int,
+        default=SEED,
+        help=f"seed of the breeds and of training (default {SEED})",
+    )
+    add(
+        "--out",
+        default=str(pocket.FILE),
+        help="weights file to write (default: that of the package)",
+    )
     add("--cache-dir", help="default: FEATCACHE_CACHE or your cache folder")
-    add("-q", "--quiet", action="store_true", help="only warnings and errors")
+    add("-q", "--quiet", action="store_true", help="print only warnings and errors")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.seed == 0:
-        raise InvalidRequest("Seed 0 draws the sample's own breeds; train on others.", received=0)
+        raise InvalidRequest(
+            "--seed 0 draws the breeds of the sample, which must not be trained on. Use another seed.",
+            received=0,
+        )
     show = False if options.quiet else None
     dataset = drawn_dogs(options.breeds, options.images, options.seed, DRAWN_SIDE, progress=show)
     ids = content_ids(dataset, options.cache_dir)
     images = Images(tuple(dataset.paths), tuple(ids))
     pixels = decoded(images, (SIDE, SIDE), cache_dir=options.cache_dir, progress=show)
     targets = traits.targets(dataset.labels or [], make_breeds(options.breeds, options.seed))
-    # Whole breeds are held out: what counts is what is told of a breed never seen.
+    # Whole breeds are held out, to measure the accuracy on unseen breeds.
     breeds = {label: str(number % 16) for number, label in enumerate(dataset.classes or [])}
     held_out = np.array([breeds[label] == "0" for label in dataset.labels or []])
     train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -97,9 +109,9 @@ def _run(options: argparse.Namespace) -> int:
     digest = _save(body, out)
     print(
         f"{out}: {out.stat().st_size:,} bytes, SHA-256 {digest}\n"
-        f"{run.progress.epoch} epochs in {history['seconds'][-1]:.0f} s; the best one tells "
-        f"{100 * history['val_accuracy'][best]:.1f} % of the traits of {len(validation)} pictures "
-        "of held-out breeds right."
+        f"{run.progress.epoch} epochs in {history['seconds'][-1]:.0f} s; in the best one "
+        f"{100 * history['val_accuracy'][best]:.1f} % of the traits of {len(validation)} images of "
+        "held-out breeds are predicted correctly."
     )
     return 0
 
@@ -113,7 +125,7 @@ class _TraitsRun(Run):
 
 
 def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:
-    """Return the backbone, and it inside the network that trains it."""
+    """Return the backbone, and the compiled network around it that is trained."""
     keras = import_keras()
     keras.utils.set_random_seed(seed)
     body = pocket.build(keras, (SIDE, SIDE))
@@ -132,7 +144,7 @@ def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:
 
 
 def _folder(options: argparse.Namespace, ids: Sequence[str]) -> Path:
-    """Name the run by what decides its outcome, so that another one is not taken up."""
+    """Return the folder of the run, named by all that determines its result."""
     key = content_key(
         {
             "version": _VERSION,

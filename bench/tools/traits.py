@@ -1,7 +1,7 @@
-"""Traits of drawn breeds as targets of a network: measures (numbers) and kinds (categories).
+"""Traits of drawn breeds as training targets: numeric measures and categorical kinds.
 
-Multitask learning (Caruana 1997, doi:10.1023/A:1007379606734): predicting several traits trains a
-small network better on few pictures than predicting the breed does.
+Multitask learning (Caruana 1997, doi:10.1023/A:1007379606734): with few images per breed, a
+small network learns better features from several traits than from the breed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ WIDTH = len(MEASURES) + sum(len(names) for names in KINDS.values())
 
 
 def targets(labels: Sequence[str], breeds: Sequence[Breed]) -> NDArray[np.float32]:
-    """Return the targets of pictures.
+    """Return the training targets of images.
 
     Parameters
     ----------
     labels : sequence of str
-        The breed of each picture.
+        The breed of each image.
     breeds : sequence of Breed
 
     Returns
@@ -91,14 +91,14 @@ def keras_accuracy(keras: Any) -> Any:
 
 
 def loss_and_accuracy(truth: NDArray[Any], prediction: NDArray[Any]) -> tuple[float, float]:
-    """Return what `keras_loss` and `keras_accuracy` give, on arrays.
+    """Return the mean values of `keras_loss` and `keras_accuracy`, computed with NumPy.
 
     Parameters
     ----------
     truth : ndarray (n, 14)
         As from `targets`.
     prediction : ndarray (n, `WIDTH`)
-        Measures, then one logit for each value of each kind.
+        Measures, then one logit per value of each kind.
     """
     n = len(MEASURES)
     total = np.square(truth[:, :n] - prediction[:, :n]).sum(axis=1)

@@ -1,4 +1,4 @@
-"""A folder -> `Dataset`: images, classes and split by its layout, and what was left out."""
+"""Data sets from folders: images, classes and split by the layout, and the ignored files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ _LAYOUT = (
     "training images into one folder per class, or list all images in a CSV file with the "
     "columns path, label and split."
 )
-# Written by operating systems into every folder; not the user's files.
+# Not images, and not worth a warning.
 _SIDECARS = frozenset({
     ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".py", ".mat",
     ".npy", ".npz", ".zip", ".tar", ".gz", ".log", ".gitkeep",
 })  # fmt: skip
-# Copies that editors and downloads leave: a second copy of an image, or half of one.
+# Backups and incomplete downloads: duplicates or fragments of images.
 _UNFINISHED = frozenset({".bak", ".crdownload", ".download", ".orig", ".part", ".swp", ".tmp"})
+# Written by operating systems into folders.
 _CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 
 
 def split_of(name: str) -> str | None:
-    """Return the part of a split that a name stands for; None if for none.
+    """Return the part of a split that a folder name stands for; None for other names.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def split_of(name: str) -> str | None:
 
 @dataclass
 class Listing:
-    """Files below a folder.
+    """Image files and other files below a folder.
 
     Attributes
     ----------
@@ -68,19 +69,19 @@ class Listing:
 
 
 def from_folder(path: str | Path) -> Dataset:
-    """List a folder: split folders, class folders, or the images in it.
+    """Return the data set of a folder with split folders, class folders or images.
 
-    ``train/<class>/`` and ``test/<class>/`` are classes and split. A flat ``test/`` or
-    ``validation/`` beside class folders in ``train/`` is an unlabelled part, and so is one
-    without a folder of a training class, such as ``test/images/``. Other files are
-    counted in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it
-    begins as one.
+    ``train/<class>/`` and ``test/<class>/`` give classes and split. Beside class folders in
+    ``train/``, a ``test/`` or ``validation/`` that holds images directly, or whose folders are
+    no training classes, such as ``test/images/``, is an unlabelled part. Other files are listed
+    in `Dataset.ignored`. A file with an unknown ending, or none, is an image if it has the
+    signature of one.
 
     Raises
     ------
     DatasetError
-        If no image is found, images lie beside class folders, class folders lie one level too
-        deep, or split folders are laid out in a way that leaves the classes unknown.
+        If there is no image, images lie beside class folders, class folders lie one level too
+        deep, or the layout of split folders leaves the classes unknown.
     """
     root = absolute_path(path)
     listing = _some_images(root)
@@ -94,7 +95,7 @@ def from_folder(path: str | Path) -> Dataset:
         raise DatasetError(
             f"{root} holds {format_count(len(loose), 'image')} beside class folders (the first is "
             f"{Path(loose[0]).name!r}), of unknown class. Move such images into a class folder "
-            "or elsewhere, or list the images you mean in a CSV file.",
+            "or elsewhere, or list the images to use in a CSV file.",
             path=root,
             received=loose,
         )
@@ -102,13 +103,13 @@ def from_folder(path: str | Path) -> Dataset:
         labels = _labels(root, parts)
         split = [str(split_of(p[0])) for p in parts]
         return Dataset(files, labels, split, str(root), root.name, ignored=ignored)
-    _say_nested(root, parts)
+    _report_nested_splits(root, parts)
     _check_depth(root, parts)
     return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
 
 
 def images_below(path: str | os.PathLike[str]) -> Dataset:
-    """List all images below a folder, whatever its layout, without labels.
+    """Return all images below a folder without labels, whatever its layout.
 
     Raises
     ------
@@ -135,7 +136,7 @@ def _some_images(root: Path) -> Listing:
 
 
 def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
-    """Count files by ending: those that may be pictures first, then the most frequent.
+    """Count files by ending; endings of possible images first, then by frequency.
 
     Examples
     --------
@@ -145,23 +146,23 @@ def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
     {'(hidden file)': 1}
     """
     counts: Counter[str] = Counter()
-    pictures = set()
+    image_endings = set()
     for path in paths:
         ending = _ending(path) or "(no ending)"
         if _is_hidden(path):
             ending = "(hidden folder)" if path.endswith(os.sep) else "(hidden file)"
         counts[ending] += 1
-        if _may_be_picture(path):
-            pictures.add(ending)
-    return dict(sorted(counts.items(), key=lambda item: (item[0] not in pictures, -item[1])))
+        if _may_be_image(path):
+            image_endings.add(ending)
+    return dict(sorted(counts.items(), key=lambda item: (item[0] not in image_endings, -item[1])))
 
 
 def worth_warning(ignored: Iterable[str]) -> bool:
-    """Return whether files that were left out may be pictures: neither texts nor hidden."""
-    return any(map(_may_be_picture, ignored))
+    """Return whether any of the ignored files may be an image: neither text nor hidden."""
+    return any(map(_may_be_image, ignored))
 
 
-def _may_be_picture(path: str) -> bool:
+def _may_be_image(path: str) -> bool:
     return not _is_hidden(path) and _ending(path) not in _SIDECARS
 
 
@@ -174,13 +175,13 @@ def _ending(path: str) -> str:
 
 
 def extras_for(ignored: Iterable[str]) -> list[str]:
-    """Return how to install what would read some of the files that were left out."""
-    hints = {missing_extra_of(path) for path in ignored if _may_be_picture(path)}
+    """Return the hints on how to install support for some of the ignored files."""
+    hints = {missing_extra_of(path) for path in ignored if _may_be_image(path)}
     return sorted(hint for hint in hints if hint is not None)
 
 
 def other_files(ignored: Sequence[str]) -> str:
-    """Say which files a folder without images holds, and how those could be read; "" for none."""
+    """Return a sentence on the ignored files of a folder and how to read them; "" for none."""
     if not ignored:
         return ""
     counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
@@ -189,26 +190,26 @@ def other_files(ignored: Sequence[str]) -> str:
 
 
 def _is_split(root: Path, parts: Sequence[list[str]]) -> bool:
-    """Return whether the top folders are parts of a split; refuse what can be read in two ways."""
+    """Return whether the top folders are parts of a split; raise if that is ambiguous."""
     tops = {p[0] for p in parts}
     named = {top for top in tops if split_of(top)}
     if named == tops:
         return True
     deep = {p[0] for p in parts if len(p) > 2}
-    # "train" alone may be a class of vehicles; "test" and "validation" are none.
-    doubtful = {top for top in named if split_of(top) != "train" or top in deep or len(named) > 1}
-    if doubtful:
+    # "train" alone may be a class of vehicles; "test" and "validation" are no classes.
+    ambiguous = {top for top in named if split_of(top) != "train" or top in deep or len(named) > 1}
+    if ambiguous:
         others = sorted(tops - named)
         raise DatasetError(
-            f"{root} holds {', '.join(map(repr, sorted(doubtful)))} beside "
+            f"{root} holds {', '.join(map(repr, sorted(ambiguous)))} beside "
             f"{', '.join(map(repr, others[:3]))}: a part of a split, or a class? {_LAYOUT}",
-            received=sorted(doubtful),
+            received=sorted(ambiguous),
         )
     return False
 
 
 def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
-    """Return the class of each image below split folders; None for all if none has one."""
+    """Return the class of each image below split folders; None if there are no classes."""
     deep = {p[0] for p in parts if len(p) > 2}
     flat = {p[0] for p in parts if len(p) == 2}
     for top in sorted(flat & deep):
@@ -239,7 +240,7 @@ def _labels(root: Path, parts: Sequence[list[str]]) -> list[str | None] | None:
 def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
     """Return the split folders whose folders are no training classes, such as ``test/images/``.
 
-    The log names these, and single classes without a training image.
+    Logs these, and classes without a training image.
     """
     folders: dict[str, set[str]] = {}
     for p in parts:
@@ -255,7 +256,7 @@ def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
                 received=top,
             )
         log.warning(
-            "%s: no folder in %r is a training class (it holds %s), so its images are taken as "
+            "%s: no folder in %r is a training class (it holds %s), so its images are "
             "unlabelled.", root, top, format_values(sorted(folders[top])),
         )  # fmt: skip
     labelled = set().union(*(folders[top] for top in folders.keys() - unlabelled))
@@ -268,35 +269,36 @@ def _unlabelled_tops(root: Path, parts: Sequence[list[str]]) -> set[str]:
     return unlabelled
 
 
-def _say_nested(root: Path, parts: Sequence[list[str]]) -> None:
-    """Say that folders called train or test below class folders are not read as a split."""
+def _report_nested_splits(root: Path, parts: Sequence[list[str]]) -> None:
+    """Warn that folders such as train or test below class folders are not read as a split."""
     below = sorted({p[1] for p in parts if len(p) > 2 and split_of(p[1])})
     tops = {p[0] for p in parts}
     if below and len(tops) == 1:
         top = next(iter(tops))
         raise DatasetError(
             f"{root} holds one folder, {top!r}, with the split folders {', '.join(below)} in it; "
-            f"it would be the only class. Name {root / top} instead.",
+            f"it would be the only class. Pass {root / top} instead.",
             received=top,
         )
     if below:
         log.warning(
             "%s: the folders %s below class folders are not read as a split; their images are "
-            "in no part. A CSV file with the columns path, label and split can say it.",
+            "in no part. To use a split, list all images in a CSV file with the columns path, "
+            "label and split.",
             root, ", ".join(below),
         )  # fmt: skip
 
 
 def _check_depth(root: Path, parts: Sequence[list[str]], *, split: bool = False) -> None:
-    """Refuse class folders that lie one level deeper than expected.
+    """Raise `DatasetError` for class folders that lie one level deeper than expected.
 
     Parameters
     ----------
     root : Path
     parts : sequence of list of str
-        Path of each image from where the classes are expected.
+        Parts of the path of each image, relative to the folder where classes are expected.
     split : bool
-        Whether that is below split folders.
+        Whether that folder is a split folder.
     """
     tops = {p[0] for p in parts}
     holders = tops - {p[0] for p in parts if len(p) == 2}  # no image lies directly in them
@@ -318,7 +320,7 @@ def _check_depth(root: Path, parts: Sequence[list[str]], *, split: bool = False)
 
 
 def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) -> None:
-    what = f"If these are the classes, name {root / top} instead"
+    what = f"If these are the classes, pass {root / top} instead"
     if split:
         what = f"Move them one level up, out of {top!r}, to train/<class>/... and test/<class>/..."
     raise DatasetError(
@@ -330,7 +332,7 @@ def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) 
 
 
 def list_images(root: str) -> Listing:
-    """List the files below a folder; of those with another ending, the first bytes are read.
+    """List the files below a folder; reads the signature of files with an unknown ending.
 
     Raises
     ------
@@ -345,7 +347,7 @@ def list_images(root: str) -> Listing:
 
 
 def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
-    """Visit each folder once, so that loops of links end."""
+    """Add the files below a folder; visits each folder once, so that loops of links end."""
     try:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -359,7 +361,7 @@ def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
             continue
         try:
             is_folder = entry.is_dir()
-        except OSError:  # a loop of links; if it is named as an image, reading will tell
+        except OSError:  # a loop of links; one named like an image fails when it is read
             is_folder = False
         if entry.name.startswith("."):
             listing.ignored.append(os.path.join(entry.path, "") if is_folder else entry.path)
@@ -370,9 +372,9 @@ def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
 
 
 def _is_image(path: str) -> bool:
-    """Tell by a file's ending, and by its content where that says nothing, if it is an image."""
+    """Return whether a file is an image, by its ending or, if that is unknown, its signature."""
     ending = _ending(path)
     if ending in SUFFIXES or ending in _SIDECARS | _UNFINISHED:
         return is_readable(ending)
-    # Camera raw begins as TIFF does, but the first picture in it is a thumbnail.
+    # Camera raw has the signature of TIFF, but its first image is a thumbnail.
     return has_image_signature(path, tiff=not ending)

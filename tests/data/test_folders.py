@@ -52,7 +52,7 @@ def test_a_part_without_a_folder_of_a_training_class_is_unlabelled(
     assert dataset.classes == ["cat", "dog"]
     assert dataset.unlabelled == 1
     assert "is a training class" in caplog.text
-    assert "taken as unlabelled" in caplog.text
+    assert "so its images are unlabelled" in caplog.text
     assert "cannot be learnt" not in caplog.text
 
 
@@ -86,7 +86,7 @@ def test_a_flat_test_folder_alone_is_a_part_without_classes(tmp_path: Path) -> N
         ([*labelled("train"), "extra/1.png"], "'train' beside 'extra'"),
         (["training_set/training_set/cat/1.png"], "split folders within split folders"),
         (["data/train/cat/1.png", "data/test/cat/1.png"], "one folder, 'data'"),
-        (["images/cat/1.png", "images/dog/2.png"], "name .*images instead"),
+        (["images/cat/1.png", "images/dog/2.png"], "pass .*images instead"),
         (["train/images/cat/1.png", "test/images/dog/2.png"], "one level up, out of 'images'"),
         (["images/c/1.png", "images/d/2.png", "masks/c/3.png"], "'c' in 'images', 'masks'"),
         (["fold0/c/1.png", "fold0/d/2.png", "fold1/c/3.png"], "which of them are the classes"),

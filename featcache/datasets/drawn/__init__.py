@@ -1,1 +1,1 @@
-"""Drawn dogs: any number of breeds and pictures from a seed, for tests, demos and benchmarks."""
+"""Drawn dogs for tests, demos and benchmarks: any number of breeds and images from a seed."""

@@ -1,4 +1,4 @@
-"""What makes a drawn breed, and what varies from picture to picture. Numbers only."""
+"""Parameters of drawn breeds, and of the scenes that vary between images of a breed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Breed:
-    """The features that all dogs of a breed share; lengths in units of the body's length.
+    """Appearance that all dogs of a breed share; lengths are relative to that of the body.
 
     Attributes
     ----------
@@ -70,25 +70,25 @@ class Breed:
 
 @dataclass(frozen=True)
 class Scene:
-    """What differs between two pictures of one breed.
+    """Properties that vary between images of one breed.
 
     Attributes
     ----------
     size : float
-        Length of the body as a fraction of the picture's width, 0.22 to 0.5.
+        Length of the body as a fraction of the image width, 0.22 to 0.5.
     light : float
         Brightness, 0.5 (dusk) to 1.35 (glare).
     warmth : float
         Colour of the light, -1 (blue) to 1 (orange).
     fur_length : float
-        Length of the fur in units of the body, the breed's own with some variation.
+        Length of the fur relative to that of the body: the value of the breed with some variation.
     facing : int
         1 to the right, -1 to the left.
     tilt, head_tilt, stride, x, y, blur : float
         Pose and place.
     background : str
     seed : int
-        For all else.
+        Seed of all other random values.
     """
 
     size: float
@@ -107,7 +107,7 @@ class Scene:
 
 
 def make_breeds(count: int, seed: int) -> list[Breed]:
-    """Draw breeds; the first n of a seed are the same however many are drawn."""
+    """Draw breeds at random; the first n of a seed do not depend on `count`."""
     breeds: list[Breed] = []
     taken: set[str] = set()
     for number in range(count):
@@ -149,9 +149,9 @@ def _make_breed(generator: np.random.Generator, taken: set[str]) -> Breed:
     )
 
 
-def make_scene(breed: Breed, seed: int, breed_number: int, picture: int) -> Scene:
-    """Draw the circumstances of one picture."""
-    generator = np.random.default_rng([seed, 2, breed_number, picture])
+def make_scene(breed: Breed, seed: int, breed_number: int, image_number: int) -> Scene:
+    """Draw the scene of one image at random."""
+    generator = np.random.default_rng([seed, 2, breed_number, image_number])
     fur = {"short": 0.008, "medium": 0.05, "long": 0.11}[breed.fur]
     size = float(generator.uniform(0.22, 0.5))
     return Scene(

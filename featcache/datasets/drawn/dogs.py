@@ -1,4 +1,4 @@
-"""A data set of drawn dogs: any number of breeds and pictures, from a seed."""
+"""The data set of drawn dogs: any number of breeds and images from a seed."""
 
 from __future__ import annotations
 
@@ -34,24 +34,23 @@ def drawn_dogs(
     workers: int | None = None,
     progress: bool | None = None,
 ) -> Dataset:
-    """Draw dogs, or find those drawn before with the same arguments.
+    """Draw a data set of dogs, or return the one drawn before with the same arguments.
 
-    Breeds differ in build, ears, muzzle, tail, coat, pattern and length of fur; pictures of
-    a breed in pose, size, light and background.
+    Breeds differ in build, ears, muzzle, tail, coat, pattern and length of fur; images of a
+    breed in pose, size, light and background.
 
     Parameters
     ----------
     n_breeds, per_breed : int
-        Number of classes, and of images in each.
+        Number of classes, and of images per class.
     random_state : int
-        The same number draws the same dogs; the first breeds and pictures stay the same when
-        more are asked for.
+        Seed. With more breeds or images the first ones stay the same.
     image_size : int or (int, int)
         Side, or height and width, in pixels; 32 to 2048.
     folder : path, optional
-        Where to write. Default: a folder of its own in the cache.
+        Folder of the images. Default: a subfolder of the cache.
     workers : int, optional
-        Processes that draw. Default: 1 for fewer than 2,000 images, else one per core.
+        Number of processes. Default: 1 for fewer than 2,000 images, else one per core.
 
     Returns
     -------
@@ -64,7 +63,7 @@ def drawn_dogs(
     InvalidRequest
         If a number is out of range.
     StoreWriteError
-        If the disk refuses.
+        If the files cannot be written.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     if not (1 <= n_breeds <= 1500 and per_breed >= 1 and random_state >= 0):
@@ -85,9 +84,9 @@ def drawn_dogs(
 
 
 def sample(cache: Path, *, progress: bool | None = None) -> Dataset:
-    """Return the small sample that `featcache.extract` uses when it is given no data.
+    """Return the sample that `featcache.extract` uses if no data set is passed.
 
-    10 breeds with 20 pictures each, 256 pixels a side.
+    10 breeds with 20 images each, of 256 x 256 pixels.
     """
     folder = samples_folder(cache) / f"sample-v{VERSION}"
     return drawn_dogs(10, 20, random_state=0, folder=folder, progress=progress)
@@ -102,7 +101,7 @@ def _write(
     workers: int | None,
     progress: bool | None,
 ) -> None:
-    """Draw everything beside the target, then rename: a cut-off run leaves no half set."""
+    """Draw all images into a temporary folder and rename it, so that no partial set remains."""
     make_folder(target.parent)
     remove_stale(target.parent)
     breeds = make_breeds(n_breeds, seed)
@@ -136,7 +135,8 @@ def _draw_all(jobs: list[_Job], workers: int | None, progress: bool | None) -> N
                 _draw_one(job)
                 bar.update()
             return
-        # joblib's workers need no `if __name__ == "__main__"` in the caller's script.
+        # Unlike those of multiprocessing, joblib's workers need no `if __name__ == "__main__"` in
+        # the script of the caller.
         pool = Parallel(
             workers,
             batch_size=32,  # pyright: ignore[reportArgumentType]  # inferred from "auto"

@@ -1,4 +1,4 @@
-"""Breed and scene -> picture, drawn with Pillow and NumPy."""
+"""Drawing of a breed in a scene, with Pillow and NumPy."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _GROUND: dict[str, tuple[Colour, Colour]] = {
 
 
 def draw(breed: Breed, scene: Scene, width: int, height: int) -> Image.Image:
-    """Draw one dog.
+    """Draw an image of one dog.
 
     Parameters
     ----------
     breed : Breed
     scene : Scene
     width, height : int
-        Pixels.
+        In pixels.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def _lit(picture: Image.Image, scene: Scene, generator: np.random.Generator) -> 
 
 
 class _Dog:
-    """A dog on its own layer: `paint` holds its colours, `mask` where it is."""
+    """A dog on a layer of its own: its colours in `paint`, its outline in `mask`."""
 
     def __init__(
         self, breed: Breed, scene: Scene, width: int, height: int, generator: np.random.Generator
@@ -110,7 +110,7 @@ class _Dog:
         self.breed, self.scene, self.generator = breed, scene, generator
         self.unit = scene.size * width
         tall = breed.leg + breed.depth + breed.neck + breed.head
-        self.unit = min(self.unit, 0.86 * height / tall)  # the whole dog is in the picture
+        self.unit = min(self.unit, 0.86 * height / tall)  # so that the whole dog is visible
         reach = 0.5 * width - 0.95 * self.unit
         self.centre = (
             width / 2 + scene.x * max(0.0, reach),
@@ -159,7 +159,7 @@ class _Dog:
             self._ellipse(x, y, w, w, colour)
 
     def draw(self) -> None:
-        """Draw from the far side to the near one."""
+        """Draw all parts, the farthest first."""
         far = _darker(self.coat, 0.72)
         self._legs(far, offset=0.06)
         self._tail()
@@ -211,7 +211,7 @@ class _Dog:
         self._limb(points, widths, self.coat)
 
     def _pattern(self) -> None:
-        """Paint the second coat on what is there, without growing the dog."""
+        """Paint the second coat inside the outline drawn so far."""
         outline = self.mask.copy()
         base = self.paint.copy()
         kind, depth, draw = self.breed.pattern, self.breed.depth, self.generator
@@ -277,7 +277,7 @@ class _Dog:
             self._ellipse(x, top, size * 0.5, size * 0.5, colour)
 
     def _fur(self) -> None:
-        """Draw strokes from inside the outline outwards; short fur leaves it smooth."""
+        """Draw hairs across the outline; none for short fur."""
         length = self.scene.fur_length * self.unit
         if length < 1.5:
             return
