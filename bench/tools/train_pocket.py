@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     if options.seed == 0:
         raise InvalidRequest(
-            "--seed 0 draws the breeds of the sample, which must not be trained on. Use another seed.",
+            "--seed 0 draws the breeds of the sample, which must not be trained on. Use another "
+            "seed.",
             received=0,
         )
     show = False if options.quiet else None
