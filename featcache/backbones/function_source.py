@@ -1,4 +1,4 @@
-"""Normalised source of a function, and the names that it uses."""
+"""Normalised source code of a function, and the names that it uses."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-_NO_STEPS = ("CACHE", "EXTENDED_ARG", "NOP")
+_NO_OPERATIONS = ("CACHE", "EXTENDED_ARG", "NOP")
 _ATTRIBUTE_LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 _NO_READS = (*_ATTRIBUTE_LOADS, "LOAD_CLOSURE", "LOAD_CONST", "LOAD_SUPER_ATTR")
 _GLOBAL_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
 def normalised_source(code: types.CodeType) -> str | None:
-    """Return the normalised source of a function; None if it does not match its code."""
+    """Return the normalised source of a function; None if the source is not that of its code."""
     linecache.checkcache(code.co_filename)
     text = "".join(linecache.getlines(code.co_filename))
     try:
         tree = ast.parse(text)
-        # A file that was edited since it was imported is not what runs.
-        if not _holds(compile(text, code.co_filename, "exec", dont_inherit=True), code):
+        # The file may have been edited since it was imported.
+        if not _contains(compile(text, code.co_filename, "exec", dont_inherit=True), code):
             return None
         found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
-        return _normalised(found[0]) if len(found) == 1 else None  # several on one line: which?
+        return (
+            _normalised(found[0]) if len(found) == 1 else None
+        )  # ambiguous if several are on one line
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # not Python's own syntax, or with a number of thousands of digits
+        return None  # no valid source, or an integer of thousands of digits
 
 
 def _starts_at(node: ast.AST) -> int | None:
@@ -37,13 +39,13 @@ def _starts_at(node: ast.AST) -> int | None:
     return node.lineno if isinstance(node, ast.Lambda) else None
 
 
-def _holds(outer: types.CodeType, code: types.CodeType) -> bool:
+def _contains(outer: types.CodeType, code: types.CodeType) -> bool:
     inner = [const for const in outer.co_consts if isinstance(const, types.CodeType)]
-    return any(const == code or _holds(const, code) for const in inner)
+    return any(const == code or _contains(const, code) for const in inner)
 
 
 def _normalised(node: ast.AST) -> str:
-    """Return the text of a function without name, decorators, annotations and docstring."""
+    """Return the source of a function without name, decorators, annotations and docstring."""
     for part in ast.walk(node):
         if isinstance(part, ast.arg):
             part.annotation = None
@@ -52,7 +54,7 @@ def _normalised(node: ast.AST) -> str:
             if ast.get_docstring(part, clean=False) is not None:
                 part.body = part.body[1:] or [ast.Pass()]
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        node.name, node.decorator_list = "function", []  # they are told by what they made of it
+        node.name, node.decorator_list = "function", []  # what decorators return is hashed instead
     return ast.unparse(node)
 
 
@@ -65,8 +67,8 @@ def nested_codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
-    """Yield the instructions of code, without constants other than those of import statements."""
-    # `dis` writes each constant out, which fails for an integer of thousands of digits.
+    """Yield the instructions of code, with the constants of import statements only."""
+    # `dis` formats each constant, which fails for an integer of thousands of digits.
     kept = (const if _is_short(const) else None for const in code.co_consts)
     return dis.get_instructions(code.replace(co_consts=tuple(kept)))
 
@@ -78,25 +80,25 @@ def _is_short(const: Any) -> bool:
 
 
 def global_names(code: types.CodeType) -> set[str]:
-    """Return the names that code looks up among the globals of its module."""
+    """Return the global names that code loads."""
     steps = (step for part in nested_codes(code) for step in instructions(part))
     return {str(step.argval) for step in steps if step.opname in _GLOBAL_LOADS}
 
 
 def uses_attributes_alone(code: types.CodeType, name: str, module: Any) -> bool:
-    """Tell whether code only reads attributes of what it calls so, if that is a module."""
+    """Return whether code uses a name only to read attributes of it; True if it is no module."""
     if not isinstance(module, types.ModuleType):
         return True
-    return all(_ends_at_an_attribute(chain, module) for chain in _uses(code, name))
+    return all(_ends_at_attribute(chain, module) for chain in _uses(code, name))
 
 
-def _ends_at_an_attribute(chain: list[str], module: Any) -> bool:
+def _ends_at_attribute(chain: list[str], module: Any) -> bool:
     value = module
     for name in chain:
         if not isinstance(value, types.ModuleType):
             return True
         if name not in vars(value) and name.startswith("__"):
-            return False  # as `module.__getattribute__`, which may read any of them
+            return False  # such as `module.__getattribute__`, which may read any attribute
         value = vars(value).get(name)
     return not isinstance(value, types.ModuleType)
 
@@ -105,14 +107,14 @@ def _uses(code: types.CodeType, name: str) -> Iterator[list[str]]:
     """Yield the attributes that are read directly after each load of a name."""
     for part in nested_codes(code):
         inner = {*part.co_cellvars, *part.co_freevars}
-        steps = [step for step in instructions(part) if step.opname not in _NO_STEPS]
+        steps = [step for step in instructions(part) if step.opname not in _NO_OPERATIONS]
         for place, step in enumerate(steps):
             loaded = step.argval if isinstance(step.argval, tuple) else (step.argval,)
             if name not in loaded or not step.opname.startswith("LOAD_"):
                 continue
-            passed_in = step.opname.startswith("LOAD_FAST") and name in inner
-            if passed_in or step.opname in _NO_READS:
-                continue  # handed to a function within, which is looked at as well
+            is_closure = step.opname.startswith("LOAD_FAST") and name in inner
+            if is_closure or step.opname in _NO_READS:
+                continue  # passed to a nested function, which is checked as well
             after = itertools.takewhile(
                 lambda step: step.opname in _ATTRIBUTE_LOADS, steps[place + 1 :]
             )
@@ -124,14 +126,14 @@ def _uses(code: types.CodeType, name: str) -> Iterator[list[str]]:
 
 
 def attribute_names(code: types.CodeType) -> set[str]:
-    """Return all names and strings in code; `getattr` may use a string as a name."""
+    """Return all names and strings in code, since `getattr` may use a string as a name."""
     parts = list(nested_codes(code))
     names = {name for part in parts for name in part.co_names}
     return names | {text for part in parts for text in part.co_consts if isinstance(text, str)}
 
 
 def imported_modules(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str, ...]]]:
-    """Yield level, module and names of each import statement in code."""
+    """Yield the level, the module and the names of each import statement in code."""
     for part in nested_codes(code):
         before: list[Any] = [0, None]
         for step in instructions(part):
@@ -142,16 +144,16 @@ def imported_modules(code: types.CodeType) -> Iterator[tuple[int, str, tuple[str
 
 
 def names_of_imports(code: types.CodeType) -> Iterator[tuple[str, str, str | None]]:
-    """Yield the name given by each import statement, the module, and what is taken from it."""
+    """Yield each name that an import statement binds, its module, and the name imported from it."""
     for part in nested_codes(code):
-        module, taken = "", None
+        module, imported = "", None
         for step in instructions(part):
             if step.opname == "IMPORT_NAME":
-                module, taken = str(step.argval), None
+                module, imported = str(step.argval), None
             elif step.opname == "IMPORT_FROM":
-                taken = str(step.argval)
+                imported = str(step.argval)
             elif module and step.opname.startswith("STORE_"):
-                yield str(step.argval), module, taken
-                module = module if taken else ""
-            elif step.opname == "POP_TOP" and taken is None:
+                yield str(step.argval), module, imported
+                module = module if imported else ""
+            elif step.opname == "POP_TOP" and imported is None:
                 module = ""

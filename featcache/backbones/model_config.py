@@ -1,9 +1,9 @@
-"""Check of a saved network's configuration, without Keras.
+"""Check of the configuration of a saved network, without Keras.
 
-Keras turns names in a configuration into classes and functions: of layers, but also of
-anything else that it exports or that a module contains. Therefore only listed names are accepted,
-of classes and functions that only compute. Every string in a configuration is checked, since
-arguments of a layer may be names as well.
+Keras resolves the names in a configuration to classes and functions: to layers, but also to
+anything else that it exports or that a module contains. Therefore only the names listed here are
+accepted, whose classes and functions only compute. Every string in a configuration is checked,
+since arguments of a layer may be names as well.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SeparableConv1D SeparableConv2D SimpleRNN SimpleRNNCell Softmax Solarization Spa
 SpatialDropout2D SpatialDropout3D SpectralNormalization StackedRNNCells Subtract TimeDistributed
 UnitNormalization UpSampling1D UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
 """
-# None of these takes a function; what they make is as large as Keras says (see modelfile).
+# None of these takes a function. Their outputs have the size that Keras infers, which is limited.
 _OPERATIONS = {
     "core": "Cast Slice StopGradient",
     "image": "Resize RGBToGrayscale",
@@ -87,7 +87,7 @@ _DTYPES = {
     "bfloat16", "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8",
     "uint16", "uint32", "mixed_bfloat16", "mixed_float16",
 }  # fmt: skip
-# What a text may be wherever it stands: words of which none names a class that runs anything.
+# The strings that are allowed for any key: none is the name of a class that executes anything.
 _WORDS = _ACTIVATIONS | _DTYPES | {
     "area", "avg", "ave", "average", "batch", "bicubic", "bilinear", "cast", "channels_first",
     "channels_last", "causal", "concat", "constant", "crop_to_aspect_ratio", "dot", "fan_avg",
@@ -99,18 +99,18 @@ _WORDS = _ACTIVATIONS | _DTYPES | {
     "truncated_normal", "uniform", "unit_norm", "untruncated_normal", "valid", "vertical", "wrap",
     "zero", "zeros",
 }  # fmt: skip
-# A label, never looked up: of a layer, a tensor, an axis.
-_LABELS = {"name", "input_layers", "output_layers", "keras_history", "inputs_struct"}
+# Names of layers, tensors and axes, which Keras does not resolve.
+_LABEL_KEYS = {"name", "input_layers", "output_layers", "keras_history", "inputs_struct"}
 _ENDS = {"input_layers", "output_layers"}
 _LABEL = re.compile(r"[\w.\-/:+ ]{0,300}")
-_EQUATIONS = {"equation", "bias_axes", "subscripts"}
+_EQUATION_KEYS = {"equation", "bias_axes", "subscripts"}
 _EQUATION = re.compile(r"[A-Za-z.,> \-]{0,100}")
-_RECORD = {
+_RECORD_KEYS = {
     "build_config", "class_name", "compile_config", "config", "inbound_nodes", "module", "name",
     "registered_name", "shared_object_id",
 }  # fmt: skip
-_NAMING = {"class_name", "module", "registered_name", "spec_name", "custom_objects"}
-_MARKS = {
+_NAME_KEYS = {"class_name", "module", "registered_name", "spec_name", "custom_objects"}
+_VALUE_RECORDS = {
     "__ellipsis__": set(),
     "__keras_tensor__": {"dtype", "keras_history", "shape", "sparse", "ragged", "name"},
     "__numpy__": {"dtype", "value"},
@@ -120,19 +120,19 @@ _MARKS = {
 MAX_VALUES = 5_000_000
 MAX_DEPTH = 60
 MAX_NUMBER = 2**31 - 1
-# More channels, units or heads than this no network has; each may cost memory once built.
+# Above the channels, units or heads of any real network; each may take memory when it is built.
 MAX_SIZE = 1_000_000
-# Each of these is as many tensors or rows of padding, which no output shows.
+# Each of these creates as many tensors or rows of padding, which the output shape does not show.
 MAX_PARTS = 4096
-# Convolutions over wide kernels and steps take minutes, whatever they give.
+# Convolutions with larger kernels or strides take minutes, even if their output is small.
 MAX_STEP = 1024
 _STEPS = {"block_size", "depth_multiplier", "kernel_size", "output_padding", "pool_size", "strides"}
 _PARTS = {"dilation_rate", "dilations", "indices_or_sections"}
-# Calls of layers in all, with those in networks that are called several times.
+# Calls of layers in total, including those in networks that are called several times.
 MAX_CALLS = 100_000
-# Each reference to a later layer may cost Keras a walk through all layers.
+# For each reference to a later layer Keras may iterate over all layers.
 MAX_REQUEUED = 2_000_000
-_SHAPES_OF_BATCHES = ("batch_shape", "batch_input_shape")
+_BATCH_SHAPE_KEYS = ("batch_shape", "batch_input_shape")
 _SIZES = {
     "units", "filters", "input_dim", "output_dim", "num_heads", "key_dim",
     "value_dim", "head_dim", "num_query_heads", "num_key_value_heads", "dilation_rate", "size",
@@ -142,7 +142,7 @@ _SIZES = {
 
 
 def check_network(config: Any) -> None:
-    """Raise `ValueError` unless a configuration describes a network of pure layers.
+    """Raise `ValueError` unless a configuration describes a network of allowed layers only.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def check_network(config: Any) -> None:
         raise ValueError("it does not describe a network")
     if str(config.get("class_name")) not in _NETWORKS:
         raise ValueError(f"it is a {_shown(config.get('class_name'))}, not a network")
-    # Keras leaves this one out too, since the model is not compiled when it is loaded.
+    # Keras ignores it as well, since the model is loaded without compiling it.
     _Check().record({**config, "compile_config": None}, 0)
     calls = _calls(config["config"], {})
     if calls > MAX_CALLS:
@@ -166,13 +166,13 @@ def check_network(config: Any) -> None:
 
 
 class _Check:
-    """Traversal of a configuration that counts values, so that its work is limited."""
+    """Traversal of a configuration, with a limit on the number of values."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def value(self, value: Any, key: str, depth: int) -> None:
-        """Check the value of a key; of a list, each member."""
+        """Check the value of a key, or each member if it is a list."""
         self._count += 1
         if self._count > MAX_VALUES or depth > MAX_DEPTH:
             raise ValueError("it holds too many values, or they are nested too deeply")
@@ -190,10 +190,10 @@ class _Check:
             _check_number(value, key)
 
     def members(self, values: Mapping[str, Any], depth: int, end: str | None = None) -> None:
-        """Check a dict that names no class; `end` if it names inputs or outputs."""
+        """Check a dict without a class name; `end` is its key if it lists inputs or outputs."""
         _check_batches(values)
         for key, value in values.items():
-            if key in _NAMING:
+            if key in _NAME_KEYS:
                 raise ValueError(f"it holds {_shown(key)} outside of a layer's record")
             if not _LABEL.fullmatch(key):
                 raise ValueError(f"it holds the key {_shown(key)}")
@@ -203,11 +203,11 @@ class _Check:
         """Check a serialized object or function."""
         kind, module, inner = record["class_name"], record.get("module"), record.get("config")
         if not isinstance(kind, str):
-            raise ValueError("the class of a record is not a name")
-        if kind in _MARKS and module is None:
-            self._mark(kind, record, inner, depth)
+            raise ValueError("the class_name of a record is not a string")
+        if kind in _VALUE_RECORDS and module is None:
+            self._value_record(kind, record, inner, depth)
             return
-        unknown = sorted(set(record) - _RECORD)
+        unknown = sorted(set(record) - _RECORD_KEYS)
         if unknown:
             raise ValueError(f"the record of a {_shown(kind)} holds {_shown(unknown[0])}")
         if kind == "function":
@@ -215,22 +215,22 @@ class _Check:
             return
         named = f"{module}.{kind}" if module else str(kind)
         if kind not in _CLASSES.get(str(module), ()):
-            raise ValueError(f"it names {_shown(named)}, which is not on the list of plain layers")
+            raise ValueError(f"it names {_shown(named)}, which is not an allowed layer")
         if record.get("registered_name") not in (None, kind):
             raise ValueError(f"it names {_shown(record['registered_name'])} for a {kind}")
         if record.get("compile_config"):
             raise ValueError("a network within the network is compiled; save it uncompiled")
         if not isinstance(inner, dict):
-            raise ValueError(f"the configuration of a {kind} is not a table")
+            raise ValueError(f"the configuration of a {kind} is not an object")
         self.members(inner, depth)
-        if type(record.get("shared_object_id", 0)) is not int:  # an address: any number
-            raise ValueError(f"the shared_object_id of a {kind} is not a number")
+        if type(record.get("shared_object_id", 0)) is not int:  # an address in memory: any integer
+            raise ValueError(f"the shared_object_id of a {kind} is not an integer")
         _check_nodes(record.get("inbound_nodes"))
         _check_order(inner.get("layers"))
         for part in ("build_config", "inbound_nodes", "name"):
             self.value(record.get(part), part, depth)
 
-    def _mark(self, kind: str, record: Mapping[str, Any], inner: Any, depth: int) -> None:
+    def _value_record(self, kind: str, record: Mapping[str, Any], inner: Any, depth: int) -> None:
         if set(record) - {"class_name", "config", "module", "registered_name"}:
             raise ValueError(f"a {kind} holds more than its value")
         if record.get("registered_name") is not None:
@@ -238,8 +238,8 @@ class _Check:
         if not isinstance(inner, dict):
             if inner is None and kind == "__ellipsis__":
                 return
-            raise ValueError(f"a {kind} is not a table")
-        if set(inner) - _MARKS[kind]:
+            raise ValueError(f"the value of a {kind} is not an object")
+        if set(inner) - _VALUE_RECORDS[kind]:
             raise ValueError(f"a {kind} holds more than its value")
         self.members(inner, depth)
 
@@ -247,17 +247,17 @@ class _Check:
 def _check_batches(values: Mapping[str, Any]) -> None:
     """Raise if the output of a layer for an image could depend on other images.
 
-    State that is kept from batch to batch is memory besides, which no weights in the file show.
+    State that is kept between batches also takes memory that the weights in the file do not show.
     """
     if values.get("stateful") not in (None, False):
         raise ValueError(
             "it has a layer with stateful=True, whose output depends on earlier images"
         )
     sizes = [values.get("batch_size")]
-    sizes += [s[0] for key in _SHAPES_OF_BATCHES if isinstance(s := values.get(key), list) and s]
+    sizes += [s[0] for key in _BATCH_SHAPE_KEYS if isinstance(s := values.get(key), list) and s]
     if fixed := [size for size in sizes if size is not None]:
         size = str(fixed[0])[:30]
-        raise ValueError(f"it takes batches of {size} images alone, not of any number")
+        raise ValueError(f"it takes only batches of {size} images, instead of any size")
 
 
 def _check_function(record: Mapping[str, Any]) -> None:
@@ -267,26 +267,26 @@ def _check_function(record: Mapping[str, Any]) -> None:
     # Keras may look up either name.
     if not known or registered not in (None, "function", name):
         shown = f"{module}.function {name} {registered}"
-        raise ValueError(f"it names {_shown(shown)}, which is not on the list of activations")
+        raise ValueError(f"it names {_shown(shown)}, which is not an allowed activation")
 
 
 def _check_text(text: str, key: str) -> None:
-    if key in _LABELS:
+    if key in _LABEL_KEYS:
         fits = _LABEL.fullmatch(text)
-    elif key in _EQUATIONS:
+    elif key in _EQUATION_KEYS:
         fits = _EQUATION.fullmatch(text)
     else:
         fits = text in _WORDS  # type: ignore[assignment]
     if not fits:
-        raise ValueError(f"its {_shown(key)} is {_shown(text)}, which is not on the list of words")
+        raise ValueError(f"its {_shown(key)} is {_shown(text)}, which is not an allowed string")
 
 
 def _check_nodes(nodes: Any) -> None:
-    """Raise unless each call has a tensor: calls with constants only run while loading."""
+    """Raise unless each call has a tensor: a call with only constants runs while loading."""
     for node in nodes if isinstance(nodes, list) else ():
         found = {"class_name": "__keras_tensor__"}.items()
-        if isinstance(node, dict) and not any(found <= one.items() for one in _tables(node)):
-            raise ValueError("it calls a layer on constants")
+        if isinstance(node, dict) and not any(found <= one.items() for one in _nested_dicts(node)):
+            raise ValueError("it calls a layer on constants only")
 
 
 def _check_order(layers: Any) -> None:
@@ -296,7 +296,7 @@ def _check_order(layers: Any) -> None:
     known: set[str] = set()
     early = 0
     for layer in layers:
-        for one in _tables(layer.get("inbound_nodes")) if isinstance(layer, dict) else ():
+        for one in _nested_dicts(layer.get("inbound_nodes")) if isinstance(layer, dict) else ():
             history = one.get("keras_history")
             if isinstance(history, list) and history and str(history[0]) not in known:
                 early += 1
@@ -308,7 +308,7 @@ def _check_order(layers: Any) -> None:
 def _calls(value: Any, shared: dict[Any, int]) -> int:
     """Return how many objects a call of a network visits, including repeated visits.
 
-    A network that is called twice in one that is called twice, and so on: Keras follows each.
+    Keras follows each call of a network that is called several times, also if calls are nested.
     """
     if isinstance(value, list):
         return sum(_calls(member, shared) for member in value)
@@ -318,26 +318,26 @@ def _calls(value: Any, shared: dict[Any, int]) -> int:
         return sum(_calls(member, shared) for member in value.values())
     count = 1 + _calls(value.get("config"), shared)
     if (known := value.get("shared_object_id")) is not None:
-        # Keras takes the first object of a number for all others.
+        # Keras uses the first object with an id for all others with that id.
         count = shared[known] = max(count, shared.get(known, 0))
     nodes = value.get("inbound_nodes")
     return count * max(1, len(nodes) if isinstance(nodes, list) else 1)
 
 
-def _tables(value: Any) -> Iterator[Mapping[str, Any]]:
+def _nested_dicts(value: Any) -> Iterator[Mapping[str, Any]]:
     if not isinstance(value, (dict, list)):
         return
     if isinstance(value, dict):
         yield value
     for member in value.values() if isinstance(value, dict) else value:
         if isinstance(member, (dict, list)):
-            yield from _tables(member)
+            yield from _nested_dicts(member)
 
 
 def _check_number(number: float, key: str) -> None:
     limits = ((_STEPS, MAX_STEP), (_PARTS, MAX_PARTS), (_SIZES, MAX_SIZE))
     most = next((limit for keys, limit in limits if key in keys), MAX_NUMBER)
-    # A float may be anything: it is no size, and NaN in features is found.
+    # A float may have any value: it is not a size, and NaN is detected in the features.
     if isinstance(number, int) and abs(number) > most:
         raise ValueError(f"its {_shown(key)} is {str(number)[:30]}; the limit is {most:,}")
 

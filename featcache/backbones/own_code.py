@@ -1,7 +1,7 @@
-"""Description of a model's code that is not part of Keras, equal in every session.
+"""Description of a model's code that is not part of Keras, the same in every session.
 
-Layers of one's own with their attributes, and functions and objects given to layers of Keras:
-a configuration names these, and does not tell what they compute.
+It covers user-defined layers with their attributes, and functions and objects passed to layers of
+Keras. A configuration contains their names, but not what they compute.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from .function_hash import function_hash
 from .installed import is_installed_class, top_package
 from .keras_backend import import_keras
 
-# They make or train weights, whose values are hashed.
+# They create or train the weights, whose values are hashed anyway.
 _FOR_WEIGHTS = ("_initializer", "_regularizer", "_constraint")
+# Set by training and compilation.
 _COMPILED = {
     "optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting",
     "_compile_config", "_compiled_trainable_state",
 }  # fmt: skip
 
-# Functions and classes; whatever else can be called may be made of another function.
-_NAMED = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+# Functions and classes; any other callable may wrap a function.
+_FUNCTIONS_AND_CLASSES = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 
-Of = Callable[[Any], Any]
+Describe = Callable[[Any], Any]
 
 
 def own_code(model: Any) -> list[list[str]]:
@@ -44,15 +45,15 @@ def own_code(model: Any) -> list[list[str]]:
     Returns
     -------
     list of [str, str]
-        Empty for models of Keras' own layers and functions alone.
+        Empty for models that consist only of layers and functions of Keras.
 
     Raises
     ------
     ValueError
-        If such a part refers to an object whose values cannot be read, or to files.
+        If such a part refers to files, or to an object whose values cannot be read.
     """
     parts = operations(model)
-    known = _Known(model, parts)
+    known = _KnownObjects(model, parts)
     found = []
     for place, part in enumerate(parts):
         described = _described(part, known.listed)
@@ -62,7 +63,7 @@ def own_code(model: Any) -> list[list[str]]:
 
 
 def operations(model: Any) -> list[Any]:
-    """Return all layers, nested layers, and operations, which are not in `model.layers`."""
+    """Return all layers and operations, also nested ones, which `model.layers` lacks."""
     found: dict[int, Any] = {}
     waiting = [model]
     while waiting:
@@ -75,8 +76,8 @@ def operations(model: Any) -> list[Any]:
     return list(found.values())
 
 
-class _Known:
-    """Describes parts of a model by their position in it, and objects of Keras."""
+class _KnownObjects:
+    """Descriptions of the parts of a model by their position, and of objects of Keras."""
 
     def __init__(self, model: Any, parts: list[Any]) -> None:
         self._places = {id(part): ["layer", place] for place, part in enumerate(parts)}
@@ -84,53 +85,60 @@ class _Known:
         self._places |= {id(w): ["weight", place] for place, w in enumerate(model.weights)}
         self._places[id(model)] = ["model"]
 
-    def __call__(self, value: Any, of: Of) -> Any:
-        """Return the description of a value, None for values without a special one."""
+    def __call__(self, value: Any, describe: Describe) -> Any:
+        """Return the description of a value; None if it needs no special one."""
         if id(value) in self._places:
             return self._places[id(value)]
         top = top_package(type(value))
         if isinstance(value, (list, dict, tuple, set)) or top not in (ARRAYS | {"keras"}):
-            # Keras and TensorFlow put lists into ones of their own.
+            # Keras and TensorFlow wrap lists in classes of their own.
             wrapped = isinstance(value, list) and type(value) is not list
-            return of(list(value)) if wrapped and top in ("keras", "tensorflow") else None
+            return describe(list(value)) if wrapped and top in ("keras", "tensorflow") else None
         if isinstance(value, (np.ndarray, np.generic)):
             return None
         if is_symbolic(value):
             return ["symbolic", list(value.shape), str(value.dtype)]
         if top != "builtins" and hasattr(value, "__array__") and hasattr(value, "shape"):
-            return ["array", of(_values(value))]
+            return ["array", describe(_values(value))]
         described = top == "keras" and callable(getattr(value, "get_config", None))
         if described and not hasattr(value, "_flatten_layers"):
-            return self._of_keras(value, of)
-        if callable(value) and not isinstance(value, _NAMED) and top in ("tensorflow", "jaxlib"):
-            return _compiled(value, of)
+            return self._of_keras(value, describe)
+        if (
+            callable(value)
+            and not isinstance(value, _FUNCTIONS_AND_CLASSES)
+            and top in ("tensorflow", "jaxlib")
+        ):
+            return _compiled(value, describe)
         return None
 
-    def _of_keras(self, value: Any, of: Of) -> Any:
-        """Describe an object of Keras by its configuration, and the code in it by itself."""
+    def _of_keras(self, value: Any, describe: Describe) -> Any:
+        """Describe an object of Keras by its configuration and the other code in it."""
         described = ["keras", type(value).__qualname__]
         held = sorted(held_by(value).items())
         code = {name: one for name, one in held if is_foreign(one, self.listed)}
         if code and hasattr(value, "_inbound_nodes"):
-            return [*described, of(dict(held))]  # an operation: its configuration may name code
-        config = of(_without_automatic_name(value))
-        return [*described, config, of(code)] if code else [*described, config]
+            return [
+                *described,
+                describe(dict(held)),
+            ]  # an operation, whose configuration may contain names of code
+        config = describe(_without_automatic_name(value))
+        return [*described, config, describe(code)] if code else [*described, config]
 
 
 def _values(value: Any) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(value)
-    except Exception as error:  # each library raises its own, as for a table of TensorFlow
+    except Exception as error:  # each library raises its own, such as TensorFlow for a lookup table
         raise _unreadable(value, str(error)) from error
 
 
-def _compiled(value: Any, of: Of) -> Any:
-    """Describe a function that TensorFlow or JAX compiles by the function that it was made of."""
+def _compiled(value: Any, describe: Describe) -> Any:
+    """Describe a function that TensorFlow or JAX compiled by the original function."""
     function = getattr(value, "python_function", None) or getattr(value, "__wrapped__", None)
     if function is None:
-        raise _unreadable(value, "it does not tell which function it was made of")
+        raise _unreadable(value, "the function that was compiled is not accessible")
     signature = getattr(value, "input_signature", None)
-    return ["compiled", type(value).__qualname__, of(function), repr(signature)]
+    return ["compiled", type(value).__qualname__, describe(function), repr(signature)]
 
 
 def _unreadable(value: Any, reason: str) -> UnreadableObject:
@@ -138,7 +146,7 @@ def _unreadable(value: Any, reason: str) -> UnreadableObject:
     return UnreadableObject(f"cannot read {kind}: {reason}", received=kind, reason=reason)
 
 
-def _digest(part: Any, described: list[Any], known: _Known) -> str:
+def _digest(part: Any, described: list[Any], known: _KnownObjects) -> str:
     try:
         return function_hash(described, known=known)
     except UnreadableObject as error:
@@ -166,58 +174,58 @@ def _described(part: Any, listed: frozenset[int]) -> list[Any]:
 
 
 def _check_has_no_files(part: Any) -> None:
-    """Raise ValueError for a layer that computes what files say, of which it knows the path."""
+    """Raise ValueError for a layer whose computation is defined by files."""
     if any(base.__name__ == "TFSMLayer" for base in type(part).__mro__):
         raise ValueError(
-            f"its layer {part.name!r} is a TFSMLayer, which computes what a SavedModel in a folder "
-            "says, and another one may be put there; build the network of layers of Keras"
+            f"its layer {part.name!r} is a TFSMLayer, which runs a SavedModel from a folder whose "
+            "content may change; build the network from layers of Keras"
         )
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """Return the attributes of a layer that not every layer of Keras has."""
-    keras_own = _bookkeeping(hasattr(part, "predict_on_batch"))
+    """Return the attributes of a layer, without those that every layer of Keras has."""
+    keras_own = _default_attributes(hasattr(part, "predict_on_batch"))
     return {name: value for name, value in sorted(vars(part).items()) if name not in keras_own}
 
 
 @functools.cache
-def _bookkeeping(network: bool) -> frozenset[str]:
+def _default_attributes(is_network: bool) -> frozenset[str]:
     """Return the attributes of a new layer or model."""
     keras = import_keras()
-    # Named, so that no automatic name is used up.
+    # With a name, so that the counter of automatic names does not change.
     kind = type("Plain", (keras.layers.Layer,), {"call": lambda self, x: x})
     plain = kind(name="plain")
-    # TensorFlow's own attributes come with the first layer in a layer.
+    # Keras sets some attributes only once a layer contains another one.
     plain.tracked = keras.layers.Identity(name="inner")
     inputs = keras.Input((1,), name="input")
     outputs = plain(inputs)
     examples = [plain]
-    if network:
+    if is_network:
         examples.append(keras.Model(inputs, outputs, name="plain"))
         examples.append(keras.Sequential([inputs, plain], name="plain"))
     names = {name for example in examples for name in vars(example)}
-    return frozenset(names - {"tracked", "supports_masking"} | (_COMPILED if network else set()))
+    return frozenset(names - {"tracked", "supports_masking"} | (_COMPILED if is_network else set()))
 
 
 def _foreign_in(part: Any, listed: frozenset[int]) -> list[Any]:
-    """Return the attributes and arguments of a layer of Keras that contain other code."""
+    """Return the attributes and arguments of a layer of Keras that contain code of others."""
     is_operation = not hasattr(part, "_flatten_layers")
     state = {
         name: value
         for name, value in _state(part).items()
-        if not _makes_weights(part, name) and is_foreign(value, listed, of_operation=is_operation)
+        if not _is_for_weights(part, name) and is_foreign(value, listed, of_operation=is_operation)
     }
     arguments = _foreign_arguments(part, listed)
     return [state, arguments] if state or arguments else []
 
 
-def _makes_weights(part: Any, name: str) -> bool:
-    """Tell whether an attribute is a setting of Keras for the making or training of weights."""
+def _is_for_weights(part: Any, name: str) -> bool:
+    """Return whether an attribute is a setting of Keras for creating or training weights."""
     return name.endswith(_FOR_WEIGHTS) and name.lstrip("_") in part.get_config()
 
 
 def _foreign_arguments(part: Any, listed: frozenset[int]) -> list[Any]:
-    """Return arguments of a layer's calls that contain code, as of ``keras.ops.map``."""
+    """Return the arguments of a layer's calls that contain code, such as of ``keras.ops.map``."""
     arguments = [node.arguments for node in getattr(part, "_inbound_nodes", ())]
     calls = [(list(one.args), dict(one.kwargs)) for one in arguments]
     return [call for call in calls if is_foreign(call, listed, of_operation=True)]
@@ -226,7 +234,7 @@ def _foreign_arguments(part: Any, listed: frozenset[int]) -> list[Any]:
 def _without_automatic_name(value: Any) -> dict[str, Any]:
     config = dict(value.get_config())
     if re.fullmatch(r"[a-z0-9_]+?(_\d+)?", str(config.get("name"))) and hasattr(value, "state"):
-        del config["name"]  # seed generators are numbered
+        del config["name"]  # the automatic name of a seed generator is numbered
     return config
 
 

@@ -527,12 +527,12 @@ def test_models_whose_rows_would_depend_on_other_images_are_refused(photos: Path
 
     one = keras.Input((16, 16, 3), batch_size=1)
     fixed = keras.Model(one, recurrent(keras, one))
-    with pytest.raises(InvalidRequest, match="batches of 1 images alone"):
+    with pytest.raises(InvalidRequest, match="only batches of 1 images"):
         extract(fixed, photos, preprocessing="unit")
     stateful = keras.Model(one, recurrent(keras, one, stateful=True, name="memory"))
     inputs = keras.Input((16, 16, 3))
     for model in (stateful, keras.Model(inputs, stateful(inputs))):
-        with pytest.raises(InvalidRequest, match=r"images alone|stateful=True"):
+        with pytest.raises(InvalidRequest, match=r"only batches|stateful=True"):
             extract(model, photos, preprocessing="unit")
     plain = keras.Model(inputs, recurrent(keras, inputs))
     assert extract(plain, photos, preprocessing="unit").X.shape == (12, 4)

@@ -78,7 +78,7 @@ def test_a_compiled_function_without_its_source_is_refused() -> None:
     concrete = _compiled(2.0).get_concrete_function(  # type: ignore[attr-defined]
         tf.TensorSpec((None, 3))
     )
-    with pytest.raises(ValueError, match=r"which function it was made of"):
+    with pytest.raises(ValueError, match=r"function that was compiled is not accessible"):
         architecture_hash(_holding(concrete))
 
 
