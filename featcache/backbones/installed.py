@@ -1,7 +1,7 @@
-"""Recognition of code of Python, installed packages or this package, by its file.
+"""Distinction of installed code (Python, packages, featcache) from the user's, by its file.
 
-Names say nothing of that: a user's own file may be called ``bench.py``, and `functools.wraps`
-copies the name of a module.
+The name of a module is not sufficient: a file of the user may be called ``bench.py``, and
+`functools.wraps` copies the name of another module.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def is_installed_module(module: Any) -> bool:
         return is_installed_file(file)
     name = str(module.__name__)
     if sys.modules.get(name) is not module:
-        return False  # one that was made by hand
+        return False  # created by code, not imported
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     if name in sys.builtin_module_names or origin in ("built-in", "frozen"):
         return True
@@ -46,7 +46,7 @@ def is_installed_module(module: Any) -> bool:
 
 
 def is_installed_class(value: type) -> bool:
-    """Return whether a class is one that an installed module defines under its name."""
+    """Return whether a class is defined in an installed module, or has only installed methods."""
     if not is_python_class(value):
         return True
     module = sys.modules.get(str(value.__module__))
@@ -62,9 +62,9 @@ def is_installed_class(value: type) -> bool:
 
 
 def is_installed_code(value: Any) -> bool:
-    """Tell whether a class or function, and all functions that it wraps, are installed ones.
+    """Return whether a class or function, and all functions that it wraps, are installed code.
 
-    Functions that are not written in Python are.
+    True for functions that are not written in Python.
     """
     return _is_installed_code(value, set())
 
@@ -93,19 +93,19 @@ def _cell_contents(function: types.FunctionType) -> list[Any]:
 
 
 def top_package(value: Any) -> str:
-    """Return the package that a class or function is of; empty for a user's own code."""
+    """Return the top-level package of a class or function; empty for code of the user."""
     if not is_installed_code(value):
         return ""
     return str(getattr(value, "__module__", None) or "builtins").split(".")[0]
 
 
 def is_python_class(value: type) -> bool:
-    """Return whether a class has settable attributes, as those of a class statement have."""
+    """Return whether a class is mutable, as one from a class statement is."""
     return bool(value.__flags__ & _HEAP_TYPE) and not value.__flags__ & _IMMUTABLE_TYPE
 
 
 def compiled_file(name: Any) -> Path | None:
-    """Return the compiled file of a module that is not installed; None for other modules."""
+    """Return the file of a compiled module that is not installed; None for other modules."""
     module = sys.modules.get(str(name))
     file = getattr(module, "__file__", None)
     if not isinstance(file, str) or is_installed_file(file) or not file.endswith(_COMPILED):

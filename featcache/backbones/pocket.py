@@ -1,8 +1,8 @@
 """`pocket`: a small convolutional backbone whose weights are part of the package.
 
-It was trained on drawn breeds of dogs (`python -m bench.tools.train_pocket`), none of them in the
-sample that `featcache.extract` falls back to, so that features worth using can be had on a
-machine with no network. Off drawings it is no match for a backbone trained on photos.
+It gives useful features without network access. It was trained on drawn breeds of dogs (`python -m
+bench.tools.train_pocket`), none of which is in the sample that `featcache.extract` uses by default.
+On photos it is far less accurate than a backbone that was trained on photos.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _MAX_BYTES = 16 * 2**20
 def build(keras: Any, size: tuple[int, int]) -> Any:
     """Build the network with its initial weights.
 
-    Seven 3 x 3 convolutions, two pairs of them with a shortcut (He et al. 2016,
-    arXiv:1512.03385), one 1 x 1 convolution and global average pooling; batch normalisation
-    and ReLU after each. About 0.4 million weights.
+    Eight 3 x 3 convolutions, two pairs of which have a shortcut (He et al. 2016,
+    arXiv:1512.03385), a 1 x 1 convolution and global average pooling. Each convolution is
+    followed by batch normalisation and ReLU. About 0.4 million weights.
 
     Parameters
     ----------
     keras : module
     size : (int, int)
-        Height and width in pixels, from 32; 96 is what the weights were trained at.
+        Height and width in pixels, at least 32; the weights were trained at 96.
 
     Returns
     -------
     keras.Model
-        Pixels ``(b, h, w, 3)`` in -1..1 to embeddings ``(b, 256)``.
+        From pixels ``(b, h, w, 3)`` in -1..1 to embeddings ``(b, 256)``.
 
     Raises
     ------
     ValueError
-        For images that are too small.
+        If a side is below 32.
     """
     if min(size) < 32:
         raise ValueError("the shorter side must be at least 32")
@@ -77,7 +77,7 @@ def _shortcut(keras: Any, x: Any, filters: int, name: str) -> Any:
 
 
 def pack_weights(model: Any) -> dict[str, NDArray[Any]]:
-    """Return a network's weights to save: kernels in float16, vectors in float32."""
+    """Return the weights of a network as they are saved: kernels in float16, vectors in float32."""
     packed = {}
     for weight in model.weights:
         value = np.asarray(weight)
@@ -92,37 +92,37 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     Raises
     ------
     WeightsMismatch
-        If it is not such a file. Nothing in it is ever executed.
+        If it is not such a file. Nothing in it is executed.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("the file is too large")
-        # Opened here, since np.load leaves a damaged file open.
+        # Opened here, since np.load does not close a damaged file.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: np.asarray(file[name], np.float32) for name in file.files}
-    except Exception as error:  # a damaged archive raises many kinds
+    except Exception as error:  # a damaged archive raises many types
         raise WeightsMismatch(
-            f"{path} is not a file of pocket's weights ({error}). Install featcache again if it is "
-            "the one of the package.",
+            f"{path} is not a file of pocket's weights ({error}). If it is the file of the "
+            "package, install featcache again.",
             file=path,
         ) from error
 
 
 def set_weights(model: Any, packed: Mapping[str, NDArray[Any]]) -> None:
-    """Set the weights of a network from a file.
+    """Set the weights of a network to those of `read_weights`.
 
     Raises
     ------
     WeightsMismatch
         If a name or shape differs.
     """
-    wanted = {weight.path.replace("/", "."): tuple(weight.shape) for weight in model.weights}
+    expected = {weight.path.replace("/", "."): tuple(weight.shape) for weight in model.weights}
     given = {name: value.shape for name, value in packed.items()}
-    if wanted != given:
-        odd: Sequence[str] = sorted(
-            name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name)
+    if expected != given:
+        different: Sequence[str] = sorted(
+            name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)
         )
         raise WeightsMismatch(
-            f"The weights do not fit pocket; {', '.join(odd[:3])} differ.", received=odd
+            f"The weights do not fit pocket; {', '.join(different[:3])} differ.", received=different
         )
-    model.set_weights([packed[name] for name in wanted])
+    model.set_weights([packed[name] for name in expected])

@@ -1,4 +1,4 @@
-"""Networks of the table with weights: trained, with or without the top, or random."""
+"""Networks of the table with their weights: from a file with or without the top, or random."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from .spec import BackboneEntry
 
 @dataclass(frozen=True)
 class Network:
-    """A built network of the table of backbones.
+    """A network of the table of backbones, with weights.
 
     Attributes
     ----------
     model : keras.Model
         With the classification top.
-    random_top : list
-        Weights of the top that were not in the file; empty if it has a top.
+    random_top : sequence of weights
+        Weights of the top that the file lacks; empty if the file has a top.
     file : Path or None
-        Where the weights are from.
+        File of the weights.
     """
 
     model: Any
     random_top: Sequence[Any] = ()
     file: Path | None = None
 
-    def needs_top(self, cut: Any) -> bool:
-        """Return whether a model cut from this one depends on weights not in the file."""
+    def needs_top(self, part: Any) -> bool:
+        """Return whether a part of this model depends on weights that the file lacks."""
         lacking = {id(weight) for weight in self.random_top}
-        return any(id(weight) in lacking for weight in cut.weights)
+        return any(id(weight) in lacking for weight in part.weights)
 
 
 def build_network(keras: Any, request: TableRequest) -> Network:
-    """Build a backbone of the table and load or initialize its weights.
+    """Build a backbone of the table and set its weights.
 
     Raises
     ------
@@ -90,8 +90,8 @@ def _load(keras: Any, request: TableRequest, path: Path) -> Network:
     reason = unsafe_hdf5_reason(path)
     if reason is not None:
         raise WeightsMismatch(
-            f"The weights in {path} are not loaded: {reason}. Fetch the file again from where it "
-            "is published.",
+            f"The weights in {path} are not loaded: {reason}. Download the file again from its "
+            "source.",
             file=path,
         )
     try:
@@ -101,11 +101,12 @@ def _load(keras: Any, request: TableRequest, path: Path) -> Network:
             f"The weights in {path} are not loaded: {error}.", file=path
         ) from None
     model = _construct(keras, request)
-    top = entry.packaged or _count(saved) > len(model.weights) - _count_top(model, entry)
+    n_without_top = len(model.weights) - _count_top_weights(model, entry)
+    top = entry.packaged or _count_weights(saved) > n_without_top
     target = model if top else _construct(keras, request, top=False)
     try:
         _load_quietly(target, path)
-    except Exception as error:  # Keras and HDF5 raise many kinds
+    except Exception as error:  # Keras and HDF5 raise many types
         raise WeightsMismatch(_mismatch(request, target, saved, top, error), file=path) from error
     random_top = [] if top else _copy_weights(target, model)
     published = request.weights.kind == "imagenet"
@@ -115,16 +116,16 @@ def _load(keras: Any, request: TableRequest, path: Path) -> Network:
 
 
 def _load_quietly(model: Any, path: Path) -> None:
-    """Load weights without the many warnings of Keras about a file that does not fit."""
+    """Load weights without the warnings of Keras about a file that does not fit."""
     with held_warnings():
         model.load_weights(path)
 
 
-def _count(saved: Sequence[SavedLayer]) -> int:
+def _count_weights(saved: Sequence[SavedLayer]) -> int:
     return sum(len(layer.shapes) for layer in saved)
 
 
-def _count_top(model: Any, entry: BackboneEntry) -> int:
+def _count_top_weights(model: Any, entry: BackboneEntry) -> int:
     names = layer_names(model)
     return sum(len(names[name].weights) for name in entry.top_layers if name in names)
 
@@ -135,21 +136,22 @@ def _copy_weights(body: Any, model: Any) -> list[Any]:
     Both list their layers in the order of the network, and the top is a chain at its end.
     """
     count = len(body.weights)
-    for ours, theirs in zip(model.weights, body.weights, strict=False):
-        if _kind(ours) != _kind(theirs):
+    for target, source in zip(model.weights, body.weights, strict=False):
+        if _name_and_shape(target) != _name_and_shape(source):
             raise WeightsMismatch(
-                f"This Keras builds {model.name} with {ours.path} {tuple(ours.shape)} where the "
-                f"network without the top has {theirs.path} {tuple(theirs.shape)}, so weights "
-                "without the top cannot be used; give a file with the top.",
+                f"This Keras builds {model.name} with {target.path} {tuple(target.shape)} where "
+                f"the network without the top has {source.path} {tuple(source.shape)}, so weights "
+                "without the top cannot be used; pass a file with the top.",
             )
-        ours.assign(theirs)
+        target.assign(source)
     for layer in model.layers:
-        if hasattr(layer, "finalize_state"):  # Normalization computes with copies of its weights
+        if hasattr(layer, "finalize_state"):
+            # Normalization computes with constants that it derives from its weights.
             layer.finalize_state()
     return list(model.weights[count:])
 
 
-def _kind(weight: Any) -> tuple[str, tuple[int, ...]]:
+def _name_and_shape(weight: Any) -> tuple[str, tuple[int, ...]]:
     """Return name and shape of a weight, without the number of an automatic name."""
     return re.sub(r"_\d+$", "", weight.name), tuple(weight.shape)
 
@@ -162,7 +164,7 @@ def _mismatch(
     height, width = request.image_size
     fixed = request.image_size == (entry.image_size, entry.image_size) or not top
     layer, difference = _first_difference(model, saved) or (None, first_line(error, 300))
-    # A layer that exists with and without the top does not reveal which one was meant.
+    # A layer outside the top does not show whether the file was saved with the top.
     whole = layer is None or layer in entry.top_layers
     network = f"{entry.name}, as {entry.constructor}(include_top={top})" if whole else entry.name
     return (
@@ -176,11 +178,12 @@ def _mismatch(
 
 def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> tuple[str | None, str] | None:
     """Return the first layer that differs, with the expected and the saved shapes."""
-    wanted = list(_layers_with_weights(model))
+    expected_layers = list(_layers_with_weights(model))
     given = [layer for layer in saved if layer.shapes]
     by_path = {layer.path: layer for layer in given}
-    in_order = not any(path.startswith("layers/") for path in by_path)  # an older file
-    for index, (path, name, shapes) in enumerate(wanted):
+    # Older files have no such paths, but the layers in order.
+    in_order = not any(path.startswith("layers/") for path in by_path)
+    for index, (path, name, shapes) in enumerate(expected_layers):
         layer = (given[index] if index < len(given) else None) if in_order else by_path.get(path)
         expected = f"layer {name!r} expects weights of {_listed(shapes)}, and the file has"
         if layer is None:
@@ -188,18 +191,18 @@ def _first_difference(model: Any, saved: Sequence[SavedLayer]) -> tuple[str | No
         if layer.shapes != shapes:
             known = "" if layer.name == name else f" (of its layer {layer.name!r})"
             return name, f"{expected} {_listed(layer.shapes)}{known}"
-    if len(given) > len(wanted):
-        count = f"the file has {len(given)} layers with weights, and {len(wanted)} are expected"
-        return None, count
+    if len(given) > len(expected_layers):
+        expected = f"{len(expected_layers)} are expected"
+        return None, f"the file has {len(given)} layers with weights, and {expected}"
     return None
 
 
 def _layers_with_weights(
     model: Any, inside: str = "layers"
 ) -> Iterator[tuple[str, str, tuple[tuple[int, ...], ...]]]:
-    """Yield path in a ``.weights.h5`` file, name and weights' shapes of each layer.
+    """Yield the path in a ``.weights.h5`` file, the name and the shapes of each layer with weights.
 
-    Keras numbers the layers of a class there in the order of the network.
+    Keras numbers the layers of each class in the order of the network.
     """
     counts: Counter[str] = Counter()
     for layer in model.layers:
@@ -225,9 +228,9 @@ def _scales_twice(saved: Sequence[SavedLayer]) -> bool:
 def _divide_by_std_again(model: Any) -> None:
     """Set the input scaling that EfficientNet's published weights were trained with.
 
-    Keras inserts one more division by sqrt(std) only for ``weights="imagenet"``, and
-    not when the same file is loaded by path. (x - m) / sqrt(v) / sqrt(s) is
-    (x - m) / sqrt(v * s), so the variance of the layer that is there takes it up.
+    For ``weights="imagenet"`` Keras adds a division by sqrt(std), but not if the same file is
+    loaded by its path. (x - m) / sqrt(v) / sqrt(s) equals (x - m) / sqrt(v * s), so the variance of
+    the existing layer is multiplied by std.
     """
     layer = next(la for la in model.layers if type(la).__name__ == "Normalization")
     mean, variance, count = (np.asarray(value) for value in layer.get_weights())
@@ -236,15 +239,15 @@ def _divide_by_std_again(model: Any) -> None:
 
 
 def _randomise(model: Any, seed: int) -> None:
-    """Set kernels to LeCun-uniform values that are equal on every backend and machine.
+    """Set kernels to LeCun-uniform random values, the same on every backend and machine.
 
-    LeCun et al. 1998, "Efficient BackProp": variance 1 / fan-in, under which frozen batch
-    normalisation with its starting statistics neither saturates nor overflows. Uniform,
-    since NumPy's uniform floats are exact multiples of 2**-53 and need no function of the C
-    library. Vectors keep the constants that Keras starts them with.
+    LeCun et al. 1998, "Efficient BackProp": with a variance of 1 / fan-in, batch normalisation with
+    its initial statistics neither saturates nor overflows. Uniform, since NumPy's uniform floats
+    are exact multiples of 2**-53, which no function of the C library rounds. Vectors keep the
+    initial constants of Keras.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
-    # A depthwise kernel (h, w, channels, 1) sums over one channel, whatever its shape says.
+    # A depthwise kernel (h, w, channels, 1) sums over one channel, despite its shape.
     depthwise_layers = {
         id(weight)
         for layer in all_layers(model)

@@ -1,4 +1,4 @@
-"""Choice of a backbone's weights and of their file, without Keras."""
+"""Choice of the weights of a backbone and of their file, without Keras."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .spec import BackboneEntry
 
 log = get_logger(__name__)
 
-# Version of the rule by which `featcache.backbones.model` makes random weights from a seed.
+# Version of the rule by which `featcache.backbones.pretrained` makes random weights from a seed.
 RANDOM_VERSION = 1
 _SUFFIXES = (".weights.h5", ".h5")
 _Word = Literal["auto", "imagenet", "imagenet-or-random", "random"]
 _WORDS: tuple[_Word, ...] = get_args(_Word)
 WeightsKind = Literal["imagenet", "packaged", "file", "random", "model"]
-# Where weights come from, as stores say it to their users.
+# Human-readable origin of the weights, which stores record.
 _ORIGINS: dict[WeightsKind, str] = {
     "imagenet": "imagenet",
     "packaged": "the package's own, trained on drawn dogs",
@@ -44,26 +44,26 @@ _MODEL_IN = "the model in "
 _RANDOM = re.compile(r"random \(seed ([0-9]{1,18})\)")
 _SEEDED = re.compile(r"random:(\d{1,18})")
 
-# A word of `_Word`, ``"random:SEED"`` or a path; None is Keras' word for random.
+# One of `_Word`, ``"random:SEED"`` or a path; None means random, as in Keras.
 WeightsLike = str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Available weights of a backbone.
+    """Chosen weights of a backbone.
 
     Attributes
     ----------
     kind : WeightsKind
     path : Path or None
-        The file, for the first three, and for a model that was saved; None also if the
-        ImageNet file is not on disk yet.
+        File of the weights, or of the saved model. None for random weights, for a model in memory,
+        and for an ImageNet file that is not on disk yet.
     seed : int
-        For ``"random"``.
+        Seed of random weights.
     or_random : bool
-        Whether random weights may stand in for ImageNet's.
+        Whether random weights are used if those of ImageNet are unavailable.
     top : bool
-        Whether an ImageNet file is the one with the classification top.
+        Whether an ImageNet file includes the classification top.
     """
 
     kind: WeightsKind
@@ -74,7 +74,7 @@ class Weights:
 
     @property
     def origin(self) -> str:
-        """The text that stores keep: where the values come from; see `parse_origin`."""
+        """Description of the origin of the weights, which stores record; see `parse_origin`."""
         if self.kind == "random":
             return f"random (seed {self.seed})"
         if self.kind == "model" and self.path is not None:
@@ -83,14 +83,14 @@ class Weights:
 
     @property
     def argument(self) -> str:
-        """The word or path that asks `choose_weights` for the same."""
+        """The argument for which `choose_weights` returns these weights."""
         if self.kind == "random":
             return f"random:{self.seed}"
         return str(self.path) if self.kind == "file" else "auto"
 
 
 def parse_origin(text: str) -> Weights | None:
-    """Return weights whose `Weights.origin` is a text; None if there are none.
+    """Return the weights with an `origin`; None if the text is no such description.
 
     Examples
     --------
@@ -122,12 +122,12 @@ def choose_weights(weights: WeightsLike, entry: BackboneEntry) -> Weights:
     Parameters
     ----------
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"}, path or None
-        None is Keras' word for ``"random"``.
+        None means ``"random"``, as in Keras.
 
     Raises
     ------
     InvalidRequest, WeightsUnavailable
-        For a word that means nothing, and a path where no file is.
+        If the word is unknown, or there is no file at the path.
     """
     if weights is None or weights == "random":
         return Weights("random")
@@ -135,8 +135,8 @@ def choose_weights(weights: WeightsLike, entry: BackboneEntry) -> Weights:
         return Weights("packaged", POCKET_FILE)
     if entry.packaged and weights == "imagenet":
         raise InvalidRequest(
-            f"{entry.name} was not trained on ImageNet. Its weights come with the package: leave "
-            "weights= out.",
+            f"{entry.name} was not trained on ImageNet. Its weights are part of the package: omit "
+            "weights=.",
             received=weights,
         )
     if isinstance(weights, str) and weights in ("auto", "imagenet", "imagenet-or-random"):
@@ -147,7 +147,7 @@ def choose_weights(weights: WeightsLike, entry: BackboneEntry) -> Weights:
     if not isinstance(weights, (str, os.PathLike)):
         raise InvalidRequest(
             f"weights= can be 'auto', 'imagenet', 'random', 'random:SEED' or a path, not "
-            f"{type(weights).__name__}. A whole keras.Model goes where the backbone's name stands.",
+            f"{type(weights).__name__}. Pass a whole keras.Model in place of the backbone's name.",
             received=weights,
         )
     path = absolute_path(weights)
@@ -160,8 +160,8 @@ def choose_weights(weights: WeightsLike, entry: BackboneEntry) -> Weights:
     if not path.name.endswith((*_SUFFIXES, ".npz") if entry.packaged else _SUFFIXES):
         raise InvalidRequest(
             f"A weights file ends in .weights.h5 (Keras 3) or .h5 (older), not {path.name!r}. "
-            "A whole saved model can be loaded with keras.saving.load_model and passed instead "
-            "of the backbone's name.",
+            "Load a whole saved model with keras.saving.load_model and pass it in place of the "
+            "backbone's name.",
             received=str(path),
         )
     return _published(path, entry) or Weights("file", path)
@@ -171,27 +171,27 @@ def _published(path: Path, entry: BackboneEntry) -> Weights | None:
     """Return a file as ImageNet weights if it is one that Keras publishes for the backbone."""
     for top in (True, False):
         file, known = entry.published(top=top)
-        # Of EfficientNet under any name: what is published needs its second scaling.
-        asked = path.name == file or entry.second_scaling
-        if known and asked and _file_hash(path, known) == known:
+        # A published file of EfficientNet needs the second scaling, whatever its name is.
+        may_be_published = path.name == file or entry.second_scaling
+        if known and may_be_published and _file_hash(path, known) == known:
             return Weights("imagenet", path, top=top)
     return None
 
 
 def keras_models_folder() -> Path:
-    """Return the folder in which Keras keeps downloaded weights."""
+    """Return the folder of the weights that Keras downloads."""
     home = os.environ.get("KERAS_HOME")
     return (Path(home) if home else Path.home() / ".keras") / "models"
 
 
 def imagenet_path(entry: BackboneEntry) -> Path | None:
-    """Return the backbone's ImageNet file in Keras' cache, None if it is missing."""
+    """Return the ImageNet file of a backbone in the cache of Keras; None if it is missing."""
     path = keras_models_folder() / entry.file
     return path if path.is_file() else None
 
 
 def weights_without_top(entry: BackboneEntry) -> Weights | None:
-    """Return the ImageNet file without the top in Keras' cache, None if it is missing."""
+    """Return the ImageNet weights without the top in the cache of Keras; None if missing."""
     path = keras_models_folder() / str(entry.notop_file)
     return Weights("imagenet", path, top=False) if path.is_file() else None
 
@@ -199,27 +199,28 @@ def weights_without_top(entry: BackboneEntry) -> Weights | None:
 def ensure_available(
     weights: Weights, entry: BackboneEntry, layer: str | int | None = None
 ) -> Weights:
-    """Ensure that the weights file is on disk and has the right hash.
+    """Ensure that the weights file is on disk and has the right hash; return the weights to use.
 
-    Where the file with the top is not in Keras' cache, the one without serves if it is
-    there: at once for a `layer` that does not depend on the top's weights, else only if the
-    file with the top cannot be downloaded.
+    If the cache of Keras has only the file without the top, that is used for a `layer` that does
+    not depend on the top. For other layers it is used if the file with the top cannot be
+    downloaded.
 
-    With `Weights.or_random`, weights that are unavailable become seeded random ones, with
-    a `RandomWeightsWarning`: for trying things out, never on its own on somebody's data.
+    With `Weights.or_random`, seeded random weights replace unavailable ones, with a
+    `RandomWeightsWarning`. This is meant for a trial run and is never the default for a user's
+    data.
 
     Raises
     ------
     WeightsUnavailable
-        Within about 10 seconds if the file is neither here nor within reach.
+        Within about 10 seconds if the file is missing and cannot be downloaded.
     WeightsMismatch
-        If the file in Keras' cache is damaged.
+        If the file in the cache of Keras is damaged.
     """
     if weights.kind == "packaged":
         file = POCKET_FILE
         if not file.is_file() or file_hash(file) != entry.hash:
             raise WeightsMismatch(
-                f"{file} is not the file that came with the package. Install featcache again.",
+                f"{file} is not the file of the package. Install featcache again.",
                 file=file,
                 expected=entry.hash,
             )
@@ -228,7 +229,7 @@ def ensure_available(
         return weights
     without = None if weights.path else weights_without_top(entry)
     if without is not None:
-        without = _checked(without, entry)  # a wrong file is told of before anything is fetched
+        without = _checked(without, entry)  # reports a wrong file before anything is downloaded
         if not entry.needs_top(layer):
             return without
     try:
@@ -239,9 +240,9 @@ def ensure_available(
         if not weights.or_random:
             raise
         warnings.warn(
-            f"{entry.name} runs with seeded random weights, since its ImageNet weights could not "
-            f"be had ({error.reason}). Its features are good for trying out the "
-            "steps, not for judging a backbone.",
+            f"{entry.name} runs with seeded random weights, since its ImageNet weights are "
+            f"unavailable ({error.reason}). Its features are suitable for trying out the steps, "
+            "not for evaluating a backbone.",
             RandomWeightsWarning,
             stacklevel=7,  # the caller of extract()
         )
@@ -255,7 +256,7 @@ def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
     if known and _file_hash(path, known) != known:
         raise WeightsMismatch(
             f"{path} is not the file that Keras publishes for {entry.name}: its hash is not "
-            f"{known}. It may be a download that was cut off: delete it and run again.",
+            f"{known}. It may be an incomplete download: delete it and run again.",
             file=path,
             expected=known,
         )
@@ -263,11 +264,11 @@ def _checked(weights: Weights, entry: BackboneEntry) -> Weights:
 
 
 def identities(weights: Weights, entry: BackboneEntry | None) -> Iterator[list[Any]]:
-    """Yield identities of the weights, for caching their hash, the cheapest first.
+    """Yield identities of the weights, under which their hash is cached, the cheapest first.
 
-    Published files are pinned by the hash that Keras publishes, which was checked. Other files
-    are pinned by their path and state if any change since would show in it, and by their
-    content, which is read only if it is asked for. Nothing pins a model that is passed.
+    A published file is identified by the hash that Keras publishes, which was verified. Another
+    file is identified by its path and state, if the state shows every later change, and by its
+    content, which is hashed only if the iteration gets there. A model in memory has no identity.
     """
     published = _published_identity(weights, entry)
     if published:
@@ -291,18 +292,18 @@ def _published_identity(weights: Weights, entry: BackboneEntry | None) -> list[A
 
 
 def current_state(weights: Weights) -> FileState | None:
-    """Return the state of the weights' file, None if they have none."""
+    """Return the state of the file of the weights; None if they have none."""
     return None if weights.path is None else file_state(os.stat(weights.path))
 
 
-def _file_hash(path: Path, like: str) -> str:
-    """Return the hash of a file by the algorithm of its published hash."""
-    return file_hash(path, "md5" if len(like) == 32 else "sha256")
+def _file_hash(path: Path, known: str) -> str:
+    """Return the hash of a file by the algorithm of a known hash."""
+    return file_hash(path, "md5" if len(known) == 32 else "sha256")
 
 
 def _download(entry: BackboneEntry) -> Path:
     log.info("downloading the ImageNet weights of %s", entry.name)
-    kind: Algorithm = "md5" if entry.hash and len(entry.hash) == 32 else "sha256"  # Keras has both
+    kind: Algorithm = "md5" if entry.hash and len(entry.hash) == 32 else "sha256"  # Keras uses both
     known = f"{kind}:{entry.hash}" if entry.hash else None
     try:
         return retrieve(entry.url, known, entry.file, keras_models_folder())

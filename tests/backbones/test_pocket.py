@@ -116,7 +116,7 @@ def test_training_writes_weights_that_the_backbone_takes(
     assert train_pocket.main(command(tmp_path)) == 0
     assert digest in capsys.readouterr().out
     assert train_pocket.main(command(tmp_path, "--seed", "0")) == 2
-    assert "train on others" in capsys.readouterr().err
+    assert "must not be trained on" in capsys.readouterr().err
 
 
 def _run(folder: Path, epochs: int) -> Any:
