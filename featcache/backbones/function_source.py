@@ -26,9 +26,8 @@ def normalised_source(code: types.CodeType) -> str | None:
         if not _contains(compile(text, code.co_filename, "exec", dont_inherit=True), code):
             return None
         found = [node for node in ast.walk(tree) if _starts_at(node) == code.co_firstlineno]
-        return (
-            _normalised(found[0]) if len(found) == 1 else None
-        )  # ambiguous if several are on one line
+        # Several functions that start on one line are ambiguous.
+        return _normalised(found[0]) if len(found) == 1 else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # no valid source, or an integer of thousands of digits
 

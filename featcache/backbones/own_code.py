@@ -117,10 +117,8 @@ class _KnownObjects:
         held = sorted(held_by(value).items())
         code = {name: one for name, one in held if is_foreign(one, self.listed)}
         if code and hasattr(value, "_inbound_nodes"):
-            return [
-                *described,
-                describe(dict(held)),
-            ]  # an operation, whose configuration may contain names of code
+            # An operation, whose configuration may contain names of code.
+            return [*described, describe(dict(held))]
         config = describe(_without_automatic_name(value))
         return [*described, config, describe(code)] if code else [*described, config]
 
