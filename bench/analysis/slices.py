@@ -1,4 +1,4 @@
-"""Accuracy on slices of the test set, by columns of the data set and by computed attributes."""
+"""Accuracy on slices of the test set: by columns, traits of the classes and computed attributes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featcache.datasets import traits_of
 from featcache.toolkit import BadImage, load_image, text_of
 
 from ..evaluation.results import Result
@@ -66,10 +67,30 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
     return columns
 
 
+def class_attributes(split: Split) -> dict[str, list[str]]:
+    """Return size, coat length and group of the breed of each test image.
+
+    Empty if the traits of the classes are not known; see `featcache.datasets.traits_of`.
+    """
+    breeds = traits_of(split.classes)
+    if breeds is None:
+        return {}
+    rows = [breeds[split.classes[code]] for code in split.codes(split.test)]
+    return {
+        "breed size": [row.size for row in rows],
+        "coat length": [row.coat_length for row in rows],
+        "breed group": [row.group for row in rows],
+    }
+
+
 def attributes_of_test(split: Split, *, computed: bool = True) -> dict[str, list[str]]:
-    """Return the attributes of the test images, as text: columns and, optionally, computed ones."""
+    """Return the attributes of the test images, as text.
+
+    Columns of the data set, traits of the classes and, optionally, computed attributes. A column
+    comes before a trait of the same name.
+    """
     own = {name: text_of(values[split.test]) for name, values in split.dataset.attributes.items()}
-    return {**own, **(computed_attributes(split) if computed else {})}
+    return {**class_attributes(split), **own, **(computed_attributes(split) if computed else {})}
 
 
 @dataclass(frozen=True)

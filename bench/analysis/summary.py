@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..evaluation.metrics import METRICS
 from ..evaluation.results import Result, Results
+from .explanations import Explanations, explain_errors
 from .slices import Slice, attributes_of_test, slices, worst
 from .statistics import Comparison, bootstrap, compare, interval, wilson
 
@@ -33,6 +34,9 @@ class Summary:
         Accuracy by attribute, first seed.
     attributes : mapping of str to list of str
         Attributes of the test images, first seed.
+    explanations : Explanations or None
+        Traits that confused breeds share, for `best_with_mistakes`; None unless the traits of the
+        classes are known.
     """
 
     runs: list[Results]
@@ -41,6 +45,7 @@ class Summary:
     slices: list[Slice]
     worst: list[Slice]
     attributes: Mapping[str, list[str]]
+    explanations: Explanations | None = None
 
     @property
     def first(self) -> Results:
@@ -92,7 +97,7 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry ``summary`` of `results.json`."""
-        return {
+        record = {
             "seeds": [run.random_state for run in self.runs],
             "table": self.table(),
             "comparisons": [asdict(c) for c in self.comparisons],
@@ -100,6 +105,9 @@ class Summary:
             "worst_slices": [asdict(s) for s in self.worst],
             "time_to_accuracy": self.time_to_accuracy(),
         }
+        if self.explanations is not None:
+            record["traits"] = self.explanations.as_json()
+        return record
 
 
 def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> Summary:
@@ -125,7 +133,7 @@ def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> S
     attributes = attributes_of_test(first.split, computed=computed_attributes)
     found = slices(first.results, attributes)
     best = max(first, key=lambda result: result.metrics["top1"])
-    return Summary(
+    summary = Summary(
         runs=list(runs),
         intervals=intervals,
         comparisons=compare(first.results, samples),
@@ -133,6 +141,8 @@ def summarise(runs: Sequence[Results], *, computed_attributes: bool = True) -> S
         worst=worst([part for part in found if part.contender == best.name]),
         attributes=attributes,
     )
+    explained = explain_errors(summary.best_with_mistakes, first.split.classes, attributes)
+    return replace(summary, explanations=explained)
 
 
 def _interval(metric: str, values: NDArray[Any], result: Result) -> tuple[float, float]:
