@@ -17,6 +17,7 @@ from featcache import __version__
 from featcache.errors import MissingExtra
 from featcache.toolkit import printable
 
+from ..analysis.shared_traits import SHUFFLES
 from ..analysis.statistics import RESAMPLES
 from ..analysis.summary import ACCURACIES, Summary
 from ..contenders.base import Contender
@@ -77,10 +78,18 @@ def write_report(
     page = template.render(
         **_comparison(summary),
         **_examples(first, best, summary.best_with_mistakes),
-        sections=_sections(bool(networks), bool(curves), bool(first.few_shot), bool(slices)),
+        sections=_sections(
+            bool(networks),
+            bool(curves),
+            bool(first.few_shot),
+            bool(slices),
+            traits=summary.explanations is not None,
+        ),
         networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
         curves=curves,
         worst=summary.worst,
+        explanations=summary.explanations,
+        shuffles=f"{SHUFFLES:,}",
         slices=slices,
         drawn_slices=_drawn_slices(slices),
         command=command,
@@ -219,7 +228,9 @@ def _networks(contenders: Mapping[str, Contender]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _sections(networks: bool, curves: bool, few_shot: bool, slices: bool) -> list[tuple[str, str]]:
+def _sections(
+    networks: bool, curves: bool, few_shot: bool, slices: bool, *, traits: bool
+) -> list[tuple[str, str]]:
     every = [
         ("contenders", "Contenders", True),
         ("data", "Data", True),
@@ -230,6 +241,7 @@ def _sections(networks: bool, curves: bool, few_shot: bool, slices: bool) -> lis
         ("mistakes", "Mistakes", True),
         ("reliability", "Reliability", True),
         ("slices", "Slices", slices),
+        ("traits", "Confused breeds", traits),
         ("made", "Reproducibility", True),
     ]
     return [(anchor, name) for anchor, name, there in every if there]
