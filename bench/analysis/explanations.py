@@ -112,7 +112,8 @@ def _light(result: Result, brightness: Sequence[str]) -> Light | None:
     table = np.array([errors, np.subtract(images, errors)])
     if not table.sum(axis=1).all():  # no errors or only errors: nothing to compare
         return None
-    return Light(parts.names, images, errors, float(chi2_contingency(table).pvalue))
+    found: Any = chi2_contingency(table)
+    return Light(parts.names, images, errors, float(found.pvalue))
 
 
 _SHARED = {
