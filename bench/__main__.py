@@ -70,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_data_options(parser)
+    _add_backbone_options(parser)
+    _add_split_options(parser)
+    _add_contender_options(parser)
+    _add_output_options(parser)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--preset", metavar="NAME", help=f"a whole comparison: {', '.join(COMPARISONS)}")
     add(
@@ -86,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="BREEDSxIMAGES",
         help="drawn dogs instead of --data, such as 20x40: 20 breeds with 40 images each",
     )
+
+
+def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--backbones",
         metavar="A,B",
@@ -100,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--image-size", type=int, metavar="PIXELS", help="default: the native size of each backbone"
     )
+
+
+def _add_split_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--test-size",
         type=float,
@@ -109,6 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", metavar="FILE", help="use the split.json of an earlier run")
     add("--seed", type=int, default=0, help="first seed of split and training (default 0)")
     add("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds (default 1)")
+
+
+def _add_contender_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--finetune",
         action="append",
@@ -129,6 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--estimate", action="store_true", help="print the estimated time and disk space, and stop")
     add("--epochs", type=int, help="maximum number of epochs of fine-tuned models")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--report", metavar="DIR", help="write an HTML report to DIR; results are written there too"
     )
@@ -136,7 +161,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, help="images per commit of an extraction")
     add("--cache-dir", help="default: FEATCACHE_CACHE, or the user's cache folder")
     add("-q", "--quiet", action="store_true", help="print only the results, warnings and errors")
-    return parser
 
 
 def _run(options: argparse.Namespace) -> int:
