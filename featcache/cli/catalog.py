@@ -58,7 +58,6 @@ def fetch(
     source: str | None,
     any_hash: bool,
     keep_archives: bool,
-    no_progress: bool,
 ) -> int:
     """Download, check and unpack a published data set.
 
@@ -74,7 +73,7 @@ def fetch(
         any_hash=any_hash,
         keep_archives=keep_archives,
         cache_dir=common.cache_dir,
-        progress=common.progress(no_progress),
+        progress=common.progress,
     )
     photos = load(name, cache_dir=common.cache_dir)
     boxes = load(name, crop="box", cache_dir=common.cache_dir)

@@ -112,9 +112,8 @@ def _backbone(options: dict[str, Any]) -> Any:
 
 
 def _arguments(common: Common, options: dict[str, Any]) -> dict[str, Any]:
-    no_progress = options.pop("no_progress")
     return {
         **options,
         "cache_dir": common.cache_dir,
-        "progress": common.progress(no_progress),
+        "progress": common.progress,
     }

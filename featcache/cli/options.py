@@ -41,11 +41,14 @@ class Common:
         Print the result as JSON.
     cache_dir : str or None
         Cache folder; None for the default one.
+    no_progress : bool
+        Show no progress bars. False for a command without that option.
     """
 
     quiet: bool
     json: bool
     cache_dir: str | None
+    no_progress: bool = False
 
     @property
     def cache(self) -> Path:
@@ -57,9 +60,10 @@ class Common:
         """The folder that holds the stores."""
         return stores_folder(self.cache)
 
-    def progress(self, no_progress: bool) -> bool | None:
-        """Return the argument ``progress=`` of the Python API."""
-        return False if no_progress or self.quiet else None
+    @property
+    def progress(self) -> bool | None:
+        """The argument ``progress=`` of the Python API."""
+        return False if self.no_progress or self.quiet else None
 
 
 def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
@@ -71,7 +75,7 @@ def command(name: str) -> Callable[[Callable[..., int]], click.Command]:
     def decorate(run: Callable[..., int]) -> click.Command:
         @functools.wraps(run)
         def wrapped(quiet: bool, json: bool, cache_dir: str | None, **options: Any) -> int:
-            common = Common(quiet, json, cache_dir)
+            common = Common(quiet, json, cache_dir, options.pop("no_progress", False))
             return run_command("featcache", lambda: run(common, **options), quiet=quiet)
 
         result = click.command(name, context_settings=CONTEXT)(wrapped)

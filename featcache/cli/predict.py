@@ -48,7 +48,6 @@ def predict(
     backbone: str | None,
     weights: str | None,
     strict: bool,
-    no_progress: bool,
 ) -> int:
     """Predict the classes of photos.
 
@@ -73,7 +72,7 @@ def predict(
         usable,
         top=top,
         cache_dir=common.cache_dir,
-        progress=common.progress(no_progress),
+        progress=common.progress,
         **{name: value for name, value in chosen.items() if value},
     ) if usable else []  # fmt: skip
     found = _in_place(listed, answers)
