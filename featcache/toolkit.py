@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .backbones.keras_backend import unmoved_random as unmoved_random
     from .backbones.keras_types import BackboneLike as BackboneLike
     from .backbones.model import Backbone as Backbone
+    from .backbones.request import BackboneOptions as BackboneOptions
     from .backbones.request import ModelRequest as ModelRequest
     from .backbones.request import make_request as make_request
     from .backbones.resolve import BuiltBackbone as BuiltBackbone
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Backbone": "backbones.model",
     "BackboneLike": "backbones.keras_types",
+    "BackboneOptions": "backbones.request",
     "BadImage": "images.image_file",
     "Box": "images.image_file",
     "BuiltBackbone": "backbones.resolve",
@@ -136,6 +138,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Backbone",
+    "BackboneOptions",
     "BadImage",
     "Box",
     "BuiltBackbone",

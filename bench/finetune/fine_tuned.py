@@ -17,6 +17,7 @@ from featcache import import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     BackboneLike,
+    BackboneOptions,
     BuiltBackbone,
     ModelRequest,
     cache_folder,
@@ -153,7 +154,7 @@ class FineTuned(Contender):
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Check weights and layer, and decode all images to the backbone's size."""
-        request = make_request(self.backbone, **self._options)
+        request = make_request(self.backbone, BackboneOptions(**self._options))
         # Checked here, before other contenders are trained for hours.
         first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)
         self._pixels = decoded(

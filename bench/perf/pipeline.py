@@ -15,7 +15,7 @@ import numpy as np
 
 import featcache
 from featcache._io.progress import progress_bar
-from featcache.backbones.request import make_request
+from featcache.backbones.request import BackboneOptions, make_request
 from featcache.backbones.spec import PRECISIONS, Precision
 from featcache.engines.openvino import supports
 from featcache.engines.select import EngineRequest, load_converted_engine
@@ -54,7 +54,7 @@ def _case(
         backbone, [str(path) for path in few], weights="random", engine="openvino",
         precision=precision, cache_dir=cache, progress=False,
     )  # fmt: skip
-    request = make_request(backbone, weights="random", precision=precision)
+    request = make_request(backbone, BackboneOptions(weights="random", precision=precision))
     source = Source(str(photos), None, None, 0.0)
     job = prepare(request, source, cache, None, False, False)
     spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from .._io.choices import check_choice
@@ -140,31 +140,42 @@ def _weights_argument(weights: Weights) -> str:
     return str(weights.path) if weights.kind == "file" else "auto"
 
 
-def make_request(
-    backbone: BackboneLike,
-    *,
-    layer: str | int | None = None,
-    pooling: Pooling | None = None,
-    image_size: ImageSize = None,
-    resize: Resize = "stretch",
-    weights: WeightsLike = "auto",
-    preprocessing_rule: preprocessing.Rule | None = None,
-    precision: Precision = "float32",
-) -> Request:
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions:
+    """How a backbone is requested: arguments of `featcache.extract`, not yet checked.
+
+    Attributes
+    ----------
+    layer : str, int or None
+    pooling : {"avg", "max", "flat"} or None
+    image_size : int, (int, int) or None
+        Side or (height, width) in pixels.
+    resize : {"stretch", "crop", "pad"}
+    weights : str or path-like
+    preprocessing : str, callable or None
+    precision : {"float32", "bfloat16"}
+    """
+
+    layer: str | int | None = None
+    pooling: Pooling | None = None
+    image_size: ImageSize = None
+    resize: Resize = "stretch"
+    weights: WeightsLike = "auto"
+    preprocessing: preprocessing.Rule | None = None
+    precision: Precision = "float32"
+
+
+_DEFAULT = BackboneOptions()
+
+
+def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) -> Request:
     """Validate the arguments that describe a backbone and return them as a request.
 
     Parameters
     ----------
     backbone : str, path-like or keras.Model
-        As for `featcache.extract`, like the other parameters.
-    layer : str or int, optional
-    pooling : {"avg", "max", "flat"}, optional
-    image_size : int or (int, int), optional
-        Side or (height, width) in pixels.
-    resize : {"stretch", "crop", "pad"}
-    weights : str or path-like
-    preprocessing_rule : str or callable, optional
-    precision : {"float32", "bfloat16"}
+        As for `featcache.extract`.
+    options : BackboneOptions, optional
 
     Returns
     -------
@@ -179,73 +190,67 @@ def make_request(
     ModelRefused
         If a saved model is not safe to load.
     """
-    layer = checked_layer(layer)
-    check_pooling(pooling)
-    check_choice("resize", resize, RESIZES)
-    check_choice("precision", precision, PRECISIONS)
-    if preprocessing_rule is not None:
-        preprocessing.fingerprint(preprocessing_rule)  # raises for an unknown one
-    options: _Options = {
-        "layer": layer, "pooling": pooling, "resize": resize, "precision": precision
-    }  # fmt: skip
+    options = replace(options, layer=checked_layer(options.layer))
+    check_pooling(options.pooling)
+    check_choice("resize", options.resize, RESIZES)
+    check_choice("precision", options.precision, PRECISIONS)
+    if options.preprocessing is not None:
+        preprocessing.fingerprint(options.preprocessing)  # raises for an unknown one
     model = inspect_model_file(backbone) if is_model_file(backbone) else backbone
     if isinstance(model, str):
-        entry = find_backbone(model)
-        return _table_request(entry, image_size, weights, preprocessing_rule, options)
-    return _model_request(model, image_size, weights, preprocessing_rule, options)
+        return _table_request(find_backbone(model), options)
+    return _model_request(model, options)
 
 
-class _Options(TypedDict):
+class _Checked(TypedDict):
     layer: str | int | None
     pooling: Pooling | None
     resize: Resize
     precision: Precision
 
 
-def _table_request(
-    entry: BackboneEntry,
-    image_size: ImageSize,
-    weights: WeightsLike,
-    rule: preprocessing.Rule | None,
-    options: _Options,
-) -> TableRequest:
-    size = _size(image_size, (entry.image_size, entry.image_size))
-    _check_at_size(rule, size)
+def _checked(options: BackboneOptions) -> _Checked:
+    """Return the options that are equal in a request."""
+    return {
+        "layer": options.layer,
+        "pooling": options.pooling,
+        "resize": options.resize,
+        "precision": options.precision,
+    }
+
+
+def _table_request(entry: BackboneEntry, options: BackboneOptions) -> TableRequest:
+    size = _size(options.image_size, (entry.image_size, entry.image_size))
+    _check_at_size(options.preprocessing, size)
     return TableRequest(
         entry=entry,
         image_size=size,
-        preprocessing=rule or entry.preprocessing,
-        weights=choose_weights(weights, entry),
-        **options,
+        preprocessing=options.preprocessing or entry.preprocessing,
+        weights=choose_weights(options.weights, entry),
+        **_checked(options),
     )
 
 
-def _model_request(
-    model: Any,
-    image_size: ImageSize,
-    weights: WeightsLike,
-    rule: preprocessing.Rule | None,
-    options: _Options,
-) -> ModelRequest:
+def _model_request(model: Any, options: BackboneOptions) -> ModelRequest:
     if not isinstance(model, ModelFile):
         _check_model(model)
     native_size = _input_size(model)
-    size = _size(image_size, native_size)
+    size = _size(options.image_size, native_size)
     if native_size is not None and size != tuple(native_size):
         raise InvalidRequest(
             f"The model accepts only images of {native_size[0]} x {native_size[1]} pixels, not "
             f"{size[0]} x {size[1]}; omit image_size=.",
             received=size,
         )
-    if weights not in ("auto", "imagenet-or-random"):
+    if options.weights not in ("auto", "imagenet-or-random"):
         raise InvalidRequest("Your own model has its own weights; omit weights=.")
-    _check_at_size(rule, size)
+    _check_at_size(options.preprocessing, size)
     return ModelRequest(
         model=model,
         image_size=size,
-        preprocessing=rule or _rule_of(model),
+        preprocessing=options.preprocessing or _rule_of(model),
         weights=Weights("model", model.path if isinstance(model, ModelFile) else None),
-        **options,
+        **_checked(options),
     )
 
 

@@ -24,7 +24,7 @@ from . import preprocessing
 from .graph import OUTPUT
 from .keras_types import BackboneLike
 from .model import Backbone
-from .request import ModelRequest, Request, TableRequest, make_request
+from .request import BackboneOptions, ModelRequest, Request, TableRequest, make_request
 from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import current_state, ensure_available, identities, weights_without_top
 
@@ -191,7 +191,7 @@ def load_backbone(
     ModelRefused
         If a saved model is not safe to load.
     """
-    request = make_request(backbone, preprocessing_rule=preprocessing, **options)
+    request = make_request(backbone, BackboneOptions(preprocessing=preprocessing, **options))
     resolved = build(request, weights_folder(cache_folder(cache_dir)))
     _log_layer(resolved)
     return resolved

@@ -15,7 +15,7 @@ from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..backbones.keras_types import BackboneLike
 from ..backbones.model_file import is_model_file
-from ..backbones.request import make_request
+from ..backbones.request import BackboneOptions, make_request
 from ..backbones.resolve import apply_request, resolve
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import names_weights_file
@@ -240,7 +240,8 @@ class Bundle:
     def _check_arguments(self, backbone: Any, arguments: Mapping[str, Any]) -> None:
         """Raise `BundleMismatch` if `extract` would give features of another key."""
         given = {name: arguments[name] for name in _BACKBONE_ARGUMENTS if name in arguments}
-        request = make_request(backbone, preprocessing_rule=arguments["preprocessing"], **given)
+        options = BackboneOptions(preprocessing=arguments["preprocessing"], **given)
+        request = make_request(backbone, options)
         self._check_spec(apply_request(request, self.spec))
         cache = cache_folder(arguments.get("cache_dir"))
         self._check_spec(resolve(request, weights_folder(cache)).spec)

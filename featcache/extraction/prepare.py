@@ -12,7 +12,7 @@ from .._io import cache_dirs
 from .._io.progress import progress_bar
 from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
-from ..backbones.request import Request, make_request
+from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
@@ -110,7 +110,9 @@ def explain(
     """
     weights = backbone_options.get("weights", "auto")
     backbone_options["weights"] = weights_for(weights, sample=uses_sample(data))
-    request = make_request(backbone, preprocessing_rule=preprocessing, **backbone_options)
+    request = make_request(
+        backbone, BackboneOptions(preprocessing=preprocessing, **backbone_options)
+    )
     source = Source(data, labels, crop, margin)
     job = prepare(request, source, cache_dir, workers, retry_failed, progress)
     return make_explanation(job)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from ..backbones.preprocessing import RULES
-from ..backbones.request import Request, make_request
+from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import parse_origin
@@ -190,11 +190,10 @@ def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Reque
     if spec.pooling != "none":
         options["pooling"] = spec.pooling
     name = store.metadata.get("preprocessing")
-    preprocessing = name if name in RULES else None
+    if name in RULES:
+        options["preprocessing"] = name
     if backbone is None:
         known = parse_origin(store.metadata.get("weights", ""))
         options["weights"] = weights or (known.argument if known else "auto")
-        request = make_request(spec.backbone, preprocessing_rule=preprocessing, **options)
-    else:
-        request = make_request(backbone, preprocessing_rule=preprocessing, **options)
-    return replace(request, crop=crop)
+        backbone = spec.backbone
+    return replace(make_request(backbone, BackboneOptions(**options)), crop=crop)

@@ -110,10 +110,10 @@ def test_efficientnets_imagenet_file_gets_the_scaling_that_keras_gives_it(
     expected = cut.predict(pixels.astype("float32"), verbose=0)
 
     from featcache.backbones.model import Backbone
-    from featcache.backbones.request import make_request
+    from featcache.backbones.request import BackboneOptions, make_request
     from featcache.backbones.weights import Weights
 
-    request = make_request("efficientnet_b0", weights="random")
+    request = make_request("efficientnet_b0", BackboneOptions(weights="random"))
     for kind, same in (("imagenet", True), ("file", False)):
         object.__setattr__(request, "weights", Weights(kind, tmp_path / "file.weights.h5"))
         got = Backbone(request).embed(pixels)

@@ -15,7 +15,7 @@ from conftest import make_tiny_model
 from featcache import extract
 from featcache._io import file_state
 from featcache.backbones import pocket, resolve, weights
-from featcache.backbones.request import make_request
+from featcache.backbones.request import BackboneOptions, make_request
 
 SETTLED = pytest.mark.parametrize("racy_ns", [-(10**15), 10**15], ids=["settled", "fresh"])
 WHEN = pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -101,7 +101,7 @@ def test_a_checked_file_replaced_before_it_loads_is_not_taken_for_the_published_
     with np.load(path) as kept:
         np.savez(other, **{name: kept[name] * np.float32(1.5) for name in kept.files})
     monkeypatch.setattr(weights, "POCKET_FILE", path)
-    request = make_request("pocket", image_size=32)
+    request = make_request("pocket", BackboneOptions(image_size=32))
     folder = tmp_path / "remembered"
     expected = resolve.build(request, folder).spec
     shutil.rmtree(folder)

@@ -17,7 +17,7 @@ import pytest
 import table_from_keras as keras_says
 from featcache import explain, extract
 from featcache.backbones.model import Backbone
-from featcache.backbones.request import make_request
+from featcache.backbones.request import BackboneOptions, make_request
 from featcache.backbones.spec import BackboneEntry, backbone_entries
 from featcache.backbones.weights import Weights, keras_models_folder
 from featcache.errors import DownloadFailed, WeightsMismatch, WeightsUnavailable
@@ -58,7 +58,7 @@ def without_top(entry: BackboneEntry, whole: Any, side: int) -> Any:
 
 
 def spec_of(name: str, path: Path, side: int, **options: Any) -> Any:
-    request = make_request(name, weights=path, image_size=side, **options)
+    request = make_request(name, BackboneOptions(weights=path, image_size=side, **options))
     backbone = Backbone(request)
     return backbone.layer, backbone.pooling, backbone.weights_hash
 
@@ -307,7 +307,7 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     scaled_body.save_weights(tmp_path / "scaled.weights.h5")
 
     def weights_hash(weights: Weights) -> str:
-        request = make_request("efficientnet_b0", weights="random", image_size=32)
+        request = make_request("efficientnet_b0", BackboneOptions(weights="random", image_size=32))
         return Backbone(replace(request, weights=weights)).weights_hash
 
     scaled = weights_hash(Weights("imagenet", tmp_path / "top.weights.h5"))
@@ -317,7 +317,7 @@ def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     known = hashlib.md5(published.read_bytes()).hexdigest()
     table = {**backbone_entries(), entry.name: replace(entry, notop_hash=known)}
     monkeypatch.setattr("featcache.backbones.spec.backbone_entries", lambda: table)
-    request = make_request("efficientnet_b0", weights=published, image_size=32)
+    request = make_request("efficientnet_b0", BackboneOptions(weights=published, image_size=32))
     assert request.weights == Weights("imagenet", published, top=False)
     assert Backbone(request).weights_hash == scaled
     # And one that was saved from a network with the scaling, by its layers.
