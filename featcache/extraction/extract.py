@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .._io import cache_dirs
@@ -16,7 +16,7 @@ from .._io.logs import get_logger, show_log_in_notebook
 from .._io.progress import progress_bar
 from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
-from ..backbones.request import make_request
+from ..backbones.request import BackboneOptions, make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..backbones.weights import WeightsLike
@@ -170,37 +170,68 @@ def extract(
     """
     started = time.perf_counter()
     show_log_in_notebook()
-    _check_counts(batch_size, workers)
+    settings = _RunSettings(engine, batch_size, workers, retry_failed, progress)
+    settings.check()
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
     weights = weights_for(weights, sample=uses_sample(data))
-    request = make_request(
-        backbone,
-        layer=layer,
-        pooling=pooling,
-        image_size=image_size,
-        resize=resize,
-        weights=weights,
-        preprocessing_rule=preprocessing,
-        precision=precision,
-    )
+    options = BackboneOptions(
+        layer=layer, pooling=pooling, image_size=image_size, resize=resize, weights=weights,
+        preprocessing=preprocessing, precision=precision,
+    )  # fmt: skip
+    request = make_request(backbone, options)
     source = Source(data, labels, crop, margin)
     job = prepare(request, source, cache_dir, workers, retry_failed, progress)
-    log.info("%s: %s", request.name, make_explanation(job))
+    return _run(job, on_conflict, settings, started)
+
+
+@dataclass(frozen=True)
+class _RunSettings:
+    """Arguments of `extract` that change no feature.
+
+    Attributes
+    ----------
+    engine : {"auto", "openvino", "keras", "tensorflow"}
+    batch_size, workers : int or None
+    retry_failed : bool
+    progress : bool or None
+    """
+
+    engine: EngineName
+    batch_size: int | None
+    workers: int | None
+    retry_failed: bool
+    progress: bool | None
+
+    def check(self) -> None:
+        """Raise `InvalidRequest` unless the numbers are None or whole numbers from 1."""
+        for name, value in {"batch_size": self.batch_size, "workers": self.workers}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidRequest(
+                    f"{name}={value!r} must be a whole number from 1.", received=value
+                )
+
+
+def _run(
+    job: ExtractionJob, on_conflict: OnConflict, settings: _RunSettings, started: float
+) -> Features:
+    """Carry out a job: compute and commit what is missing, and join the rows to the labels."""
+    name = job.resolved.request.name
+    log.info("%s: %s", name, make_explanation(job))
     conflicts = _find_conflicts(job, on_conflict)
     computation: Computation | None = None
     with ExitStack() as marks:
-        job = mark_store(job, marks, retry_failed)
+        job = mark_store(job, marks, settings.retry_failed)
         if job.plan.compute:
             marked = job.folder
-            job, chosen = _choose_engine(job, engine, batch_size, retry_failed)
+            job, engine = _choose_engine(job, settings)
             if job.folder != marked:
-                job = mark_store(job, marks, retry_failed)
-            computation = _compute(job, chosen, workers, progress)
+                job = mark_store(job, marks, settings.retry_failed)
+            computation = _compute(job, engine, settings)
         features = join_rows(job, computation, conflicts, time.perf_counter() - started)
         mark_used(job.folder)
     lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
-    log.log(logging.WARNING if lost else logging.INFO, "%s: %s", request.name, features.summary)
+    log.log(logging.WARNING if lost else logging.INFO, "%s: %s", name, features.summary)
     return features
 
 
@@ -219,25 +250,19 @@ def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[st
     return conflicts
 
 
-def _check_counts(batch_size: int | None, workers: int | None) -> None:
-    for name, value in {"batch_size": batch_size, "workers": workers}.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InvalidRequest(f"{name}={value!r} must be a whole number from 1.", received=value)
-
-
-def _choose_engine(
-    job: ExtractionJob, name: EngineName, batch_size: int | None, retry_failed: bool
-) -> tuple[ExtractionJob, Engine]:
+def _choose_engine(job: ExtractionJob, settings: _RunSettings) -> tuple[ExtractionJob, Engine]:
     """Return the engine, and the job with a backbone if the engine needed one to be built."""
     resolved = job.resolved
     count = len(job.plan.compute)
-    request = EngineRequest(name, resolved.request, resolved.spec, job.cache, count, batch_size)
+    request = EngineRequest(
+        settings.engine, resolved.request, resolved.spec, job.cache, count, settings.batch_size
+    )
     engine = load_converted_engine(request)
     if engine is not None:
         return job, engine
     if not isinstance(resolved, BuiltBackbone):
         resolved = build(resolved.request, cache_dirs.weights_folder(job.cache))
-        job = _with_backbone(job, resolved, retry_failed)
+        job = _with_backbone(job, resolved, settings.retry_failed)
     return job, make_engine(replace(request, spec=resolved.spec), resolved.backbone)
 
 
@@ -251,19 +276,17 @@ def _with_backbone(
     return make_job(job.dataset, job.contents, resolved, job.cache, retry_failed)
 
 
-def _compute(
-    job: ExtractionJob, engine: Engine, workers: int | None, progress: bool | None
-) -> Computation:
+def _compute(job: ExtractionJob, engine: Engine, settings: _RunSettings) -> Computation:
     """Compute and commit the images that the plan lists."""
     spec, request = job.resolved.spec, job.resolved.request
     # The remembered width is for estimates alone; the engine knows the real one.
     store = Store.create(job.folder, spec, engine.width, request.metadata())
     work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
-    with progress_bar(len(work.items), request.name, "images", progress) as bar:
+    with progress_bar(len(work.items), request.name, "images", settings.progress) as bar:
         check = RowCheck(job.resolved, len(store))
         computation = Computation(work, engine, store, bar, check)
         try:
-            computation.run(workers or default_workers())
+            computation.run(settings.workers or default_workers())
         except KeyboardInterrupt:
             log.warning("Interrupted. Committed rows are kept; the same call resumes.")
             raise
