@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from featcache._io.progress import progress_bar
 from featcache.backbones.request import BackboneOptions, make_request
 from featcache.backbones.spec import PRECISIONS, Precision
 from featcache.engines.openvino import supports
-from featcache.engines.select import EngineRequest, load_converted_engine
+from featcache.engines.select import Engine, EngineRequest, load_converted_engine
 from featcache.extraction.pipeline import batches, default_workers
-from featcache.extraction.prepare import Source, prepare
+from featcache.extraction.prepare import ExtractionJob, Source, prepare
 from featcache.extraction.runner import Computation, Work
 from featcache.images.decode import load_pixels
 from featcache.store.store import Store
@@ -49,6 +50,22 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _case(
     backbone: str, precision: Precision, photos: Path, cache: Path, repeats: int
 ) -> dict[str, Any]:
+    job, engine = _job(backbone, precision, photos, cache)
+    stages = _stages(job, engine, cache)
+    for stage in stages.values():
+        stage()
+    ways = {name: functools.partial(seconds_of, stage) for name, stage in stages.items()}
+    seconds = run_interleaved(ways, repeats)
+    return {
+        "backbone": backbone, "precision": precision, "photos": len(job.plan.compute),
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def _job(
+    backbone: str, precision: Precision, photos: Path, cache: Path
+) -> tuple[ExtractionJob, Engine]:
+    """Return the job of extracting all photos, and the engine with the converted model."""
     few = sorted(photos.rglob("*.jpg"))[:2]
     featcache.extract(  # converts the model
         backbone, [str(path) for path in few], weights="random", engine="openvino",
@@ -57,11 +74,17 @@ def _case(
     request = make_request(backbone, BackboneOptions(weights="random", precision=precision))
     source = Source(str(photos), None, None, 0.0)
     job = prepare(request, source, cache, None, False, False)
-    spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()
+    spec, count = job.resolved.spec, len(job.plan.compute)
     engine = load_converted_engine(EngineRequest("openvino", request, spec, cache, count, None))
     assert engine is not None
+    return job, engine
+
+
+def _stages(job: ExtractionJob, engine: Engine, cache: Path) -> dict[str, Callable[[], None]]:
+    """Return decoding alone, the forward pass alone, and both with the commits."""
+    spec, count, workers = job.resolved.spec, len(job.plan.compute), default_workers()
     contents = [str(file.image_id) for file in job.contents]
-    paths, how = job.dataset.paths, request.resize
+    paths, how = job.dataset.paths, job.resolved.request.resize
 
     def decode() -> None:
         for batch in batches(
@@ -84,14 +107,7 @@ def _case(
         with progress_bar(count, "", "images", False) as bar:
             Computation(work, engine, store, bar).run(workers)
 
-    stages = {"decode": decode, "forward": forward, "together": together}
-    for stage in stages.values():
-        stage()
-    ways = {name: functools.partial(seconds_of, stage) for name, stage in stages.items()}
-    seconds = run_interleaved(ways, repeats)
-    return {
-        "backbone": backbone, "precision": precision, "photos": count, "seconds": seconds,
-    }  # fmt: skip
+    return {"decode": decode, "forward": forward, "together": together}
 
 
 def describe(records: list[dict[str, Any]]) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featcache.backbones.spec import BackboneSpec
 from featcache.store.maintenance import compact
-from featcache.store.row_index import pack_ids
+from featcache.store.row_index import IdArray, pack_ids
 from featcache.store.store import Store
 
 from .timing import format_spread, markdown_table, median, run_interleaved, seconds_of
@@ -30,50 +31,68 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="featcache-perf-", dir=options.folder) as folder:
         root = Path(folder)
         generator = np.random.default_rng(0)
-        store = Store.create(root / "store", _SPEC, WIDTH)
-        plain = np.memmap(root / "plain", np.float32, "w+", shape=(rows, WIDTH))
-        ids = generator.integers(0, 256, (rows, 32), np.uint8)
-        size = rows // SHARDS
-        for start in range(0, rows, size):
-            part = ids[start : start + size]
-            values = generator.normal(size=(len(part), WIDTH)).astype(np.float32)
-            plain[start : start + size] = values
-            store.append_packed(values, part, np.zeros(len(part), np.int32), {})
-        store.write_manifest()
-        compact(store)
+        store, plain = _written(root, rows, generator)
         order = pack_ids(store.ids())  # in the order of the files
         random_rows = order[generator.permutation(rows)[:10_000]]
-
-        def opened() -> float:
-            return seconds_of(lambda: Store(root / "store"))
-
-        def first() -> float:
-            fresh = Store(root / "store")
-            return seconds_of(lambda: fresh.read(random_rows))
-
-        def again() -> float:
-            store.read(random_rows)
-            return seconds_of(lambda: store.read(random_rows))
-
-        def stream() -> float:
-            store.read(order[:_BLOCK])
-            return seconds_of(
-                lambda: _drop(store.read(order[i : i + _BLOCK]) for i in range(0, rows, _BLOCK))
-            )
-
-        def mapped() -> float:
-            return seconds_of(
-                lambda: _drop(np.array(plain[i : i + _BLOCK]) for i in range(0, rows, _BLOCK))
-            )
-
-        stream()
-        ways = {
-            "open": opened, "10,000 random rows, first read": first,
-            "10,000 random rows, later read": again, "stream": stream,
-            "stream, numpy.memmap": mapped,
-        }  # fmt: skip
+        ways = {**_random_reads(store, random_rows), **_streams(store, order, plain)}
+        ways["stream"]()
         seconds = run_interleaved(ways, options.repeats)
     return [{"rows": rows, "width": WIDTH, "seconds": seconds}]
+
+
+def _written(
+    root: Path, rows: int, generator: np.random.Generator
+) -> tuple[Store, NDArray[np.float32]]:
+    """Write the same rows to a compacted store and to a memory-mapped file."""
+    store = Store.create(root / "store", _SPEC, WIDTH)
+    plain = np.memmap(root / "plain", np.float32, "w+", shape=(rows, WIDTH))
+    ids = generator.integers(0, 256, (rows, 32), np.uint8)
+    size = rows // SHARDS
+    for start in range(0, rows, size):
+        part = ids[start : start + size]
+        values = generator.normal(size=(len(part), WIDTH)).astype(np.float32)
+        plain[start : start + size] = values
+        store.append_packed(values, part, np.zeros(len(part), np.int32), {})
+    store.write_manifest()
+    compact(store)
+    return store, plain
+
+
+def _random_reads(store: Store, random_rows: IdArray) -> dict[str, Callable[[], float]]:
+    """Return measurements of opening a store and of reading some of its rows."""
+
+    def opened() -> float:
+        return seconds_of(lambda: Store(store.folder))
+
+    def first() -> float:
+        fresh = Store(store.folder)
+        return seconds_of(lambda: fresh.read(random_rows))
+
+    def again() -> float:
+        store.read(random_rows)
+        return seconds_of(lambda: store.read(random_rows))
+
+    return {
+        "open": opened,
+        "10,000 random rows, first read": first,
+        "10,000 random rows, later read": again,
+    }
+
+
+def _streams(
+    store: Store, order: IdArray, plain: NDArray[np.float32]
+) -> dict[str, Callable[[], float]]:
+    """Return measurements of reading all rows in order, from a store and from mapped memory."""
+    starts = range(0, len(order), _BLOCK)
+
+    def stream() -> float:
+        store.read(order[:_BLOCK])
+        return seconds_of(lambda: _drop(store.read(order[i : i + _BLOCK]) for i in starts))
+
+    def mapped() -> float:
+        return seconds_of(lambda: _drop(np.array(plain[i : i + _BLOCK]) for i in starts))
+
+    return {"stream": stream, "stream, numpy.memmap": mapped}
 
 
 def _drop(blocks: Iterator[object]) -> None:
