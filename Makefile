@@ -48,7 +48,8 @@ test-faults: $(READY)  ## run the fault injection: thousands of kills, power los
 CORE := featcache/store/*,featcache/hdf5/*,featcache/gc/*,featcache/data/*,featcache/bundle/*,$\
   featcache/_io/atomic.py,featcache/_io/own_files.py,featcache/_io/stored_zip.py,$\
   featcache/_io/names.py,featcache/backbones/spec.py,featcache/backbones/architecture.py,$\
-  featcache/backbones/function_hash.py,featcache/images/image_file.py
+  featcache/backbones/function_hash.py,featcache/backbones/object_descriptions.py,$\
+  featcache/backbones/value_descriptions.py,featcache/images/image_file.py
 test-coverage: $(READY)  ## check coverage: all branches of the core modules, 95 % in total
 	$(PYTEST) --cov --cov-report=term --cov-fail-under=95
 	$(BIN)/coverage report --include='$(CORE)' --fail-under=100

@@ -8,20 +8,17 @@ addresses never appear. What cannot be described completely is refused.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib
 import importlib.util
 import json
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from .._io.hashes import file_hash
-from ..errors import UnreadableObject
 from .function_source import (
     attribute_names,
     global_names,
@@ -30,50 +27,20 @@ from .function_source import (
     normalised_source,
     uses_attributes_alone,
 )
-from .installed import (
-    compiled_file,
-    is_installed_class,
-    is_installed_code,
-    is_installed_file,
-    is_installed_module,
-    is_python_class,
-    top_package,
+from .installed import compiled_file, is_installed_file, is_installed_module
+from .object_descriptions import describe_class, describe_instance
+from .value_descriptions import (
+    KINDS,
+    PLAIN,
+    Describe,
+    compiled_hash,
+    describe_array,
+    describe_mapping,
+    plain_text,
+    refused,
 )
 
 _MAX_VALUES = 100_000  # nested values looked at; more is no preprocessing function
-_PLAIN = (type(None), bool, int, str, float, complex, bytes, range, type(...))
-_BUILT_IN = (
-    np.ufunc,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-    types.MethodWrapperType,
-    types.WrapperDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType,
-)
-# Of a class: what Python keeps there for itself. Fields of a data class are in its methods.
-_CLASS_DETAILS = {
-    "__abstractmethods__", "__annotations__", "__dataclass_fields__", "__dataclass_params__",
-    "__doc__", "__firstlineno__", "__match_args__", "__module__", "__orig_bases__",
-    "__parameters__", "__qualname__", "__static_attributes__", "_abc_impl",
-}  # fmt: skip
-_INSTANCE_STATE = ("__dict__", "__weakref__")
-# Objects whose values can be read whatever their class is: bases of the user's own classes.
-_CONTENT: dict[type, Callable[[Any], Any]] = {
-    list: lambda value: list(list.__iter__(value)),
-    tuple: lambda value: list(tuple.__iter__(value)),
-    set: lambda value: frozenset(set.__iter__(value)),
-    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
-    dict: lambda value: [list(item) for item in dict.items(value)],
-    int: lambda value: int.__int__(value),
-    float: lambda value: float.__float__(value),
-    complex: lambda value: [complex.real.__get__(value), complex.imag.__get__(value)],
-    str: lambda value: "".join(str.__iter__(value)),
-    bytes: lambda value: bytes(bytes.__iter__(value)),
-    np.ndarray: lambda value: np.ndarray.view(value, np.ndarray),
-    object: lambda value: None,
-}
-_POINTER = 8  # bytes that a slot takes
 _RUN_ANY_TEXT = {"eval", "exec", "globals"}
 _READ_ANY_NAME = {"getattr", "vars", "dir", "__import__"}
 _REACH_MODULES = {"__dict__", "import_module", "modules", "attrgetter"}
@@ -81,7 +48,7 @@ _REACH_MODULES = {"__dict__", "import_module", "modules", "attrgetter"}
 
 # What a function calls a module, and which part of the module is called so, if not all of it.
 Names = list[tuple[str, str | None]]
-Known = Callable[[Any, Callable[[Any], Any]], Any]
+Known = Callable[[Any, Describe], Any]
 
 
 def function_hash(function: Any, *, known: Known = lambda value, of: None) -> str:
@@ -123,31 +90,15 @@ class _Description:
         self._done: dict[int, tuple[Any, str]] = {}
         self._open: list[int] = []  # whose parts are being described
         self._kinds: dict[type, Callable[[Any], Any]] = {
-            np.ndarray: self._array,
-            list: self._sequence,
-            tuple: self._sequence,
-            slice: self._slice,
-            set: self._set,
-            frozenset: self._set,
-            dict: self._mapping,
-            types.MappingProxyType: self._mapping,
             types.ModuleType: self._module,
-            functools.partial: self._partial,
-            types.MethodType: self._method,
             types.FunctionType: self._function,
             types.CodeType: self._code,
-            types.MemberDescriptorType: self._slot,
-            property: self._property,
-            classmethod: self._wrapped,
-            staticmethod: self._wrapped,
-            functools.cached_property: self._cached_property,
-            **dict.fromkeys(_BUILT_IN, self._builtin),
         }
 
     def of(self, value: Any) -> Any:
         """Return the description of a value."""
-        if type(value) in _PLAIN:
-            return [type(value).__name__, _plain_text(value)]
+        if type(value) in PLAIN:
+            return [type(value).__name__, plain_text(value)]
         if id(value) in self._open:
             return ["again", self._open.index(id(value))]  # so cycles end
         if id(value) not in self._done:
@@ -156,12 +107,12 @@ class _Description:
 
     def _digest(self, value: Any) -> str:
         if len(self._done) > _MAX_VALUES:
-            raise _refused(value, "there are too many of them")
+            raise refused(value, "there are too many of them")
         self._open.append(id(value))
         try:
             text = json.dumps(self._of_object(value), sort_keys=True)
         except RecursionError as error:
-            raise _refused(value, "they are nested too deeply") from error
+            raise refused(value, "they are nested too deeply") from error
         finally:
             self._open.pop()
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -171,83 +122,24 @@ class _Description:
         found = self._known(value, self.of)
         if found is not None:
             return found
-        describe = self._kinds.get(type(value))
-        if describe is not None:
-            return describe(value)
+        if type(value) in self._kinds:
+            return self._kinds[type(value)](value)
+        if type(value) in KINDS:
+            return KINDS[type(value)](value, self.of)
         if isinstance(value, type):
-            return self._class(value)
+            return describe_class(value, self.of)
         if isinstance(value, np.generic) and type(value) is value.dtype.type:
-            return self._array(np.asarray(value))
+            return describe_array(np.asarray(value), self.of)
         if isinstance(value, types.ModuleType) and is_installed_module(value):
             return self._module(value)
-        return self._instance(value)
-
-    # Values
-
-    def _array(self, value: Any) -> Any:
-        described = ["array", self._dtype(value.dtype), list(value.shape)]
-        if value.dtype.hasobject:
-            return [*described, self.of(value.tolist())]
-        return [*described, hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
-
-    def _dtype(self, dtype: Any) -> Any:
-        described = [dtype.str, dtype.itemsize, self.of(dict(dtype.metadata or {}))]
-        if dtype.subdtype is not None:
-            return [*described, self._dtype(dtype.subdtype[0]), list(dtype.subdtype[1])]
-        fields = [(name, *dtype.fields[name][:2]) for name in dtype.names or ()]
-        return [*described, [[name, self._dtype(kind), place] for name, kind, place in fields]]
-
-    def _sequence(self, value: Any) -> Any:
-        return [type(value).__name__, *(self.of(item) for item in value)]
-
-    def _slice(self, value: Any) -> Any:
-        return ["slice", *(self.of(part) for part in (value.start, value.stop, value.step))]
-
-    def _set(self, value: Any) -> Any:
-        return [type(value).__name__, *sorted(json.dumps(self.of(item)) for item in value)]
-
-    def _mapping(self, value: Any) -> Any:
-        return [type(value).__name__, *([self.of(k), self.of(v)] for k, v in value.items())]
-
-    # Code
-
-    def _partial(self, value: Any) -> Any:
-        named = dict(sorted(value.keywords.items()))
-        state = dict(sorted(vars(value).items()))
-        return ["partial", *(self.of(part) for part in (value.func, value.args, named, state))]
-
-    def _method(self, value: Any) -> Any:
-        return ["method", self.of(value.__func__), self.of(value.__self__)]
-
-    def _slot(self, value: Any) -> Any:
-        return ["slot", value.__name__]  # the instances tell its values
-
-    def _property(self, value: Any) -> Any:
-        return ["property", *(self.of(part) for part in (value.fget, value.fset, value.fdel))]
-
-    def _wrapped(self, value: Any) -> Any:
-        return [type(value).__name__, self.of(value.__func__)]
-
-    def _cached_property(self, value: Any) -> Any:
-        return ["cached_property", self.of(value.func), value.attrname]
-
-    def _builtin(self, value: Any) -> Any:
-        if isinstance(value, np.ufunc) and not value.__name__.isidentifier():
-            raise _refused(value, "it hides the function that it was made of")
-        owner = getattr(value, "__self__", None)
-        if isinstance(owner, types.ModuleType):
-            owner = None
-        module = getattr(value, "__module__", None)
-        name = getattr(value, "__qualname__", getattr(value, "__name__", repr(type(value))))
-        of_owner = None if owner is None else self.of(owner)
-        return ["builtin", str(module), name, of_owner, _compiled_hash(module)]
+        return describe_instance(value, self.of)
 
     def _function(self, value: Any) -> Any:
         code = value.__code__
         if is_installed_file(code.co_filename):
             return self._library_function(value)
         if runs := _RUN_ANY_TEXT & global_names(code) - set(value.__globals__):
-            raise _refused(value, f"it calls {sorted(runs)[0]}, which may run any text")
+            raise refused(value, f"it calls {sorted(runs)[0]}, which may run any text")
         return [
             "function",
             normalised_source(code) or self._code(code),
@@ -330,13 +222,13 @@ class _Description:
         if is_installed_module(value):
             return ["module", value.__name__]
         if compiled_file(value.__name__):
-            return ["module", value.__name__, _compiled_hash(value.__name__)]
+            return ["module", value.__name__, compiled_hash(value.__name__)]
         held = {
             name: part
             for name, part in sorted(vars(value).items())
             if name == "__getattr__" or not name.startswith("__")
         }
-        return ["own module", self._mapping(held)]
+        return ["own module", describe_mapping(held, self.of)]
 
     def _code(self, code: types.CodeType) -> Any:
         names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
@@ -345,107 +237,6 @@ class _Description:
         return [
             "code", code.co_code.hex(), handlers, counts, self.of(code.co_consts), self.of(names),
         ]  # fmt: skip
-
-    # Classes and their instances
-
-    def _class(self, value: type) -> Any:
-        if is_installed_class(value):
-            module = str(value.__module__)
-            return ["library", module, value.__qualname__, _compiled_hash(module)]
-        kept = {
-            name: part
-            for name, part in sorted(vars(value).items())
-            if name not in (*_CLASS_DETAILS, *_INSTANCE_STATE)
-        }
-        made_by = [self.of(type(value)), *(self.of(base) for base in value.__bases__)]
-        return ["class", value.__qualname__, made_by, self._mapping(kept)]
-
-    def _instance(self, value: Any) -> Any:
-        """Describe an object by its class and its whole content."""
-        kind = type(value)
-        if not is_installed_class(kind):
-            return self._own_instance(value)
-        if callable(getattr(value, "get_config", None)) and hasattr(value, "get_weights"):
-            return self._layer(value)
-        plain = not _overrides(kind, "__reduce_ex__") and not _overrides(kind, "__reduce__")
-        if isinstance(value, np.ndarray) or (plain and _base_of_content(kind) is not None):
-            return self._own_instance(value)
-        return self._reduced(value)
-
-    def _own_instance(self, value: Any) -> Any:
-        """Return an object's attributes, slots and content, bypassing its own methods."""
-        kind = type(value)
-        base = _base_of_content(kind)
-        if base is None:
-            reason = "its class extends one that is not written in Python, or is such a one"
-            raise _refused(value, reason)
-        content = _CONTENT[base](value)
-        state = dict(sorted(getattr(value, "__dict__", {}).items()))
-        return ["object", *(self.of(part) for part in (kind, content, state, _slots(value)))]
-
-    def _layer(self, value: Any) -> Any:
-        """Describe a layer of Keras without the numbers that increase during a session."""
-        inner = value._flatten_layers() if hasattr(value, "_flatten_layers") else [value]
-        for layer in inner:
-            functions = [one for one in vars(layer).values() if _is_own(one)]
-            if functions or not is_installed_class(type(layer)):
-                raise _refused(value, "it holds code of your own, of which its config says little")
-        state = [_without_layer_names(value.get_config()), list(value.get_weights())]
-        return ["layer", self.of(type(value)), self.of(state)]
-
-    def _reduced(self, value: Any) -> Any:
-        """Describe an object of a library by its `__reduce_ex__`, as copying does."""
-        if hasattr(value, "cache_parameters"):  # a cached function by what it caches
-            names = sorted(set(vars(value)) - set(functools.WRAPPER_ASSIGNMENTS))
-            return ["cached", *([name, self.of(vars(value)[name])] for name in names)]
-        try:
-            made = value.__reduce_ex__(4)
-        except Exception as error:
-            raise _refused(value, str(error)) from error
-        if isinstance(made, str):
-            raise _refused(value, "it is known by its name alone")
-        parts = [list(part) if isinstance(part, Iterator) else part for part in made]
-        return ["object", self.of(type(value)), *(self.of(part) for part in parts)]
-
-
-def _plain_text(value: Any) -> str:
-    try:
-        return repr(value)
-    except ValueError:  # Python writes no decimal digits of an integer with thousands of them
-        return hex(value)
-
-
-def _base_of_content(kind: type) -> type | None:
-    """Return the base class with an object's content; None if it may have hidden content.
-
-    A class statement adds attributes and slots to the memory of an object; one that is written
-    in another language can add anything, which shows in the size.
-    """
-    while kind not in _CONTENT:
-        base = kind.__base__
-        if base is None or not is_python_class(kind):
-            return None
-        own = vars(kind).values()
-        slots = sum(type(part) is types.MemberDescriptorType for part in own)
-        slots += sum(name in vars(kind) for name in _INSTANCE_STATE)
-        if kind.__basicsize__ - base.__basicsize__ > slots * _POINTER:
-            return None
-        kind = base
-    return kind
-
-
-def _overrides(kind: type, name: str) -> bool:
-    return getattr(kind, name) is not getattr(object, name)
-
-
-def _slots(value: Any) -> dict[str, Any]:
-    found = {}
-    for base in type(value).__mro__:
-        for name, part in vars(base).items():
-            if type(part) is types.MemberDescriptorType and is_python_class(base):
-                with contextlib.suppress(AttributeError):
-                    found[f"{base.__qualname__}.{name}"] = part.__get__(value)
-    return dict(sorted(found.items()))
 
 
 def _reaches_any_module(code: types.CodeType) -> bool:
@@ -469,48 +260,3 @@ def _import(
             if not hasattr(module, part):
                 importlib.import_module(f"{full}.{part}")
         yield module
-
-
-def _is_own(value: Any) -> bool:
-    """Tell whether an attribute of a layer of Keras holds code that its config may not tell."""
-    if isinstance(value, functools.partial):
-        return any(_is_own(part) for part in (value.func, *value.args, *value.keywords.values()))
-    if isinstance(value, (list, tuple, dict)):
-        return any(_is_own(part) for part in (value.values() if type(value) is dict else value))
-    if not callable(value):
-        return False
-    named = isinstance(value, (type, types.FunctionType, types.MethodType, *_BUILT_IN))
-    # What else can be called, as a compiled function of TensorFlow, may hide another function.
-    return not is_installed_code(value) if named else top_package(type(value)) != "keras"
-
-
-def _compiled_hash(module: Any) -> str | None:
-    file = compiled_file(module)
-    return None if file is None else file_hash(file)
-
-
-def _without_layer_names(config: Any, outer: bool = True) -> Any:
-    """Remove names of layers, which Keras numbers in a session, unless a graph refers to them."""
-    if isinstance(config, (list, tuple)):
-        return [_without_layer_names(part, False) for part in config]
-    if not isinstance(config, Mapping) or "input_layers" in config:
-        return config
-    inner = {key: _without_layer_names(part, False) for key, part in sorted(config.items())}
-    if outer:
-        inner.pop("name", None)
-    if str(inner.get("module")) in ("keras.layers", "keras.models"):
-        inner.pop("name", None)
-        if isinstance(inner.get("config"), dict):
-            inner["config"].pop("name", None)
-    return inner
-
-
-def _refused(value: Any, reason: str) -> UnreadableObject:
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    return UnreadableObject(
-        f"The preprocessing function refers to an object of type {kind}, whose values cannot be "
-        f"read ({reason}), so that rows of another function could be taken for its own. Use "
-        "numbers, arrays and functions, and make such objects inside the function.",
-        received=kind,
-        reason=reason,
-    )
