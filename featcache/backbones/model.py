@@ -18,12 +18,12 @@ from . import preprocessing
 from .architecture import architecture_hash
 from .graph import (
     OUTPUT,
-    check_input,
     default_layer,
     output_of,
     possible_scores,
     resolve_layer,
 )
+from .input_check import check_input
 from .keras_backend import has_accelerator, import_keras, quiet_log, quiet_stderr, unmoved_random
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network

@@ -12,7 +12,8 @@ from ..errors import InvalidRequest
 from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
-from .graph import check_input, checked_layer
+from .graph import checked_layer
+from .input_check import check_input
 from .keras_types import BackboneLike, KerasModel
 from .model_file import ModelFile, inspect_model_file, is_model_file
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone

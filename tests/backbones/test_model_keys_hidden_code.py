@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featcache.backbones.architecture import architecture_hash
-from featcache.backbones.graph import check_input
+from featcache.backbones.input_check import check_input
 from featcache.errors import InvalidRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
