@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.paths import absolute_path
-from .._io.wording import format_count, format_values
+from .._io.wording import format_count
 from ..backbones.keras_types import BackboneLike
 from ..backbones.model_file import is_model_file
 from ..backbones.request import BackboneOptions, make_request
@@ -25,7 +25,7 @@ from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from ..images.resize_rule import WHOLE, format_resize, parse_resize
 from .bundle_file import read_bundle, write_bundle
-from .class_names import check_classes
+from .class_names import check_classes, name_classes
 from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
@@ -323,54 +323,11 @@ def make_bundle(
     if classes is not None:
         plain = replace(plain, classes=check_classes(classes, plain.classes))
     elif features.classes is not None:
-        names = _class_names(plain.classes, features.classes)
+        names = name_classes(plain.classes, features.classes)
         if names != list(plain.classes):
             check_codes(plain, features)
         plain = replace(plain, classes=names)
     return Bundle(plain, features.spec, features.arguments, metrics or {}, metadata or {})
-
-
-def _class_names(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
-    """Return the labels of a head's classes, which may be codes: indices into `classes`.
-
-    Integer labels could be codes as well. Where both are possible and differ, the head is
-    refused: the wrong reading would give every prediction a wrong name.
-    """
-    as_given = list(trained)
-    if not all(type(label) is int for label in as_given):
-        return _check_labels(as_given, classes)
-    if -1 in as_given and -1 not in classes:
-        raise InvalidRequest(
-            "The head was trained on a class -1, which is not a label of the features; -1 often "
-            "stands for unlabelled rows. Train on features[features.is_labelled].",
-            received=as_given,
-        )
-    if not all(0 <= label < len(classes) for label in as_given):
-        return _check_labels(as_given, classes)
-    named = [classes[code] for code in as_given]
-    integers = {label for label in classes if not isinstance(label, (str, bool))}
-    if named != as_given and integers.issuperset(as_given):
-        raise InvalidRequest(
-            f"The head's classes {as_given} can be labels, or codes of the features' classes "
-            f"{named}. Pass the right ones to make_bundle as classes=.",
-            received=as_given,
-        )
-    return named
-
-
-def _check_labels(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
-    """Return a head's labels; raise `InvalidRequest` unless all are labels of the features."""
-    typed = {(type(label), label) for label in classes}
-    other = [label for label in trained if (type(label), label) not in typed]
-    if other:
-        raise InvalidRequest(
-            f"The head was trained on {format_values(other)}, which "
-            f"{'is' if len(other) == 1 else 'are'} not among the features' classes "
-            f"({format_values(classes)}). If these labels are right, pass them as classes=, in the "
-            "order of the head's own classes.",
-            received=trained,
-        )
-    return trained
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:

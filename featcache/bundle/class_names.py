@@ -1,4 +1,4 @@
-"""Validation of the class names of a bundle."""
+"""The class names of a bundle: those that are given, or those of a head's codes."""
 
 from __future__ import annotations
 
@@ -71,6 +71,49 @@ def check_classes(classes: Any, trained: Sequence[Any]) -> list[Any]:
             names,
         )
     return names
+
+
+def name_classes(trained: Sequence[Any], classes: Sequence[Any]) -> list[Any]:
+    """Return the labels of a head's classes, which may be codes: indices into `classes`.
+
+    Integer labels could be codes as well. Where both are possible and differ, the head is
+    refused: the wrong reading would give every prediction a wrong name.
+    """
+    as_given = list(trained)
+    if not all(type(label) is int for label in as_given):
+        return _check_labels(as_given, classes)
+    if -1 in as_given and -1 not in classes:
+        raise InvalidRequest(
+            "The head was trained on a class -1, which is not a label of the features; -1 often "
+            "stands for unlabelled rows. Train on features[features.is_labelled].",
+            received=as_given,
+        )
+    if not all(0 <= label < len(classes) for label in as_given):
+        return _check_labels(as_given, classes)
+    named = [classes[code] for code in as_given]
+    integers = {label for label in classes if not isinstance(label, (str, bool))}
+    if named != as_given and integers.issuperset(as_given):
+        raise InvalidRequest(
+            f"The head's classes {as_given} can be labels, or codes of the features' classes "
+            f"{named}. Pass the right ones to make_bundle as classes=.",
+            received=as_given,
+        )
+    return named
+
+
+def _check_labels(trained: list[Any], classes: Sequence[Any]) -> list[Any]:
+    """Return a head's labels; raise `InvalidRequest` unless all are labels of the features."""
+    typed = {(type(label), label) for label in classes}
+    other = [label for label in trained if (type(label), label) not in typed]
+    if other:
+        raise InvalidRequest(
+            f"The head was trained on {format_values(other)}, which "
+            f"{'is' if len(other) == 1 else 'are'} not among the features' classes "
+            f"({format_values(classes)}). If these labels are right, pass them as classes=, in the "
+            "order of the head's own classes.",
+            received=trained,
+        )
+    return trained
 
 
 def _refused(message: str, received: Any) -> InvalidRequest:
