@@ -21,7 +21,7 @@ from .._io.logs import get_logger
 from .._io.own_files import check_integer, read_own_file
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, is_possible_in
-from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError
+from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError, StoreMismatch
 from ..hdf5.checked_file import FORMAT_VERSION
 from ..hdf5.shard_name import rows_in_name
 
@@ -145,6 +145,29 @@ def _parse_fields(path: Path, body: Mapping[str, Any]) -> Manifest:
         raise
     except (FeatcacheError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _corrupt_error(path, f"a field is wrong ({error})") from error
+
+
+def mismatch_error(
+    folder: Path, manifest: Manifest, spec: BackboneSpec, width: int
+) -> StoreMismatch:
+    """Return the error for a store that holds rows of another spec or width."""
+    if manifest.spec == spec:
+        return StoreMismatch(
+            f"The manifest of {folder} says that its rows have width {manifest.width}, but "
+            f"the backbone gives {width}. `featcache verify {folder.name}` describes the "
+            "damage, `featcache repair` rewrites the manifest.",
+            path=folder,
+            stored=manifest.width,
+            requested=width,
+        )
+    return StoreMismatch(
+        f"{folder} contains embeddings of another spec (width {manifest.width}, key "
+        f"{manifest.spec.key[:16]}) than the requested one (width {width}, key "
+        f"{spec.key[:16]}). Choose another cache folder.",
+        path=folder,
+        stored=manifest.spec,
+        requested=spec,
+    )
 
 
 def find_stores(cache_dir: Path) -> Iterator[tuple[Path, Manifest]]:

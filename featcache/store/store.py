@@ -20,23 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, remove_stale, write_atomic
-from .._io.logs import get_logger
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
-from ..errors import MissingRows, StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
-from ..hdf5.sandbox import inspect_shard
+from ..errors import MissingRows, StoreCorrupt, StoreError, StoreMismatch
 from ..hdf5.shard_file import encode_shard
-from ..hdf5.shard_metadata import ShardMetadata, check_metadata, read_metadata, write_metadata
+from ..hdf5.shard_metadata import ShardMetadata, write_metadata
 from ..hdf5.shard_name import Damage, make_shard_name, rows_in_name
 from . import quarantine, recovery
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
-from .manifest import parse_manifest
+from .manifest import mismatch_error, parse_manifest
 from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
+from .shard_lookup import ShardLookup
 from .shard_reader import ShardReader
-
-log = get_logger(__name__)
 
 _LEASE_WAIT = 10.0
 _MAX_ATTEMPTS = 50  # a busy store may merge a shard away during each of several listings
@@ -79,6 +76,7 @@ class Store:
         self._sequence = 0
         self._metadata: dict[str, ShardMetadata] = {}
         self._reader = ShardReader(self.folder)
+        self._lookup = ShardLookup(self.folder, self._reader, write_sidecars=write_sidecars)
         self._lock = threading.RLock()
         self.refresh()
 
@@ -114,23 +112,7 @@ class Store:
             recovery.write_first_manifest(folder, spec, width, metadata or {})
         store = cls(folder)
         if store.spec != spec or store.width != width:
-            if store.spec == spec:
-                raise StoreMismatch(
-                    f"The manifest of {folder} says that its rows have width {store.width}, but "
-                    f"the backbone gives {width}. `featcache verify {folder.name}` describes the "
-                    "damage, `featcache repair` rewrites the manifest.",
-                    path=folder,
-                    stored=store.width,
-                    requested=width,
-                )
-            raise StoreMismatch(
-                f"{folder} contains embeddings of another spec (width {store.width}, key "
-                f"{store.spec.key[:16]}) than the requested one (width {width}, key "
-                f"{spec.key[:16]}). Choose another cache folder.",
-                path=folder,
-                stored=store.spec,
-                requested=spec,
-            )
+            raise mismatch_error(store.folder, store._manifest, spec, width)
         return store
 
     # Reading
@@ -220,11 +202,13 @@ class Store:
                 for name, rows in self._manifest.shards.items()
                 if name not in present
             ]
-            all_metadata = {
-                name: metadata
-                for name in names
-                if (metadata := self._shard_metadata(name)) is not None
-            }
+            all_metadata: dict[str, ShardMetadata] = {}
+            for name in names:
+                found = self._metadata.get(name) or self._lookup.find(name, self._manifest)
+                if isinstance(found, Damage):
+                    self.damaged.append(found)
+                elif found is not None:
+                    all_metadata[name] = found
             self._reader.keep_only(all_metadata)
             self._metadata = all_metadata
             self._names = list(all_metadata)
@@ -310,47 +294,6 @@ class Store:
             self._reader.check([name])
             return self._reader.read_all(name, metadata.layout, len(metadata.views)), metadata
         return None
-
-    def _shard_metadata(self, name: str) -> ShardMetadata | None:
-        if name in self._metadata:
-            return self._metadata[name]
-        rows = rows_in_name(name) or 0
-        try:
-            metadata = self._read_sidecar(name) or self._inspect_metadata(name)
-        except FileNotFoundError:
-            if os.path.lexists(self.folder / name):
-                self.damaged.append(Damage(name, rows, "it is a link to nothing"))
-            return None
-        except (StoreCorrupt, StoreMismatch, StoreFormatError) as error:
-            reason = error.reason or str(error)
-            self.damaged.append(Damage(name, rows, reason))
-            log.warning(
-                "%s: skipped %s: %s. `featcache repair %s` saves the valid rows.",
-                name, format_count(rows, "row"), reason, self.folder,
-            )  # fmt: skip
-            return None
-        return metadata
-
-    def _read_sidecar(self, name: str) -> ShardMetadata | None:
-        """Return the metadata in the shard's sidecar, if it belongs to a file of this size."""
-        known = read_metadata(self.folder / name)
-        if known is None or known[2] != (self.folder / name).stat().st_size:
-            return None
-        with contextlib.suppress(StoreMismatch, StoreCorrupt):
-            check_metadata(known[0], name, self.spec.components(), self.width)
-            return known[0]
-        return None
-
-    def _inspect_metadata(self, name: str) -> ShardMetadata:
-        """Verify and inspect a shard, and write its missing or damaged sidecar."""
-        path = self.folder / name
-        self._reader.check([name])
-        metadata = inspect_shard(path)
-        check_metadata(metadata, name, self.spec.components(), self.width)
-        if self._write_sidecars:
-            rows = self._reader.read_all(name, metadata.layout, len(metadata.views))
-            write_metadata(path, path.stat().st_size, metadata, rows)
-        return metadata
 
     # Writing
 

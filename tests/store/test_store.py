@@ -339,14 +339,14 @@ def test_a_shard_removed_between_listing_and_opening_is_no_damage(
     (path,) = shards(store)
     path.rename(path.with_suffix(".away"))
     other = Store(store.folder)
-    assert other._shard_metadata(path.name) is None
+    assert other._lookup.find(path.name, read_manifest(store.folder)) is None
     assert [damage.reason for damage in other.damaged] == ["it is missing"]
 
     def fails(*arguments: Any, **options: Any) -> Any:
         raise OSError("HDF5 says only this")
 
     monkeypatch.setattr(h5py, "File", fails)
-    assert other._shard_metadata(path.name) is None
+    assert other._lookup.find(path.name, read_manifest(store.folder)) is None
     assert len(other.damaged) == 1
 
 

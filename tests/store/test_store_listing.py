@@ -17,6 +17,7 @@ from featcache.store import survey as survey_module
 from featcache.store.maintenance import compact, repair, verify
 from featcache.store.manifest import find_stores, read_manifest
 from featcache.store.pack import pack
+from featcache.store.shard_lookup import ShardLookup
 from featcache.store.store import Store
 from stores import SPEC, WIDTH, filled, ids_of, rows_of, shards, signed
 
@@ -46,18 +47,23 @@ def merging(original: Any, folder: Path, before: bool) -> Any:
 
 
 @pytest.mark.parametrize("sidecars", [True, False])
-@pytest.mark.parametrize("look", ["os.listdir", "Store._read_sidecar", "Store._inspect_metadata"])
+@pytest.mark.parametrize(
+    "look", ["os.listdir", "ShardLookup._read_sidecar", "ShardLookup._inspect_metadata"]
+)
 def test_a_merge_between_listing_and_looking_hides_no_row(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: str, sidecars: bool
 ) -> None:
     if not sidecars:
         for path in store.folder.glob("*.head"):
             path.unlink()
-    elif look == "Store._inspect_metadata":
+    elif look == "ShardLookup._inspect_metadata":
         pytest.skip("no shard is opened where all have sidecars")
-    owner, name = {"os": os, "Store": Store}[look.partition(".")[0]], look.partition(".")[2]
+    owner, name = (
+        {"os": os, "ShardLookup": ShardLookup}[look.partition(".")[0]],
+        look.partition(".")[2],
+    )
     original = getattr(owner, name)
-    merge = merging(original, store.folder, before=owner is Store)
+    merge = merging(original, store.folder, before=owner is ShardLookup)
     calls: list[int] = []
 
     def interposed(*arguments: Any) -> Any:
