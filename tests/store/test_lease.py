@@ -187,3 +187,46 @@ def test_a_disk_that_fails_once_leaves_no_temporary_file(
         assert held
     assert failed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lease_is_exclusive_and_a_dead_owners_is_taken_over(tmp_path: Path) -> None:
+    with lease(tmp_path) as first, lease(tmp_path) as second:
+        assert (bool(first), bool(second)) == (True, False)
+    pid = os.fork()
+    if not pid:
+        with lease(tmp_path):
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert (tmp_path / ".lease").exists()
+    with lease(tmp_path) as held:
+        assert held
+
+
+def test_leases_of_others_are_left_alone_and_old_ones_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".lease"
+    for content in (b"", b"\xff", b"[]", b"{}", b'{"host": "elsewhere", "pid": 1}'):
+        path.write_bytes(content)
+        with lease(tmp_path) as held:
+            assert not held
+    os.utime(path, (1, 1))
+    replace = os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: (_ for _ in ()).throw(OSError()))
+    with lease(tmp_path) as held:  # another one was quicker
+        assert not held
+    monkeypatch.setattr(os, "rename", replace)
+    with lease(tmp_path) as held:
+        assert held
+    assert not path.exists()
+
+
+def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path) -> None:
+    with lease(tmp_path) as held:
+        assert held.still_held()
+        (tmp_path / ".lease").unlink()
+        (tmp_path / ".lease").write_text("another's")
+        assert not held.still_held()
+        with pytest.raises(LeaseLost):
+            held.check()
+    assert (tmp_path / ".lease").read_text() == "another's"
