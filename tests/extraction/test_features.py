@@ -1,4 +1,4 @@
-"""Lazy rows slice as NumPy does; splits keep classes in proportion and copies together."""
+"""Lazy rows slice as NumPy does; features are chosen as arrays are, and split in proportion."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featcache import Features, extract
+from featcache import Features, extract, load_dataset
 from featcache.data.split import official_split, stratified_group_split
 from featcache.errors import InvalidRequest
 
@@ -134,3 +135,57 @@ def test_a_test_size_out_of_range_is_refused(size: float) -> None:
 def test_features_take_rows_and_no_pair_of_indexes(features: Features) -> None:
     with pytest.raises(IndexError, match="rows only"):
         features[0, 1]
+
+
+@pytest.fixture
+def files(photos: Path) -> list[str]:
+    return load_dataset(photos).paths
+
+
+@pytest.mark.parametrize("rows", [[0, 3], np.arange(12) < 5, slice(2, 4), 7, pd.Series([1, 2]), []])
+def test_features_are_chosen_by_index_as_arrays_are(
+    files: list[str], tiny_model: Any, rows: Any
+) -> None:
+    features = extract(tiny_model, files, labels=list(range(12)))
+    chosen = features[rows]
+    expected = np.atleast_1d(np.arange(12)[rows if len(np.shape(rows)) != 1 or len(rows) else []])
+    if isinstance(rows, pd.Series):
+        expected = rows.to_numpy()
+    assert isinstance(chosen, Features)
+    assert chosen.labels == expected.astype(int).tolist()
+    with pytest.raises(IndexError):
+        features[np.ones(5, bool)]
+
+
+def test_stored_rows_take_part_in_arithmetic_and_numpys_functions(
+    files: list[str], tiny_model: Any
+) -> None:
+    X = extract(tiny_model, files).X
+    whole = np.asarray(X)
+    for got, expected in (
+        (X.mean(axis=0), whole.mean(axis=0)), (X - X.mean(0), whole - whole.mean(0)),
+        (2 * X, 2 * whole), (np.sqrt(X * X), np.abs(whole)), (np.mean(X, axis=1), whole.mean(1)),
+        (np.linalg.norm(X, axis=1), np.linalg.norm(whole, axis=1)), (X.T, whole.T),
+        (np.concatenate([X, X]), np.concatenate([whole, whole])), (X @ X.T, whole @ whole.T),
+        (X > 0.5, whole > 0.5), (np.maximum(0, X), np.maximum(0, whole)), (X.std(), whole.std()),
+        (pd.DataFrame(X).to_numpy(), whole), (np.add.reduce(X), whole.sum(0)), (-X, -whole),
+    ):  # fmt: skip
+        assert np.allclose(got, expected)
+    assert X.size == whole.size
+    with pytest.raises(AttributeError):
+        X.sort()
+    with pytest.raises(TypeError, match="cannot be written"):
+        np.add(X, 1, out=X)
+
+
+def test_representations_are_short_and_escaped(files: list[str], tiny_model: Any) -> None:
+    labels = [f"<b>{i}</b>" * 200 for i in range(12)]
+    dataset = load_dataset(pd.DataFrame({"path": files, "label": labels, "note": ["x"] * 12}))
+    features = extract(tiny_model, dataset)
+    for shown in (repr(dataset), dataset._repr_html_(), features._repr_html_()):
+        assert len(shown) < 2000
+        assert "12" in shown
+    for html in (dataset._repr_html_(), features._repr_html_()):
+        assert "<b>" not in html
+        assert html.startswith("<table>")
+    assert "note (object)" in repr(dataset)
