@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import struct
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,11 @@ import pytest
 
 from featcache._io.atomic import TEMPORARY_PREFIX
 from featcache.data.dataset import Dataset
-from featcache.errors import (
-    FeatcacheError,
-    StoreCorrupt,
-    StoreError,
-    StoreFormatError,
-    StoreMismatch,
-)
+from featcache.errors import StoreCorrupt, StoreError, StoreFormatError
 from featcache.hdf5.pack_file import Column, PackLayout
 from featcache.store import pack_format
 from featcache.store.pack import pack, unpack
-from featcache.store.pack_format import LINE_BYTES, PackReader, first_line
+from featcache.store.pack_format import LINE_BYTES, PackReader
 from featcache.store.store import Store
 from stores import SPEC, WIDTH, ids_of, rows_of
 
@@ -40,30 +30,6 @@ def store(tmp_path: Path) -> Store:
     store = Store.create(tmp_path / "store", SPEC, WIDTH, {"weights": "random"})
     store.append(rows_of(*NUMBERS), ids_of(*NUMBERS))
     return Store(store.folder)
-
-
-def sealed(path: Path, body: bytes) -> Path:
-    """Write a file whose first line fits whatever comes behind it."""
-    digest = hashlib.sha256(body).hexdigest()
-    path.write_bytes(first_line(digest, LINE_BYTES + len(body)) + body)
-    return path
-
-
-def forged(store: Store, path: Path, **changes: Any) -> Path:
-    """Pack a store, and change fields of the head as one who can compute a digest does."""
-    pack(store, path)
-    with contextlib.closing(PackReader(path)) as reader:
-        head, before = reader.header, reader.header.user_block()
-    more = 8192 - before  # room for long names
-    said = {
-        **asdict(head),
-        "embeddings": head.embeddings + more,
-        "image_id": head.image_id + more,
-        **changes,
-    }
-    said = {name: value for name, value in said.items() if value != "left out"}
-    text = json.dumps(said).encode() + b"\n"
-    return sealed(path, text.ljust(8192 - LINE_BYTES, b"\0") + path.read_bytes()[before:])
 
 
 def test_head_and_hdf5_structure_say_the_same(store: Store, tmp_path: Path) -> None:
@@ -227,88 +193,6 @@ def test_a_pack_that_changes_while_it_is_read_is_noticed(
             next(blocks)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rows": 10**6}, {"rows": 0}, {"rows": -1}, {"rows": 7.0}, {"rows": True}, {"rows": "7"},
-        {"width": 0}, {"width": 10**9}, {"width": 2**70}, {"width": None},
-        {"embeddings": 0}, {"embeddings": -8}, {"embeddings": 2**63}, {"image_id": 10**9},
-        {"spec": []}, {"spec": None}, {"about": 3}, {"more": 1}, {"rows": "left out"},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_head_that_makes_no_sense_is_refused(
-    store: Store, tmp_path: Path, changes: dict[str, Any]
-) -> None:
-    path = forged(store, tmp_path / "p.h5", **changes)
-    with pytest.raises(StoreCorrupt, match=r"header is malformed|outside the file"):
-        unpack(path, tmp_path / "c")
-    assert not (tmp_path / "c").exists()
-
-
-def test_a_head_that_a_stranger_changed_without_a_fault_is_taken(
-    store: Store, tmp_path: Path
-) -> None:
-    """The control for the above."""
-    path = forged(store, tmp_path / "p.h5", about={"weights": 5})
-    assert dict(unpack(path, tmp_path / "c").metadata) == {"weights": "5"}
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[" * 10**5 + b"\n", b"\xff\n", b"{\n", b"1" * 9999 + b"\n"]
-)
-def test_what_is_no_header_is_refused(tmp_path: Path, body: bytes) -> None:
-    with pytest.raises(StoreCorrupt, match="header is malformed"):
-        unpack(sealed(tmp_path / "p.h5", body), tmp_path / "c")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../../../x", "OUTSIDE/x", "..", ".x", "a/b", "a\\b", "a\0b", "a\nb",
-        "a\x1b[31mb", "x" * 300, "", "\ud800",
-    ],
-    ids=lambda name: repr(name[:12]),
-)  # fmt: skip
-def test_a_backbone_that_is_no_plain_name_is_refused(
-    store: Store, tmp_path: Path, name: str
-) -> None:
-    name = name.replace("OUTSIDE", str(tmp_path / "outside"))
-    path = forged(store, tmp_path / "p.h5", spec={**SPEC.components(), "backbone": name})
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(FeatcacheError, match="is invalid"):
-        unpack(path, tmp_path / "a" / "b" / "c")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize("spec", [{}, {"backbone": "x"}], ids=str)
-def test_a_spec_with_other_fields_is_refused(
-    store: Store, tmp_path: Path, spec: dict[str, Any]
-) -> None:
-    path = forged(store, tmp_path / "p.h5", spec=spec)
-    with pytest.raises(StoreMismatch, match="is invalid"):
-        unpack(path, tmp_path / "c")
-
-
-def test_a_spec_with_values_of_another_type_is_refused(store: Store, tmp_path: Path) -> None:
-    components = {**SPEC.components(), "layer": 1.5}
-    path = forged(store, tmp_path / "p.h5", spec=components)
-    with pytest.raises(StoreMismatch, match="is invalid"):
-        unpack(path, tmp_path / "c")
-
-
-def test_values_that_are_not_finite_are_refused(store: Store, tmp_path: Path) -> None:
-    pack(store, tmp_path / "p.h5")
-    with contextlib.closing(PackReader(tmp_path / "p.h5")) as reader:
-        place = reader.header.embeddings
-    data = bytearray((tmp_path / "p.h5").read_bytes())
-    data[place : place + 4] = struct.pack("<f", float("nan"))
-    path = sealed(tmp_path / "q.h5", bytes(data[LINE_BYTES:]))
-    with pytest.raises(StoreMismatch, match="not finite"):
-        unpack(path, tmp_path / "c")
-    assert not (tmp_path / "c").exists()  # no empty store either
-
-
 def test_values_must_be_as_many_as_declared(tmp_path: Path) -> None:
     layout = PackLayout([Column("a", "u1", (4,))], {}, 512)
     for values in ([b"123"], [b"12", b"345"]):
@@ -334,76 +218,6 @@ def test_what_a_killed_pack_left_goes_and_what_is_the_users_stays(
     assert {path.name for path in folder.iterdir()} == {young.name, mine.name, "p.h5"}
 
 
-def test_a_folder_in_which_somebody_still_works_is_not_stale(tmp_path: Path) -> None:
-    from featcache._io.atomic import remove_stale
-
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "kept").write_bytes(b"x")
-    busy, left, link = (tmp_path / f"{TEMPORARY_PREFIX}{n * 32}" for n in "abc")
-    for path in (busy, left):
-        (path / "below").mkdir(parents=True)
-        (path / "below" / "image").write_bytes(b"x")
-    link.symlink_to(target)
-    old = time.time() - 7200
-    os.utime(left / "below", (old, old))
-    for path in (busy, left):
-        os.utime(path, (old, old))
-    os.utime(link, (old, old), follow_symlinks=False)
-    remove_stale(tmp_path)
-    assert busy.is_dir()
-    assert not left.exists()
-    assert not link.is_symlink()
-    assert (target / "kept").exists()
-    remove_stale(tmp_path / "gone")  # no folder, no error
-
-
-def test_what_a_killed_process_left_among_pixels_and_samples_goes(tmp_path: Path) -> None:
-    from bench.finetune import pixels
-    from bench.splits import Images
-    from conftest import photo
-    from featcache.datasets.drawn.dogs import drawn_dogs
-    from featcache.images.image_file import content_id
-
-    path = photo(tmp_path / "a.png", 1)
-    images = Images((str(path),), (content_id(path.read_bytes()),))
-    for folder in ("pixels", "samples"):
-        (tmp_path / folder).mkdir()
-        for name in "01":
-            (tmp_path / folder / f"{TEMPORARY_PREFIX}{name * 32}").write_bytes(b"x")
-        os.utime(tmp_path / folder / f"{TEMPORARY_PREFIX}{'0' * 32}", (1, 1))
-    pixels.decoded(images, (8, 9), cache_dir=tmp_path, progress=False)
-    drawn_dogs(1, 1, image_size=32, folder=tmp_path / "samples" / "dogs", progress=False)
-    for folder in ("pixels", "samples"):
-        left = [path.name for path in (tmp_path / folder).glob(".tmp-*")]
-        assert left == [f"{TEMPORARY_PREFIX}{'1' * 32}"]
-
-
-def test_decoded_pixels_are_those_of_each_image_and_zero_where_there_is_none(
-    tmp_path: Path,
-) -> None:
-    from bench.finetune import pixels
-    from bench.splits import Images
-    from conftest import photo
-    from featcache.images.decode import load_pixels
-    from featcache.images.image_file import content_id
-
-    paths = [photo(tmp_path / f"{number}.png", number) for number in range(70)]
-    paths[3].write_bytes(b"no image")
-    ids = [content_id(path.read_bytes()) for path in paths]
-    images = Images(tuple(map(str, paths)), tuple(ids))
-    found = pixels.decoded(images, (8, 9), cache_dir=tmp_path / "c", progress=False)
-    assert list(found.unusable) == [ids[3]]
-    assert isinstance(found.array, np.memmap)
-    for number, path in enumerate(paths):
-        if number != 3:
-            expected = load_pixels(path, (8, 9), "stretch", ids[number])
-            assert np.array_equal(found.array[found.rows[ids[number]]], expected)
-    zeros = [row for row in range(70) if row not in found.rows.values()]
-    assert len(zeros) == 1
-    assert not found.array[zeros[0]].any()
-
-
 def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
     from featcache.hdf5.pack_file import _SparseFile
 
@@ -417,12 +231,3 @@ def test_the_structure_in_memory_is_a_file_like_any_other() -> None:
     assert file.seek(3) == 3
     assert file.truncate() == 3
     assert file.seek(0, os.SEEK_END) == 3
-
-
-def test_an_error_of_ours_while_a_file_is_written_stays_what_it_is(tmp_path: Path) -> None:
-    from featcache._io.atomic import open_atomic
-    from featcache.errors import StoreWriteError
-
-    with pytest.raises(StoreWriteError, match="another"), open_atomic(tmp_path / "x"):
-        raise StoreWriteError("another")
-    assert list(tmp_path.iterdir()) == []
