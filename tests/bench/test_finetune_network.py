@@ -1,0 +1,145 @@
+"""The network of a fine-tuned model: what is trained, its preprocessing and augmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import featcache
+from bench import NO_AUGMENTATION, Augmentation, FineTuned
+from bench.finetune.network import (
+    _preprocessing_layers,
+    build_network,
+    first_free_layer,
+    weight_counts,
+)
+from conftest import make_tiny_model
+from featcache.backbones.preprocessing import apply
+from featcache.errors import InvalidRequest
+
+
+def network(unfreeze: Any, model: Any = None, rule: str | None = None, **options: Any) -> Any:
+    resolved = featcache.load_backbone(model or make_tiny_model(), preprocessing=rule)
+    arguments: dict[str, Any] = {
+        "units": (4,), "dropout": 0.0, "augmentation": NO_AUGMENTATION, "random_state": 0, **options
+    }  # fmt: skip
+    return build_network(resolved.backbone, 3, unfreeze, **arguments), resolved.backbone
+
+
+LAYERS = [("input", 0), ("conv1", 10), ("bn1", 4), ("conv5_block2_1", 30), ("conv5_block3", 56)]
+
+
+@pytest.mark.parametrize(
+    ("unfreeze", "first"),
+    [
+        (0.0, 5),
+        (0.5, 4),
+        (0.56, 4),
+        (0.57, 3),
+        (1.0, 1),
+        (0, 5),
+        (2, 3),
+        (99, 0),
+        ("conv5_block2", 3),
+    ],
+)
+def test_the_free_part_begins_where_it_was_asked_to(unfreeze: Any, first: int) -> None:
+    assert first_free_layer(LAYERS, unfreeze) == first
+
+
+@pytest.mark.parametrize("unfreeze", [-0.1, 1.1, -3, True, "conv9"])
+def test_a_part_that_makes_no_sense_is_refused(unfreeze: Any) -> None:
+    with pytest.raises(InvalidRequest, match="unfreeze="):
+        first_free_layer(LAYERS, unfreeze)
+
+
+def test_the_reference_presets_free_what_the_reference_runs_freed() -> None:
+    import keras
+
+    resnet = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), include_top=False)
+    layers = weight_counts(resnet)
+    first = first_free_layer(layers, "conv5_block2")
+    free = sum(count for _, count in layers[first:])
+    assert free / 1e6 == pytest.approx(8.9, abs=0.06)
+    assert FineTuned.preset("resnet50-40").unfreeze == "conv5_block2"
+    assert FineTuned.preset("vgg19-frozen", epochs=3).schedule.epochs == 3
+    with pytest.raises(InvalidRequest, match="no preset"):
+        FineTuned.preset("alexnet")
+
+
+def test_frozen_layers_do_not_change_and_free_ones_do() -> None:
+    model, backbone = network(0.0)
+    free, _ = network(1.0)
+    assert len(model.trainable_variables) == 4  # the new top alone
+    assert len(free.trainable_variables) == 6
+    assert [layer.trainable for layer in backbone.model.layers[1:]] == [False] * 3
+
+
+def test_batch_normalisation_stays_in_inference_mode_even_where_it_is_free() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="norm")(keras.layers.Rescaling(1 / 255)(inputs))
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    model, _ = network(1.0, keras.Model(inputs, outputs))
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    body = next(layer for layer in model.layers if hasattr(layer, "layers"))
+    norm = body.get_layer("norm")
+    before = [w.copy() for w in norm.get_weights()]
+    pixels = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype("float32")
+    for _ in range(3):
+        model.train_on_batch(pixels, np.array([0, 1, 2, 0, 1, 2]))
+    assert all(np.array_equal(a, b) for a, b in zip(before, norm.get_weights(), strict=True))
+    assert np.allclose(model(pixels, training=True), model(pixels, training=False))
+
+
+@pytest.mark.parametrize("rule", ["none", "unit", "tf", "torch", "caffe"])
+def test_preprocessing_inside_the_model_is_that_of_extraction(rule: str) -> None:
+    import keras
+
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
+    x = pixels.astype("float32")
+    for layer in _preprocessing_layers(keras, rule):
+        x = layer(x)
+    assert np.allclose(np.asarray(x), apply(rule, pixels), atol=1e-4)
+
+
+def test_a_preprocessing_function_is_refused_since_it_cannot_be_saved() -> None:
+    import keras
+
+    inputs = keras.Input((4, 4, 3))
+    body = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    resolved = featcache.load_backbone(body, preprocessing=lambda x: x / 3)
+    with pytest.raises(InvalidRequest, match="named rules"):
+        build_network(resolved.backbone, 2, 0.0, (), 0.0, NO_AUGMENTATION, 0)
+
+
+SWITCHES = [
+    ("horizontal_flip", True), ("vertical_flip", True), ("rotation", 0.1), ("shift", 0.2),
+    ("zoom", 0.3), ("brightness", 0.3), ("contrast", 0.3), ("saturation", 0.5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), SWITCHES)
+def test_every_augmentation_works_alone_and_changes_images_in_training_only(
+    name: str, value: Any
+) -> None:
+    off = {switch: type(v)(0) for switch, v in SWITCHES}
+    layers = Augmentation(**{**off, name: value}).layers()
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32")
+
+    def run(training: bool) -> Any:
+        x = pixels
+        for layer in layers:
+            x = layer(x, training=training) if "Random" in type(layer).__name__ else layer(x)
+        return np.asarray(x)
+
+    assert np.allclose(run(training=False), pixels, atol=1e-3)
+    changed = run(training=True)
+    assert changed.shape == pixels.shape
+    assert not np.allclose(changed, pixels)
+    assert changed.min() >= -1e-2
+    assert changed.max() <= 255.01
+    assert NO_AUGMENTATION.layers() == []
