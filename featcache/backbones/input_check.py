@@ -60,7 +60,7 @@ def _check_batches(model: Any, shape: tuple[int | None, ...]) -> None:
     """Raise if the output of a model for an image could depend on other images."""
     if shape[0] is not None:
         raise InvalidRequest(
-            f"The model takes batches of {shape[0]} images alone, shape {shape}; a backbone takes "
+            f"The model takes only batches of {shape[0]} images, shape {shape}; a backbone takes "
             "any number of them. Build it again with keras.Input((height, width, 3)), without "
             "batch_size= or batch_shape=.",
             received=shape,
