@@ -7,6 +7,7 @@
 
 Embeddings
     extract         compute the missing embeddings, and return all as `Features`
+    Augmentation    how the augmented views of an image differ
     explain         what `extract` would do with the same arguments, and why
     load_dataset    load a folder, table or list of images as a `Dataset`
     load_backbone   load or build a backbone
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
     from .extraction.features import Features as Features
     from .extraction.plan import Explanation as Explanation
     from .extraction.prepare import explain as explain
+    from .images.views import Augmentation as Augmentation
     from .store.maintenance import repair as repair
     from .store.maintenance import verify as verify
     from .store.store import Store as Store
 
 # The module of each public name. Imported on first use, so that `import featcache` stays fast.
 _MODULES = {
+    "Augmentation": "images.views",
     "BackboneSpec": "backbones.spec",
     "Bundle": "bundle.bundle",
     "Classifier": "bundle.classifier",
@@ -81,6 +84,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Augmentation",
     "BackboneSpec",
     "Bundle",
     "Classifier",

@@ -22,8 +22,9 @@ from featcache.engines.openvino import supports
 from featcache.engines.select import Engine, EngineRequest, load_converted_engine
 from featcache.extraction.pipeline import batches, default_workers
 from featcache.extraction.prepare import ExtractionJob, Source, prepare
-from featcache.extraction.runner import Computation, Work
+from featcache.extraction.runner import Computation, make_work
 from featcache.images.decode import load_pixels
+from featcache.images.views import View
 from featcache.store.store import Store
 
 from .extraction import draw_photos
@@ -73,7 +74,7 @@ def _job(
     )  # fmt: skip
     request = make_request(backbone, BackboneOptions(weights="random", precision=precision))
     source = Source(str(photos), None, None, 0.0)
-    job = prepare(request, source, cache, None, False, False)
+    (job,) = prepare(request, source, [View()], cache, None, False, False)
     spec, count = job.resolved.spec, len(job.plan.compute)
     engine = load_converted_engine(EngineRequest("openvino", request, spec, cache, count, None))
     assert engine is not None
@@ -103,9 +104,8 @@ def _stages(job: ExtractionJob, engine: Engine, cache: Path) -> dict[str, Callab
         target = cache / "together"
         shutil.rmtree(target, ignore_errors=True)
         store = Store.create(target, spec, job.resolved.width)
-        work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, how)
         with progress_bar(count, "", "images", False) as bar:
-            Computation(work, engine, store, bar).run(workers)
+            Computation(make_work([job]), engine, [store], bar).run(workers)
 
     return {"decode": decode, "forward": forward, "together": together}
 

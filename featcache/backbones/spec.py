@@ -183,7 +183,8 @@ class BackboneSpec:
     precision : str
         Number format of the forward pass, ``"float32"`` or ``"bfloat16"``.
     views : str
-        ``"plain"``: images without augmentation.
+        ``"plain"`` for images without augmentation; else the policy, seed and number of the
+        view: `featcache.images.views.View.key`.
 
     Raises
     ------

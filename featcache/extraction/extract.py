@@ -7,17 +7,13 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import Any
 
-from .._io import cache_dirs
 from .._io.choices import check_choice
 from .._io.logs import get_logger, show_log_in_notebook
-from .._io.progress import progress_bar
 from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import BackboneOptions, make_request
-from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop
@@ -28,27 +24,24 @@ from ..data.labels import (
     describe_conflicts,
     label_conflicts,
 )
-from ..engines.select import Engine, EngineRequest, check_engine, load_converted_engine, make_engine
-from ..errors import ConflictingLabels, InvalidRequest
+from ..engines.select import check_engine
+from ..errors import ConflictingLabels
 from ..images.decode import Resize
-from ..store import maintenance
+from ..images.views import Augmentation, Policy, views_of
 from ..store.manifest import mark_used
-from ..store.store import Store
+from .compute import RunSettings, choose_engine, compute
 from .features import Features
 from .join import join_rows
 from .marks import mark_store
-from .pipeline import default_workers
 from .prepare import (
     ExtractionJob,
     Source,
     make_explanation,
-    make_job,
     prepare,
     uses_sample,
     weights_for,
 )
-from .row_check import RowCheck
-from .runner import Computation, Work
+from .runner import Computation
 
 log = get_logger(__name__)
 
@@ -69,6 +62,9 @@ def extract(
     crop: Crop | None = None,
     margin: float = 0.0,
     on_conflict: OnConflict = "warn",
+    views: int = 1,
+    augmentation: Augmentation | Policy | None = None,
+    random_state: int = 0,
     batch_size: int | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -126,6 +122,15 @@ def extract(
     on_conflict : {"warn", "error", "keep"}
         If images of identical content have different labels: log a warning, raise an error
         before anything is computed, or accept them. ``summary.conflicts`` lists them.
+    views : int
+        Number of views of each image, 1 to 1000: the image itself (view 0) and augmented ones.
+        Each is stored on its own, so that raising `views` computes the new ones alone.
+    augmentation : Augmentation or "flip", optional
+        How the views differ; default: ``Augmentation()``. ``"flip"``: the mirror image, with
+        ``views=2``. Part of the key of views other than 0.
+    random_state : int
+        Seed of the views. Seed, number of the view, augmentation and content of the image
+        determine a view, in any order and on any machine. Part of the key.
     batch_size : int, optional
         Images per commit, and at most this many per forward pass. Default: one commit per
         second, or per 32 images (GPU: 256) if these take longer; the images per forward pass
@@ -142,7 +147,7 @@ def extract(
     Returns
     -------
     Features
-        One row for each usable image, in the data set's order.
+        One row for each usable image, in the data set's order; for each view in turn.
 
     Raises
     ------
@@ -158,7 +163,8 @@ def extract(
     EngineUnavailable, OutOfMemory
         If `engine` cannot run the backbone, or not even one image fits the memory.
     StoreWriteError
-        If a write fails; committed rows stay.
+        If a write fails, or the rows of several views do not fit on the disk; committed rows
+        stay.
     KeyboardInterrupt
         On Ctrl-C. Committed rows stay; the same call resumes.
 
@@ -170,7 +176,7 @@ def extract(
     """
     started = time.perf_counter()
     show_log_in_notebook()
-    settings = _RunSettings(engine, batch_size, workers, retry_failed, progress)
+    settings = RunSettings(engine, batch_size, workers, retry_failed, progress)
     settings.check()
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
@@ -180,57 +186,33 @@ def extract(
         preprocessing=preprocessing, precision=precision,
     )  # fmt: skip
     request = make_request(backbone, options)
+    chosen = views_of(views, augmentation, random_state)
     source = Source(data, labels, crop, margin)
-    job = prepare(request, source, cache_dir, workers, retry_failed, progress)
-    return _run(job, on_conflict, settings, started)
-
-
-@dataclass(frozen=True)
-class _RunSettings:
-    """Arguments of `extract` that change no feature.
-
-    Attributes
-    ----------
-    engine : {"auto", "openvino", "keras", "tensorflow"}
-    batch_size, workers : int or None
-    retry_failed : bool
-    progress : bool or None
-    """
-
-    engine: EngineName
-    batch_size: int | None
-    workers: int | None
-    retry_failed: bool
-    progress: bool | None
-
-    def check(self) -> None:
-        """Raise `InvalidRequest` unless the numbers are None or whole numbers from 1."""
-        for name, value in {"batch_size": self.batch_size, "workers": self.workers}.items():
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InvalidRequest(
-                    f"{name}={value!r} must be a whole number from 1.", received=value
-                )
+    jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
+    return _run(jobs, on_conflict, settings, started)
 
 
 def _run(
-    job: ExtractionJob, on_conflict: OnConflict, settings: _RunSettings, started: float
+    jobs: list[ExtractionJob], on_conflict: OnConflict, settings: RunSettings, started: float
 ) -> Features:
-    """Carry out a job: compute and commit what is missing, and join the rows to the labels."""
-    name = job.resolved.request.name
-    log.info("%s: %s", name, make_explanation(job))
-    conflicts = _find_conflicts(job, on_conflict)
+    """Carry out the jobs: compute and commit what is missing, and join the rows to the labels."""
+    name = jobs[0].resolved.request.name
+    log.info("%s: %s", name, make_explanation(jobs))
+    conflicts = _find_conflicts(jobs[0], on_conflict)
     computation: Computation | None = None
     with ExitStack() as marks:
-        job = mark_store(job, marks, settings.retry_failed)
-        if job.plan.compute:
-            marked = job.folder
-            job, engine = _choose_engine(job, settings)
-            if job.folder != marked:
-                job = mark_store(job, marks, settings.retry_failed)
-            computation = _compute(job, engine, settings)
-        features = join_rows(job, computation, conflicts, time.perf_counter() - started)
-        mark_used(job.folder)
-    lost = features.quarantined or features.summary.unlabelled or worth_warning(job.dataset.ignored)
+        jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
+        if any(job.plan.compute for job in jobs):
+            marked = [job.folder for job in jobs]
+            jobs, engine = choose_engine(jobs, settings)
+            if [job.folder for job in jobs] != marked:
+                jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
+            computation = compute(jobs, engine, settings)
+        features = join_rows(jobs, computation, conflicts, time.perf_counter() - started)
+        for job in jobs:
+            mark_used(job.folder)
+    ignored = jobs[0].dataset.ignored
+    lost = features.quarantined or features.summary.unlabelled or worth_warning(ignored)
     log.log(logging.WARNING if lost else logging.INFO, "%s: %s", name, features.summary)
     return features
 
@@ -248,52 +230,3 @@ def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[st
     if conflicts and on_conflict == "warn":
         log.warning("%s summary.conflicts lists them.", describe_conflicts(conflicts))
     return conflicts
-
-
-def _choose_engine(job: ExtractionJob, settings: _RunSettings) -> tuple[ExtractionJob, Engine]:
-    """Return the engine, and the job with a backbone if the engine needed one to be built."""
-    resolved = job.resolved
-    count = len(job.plan.compute)
-    request = EngineRequest(
-        settings.engine, resolved.request, resolved.spec, job.cache, count, settings.batch_size
-    )
-    engine = load_converted_engine(request)
-    if engine is not None:
-        return job, engine
-    if not isinstance(resolved, BuiltBackbone):
-        resolved = build(resolved.request, cache_dirs.weights_folder(job.cache))
-        job = _with_backbone(job, resolved, settings.retry_failed)
-    return job, make_engine(replace(request, spec=resolved.spec), resolved.backbone)
-
-
-def _with_backbone(
-    job: ExtractionJob, resolved: BuiltBackbone, retry_failed: bool
-) -> ExtractionJob:
-    """Add the backbone; plan again if its weights differ from those of the plan."""
-    if resolved.spec == job.resolved.spec:
-        return replace(job, resolved=resolved)
-    # The cached hash was wrong: a weights file may be replaced within a tick of the clock.
-    return make_job(job.dataset, job.contents, resolved, job.cache, retry_failed)
-
-
-def _compute(job: ExtractionJob, engine: Engine, settings: _RunSettings) -> Computation:
-    """Compute and commit the images that the plan lists."""
-    spec, request = job.resolved.spec, job.resolved.request
-    # The remembered width is for estimates alone; the engine knows the real one.
-    store = Store.create(job.folder, spec, engine.width, request.metadata())
-    work = Work(job.plan.compute, job.dataset, job.contents, spec.image_size, request.resize)
-    with progress_bar(len(work.items), request.name, "images", settings.progress) as bar:
-        check = RowCheck(job.resolved, len(store))
-        computation = Computation(work, engine, store, bar, check)
-        try:
-            computation.run(settings.workers or default_workers())
-        except KeyboardInterrupt:
-            log.warning("Interrupted. Committed rows are kept; the same call resumes.")
-            raise
-        finally:
-            lasting = {i: b.reason for i, b in computation.failures.items() if b.lasting}
-            store.add_to_quarantine(lasting)
-    store.write_manifest()
-    maintenance.compact(store)
-    store.close()
-    return computation

@@ -49,12 +49,15 @@ class ExtractionSummary:
 
     Attributes
     ----------
-    stored, computed, quarantined : int
-        Numbers of images that were in the store, were computed, and could not be used.
+    stored, computed : int
+        Numbers of images that were in the store, and that were computed; with several views,
+        of views of images.
+    quarantined : int
+        Number of images that could not be used.
     seconds : float
         Wall time of the call.
     folder : Path
-        Folder of the store.
+        Folder of the store; with several views, of the images without augmentation.
     backbone : str
         Human-readable name of the backbone.
     weights : str
@@ -62,7 +65,7 @@ class ExtractionSummary:
     weights_kind : {"imagenet", "packaged", "file", "random", "model"}
         The origin as a code, for programs.
     seconds_per_image : float
-        Mean wall time of computing a row of the store, over all extractions.
+        Mean wall time of computing an image with all its views, over all extractions.
     reasons : mapping of str to int
         Number of quarantined images by reason.
     engine : str or None
@@ -123,7 +126,10 @@ class ExtractionSummary:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Embeddings and labels of a data set, one row per usable image.
+    """Embeddings and labels of a data set, one row per usable image and view.
+
+    With several views the rows of view 0, the images themselves, come first, in the data set's
+    order, then those of view 1, and so on. All views of an image have its label, id and path.
 
     Attributes
     ----------
@@ -140,6 +146,9 @@ class Features:
         Image id of each row: the SHA-256 of its file.
     positions : ndarray (n,), int64
         Position of each row in the data set. Quarantined images have no row.
+    views : ndarray (n,), int64
+        Number of the view of each row; 0 is the image without augmentation. In `mean_views`
+        all are 0.
     quarantined : list of Quarantined
     parts : list of str or None
         Name of the part of each row, ``"train"`` for example, if the data set has a split.
@@ -154,6 +163,12 @@ class Features:
         Arguments of `featcache.extract` that give features of the same key.
     categorical : bool
         Whether the order of `classes` was given, for example by a pandas Categorical.
+
+    Examples
+    --------
+    >>> features = featcache.extract("pocket", views=2, augmentation="flip")
+    >>> features.X.shape, features[features.views == 0].X.shape, features.mean_views().X.shape
+    ((400, 256), (200, 256), (200, 256))
     """
 
     X: StoredRows
@@ -162,6 +177,7 @@ class Features:
     paths: list[str]
     ids: list[str]
     positions: NDArray[np.int64]
+    views: NDArray[np.int64]
     spec: BackboneSpec
     summary: ExtractionSummary
     quarantined: list[Quarantined] = field(default_factory=list)
@@ -181,9 +197,10 @@ class Features:
             else ""
         )
         bad = f", {len(self.quarantined)} quarantined" if self.quarantined else ""
+        views = f", {len(np.unique(self.views))} views" if self.views.any() else ""
         return (
             f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.summary.backbone}"
-            f"/{self.spec.layer}{classes}{bad}>"
+            f"/{self.spec.layer}{classes}{views}{bad}>"
         )
 
     @property
@@ -196,6 +213,8 @@ class Features:
             "backbone": f"{self.summary.backbone}/{self.spec.layer}",
             "rows": f"{self.X.shape[0]:,} x {self.X.shape[1]:,}",
         }
+        if self.views.any():
+            facts["views"] = f"{len(np.unique(self.views)):,} of each image"
         if self.classes is not None:
             facts["classes"] = f"{len(self.classes):,} ({format_values(self.classes)})"
         if self.parts is not None:
@@ -267,16 +286,50 @@ class Features:
             paths=pick(self.paths),
             ids=pick(self.ids),
             positions=self.positions[index],
+            views=self.views[index],
             quarantined=[],
             parts=None if self.parts is None else pick(self.parts),
             attributes={name: values[index] for name, values in self.attributes.items()},
             boxes=None if self.boxes is None else pick(self.boxes),
         )
 
+    def mean_views(self) -> Features:
+        """Return one row per image: the mean of the embeddings of its views.
+
+        Predicting from the mean of a photo and its mirror image is a cheap form of test-time
+        augmentation.
+
+        Returns
+        -------
+        Features
+            In the order in which the images come first; rows are read on use.
+
+        Raises
+        ------
+        InvalidRequest
+            If there is one view of each image.
+        """
+        if not self.views.any():
+            raise InvalidRequest(
+                "mean_views() averages several views of each image, but these features hold the "
+                "images alone. Extract them with views=2 or more."
+            )
+        _, first, image = np.unique(self.positions, return_index=True, return_inverse=True)
+        by_image = np.argsort(image, kind="stable")
+        counts = np.bincount(image)
+        rows = np.full((len(first), counts.max()), -1, np.int64)
+        rows[np.arange(counts.max()) < counts[:, None]] = by_image
+        order = np.argsort(first)
+        mean = self.X.mean_of(rows[order])
+        alone = self.take(first[order])
+        return replace(alone, X=mean, views=np.zeros(len(first), np.int64))
+
     def split(
         self, test_size: float | None = None, random_state: int = 0
     ) -> tuple[Features, Features]:
         """Split into train and test, stratified by class, with copies of a photo in one part.
+
+        All views of an image are in one part as well.
 
         Parameters
         ----------
@@ -319,8 +372,8 @@ class Features:
         Returns
         -------
         pandas.DataFrame
-            Columns ``path`` and ``id``; ``label``, ``split`` and ``box`` if the data have
-            them; then those of `attributes`.
+            Columns ``path`` and ``id``; ``view`` if there are several; ``label``, ``split`` and
+            ``box`` if the data have them; then those of `attributes`.
 
         Raises
         ------
@@ -338,6 +391,8 @@ class Features:
         if "path" in self.attributes or "id" in self.attributes:
             raise InvalidRequest("An attribute column is named 'path' or 'id'; rename it.")
         columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
+        if self.views.any():
+            columns["view"] = self.views
         if self.labels is not None:
             complete = self.is_labelled.all()  # else pandas would turn integers into floats
             dtype = pd.CategoricalDtype(self.classes) if self.categorical else None

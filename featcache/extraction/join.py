@@ -23,23 +23,31 @@ from .runner import Computation
 
 
 def join_rows(
-    job: ExtractionJob,
+    jobs: Sequence[ExtractionJob],
     computation: Computation | None,
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> Features:
-    """Join the stored rows to the labels and the failures to their reasons, in data set order."""
-    reasons = _reasons(job, computation)
+    """Join the stored rows to the labels and the failures to their reasons.
+
+    The rows are in the data set's order: all of the first view, then all of the next one.
+    """
+    job = jobs[0]
+    reasons = _reasons(jobs, computation)
     quarantined = _quarantined(job.dataset, reasons)
-    kept = np.array([i for i in range(len(job.dataset)) if i not in reasons], np.int64)
-    if not len(kept):
+    usable = [i for i in range(len(job.dataset)) if i not in reasons]
+    if not usable:
         raise NoUsableImages(_no_usable_images(quarantined), quarantined=quarantined)
+    kept = np.array(usable * len(jobs), np.int64)
+    views = np.repeat(np.arange(len(jobs)), len(usable))
     # Opened again only if rows were committed since it was opened for the plan.
-    store = Store(job.folder) if job.store is None or job.plan.compute else job.store
+    stores = [Store(j.folder) if j.store is None or j.plan.compute else j.store for j in jobs]
     dataset = job.dataset.take(kept.tolist())
     classes = job.dataset.classes
+    packed = pack_ids([str(job.files[i].image_id) for i in kept])
     return Features(
-        X=StoredRows(store, pack_ids([str(job.files[i].image_id) for i in kept])),
+        X=StoredRows(stores, packed, views[:, None]),
+        views=views,
         y=None if dataset.labels is None else label_codes(dataset.labels, classes or []),
         classes=classes,
         paths=list(dataset.paths),
@@ -47,13 +55,13 @@ def join_rows(
         positions=kept,
         spec=job.resolved.spec,
         summary=_summary(
-            job,
+            jobs,
             computation,
             quarantined,
-            unlabelled=dataset.unlabelled,
+            unlabelled=job.dataset.take(usable).unlabelled,
             conflicts=conflicts,
             seconds=seconds,
-            seconds_per_image=store.seconds_per_image(),
+            seconds_per_image=sum(store.seconds_per_image() for store in stores),
         ),
         quarantined=quarantined,
         parts=None if dataset.split is None else list(dataset.split),
@@ -64,13 +72,18 @@ def join_rows(
     )
 
 
-def _reasons(job: ExtractionJob, computation: Computation | None) -> dict[int, str]:
-    """Return the reason of each image without a row, by its position in the data set."""
-    failures = {} if computation is None else computation.failures
-    reasons = dict(job.plan.quarantined)
-    for position, file in enumerate(job.files):
-        if position not in reasons and file.image_id in failures:
-            reasons[position] = failures[file.image_id].reason
+def _reasons(jobs: Sequence[ExtractionJob], computation: Computation | None) -> dict[int, str]:
+    """Return the reason of each image that lacks a row, by its position in the data set.
+
+    An image that lacks the row of one view is left out with all its views.
+    """
+    reasons: dict[int, str] = {}
+    for number, job in enumerate(jobs):
+        failures = {} if computation is None else computation.failures[number]
+        reasons = {**job.plan.quarantined, **reasons}
+        for position, file in enumerate(job.files):
+            if position not in reasons and file.image_id in failures:
+                reasons[position] = failures[file.image_id].reason
     return reasons
 
 
@@ -83,7 +96,7 @@ def _quarantined(dataset: Dataset, reasons: Mapping[int, str]) -> list[Quarantin
 
 
 def _summary(
-    job: ExtractionJob,
+    jobs: Sequence[ExtractionJob],
     computation: Computation | None,
     quarantined: list[Quarantined],
     *,
@@ -93,12 +106,13 @@ def _summary(
     seconds_per_image: float,
 ) -> ExtractionSummary:
     """Return what the extraction found stored, computed and left out."""
+    job = jobs[0]
     weights = job.resolved.request.weights
-    n_failures = 0 if computation is None else len(computation.failures)
+    n_failures = 0 if computation is None else sum(map(len, computation.failures))
     ignored = job.dataset.ignored
     return ExtractionSummary(
-        stored=job.plan.stored,
-        computed=len(job.plan.compute) - n_failures,
+        stored=sum(job.plan.stored for job in jobs),
+        computed=sum(len(job.plan.compute) for job in jobs) - n_failures,
         quarantined=len(quarantined),
         seconds=seconds,
         folder=job.folder,

@@ -36,7 +36,7 @@ def mark_store(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> Extr
         _wait_for_lease(job.folder)  # a process that removes rows may not have seen the mark
     if job.store is None or _plan_holds(job, job.store):
         return job
-    again = make_job(job.dataset, job.contents, job.resolved, job.cache, retry_failed)
+    again = make_job(job.dataset, job.contents, job.resolved, job.cache, retry_failed, job.view)
     return mark_store(again, marks, retry_failed) if again.store is None else again
 
 

@@ -131,5 +131,10 @@ def _result(future: Future[Pixels], timeout: float, pool: DecoderPool[T, Pixels]
         if future.done():  # it has just ended, or `load` itself raised a TimeoutError
             return future.result()
         pool.replace_blocked_thread()
-        reason = f"could not be read within {timeout:g} seconds; is its disk still connected?"
-        raise BadImage(reason, lasting=False) from None
+        raise blocked(timeout) from None
+
+
+def blocked(timeout: float) -> BadImage:
+    """Return the error for an image whose read does not return; the next extraction retries it."""
+    reason = f"could not be read within {timeout:g} seconds; is its disk still connected?"
+    return BadImage(reason, lasting=False)

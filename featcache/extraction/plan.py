@@ -80,8 +80,10 @@ class Explanation:
 
     Attributes
     ----------
-    images, stored, to_compute, quarantined : int
-        Numbers of images. One that occurs several times is computed once.
+    images, quarantined : int
+        Numbers of images.
+    stored, to_compute : int
+        Numbers of views of images. One that occurs several times is computed once.
     folder : Path
         Folder of the store.
     exists : bool
@@ -94,6 +96,8 @@ class Explanation:
         The components of the key in which `nearest` differs.
     values : dict of str to (str, str)
         For each of them, the values of `nearest` and of this extraction, human-readable.
+    views : int
+        Number of views of each image.
     """
 
     images: int
@@ -106,10 +110,12 @@ class Explanation:
     nearest: Path | None = None
     differs_in: list[str] = field(default_factory=list)
     values: dict[str, tuple[str, str]] = field(default_factory=dict)
+    views: int = 1
 
     def __str__(self) -> str:
+        views = f", {self.views} views of each" if self.views > 1 else ""
         line = (
-            f"{self.images} images: {self.stored} stored, {self.to_compute} to compute, "
+            f"{self.images} images{views}: {self.stored} stored, {self.to_compute} to compute, "
             f"{self.quarantined} quarantined; store {self.folder}"
         )
         if self.exists:

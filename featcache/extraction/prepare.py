@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity, identify
 from ..datasets.load import load_dataset
 from ..images.image_file import example_id
+from ..images.views import Augmentation, Policy, View, views_of
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores
 from ..store.recovery import find_shards
@@ -29,10 +30,10 @@ from .plan import Explanation, Plan, make_plan, nearest_store
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """A prepared extraction: everything that is determined before anything is computed.
+    """A prepared extraction of one view: everything that is determined before any computation.
 
     `contents` identifies the file of each image, `files` the example: they differ for cropped
-    photos, whose example id depends on the box as well.
+    photos, whose example id depends on the box as well. The spec of `resolved` is the view's.
     """
 
     dataset: Dataset
@@ -42,6 +43,7 @@ class ExtractionJob:
     cache: Path
     store: Store | None
     plan: Plan
+    view: View
 
     @property
     def folder(self) -> Path:
@@ -79,6 +81,9 @@ def explain(
     retry_failed: bool = False,
     progress: bool | None = None,
     preprocessing: Rule | None = None,
+    views: int = 1,
+    augmentation: Augmentation | Policy | None = None,
+    random_state: int = 0,
     **backbone_options: Any,
 ) -> Explanation:
     """Return what `extract` would do with the same arguments, without computing embeddings.
@@ -93,6 +98,7 @@ def explain(
     Explanation
         Numbers of images, the store's folder and, if it does not exist, the nearest store and
         the components of the key in which that differs. ``str()`` of it is one line of text.
+        With several views, numbers of views of images, and the store of the unchanged images.
 
     Raises
     ------
@@ -113,9 +119,11 @@ def explain(
     request = make_request(
         backbone, BackboneOptions(preprocessing=preprocessing, **backbone_options)
     )
+    chosen = views_of(views, augmentation, random_state)
     source = Source(data, labels, crop, margin)
-    job = prepare(request, source, cache_dir, workers, retry_failed, progress)
-    return make_explanation(job)
+    return make_explanation(
+        prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
+    )
 
 
 def uses_sample(data: object) -> bool:
@@ -132,12 +140,13 @@ def weights_for(weights: Any, *, sample: bool) -> Any:
 def prepare(
     request: Request,
     source: Source,
+    views: Sequence[View],
     cache_dir: str | os.PathLike[str] | None,
     workers: int | None,
     retry_failed: bool,
     progress: bool | None,
-) -> ExtractionJob:
-    """List the images, find their content ids and the spec, and compare with the store."""
+) -> list[ExtractionJob]:
+    """List the images, find their content ids and the spec, and compare with each view's store."""
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
     dataset = source.load(cache, progress)
@@ -155,7 +164,7 @@ def prepare(
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
-    return make_job(dataset, contents, resolved, cache, retry_failed)
+    return [make_job(dataset, contents, resolved, cache, retry_failed, view) for view in views]
 
 
 def make_job(
@@ -164,8 +173,10 @@ def make_job(
     resolved: ResolvedBackbone,
     cache: Path,
     retry_failed: bool,
+    view: View,
 ) -> ExtractionJob:
-    """Compare a data set with the store of a spec, and plan the extraction."""
+    """Compare a data set with the store of a view, and plan the extraction."""
+    resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
     files = _examples(dataset, contents)
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     store = _open_store(folder, resolved)
@@ -176,7 +187,7 @@ def make_job(
         stored = {image_id for image_id, is_stored in zip(ids, mask, strict=True) if is_stored}
     failed = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, failed, retry_failed=retry_failed)
-    return ExtractionJob(dataset, contents, files, resolved, cache, store, plan)
+    return ExtractionJob(dataset, contents, files, resolved, cache, store, plan, view)
 
 
 def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:
@@ -208,8 +219,9 @@ def default_data(cache: Path, progress: bool | None = None) -> Dataset:
     return sample(cache, progress=progress)
 
 
-def make_explanation(job: ExtractionJob) -> Explanation:
-    """Explain the plan of a job; if its store does not exist, compare with the nearest one."""
+def make_explanation(jobs: Sequence[ExtractionJob]) -> Explanation:
+    """Explain the plans of all views; if the first has no store, compare with the nearest one."""
+    job = jobs[0]
     spec = job.resolved.spec
     nearest: Path | None = None
     names: list[str] = []
@@ -225,13 +237,14 @@ def make_explanation(job: ExtractionJob) -> Explanation:
             values = {name: (str(stored[name]), str(requested[name])) for name in names}
     return Explanation(
         images=len(job.dataset),
-        stored=job.plan.stored,
-        to_compute=len(job.plan.compute),
-        quarantined=len(job.plan.quarantined),
+        stored=sum(job.plan.stored for job in jobs),
+        to_compute=sum(len(job.plan.compute) for job in jobs),
+        quarantined=len(set().union(*(job.plan.quarantined for job in jobs))),
         folder=job.folder,
         exists=job.store is not None,
         spec=spec,
         nearest=nearest,
         differs_in=names,
         values=values,
+        views=len(jobs),
     )

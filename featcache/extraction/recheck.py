@@ -25,6 +25,7 @@ from ..errors import InvalidRequest, StoreMismatch
 from ..images.decode import load_pixels
 from ..images.image_file import BadImage, example_ids
 from ..images.resize_rule import parse_resize
+from ..images.views import View, parse_view
 from ..store.store import Store
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
@@ -117,7 +118,8 @@ def verify_sample(
         )
     cache = cache_folder(cache_dir)
     resolved = build(_make_request(store, dataset.crop, backbone, weights), weights_folder(cache))
-    changed = differing(store.spec, resolved.spec)
+    view = _view_of(store)
+    changed = differing(store.spec, replace(resolved.spec, views=view.key))
     if changed:
         raise StoreMismatch(
             f"The backbone differs from that of {store.folder.name} in {', '.join(changed)}, so "
@@ -127,7 +129,7 @@ def verify_sample(
         )
     chosen = np.random.default_rng(random_state).permutation(len(stored))[:count]
     sample = [stored[int(i)] for i in np.sort(chosen)]
-    errors = _errors_of(sample, store, resolved, dataset, contents)
+    errors = _errors_of(sample, store, resolved, view, dataset, contents)
     tolerance = TOLERANCES[store.spec.precision]
     bad = [(path, error) for path, error in errors.items() if not error <= tolerance]
     return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
@@ -144,6 +146,7 @@ def _errors_of(
     sample: Sequence[tuple[int, str]],
     store: Store,
     resolved: BuiltBackbone,
+    view: View,
     dataset: Dataset,
     contents: Sequence[str],
 ) -> dict[str, float]:
@@ -153,12 +156,24 @@ def _errors_of(
         path, box = dataset.paths[position], dataset.box(position)
         image = (path, store.spec.image_size, resolved.request.resize, contents[position], box)
         try:
-            row = resolved.backbone.embed(load_pixels(*image)[None])[0]
+            pixels = view.apply(load_pixels(*image), image_id)
+            row = resolved.backbone.embed(pixels[None])[0]
         except BadImage:
             errors[path] = float("inf")  # a stored image could be read when it was computed
             continue
         errors[path] = _relative_error(row, store.read([image_id])[0])
     return errors
+
+
+def _view_of(store: Store) -> View:
+    view = parse_view(store.spec.views)
+    if view is None:
+        raise InvalidRequest(
+            f"{store.folder.name} says of its images views={store.spec.views[:80]!r}, which this "
+            "version of featcache does not know. Upgrade featcache.",
+            received=store.spec.views,
+        )
+    return view
 
 
 def _relative_error(row: NDArray[np.float32], stored: NDArray[np.float32]) -> float:

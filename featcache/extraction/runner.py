@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,58 +21,113 @@ from ..engines.select import Engine
 from ..images.decode import Pixels, Resize, pixels_of
 from ..images.image_file import BadImage, read_expected
 from ..images.limits import MemoryBudget
+from ..images.views import View
 from ..store.store import Store
 from .pipeline import Batch, batches
+from .prepare import ExtractionJob
 from .row_check import RowCheck
+from .shared_decode import SharedDecode
 
-Item = tuple[int, str]  # position in the data set, and example id
 _MAX_IN_FLIGHT = 2  # batches in the backbone or before it; more would only take memory
 # Batches that are computed quickly are committed together: a commit costs a file, two fsyncs
 # and the merging of its shard at the end.
 _COMMIT_INTERVAL_SECONDS = 1.0
+# With many views a commit writes a file for each: then less often, but no more is at stake.
+_MAX_COMMIT_INTERVAL_SECONDS = 10.0
+
+
+class Item(NamedTuple):
+    """One view of one image.
+
+    Attributes
+    ----------
+    position : int
+        Position of the image in the data set.
+    image_id : str
+        Its example id.
+    view : int
+        Position in `Work.views`.
+    """
+
+    position: int
+    image_id: str
+    view: int
 
 
 @dataclass(frozen=True)
 class Work:
-    """The images to compute, and how to decode them."""
+    """The views of images to compute, and how to decode them.
+
+    The views of one image follow each other, so that it is decoded once.
+    """
 
     items: Sequence[Item]
+    views: Sequence[View]
     dataset: Dataset
     contents: Sequence[FileIdentity]
     image_size: tuple[int, int]
     resize: Resize
 
 
+def make_work(jobs: Sequence[ExtractionJob]) -> Work:
+    """Return what the plans of all views list, with the views of each image side by side."""
+    first = jobs[0]
+    items = [
+        Item(position, image_id, view)
+        for view, job in enumerate(jobs)
+        for position, image_id in job.plan.compute
+    ]
+    spec, request = first.resolved.spec, first.resolved.request
+    return Work(
+        sorted(items, key=lambda item: item.position) if len(jobs) > 1 else items,
+        [job.view for job in jobs],
+        first.dataset,
+        first.contents,
+        spec.image_size,
+        request.resize,
+    )
+
+
 class Computation:
-    """Computes the rows of images, commits them to a store and records the failures.
+    """Computes the rows of images, commits them to the stores and records the failures.
 
     Parameters
     ----------
     work : Work
     engine : Engine
-    store : Store
+    stores : sequence of Store
+        The store of each view.
     bar : progress bar
-        Counts the images that are done: committed or failed.
+        Counts the items that are done: committed or failed.
     check : RowCheck, optional
         Checks the rows of each batch.
 
     Attributes
     ----------
-    failures : dict of str to BadImage
-        The reason for each image that cannot be used, by example id.
+    failures : list of dict of str to BadImage
+        For each view, the reason of each image that cannot be used, by example id.
     timings : StageTimings
         Seconds that each stage worked.
     """
 
     def __init__(
-        self, work: Work, engine: Engine, store: Store, bar: Any, check: RowCheck | None = None
+        self,
+        work: Work,
+        engine: Engine,
+        stores: Sequence[Store],
+        bar: Any,
+        check: RowCheck | None = None,
     ) -> None:
-        self.work, self.engine, self.store, self._bar = work, engine, store, bar
+        self.work, self.engine, self.stores, self._bar = work, engine, stores, bar
         self._check = check
-        self._not_finite: dict[str, BadImage] = {}
-        self.failures: dict[str, BadImage] = {}
+        self._not_finite: list[Item] = []
+        self.failures: list[dict[str, BadImage]] = [{} for _ in work.views]
         self.timings = StageTimings()
-        self._computed: list[tuple[NDArray[np.float32], list[str]]] = []  # not committed yet
+        self._computed: list[tuple[NDArray[np.float32], list[Item]]] = []  # not committed yet
+        self._decoded = SharedDecode(self._decode, [item.position for item in work.items])
+        self._interval = min(
+            _COMMIT_INTERVAL_SECONDS * len(work.views), _MAX_COMMIT_INTERVAL_SECONDS
+        )
         self._lock = threading.Lock()
         self._memory = MemoryBudget()
         self._versions = engine.provenance()
@@ -99,7 +154,9 @@ class Computation:
         finally:
             # Without any finite row the model is at fault, not the images.
             if self._check is None or self._check.any_finite:
-                self.failures.update(self._not_finite)
+                reason = BadImage("the backbone gives values for it that are not finite")
+                for item in self._not_finite:
+                    self.failures[item.view][item.image_id] = reason
         if self._check is not None:
             self._check.finish()
 
@@ -123,7 +180,17 @@ class Computation:
                 pending.popleft().result()
 
     def _load(self, item: Item) -> Pixels:
-        position = item[0]
+        pixels = self._decoded.get(item.position)
+        view = self.work.views[item.view]
+        if view.is_plain:
+            return pixels
+        started = time.perf_counter()
+        augmented = view.apply(pixels, item.image_id)
+        with self._lock:
+            self.timings.decode += time.perf_counter() - started
+        return augmented
+
+    def _decode(self, position: int) -> Pixels:
         started = time.perf_counter()
         file = self.work.contents[position]
         with self._memory.reservation() as held:
@@ -148,7 +215,8 @@ class Computation:
         return rows
 
     def _commit(self, batch: Batch[Item], computed: Future[NDArray[np.float32] | None]) -> None:
-        self.failures.update({item[1]: failure for item, failure in batch.failures})
+        for item, failure in batch.failures:
+            self.failures[item.view][item.image_id] = failure
         self._bar.update(len(batch.failures))
         if computed.cancelled():
             return
@@ -156,9 +224,9 @@ class Computation:
         if rows is not None and self._check is not None:
             self._check.update(rows)
         if rows is not None:
-            self._computed.append((rows, [item[1] for item in batch.items]))
+            self._computed.append((rows, batch.items))
         elapsed = time.perf_counter() - self._since
-        if self.engine.commits_each_batch or elapsed >= _COMMIT_INTERVAL_SECONDS:
+        if self.engine.commits_each_batch or elapsed >= self._interval:
             self._flush()
 
     def _flush(self) -> None:
@@ -166,19 +234,22 @@ class Computation:
         computed, self._computed = self._computed, []
         if computed:
             rows = np.concatenate([rows for rows, _ in computed])
-            self._append(rows, [name for _, ids in computed for name in ids])
+            items = [item for _, several in computed for item in several]
+            self._append(rows, items)
             self._bar.update(len(rows))
 
-    def _append(self, rows: NDArray[np.float32], ids: list[str]) -> None:
+    def _append(self, rows: NDArray[np.float32], items: Sequence[Item]) -> None:
         finite = np.isfinite(rows).all(axis=1)
-        for i in np.flatnonzero(~finite):
-            self._not_finite[ids[i]] = BadImage(
-                "the backbone gives values for it that are not finite"
-            )
+        self._not_finite += [items[i] for i in np.flatnonzero(~finite).tolist()]
         started = time.perf_counter()
-        metadata = {**self._versions, "seconds": f"{started - self._since:.6f}"}
+        seconds_per_row = (started - self._since) / len(rows)
         self._since = started
-        if finite.any():
-            keep = np.flatnonzero(finite)
-            self.store.append(rows[keep], [ids[i] for i in keep], metadata)
+        views = np.array([item.view for item in items])
+        for view in np.unique(views):
+            chosen = np.flatnonzero((views == view) & finite)
+            if len(chosen):
+                seconds = seconds_per_row * np.count_nonzero(views == view)
+                metadata = {**self._versions, "seconds": f"{seconds:.6f}"}
+                ids = [items[i].image_id for i in chosen.tolist()]
+                self.stores[view].append(rows[chosen], ids, metadata)
         self.timings.write += time.perf_counter() - started

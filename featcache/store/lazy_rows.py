@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,22 +31,33 @@ class StoredRows(NDArrayOperatorsMixin):
 
     Parameters
     ----------
-    store : Store
+    stores : Store or sequence of Store
+        Where the rows are, all of one width.
     ids : ndarray (n, 32), uint8
         Image id of each row; may contain duplicates.
+    sources : ndarray (n, k), int, optional
+        The stores of each row, as positions in `stores`: the row is the mean of the rows that
+        these hold for the image. -1 stands for none, so that fewer than `k` are averaged.
+        Default: the first store.
     """
 
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, store: Store, ids: IdArray) -> None:
-        self._store = store
+    def __init__(
+        self,
+        stores: Store | Sequence[Store],
+        ids: IdArray,
+        sources: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._stores = [stores] if isinstance(stores, Store) else list(stores)
         self._ids = ids
+        self._sources = np.zeros((len(ids), 1), np.int64) if sources is None else sources
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n, d)."""
-        return len(self._ids), self._store.width
+        return len(self._ids), self._stores[0].width
 
     @property
     def size(self) -> int:
@@ -62,7 +73,9 @@ class StoredRows(NDArrayOperatorsMixin):
         return len(self._ids)
 
     def __repr__(self) -> str:
-        return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {self._store.folder}>"
+        more = f" and {len(self._stores) - 1} more" if len(self._stores) > 1 else ""
+        folder = self._stores[0].folder
+        return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {folder}{more}>"
 
     def __getitem__(self, key: Any) -> NDArray[np.float32]:
         if isinstance(key, tuple) and len(key) != 2:
@@ -70,15 +83,15 @@ class StoredRows(NDArrayOperatorsMixin):
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         chosen = np.arange(len(self))[rows]
         if chosen.ndim == 0:
-            return np.asarray(self._store.read(self._ids[[int(chosen)]])[0][columns])
+            return np.asarray(self._read(chosen[None])[0][columns])
         if chosen.ndim != 1:
             raise IndexError("rows are chosen by a number, a slice, a mask or a list")
-        return self._store.read(self._ids[chosen])[:, columns]
+        return self._read(chosen)[:, columns]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("embeddings are on disk, so that reading them always makes a copy")
-        values = self._store.read(self._ids)
+        values = self._read(np.arange(len(self)))
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -98,4 +111,28 @@ class StoredRows(NDArrayOperatorsMixin):
 
     def take(self, rows: Any) -> StoredRows:
         """Return a lazy array of the selected rows, without reading them."""
-        return StoredRows(self._store, self._ids[rows])
+        return StoredRows(self._stores, self._ids[rows], self._sources[rows])
+
+    def mean_of(self, groups: NDArray[np.int64]) -> StoredRows:
+        """Return a lazy array of the means of rows, without reading them.
+
+        Parameters
+        ----------
+        groups : ndarray (m, k), int64
+            The rows that each new row is the mean of: rows of one image; -1 stands for none.
+        """
+        sources = np.where(groups[:, :, None] < 0, -1, self._sources[groups])
+        return StoredRows(self._stores, self._ids[groups[:, 0]], sources.reshape(len(groups), -1))
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        ids, sources = self._ids[rows], self._sources[rows]
+        if len(self._stores) == 1 and sources.shape[1] == 1:
+            return self._stores[0].read(ids)
+        total = np.zeros((len(rows), self.shape[1]), np.float32)
+        for number, store in enumerate(self._stores):
+            of_store = np.count_nonzero(sources == number, axis=1)
+            found = np.flatnonzero(of_store)
+            if len(found):
+                total[found] += of_store[found, None] * store.read(ids[found])
+        total /= np.count_nonzero(sources >= 0, axis=1)[:, None]
+        return total

@@ -1,0 +1,126 @@
+"""Compute what the plans of an extraction list: choose the engine, fill the stores."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .._io import cache_dirs
+from .._io.logs import get_logger
+from .._io.progress import progress_bar
+from ..backbones.resolve import BuiltBackbone, build
+from ..backbones.spec import EngineName
+from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
+from ..errors import InvalidRequest, StoreWriteError
+from ..store import maintenance
+from ..store.store import Store
+from .pipeline import default_workers
+from .prepare import ExtractionJob, make_job
+from .row_check import RowCheck
+from .runner import Computation, make_work
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Arguments of `extract` that change no feature.
+
+    Attributes
+    ----------
+    engine : {"auto", "openvino", "keras", "tensorflow"}
+    batch_size, workers : int or None
+    retry_failed : bool
+    progress : bool or None
+    """
+
+    engine: EngineName
+    batch_size: int | None
+    workers: int | None
+    retry_failed: bool
+    progress: bool | None
+
+    def check(self) -> None:
+        """Raise `InvalidRequest` unless the numbers are None or whole numbers from 1."""
+        for name, value in {"batch_size": self.batch_size, "workers": self.workers}.items():
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidRequest(
+                    f"{name}={value!r} must be a whole number from 1.", received=value
+                )
+
+
+def choose_engine(
+    jobs: list[ExtractionJob], settings: RunSettings
+) -> tuple[list[ExtractionJob], Engine]:
+    """Return the engine, and the jobs with a backbone if the engine needed one to be built."""
+    resolved, cache = jobs[0].resolved, jobs[0].cache
+    count = sum(len(job.plan.compute) for job in jobs)
+    request = EngineRequest(
+        settings.engine, resolved.request, resolved.spec, cache, count, settings.batch_size
+    )
+    engine = load_converted_engine(request)
+    if engine is not None:
+        return jobs, engine
+    if not isinstance(resolved, BuiltBackbone):
+        resolved = build(resolved.request, cache_dirs.weights_folder(cache))
+        jobs = [_with_backbone(job, resolved, settings.retry_failed) for job in jobs]
+    return jobs, make_engine(replace(request, spec=resolved.spec), resolved.backbone)
+
+
+def _with_backbone(
+    job: ExtractionJob, resolved: BuiltBackbone, retry_failed: bool
+) -> ExtractionJob:
+    """Add the backbone; plan again if its weights differ from those of the plan."""
+    spec = replace(resolved.spec, views=job.view.key)
+    if spec == job.resolved.spec:
+        return replace(job, resolved=replace(resolved, spec=spec))
+    # The cached hash was wrong: a weights file may be replaced within a tick of the clock.
+    return make_job(job.dataset, job.contents, resolved, job.cache, retry_failed, job.view)
+
+
+def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) -> Computation:
+    """Compute and commit the views of images that the plans list."""
+    resolved = jobs[0].resolved
+    work = make_work(jobs)
+    if len(jobs) > 1:
+        _check_disk(jobs, engine.width)
+    metadata = resolved.request.metadata()
+    # The remembered width is for estimates alone; the engine knows the real one.
+    stores = [
+        Store.create(job.folder, job.resolved.spec, engine.width, metadata)
+        if job.plan.compute or job.store is None
+        else job.store
+        for job in jobs
+    ]
+    images = "images" if len(jobs) == 1 else "views"
+    with progress_bar(len(work.items), resolved.request.name, images, settings.progress) as bar:
+        check = RowCheck(resolved, sum(map(len, stores)))
+        computation = Computation(work, engine, stores, bar, check)
+        try:
+            computation.run(settings.workers or default_workers())
+        except KeyboardInterrupt:
+            log.warning("Interrupted. Committed rows are kept; the same call resumes.")
+            raise
+        finally:
+            for store, failures in zip(stores, computation.failures, strict=True):
+                store.add_to_quarantine({i: b.reason for i, b in failures.items() if b.lasting})
+    for job, store in zip(jobs, stores, strict=True):
+        if job.plan.compute:
+            store.write_manifest()
+            maintenance.compact(store)
+            store.close()
+    return computation
+
+
+def _check_disk(jobs: Sequence[ExtractionJob], width: int) -> None:
+    """Raise `StoreWriteError` if the rows of all views do not fit on the disk."""
+    rows = sum(len(job.plan.compute) for job in jobs)
+    folder = cache_dirs.stores_folder(jobs[0].cache)
+    needed, free = 4 * rows * width, shutil.disk_usage(folder).free
+    if needed > free:
+        raise StoreWriteError(
+            f"{rows:,} views of images take {needed / 1e9:,.1f} GB ({width:,} numbers of 4 bytes "
+            f"each), but {folder} has {free / 1e9:,.1f} GB free. Use fewer views, a smaller "
+            "layer, or another cache_dir.",
+        )

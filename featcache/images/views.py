@@ -1,0 +1,263 @@
+"""Augmented views of an image, each of which follows from its number, a seed and the image's id.
+
+View 0 is the image as it is. View `k` of an image is the same on every machine, in any batch and
+in any order, so its embedding can be stored. The random numbers are bytes of a SHA-512 digest
+and not those of a generator, whose streams may change between releases of NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InvalidRequest
+from .decode import Pixels
+
+VIEWS_VERSION = 1
+MAX_VIEWS = 1000
+Policy = Literal["flip"]
+PLAIN = "plain"  # the key of the image as it is
+_KEY = re.compile(r"augmented-(\d{1,9}):([0-9.,e-]{1,200}):seed (\d{1,19}):view (\d{1,9})")
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of an image; each is turned off with False or 0.
+
+    Attributes
+    ----------
+    horizontal_flip, vertical_flip : bool
+        Mirror half of the views.
+    rotation : float
+        Largest rotation to either side, as a fraction of a full turn, 0 to 0.5.
+    shift : float
+        Largest shift, as a fraction of each side, 0 to 1.
+    zoom : float
+        Largest change of scale, as a fraction, 0 to 0.9.
+    brightness : float
+        Largest value that is added to all pixels, as a fraction of 255, 0 to 1.
+    contrast : float
+        Largest change of the distance of each pixel to the mean colour, as a fraction, 0 to 1.
+    saturation : float
+        Largest change of the distance of each pixel to its grey, as a fraction, 0 to 1.
+
+    Raises
+    ------
+    InvalidRequest
+        If a value is out of its range.
+    """
+
+    horizontal_flip: bool = True
+    vertical_flip: bool = False
+    rotation: float = 0.03
+    shift: float = 0.1
+    zoom: float = 0.15
+    brightness: float = 0.1
+    contrast: float = 0.1
+    saturation: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidRequest(f"{name}={getattr(self, name)!r} must be True or False.")
+        limits = {"rotation": 0.5, "zoom": 0.9}
+        for field in fields(self)[2:]:
+            value, limit = getattr(self, field.name), limits.get(field.name, 1.0)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 <= value <= limit):
+                raise InvalidRequest(
+                    f"{field.name}={value!r} must be a number from 0 to {limit:g}.", received=value
+                )
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of all images: the augmentation, the seed and the number of the view.
+
+    Attributes
+    ----------
+    number : int
+        0 is the image as it is.
+    augmentation : Augmentation or "flip"
+        ``"flip"`` mirrors the image in each odd view and leaves it in each even one.
+    random_state : int
+    """
+
+    number: int = 0
+    augmentation: Augmentation | Policy = Augmentation()
+    random_state: int = 0
+
+    @property
+    def key(self) -> str:
+        """What the cache key holds of this view: equal texts, equal pixels."""
+        if self.number == 0 or (self.augmentation == "flip" and self.number % 2 == 0):
+            return PLAIN
+        if isinstance(self.augmentation, str):
+            return "flip"
+        values = [getattr(self.augmentation, field.name) for field in fields(self.augmentation)]
+        numbers = ",".join(repr(float(value)) for value in values)
+        return f"augmented-{VIEWS_VERSION}:{numbers}:seed {self.random_state}:view {self.number}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this view is the image as it is."""
+        return self.key == PLAIN
+
+    def apply(self, pixels: Pixels, image_id: str) -> Pixels:
+        """Return the view of an image.
+
+        Parameters
+        ----------
+        pixels : ndarray (h, w, 3), uint8
+            The image at the size of the backbone's input.
+        image_id : str
+            Its example id.
+
+        Returns
+        -------
+        ndarray (h, w, 3), uint8
+            A new array, or `pixels` itself where the view does not change it.
+        """
+        if self.is_plain:
+            return pixels
+        if isinstance(self.augmentation, str):
+            return np.ascontiguousarray(pixels[:, ::-1])
+        drawn = _draw(self.random_state, self.number, image_id)
+        moved = _move(pixels, self.augmentation, drawn)
+        return _recolour(moved, self.augmentation, drawn)
+
+
+def views_of(
+    count: int, augmentation: Augmentation | Policy | None = None, random_state: int = 0
+) -> list[View]:
+    """Return the views 0 to ``count - 1``.
+
+    Raises
+    ------
+    InvalidRequest
+        If there cannot be so many, or the augmentation or the seed is not accepted.
+    """
+    whole = isinstance(count, int) and not isinstance(count, bool)
+    if not (whole and 1 <= count <= MAX_VIEWS):
+        raise InvalidRequest(
+            f"views={count!r} must be a whole number from 1 to {MAX_VIEWS}; 1 is the image alone.",
+            received=count,
+        )
+    if not (type(random_state) is int and 0 <= random_state < 2**63):
+        raise InvalidRequest(
+            f"random_state={random_state!r} must be a whole number from 0.", received=random_state
+        )
+    chosen = Augmentation() if augmentation is None else augmentation
+    if not (isinstance(chosen, Augmentation) or chosen == "flip"):
+        raise InvalidRequest(
+            f"augmentation={augmentation!r} must be an Augmentation, 'flip' or None.",
+            received=augmentation,
+        )
+    if augmentation is not None and count == 1:
+        raise InvalidRequest(
+            "augmentation= was given, but views=1 is the image alone. Ask for more, as views=2.",
+            received=count,
+        )
+    if chosen == "flip" and count > 2:
+        raise InvalidRequest(
+            f"augmentation='flip' has two views, the image and its mirror image, not {count}. "
+            "Use views=2, or another augmentation.",
+            received=count,
+        )
+    return [View(number, chosen, int(random_state)) for number in range(count)]
+
+
+def parse_view(key: str) -> View | None:
+    """Return the view of a key; None if this version knows no such view.
+
+    Examples
+    --------
+    >>> parse_view(View(3, random_state=7).key) == View(3, random_state=7)
+    True
+    >>> parse_view("sharpened") is None
+    True
+    """
+    if key == PLAIN:
+        return View()
+    if key == "flip":
+        return View(1, "flip")
+    match = _KEY.fullmatch(key)
+    if match is None:
+        return None
+    try:
+        flips, others = match[2].split(",")[:2], match[2].split(",")[2:]
+        augmentation = Augmentation(*(bool(float(v)) for v in flips), *map(float, others))
+    except (InvalidRequest, TypeError, ValueError):
+        return None
+    view = View(int(match[4]), augmentation, int(match[3]))
+    return view if view.key == key else None
+
+
+def _draw(random_state: int, number: int, image_id: str) -> NDArray[np.float64]:
+    """Return 16 numbers from 0 up to but excluding 1 that follow from the arguments alone."""
+    text = f"featcache view {VIEWS_VERSION}\n{random_state}\n{number}\n{image_id}"
+    digest = hashlib.sha512(text.encode()).digest()
+    return np.frombuffer(digest, "<u4").astype(np.float64) / 2.0**32
+
+
+def _move(pixels: Pixels, augmentation: Augmentation, drawn: NDArray[np.float64]) -> Pixels:
+    """Flip, rotate, shift and zoom about the centre; what comes in at an edge is mirrored."""
+    if augmentation.horizontal_flip and drawn[0] < 0.5:
+        pixels = pixels[:, ::-1]
+    if augmentation.vertical_flip and drawn[1] < 0.5:
+        pixels = pixels[::-1]
+    signed = 2 * drawn - 1
+    angle = 2 * math.pi * augmentation.rotation * signed[2]
+    scale = 1 + augmentation.zoom * signed[5]
+    height, width = pixels.shape[:2]
+    down, right = height * augmentation.shift * signed[3], width * augmentation.shift * signed[4]
+    if angle == 0 and scale == 1 and down == 0 and right == 0:
+        return np.ascontiguousarray(pixels)
+    # From a pixel of the view to the place in the image that it shows: Pillow's six numbers.
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    middle_x, middle_y = width / 2, height / 2
+    start_x = middle_x - cos * (middle_x + right) + sin * (middle_y + down)
+    start_y = middle_y - sin * (middle_x + right) - cos * (middle_y + down)
+    across = sorted([0.0, cos * width, -sin * height, cos * width - sin * height])
+    along = sorted([0.0, sin * width, cos * height, sin * width + cos * height])
+    border_x = _border(start_x + across[0], start_x + across[-1], width)
+    border_y = _border(start_y + along[0], start_y + along[-1], height)
+    padded = np.pad(pixels, ((border_y, border_y), (border_x, border_x), (0, 0)), "symmetric")
+    image = Image.fromarray(padded).transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        (cos, -sin, start_x + border_x, sin, cos, start_y + border_y),
+        Image.Resampling.BILINEAR,
+    )
+    return np.asarray(image, np.uint8)
+
+
+def _border(first: float, last: float, side: int) -> int:
+    """Return how far beyond the image a view looks on one axis, in pixels."""
+    return max(0, math.ceil(max(-first, last - side))) + 2
+
+
+def _recolour(pixels: Pixels, augmentation: Augmentation, drawn: NDArray[np.float64]) -> Pixels:
+    """Change brightness, then contrast, then saturation; the result is clipped to 0..255."""
+    signed = 2 * drawn - 1
+    add = 255 * augmentation.brightness * float(signed[6])
+    contrast = 1 + augmentation.contrast * float(signed[7])
+    saturation = 1 + augmentation.saturation * float(signed[8])
+    if add == 0 and contrast == saturation == 1:
+        return pixels
+    # Each step is linear in the colours, so all three are one matrix and one offset.
+    to_grey = np.tile(_LUMA, (3, 1))
+    saturate = saturation * np.eye(3) + (1 - saturation) * to_grey
+    mean = pixels.mean(axis=(0, 1), dtype=np.float64) + add
+    offset = saturate @ (contrast * add + (1 - contrast) * mean)
+    matrix = np.column_stack([contrast * saturate, offset])
+    image = Image.fromarray(pixels).convert("RGB", tuple(matrix.ravel().tolist()))
+    return np.asarray(image, np.uint8)
