@@ -166,6 +166,7 @@ class Features:
 
     Examples
     --------
+    >>> import featcache
     >>> features = featcache.extract("pocket", views=2, augmentation="flip")
     >>> features.X.shape, features[features.views == 0].X.shape, features.mean_views().X.shape
     ((400, 256), (200, 256), (200, 256))
