@@ -142,29 +142,34 @@ def _sentence(shared: SharedTrait, found: Explanations) -> str:
         f"{_percent(shared.expected_low)} to {_percent(shared.expected_high)} %, "
         f"{_p(adjusted)})"
     )
-    verdict = _verdict(shared, adjusted, breeds)
+    clause = _comparison(shared, adjusted, breeds)
+    if shared.trait == "breed group":  # no explanation of the run, but what breeds share anyway
+        return f"{numbers}: {clause}."
+    supported = [adjusted < LEVEL and shared.fraction > shared.expected]
     if shared.trait == "colour" and found.light is not None:
-        verdict += f"; {_light_clause(found.light, found.adjusted['light'])}"
-    return f"{numbers}: {verdict}."
+        supported.append(found.adjusted["light"] < LEVEL)
+        clause += f"; {_light_clause(found.light, found.adjusted['light'])}"
+    return f"{numbers}: the explanation {_verdict(supported)}, {clause}."
 
 
-def _verdict(shared: SharedTrait, adjusted: float, breeds: str) -> str:
-    """Say what a trait's numbers mean, in a clause."""
+def _verdict(supported: Sequence[bool]) -> str:
+    """Say whether all, some or none of the parts of an explanation are supported."""
+    if all(supported):
+        return "holds"
+    return "holds in part" if any(supported) else "is not confirmed"
+
+
+def _comparison(shared: SharedTrait, adjusted: float, breeds: str) -> str:
+    """Say how often breeds that share a trait are confused, in a clause."""
     if adjusted >= LEVEL:
-        return (
-            f"the explanation is not confirmed, {breeds} are not confused significantly more or "
-            "less often than chance"
-        )
+        return f"{breeds} are not confused significantly more or less often than chance"
     if shared.fraction < shared.expected:
-        return f"the explanation does not hold, {breeds} are confused less often than chance"
-    holds = f"{breeds} are confused more often than chance"
+        return f"{breeds} are confused less often than chance"
+    found = f"{breeds} are confused more often than chance"
     if shared.beyond_groups is None:
-        return holds
-    if shared.beyond_groups < LEVEL:
-        also = "also within their breed groups"
-    else:
-        also = "but not significantly so within their breed groups"
-    return f"the explanation holds, {holds}, {also} ({_p(shared.beyond_groups)})"
+        return found
+    within = "also" if shared.beyond_groups < LEVEL else "but not significantly so"
+    return f"{found}, {within} within their breed groups ({_p(shared.beyond_groups)})"
 
 
 def _light_clause(light: Light, adjusted: float) -> str:

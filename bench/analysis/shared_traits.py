@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featcache.datasets import BreedTraits
+from featcache.datasets.breed_traits import COAT_LENGTHS, COLOURS, FCI_GROUPS, SIZES
 
 from .statistics import wilson
 
@@ -17,14 +18,16 @@ SHUFFLES = 1999
 Matrix = NDArray[np.float64]
 Values = Callable[[BreedTraits], tuple[str, ...]]
 
-# The values of a breed; two breeds share a trait if they have a value in common. Breeds without
-# a value, such as a group that no standard gives, take no part.
-TRAITS: dict[str, Values] = {
-    "size": lambda breed: (breed.size,),
-    "colour": lambda breed: breed.colours,
-    "coat length": lambda breed: (breed.coat_length,),
-    "breed group": lambda breed: () if breed.fci_group is None else (breed.group,),
-}
+# The values of a breed, and all values in their order. Two breeds share a trait if they have a
+# value in common. Breeds without a value, such as a group that no standard gives, take no part.
+TRAITS: dict[str, tuple[Values, tuple[str, ...]]] = {
+    "size": (lambda breed: (breed.size,), SIZES),
+    "colour": (lambda breed: breed.colours, COLOURS),
+    "coat length": (lambda breed: (breed.coat_length,), COAT_LENGTHS),
+    "breed group": (
+        lambda breed: () if breed.fci_group is None else (breed.group,), FCI_GROUPS,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,12 @@ def shared_trait(
     SharedTrait or None
         None if there are no errors, or if all or no two breeds share the trait.
     """
-    every = [TRAITS[trait](breed) for breed in breeds]
+    values_of, order = TRAITS[trait]
+    every = [values_of(breed) for breed in breeds]
     known = [row for row, values in enumerate(every) if values]
     among = confusion[np.ix_(known, known)].astype(float)
-    memberships, names = _memberships([every[row] for row in known])
+    names = [name for name in order if any(name in values for values in every)]
+    memberships = _memberships([every[row] for row in known], names)
     shares = (memberships @ memberships.T > 0).astype(float)
     wrong = among * (1 - np.eye(len(known)))
     errors = round(float(wrong.sum()))
@@ -153,11 +158,10 @@ def expected_errors(confusion: Matrix) -> Matrix:
     return np.asarray(odds * (errors / np.where(total > 0, total, 1))[:, None])
 
 
-def _memberships(values: Sequence[tuple[str, ...]]) -> tuple[Matrix, list[str]]:
-    """Return which breed (row) has which value (column), 0 or 1, and the values."""
-    names = sorted({name for row in values for name in row})
+def _memberships(values: Sequence[tuple[str, ...]], names: Sequence[str]) -> Matrix:
+    """Return which breed (row) has which value (column), 0 or 1."""
     table = [[float(name in row) for name in names] for row in values]
-    return np.array(table).reshape(len(values), len(names)), names
+    return np.array(table).reshape(len(values), len(names))
 
 
 def _shuffled(
