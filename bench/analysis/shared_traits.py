@@ -13,9 +13,10 @@ from featcache.datasets.breed_traits import COAT_LENGTHS, COLOURS, FCI_GROUPS, S
 
 from .statistics import wilson
 
-SHUFFLES = 1999
+SHUFFLES = 9999
 
-Matrix = NDArray[np.float64]
+Floats = NDArray[np.float64]
+Matrix = Floats
 Values = Callable[[BreedTraits], tuple[str, ...]]
 
 # The values of a breed, and all values in their order. Two breeds share a trait if they have a
@@ -115,15 +116,14 @@ def shared_trait(
         return None
     drawn = expected_errors(among)
     within, expected = round(float((wrong * shares).sum())), float((drawn * shares).sum()) / errors
-    excess = (wrong - drawn) / errors
-    by_chance = _shuffled(excess, shares, np.zeros(len(known), np.int64), random_state)
+    by_chance = _shuffled(among, shares, np.zeros(len(known), np.int64), random_state)
     low, high = wilson(within, errors)
     below, above = np.quantile(by_chance, [0.025, 0.975]).tolist()
     actual = within / errors - expected
     beyond_groups = None
     if trait != "breed group":
         groups = np.unique([breeds[row].group for row in known], return_inverse=True)[1]
-        beyond_groups = _p_value(actual, _shuffled(excess, shares, groups, random_state))
+        beyond_groups = _p_value(actual, _shuffled(among, shares, groups, random_state))
     return SharedTrait(
         trait, errors, within, within / errors, low, high, expected,
         expected_low=max(0.0, expected + below),
@@ -150,12 +150,17 @@ def expected_errors(confusion: Matrix) -> Matrix:
     ndarray (k, k)
         With 0 in the diagonal, and in each row the sum of that row's errors.
     """
+    rates, predicted = _margins(confusion)
+    return np.outer(rates, predicted) * (1 - np.eye(len(predicted)))
+
+
+def _margins(confusion: Matrix) -> tuple[Floats, Floats]:
+    """Return the factors of expected errors: one per true class, one per predicted class."""
     predicted = confusion.sum(axis=0)
     errors = confusion.sum(axis=1) - np.diag(confusion)
-    odds = np.tile(predicted, (len(predicted), 1)) * (1 - np.eye(len(predicted)))
-    total = odds.sum(axis=1)
+    others = predicted.sum() - predicted
     # A class that all images are predicted as has no other one to draw, and no errors.
-    return np.asarray(odds * (errors / np.where(total > 0, total, 1))[:, None])
+    return errors / np.where(others > 0, others, 1), predicted
 
 
 def _memberships(values: Sequence[tuple[str, ...]], names: Sequence[str]) -> Matrix:
@@ -165,21 +170,29 @@ def _memberships(values: Sequence[tuple[str, ...]], names: Sequence[str]) -> Mat
 
 
 def _shuffled(
-    excess: Matrix, shares: Matrix, strata: NDArray[np.int64], random_state: int
-) -> NDArray[np.float64]:
-    """Return the excess within the trait after each shuffle of breeds within their stratum."""
-    generator = np.random.default_rng(random_state)
-    home = np.argsort(strata, kind="stable")
-    found = np.empty(SHUFFLES)
-    for number in range(SHUFFLES):
-        order = np.empty(len(strata), int)
-        # Random keys, sorted by stratum first: each stratum gets its own members in a new order.
-        order[home] = np.lexsort((generator.random(len(strata)), strata))
-        found[number] = np.sum(excess * shares[np.ix_(order, order)])
-    return found
+    confusion: Matrix, shares: Matrix, strata: NDArray[np.int64], random_state: int
+) -> Floats:
+    """Return the fraction of errors within the trait, minus the expected one, after each shuffle.
+
+    A shuffle gives each breed the values of a random breed of its stratum. The expected errors
+    are an outer product, so that their sums take one product of matrices for all shuffles.
+    """
+    classes = len(strata)
+    keys = np.random.default_rng(random_state).random((SHUFFLES, classes))
+    owners = np.empty((SHUFFLES, classes), int)
+    # The keys are below 1, so each stratum gets its own members in a new order.
+    owners[:, np.argsort(strata, kind="stable")] = np.argsort(keys + strata, axis=1)
+    wrong = confusion * (1 - np.eye(classes))
+    truth, prediction = np.nonzero(wrong)
+    within = shares[owners[:, truth], owners[:, prediction]] @ wrong[truth, prediction]
+    rates, predicted = _margins(confusion)
+    places = np.argsort(owners, axis=1)
+    others = shares * (1 - np.eye(classes))
+    expected = np.sum((rates[places] @ others) * predicted[places], axis=1)
+    return np.asarray((within - expected) / wrong.sum())
 
 
-def _p_value(actual: float, shuffled: NDArray[np.float64]) -> float:
+def _p_value(actual: float, shuffled: Floats) -> float:
     """Return the fraction of shuffles at least as far from their mean, counting the actual one."""
     distance = abs(actual - shuffled.mean())
     # Shuffles that restore the actual table differ from it by rounding only.

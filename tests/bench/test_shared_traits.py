@@ -98,6 +98,25 @@ def test_the_expected_fraction_is_that_of_a_simulation() -> None:
     assert found.low < found.fraction < found.high
 
 
+def test_the_range_and_the_p_value_are_those_of_shuffles_one_by_one() -> None:
+    pairs = at_random(4, 80)
+    found = measured(pairs)
+    confusion = confusion_of(pairs).astype(float)
+    excess = confusion * (1 - np.eye(len(BREEDS))) - expected_errors(confusion)
+    generator = np.random.default_rng(9)
+    shuffled = []
+    for _ in range(3000):
+        sizes = generator.permutation(SIZES)
+        shuffled.append(np.sum(excess * (sizes[:, None] == sizes)) / found.errors)
+    low, high = np.quantile(shuffled, [0.025, 0.975])
+    assert found.expected_low == pytest.approx(found.expected + low, abs=0.01)
+    assert found.expected_high == pytest.approx(found.expected + high, abs=0.01)
+    distance = np.abs(np.array(shuffled) - np.mean(shuffled))
+    assert found.p_value == pytest.approx(
+        np.mean(distance >= abs(found.fraction - found.expected)), abs=0.04
+    )
+
+
 def test_errors_within_a_size_are_found_and_counted_by_size() -> None:
     found = measured(within_size(0))
     assert found.fraction == 1
