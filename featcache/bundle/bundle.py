@@ -161,6 +161,7 @@ class Bundle:
         photos: object,
         *,
         top: int = 3,
+        tta: bool = False,
         backbone: BackboneLike | None = None,
         **options: Any,
     ) -> list[Prediction]:
@@ -175,11 +176,14 @@ class Bundle:
             of a folder are listed at any depth.
         top : int
             Number of classes per photo.
+        tta : bool
+            Test-time augmentation: average the probabilities of each photo and its mirror image.
         backbone : keras.Model or path of a .keras file, optional
             Needed if the bundle was made with a model that is not in the table. The path in
             the bundle is never opened.
         **options
             Further arguments of `featcache.extract`, such as ``cache_dir`` or ``progress``.
+            With ``views=2`` or more the probabilities of a photo's views are averaged.
             ``weights`` is needed if the bundle was made with weights in a file: their path in
             the bundle is never opened either.
 
@@ -200,6 +204,8 @@ class Bundle:
 
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
+        if tta:
+            options = {"views": 2, "augmentation": "flip", **options}
         dataset = _without_labels(photos)
         chosen, arguments = self._extract_arguments(backbone, options)
         self._check_arguments(chosen, arguments)
@@ -247,9 +253,12 @@ class Bundle:
         self._check_spec(resolve(request, weights_folder(cache)).spec)
 
     def _predictions(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
-        proba = self.predict_proba(features)
+        positions, image = np.unique(features.positions, return_inverse=True)
+        proba = np.zeros((len(positions), len(self.classes)))
+        np.add.at(proba, image, self.predict_proba(features))
+        proba /= np.bincount(image)[:, None]
         found = {bad.position: Prediction(bad.path, [], bad.reason) for bad in features.quarantined}
-        for position, row in zip(features.positions, proba, strict=True):
+        for position, row in zip(positions, proba, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             top_classes = [(self.classes[i], float(row[i])) for i in best]
             found[int(position)] = Prediction(dataset.paths[int(position)], top_classes)

@@ -16,7 +16,9 @@ from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.console import run_command
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS, Crop
+from ..errors import InvalidRequest
 from ..images.decode import RESIZES
+from ..images.views import MAX_VIEWS, Augmentation, Policy, parse_augmentation
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -121,6 +123,19 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
         return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
+class AugmentationOption(click.ParamType):  # type: ignore[type-arg]
+    """An augmentation: ``flip``, ``default``, or values such as ``rotation=0.1,zoom=0.2``."""
+
+    name = "AUGMENTATION"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Augmentation | Policy:
+        """Read the text of the option."""
+        try:
+            return parse_augmentation(value) if isinstance(value, str) else value
+        except InvalidRequest as error:
+            self.fail(str(error))
+
+
 class ByteSize(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes, such as ``20G`` or ``500M`` (powers of 1024)."""
 
@@ -207,6 +222,17 @@ extraction = options(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
         help="What runs the backbone. auto: OpenVINO if installed and without a GPU, else Keras.",
     ),
+    click.option(
+        "--views", type=click.IntRange(1, MAX_VIEWS), metavar="N", default=1, show_default=True,
+        help="Views of each image: itself and augmented ones. More later computes those alone.",
+    ),
+    click.option(
+        "--augmentation", type=AugmentationOption(),
+        help="How the views differ: flip (with --views 2), or values that differ from the default, "
+        "as in rotation=0.1,zoom=0.2,brightness=0.",
+    ),
+    click.option("--random-state", type=click.IntRange(0), metavar="N", default=0,
+                 show_default=True, help="Seed of the views."),
     click.option("--batch-size", type=click.IntRange(1, 2**20), metavar="N",
                  help="Images per commit. Default: about those of one second."),
     click.option("--workers", type=click.IntRange(1, 1024), metavar="N",

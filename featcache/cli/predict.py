@@ -38,16 +38,19 @@ if TYPE_CHECKING:
 @click.option(
     "--weights", metavar="FILE", help="The weights, if the bundle was made with a weights file."
 )
+@click.option(
+    "--tta",
+    is_flag=True,
+    help="Test-time augmentation: average the probabilities of each photo and its mirror image.",
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a photo cannot be used.")
 @no_progress
 def predict(
     common: Common,
     bundle: str,
     photos: tuple[str, ...],
-    top: int,
-    backbone: str | None,
-    weights: str | None,
     strict: bool,
+    **options: Any,
 ) -> int:
     """Predict the classes of photos.
 
@@ -65,15 +68,13 @@ def predict(
     listed = list(_photos(photos))
     if not listed:
         raise DatasetError("No photo was given; name photos or folders, or give a list with -.")
-    chosen = {"backbone": backbone, "weights": weights}
     model = load_bundle(bundle)
     usable = [photo.file or photo.path for photo in listed if photo.reason is None]
     answers = model.predict(
         usable,
-        top=top,
         cache_dir=common.cache_dir,
         progress=common.progress,
-        **{name: value for name, value in chosen.items() if value},
+        **{name: value for name, value in options.items() if value},
     ) if usable else []  # fmt: skip
     found = _in_place(listed, answers)
     if common.json:

@@ -25,9 +25,10 @@ _ROWS_SHOWN = 5
 def ls(common: Common) -> int:
     """List the stores of the cache folder.
 
-    Per store: name, rows x width, size on disk, layer, image size, precision, weights and last
-    use.
+    Per store: name, rows x width, size on disk, layer, image size, precision, weights, view of
+    augmented images, and last use.
     """
+    from ..images.views import describe_view
     from ..store.manifest import find_stores
     from ..store.store import Store
 
@@ -40,10 +41,11 @@ def ls(common: Common) -> int:
     for r in records:
         shape = f"{r['rows']:>9,} x {r['width']:<6} {r['bytes'] / 2**20:>9,.1f} MiB"
         pixels = "x".join(str(side) for side in r["image_size"])
+        view = describe_view(r["views"])
         own = "" if r["name"].startswith(r["backbone"]) else f"{r['backbone']}, "
         print(
             f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, "
-            f"{r['weights']}; used {_age(r['last_used'])}"
+            f"{r['weights']}{view and ', '}{view}; used {_age(r['last_used'])}"
         )
     return 0
 
@@ -61,6 +63,7 @@ def _record(store: Store) -> dict[str, Any]:
         "image_size": list(store.spec.image_size),
         "precision": store.spec.precision,
         "weights": store.metadata.get("weights", "?"),
+        "views": store.spec.views,
         "last_used": (store.folder / NAME).stat().st_mtime,
     }
 

@@ -175,6 +175,70 @@ def views_of(
     return [View(number, chosen, int(random_state)) for number in range(count)]
 
 
+def parse_augmentation(text: str) -> Augmentation | Policy:
+    """Return the augmentation that a text describes.
+
+    Parameters
+    ----------
+    text : str
+        ``"flip"``, ``"default"``, or values that differ from the default, as
+        ``"rotation=0.1,vertical_flip=true"``.
+
+    Raises
+    ------
+    InvalidRequest
+        If a name or a value is not accepted.
+
+    Examples
+    --------
+    >>> parse_augmentation("zoom=0.3,horizontal_flip=false").zoom
+    0.3
+    """
+    if text == "flip":
+        return "flip"
+    values: dict[str, bool | float] = {}
+    names = [field.name for field in fields(Augmentation)]
+    for part in text.split(",") if text != "default" else []:
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in names:
+            raise InvalidRequest(
+                f"{text!r} is no augmentation: give flip, default, or values of "
+                f"{', '.join(names)}, as in rotation=0.1,zoom=0.2.",
+                received=text,
+            )
+        values[name] = _parse_value(name, value)
+    return Augmentation(**values)  # type: ignore[arg-type]  # it checks the values itself
+
+
+def _parse_value(name: str, text: str) -> bool | float:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(
+            f"{name}={text!r} must be a number, or true or false.", received=text
+        ) from None
+
+
+def describe_view(key: str) -> str:
+    """Return a few words for the view of a key, for tables.
+
+    >>> describe_view(View(3, random_state=7).key), describe_view("plain")
+    ('view 3 of seed 7', '')
+    """
+    view = parse_view(key)
+    if view is None:
+        return "views of another version"
+    if view.is_plain:
+        return ""
+    return (
+        "flip"
+        if isinstance(view.augmentation, str)
+        else (f"view {view.number} of seed {view.random_state}")
+    )
+
+
 def parse_view(key: str) -> View | None:
     """Return the view of a key; None if this version knows no such view.
 

@@ -322,3 +322,27 @@ def test_a_read_that_hangs_blocks_one_thread_and_not_one_for_each_view() -> None
             shared.get(0)
         free.set()
         assert first.result().shape == (1, 1, 3)
+
+
+def test_the_command_takes_views_and_lists_them(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from featcache.cli.main import main
+
+    arguments = ["pocket", str(photos), "--views", "3", "--augmentation", "zoom=0.3,rotation=0"]
+    assert main(["extract", *arguments, "--random-state", "4", "-q"]) == 0
+    assert "3 views" in capsys.readouterr().out
+    assert main(["explain", *arguments, "--random-state", "4", "-q"]) == 0
+    assert "12 images, 3 views of each: 36 stored, 0 to compute" in capsys.readouterr().out
+    assert main(["ls", "-q"]) == 0
+    assert "view 2 of seed 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["sharpen=1", "zoom=wide", "zoom=7", "flip,zoom=0.1", "zoom"])
+def test_the_command_refuses_an_augmentation_that_makes_no_sense(
+    photos: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from featcache.cli.main import main
+
+    assert main(["extract", "pocket", str(photos), "--views", "2", "--augmentation", text]) == 2
+    assert text.split("=")[0].split(",")[0] in capsys.readouterr().err
