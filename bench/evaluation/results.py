@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..contenders.base import ContenderInfo
 from ..splits import Split
 from .few_shot import FewShot
 from .metrics import METRICS, confusion, per_class
+from .predictions import prediction_records
 from .tables import write_csv
 
 OVERLAP = (
@@ -216,7 +218,10 @@ class Results:
         )
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``results.json``, ``results.csv``, the split and a CSV file per contender.
+        """Write ``results.json``, ``results.csv``, ``predictions.csv``, the split and the classes.
+
+        ``predictions.csv`` has one row per contender and test image; the classes of each
+        contender are a CSV file of its own.
 
         Parameters
         ----------
@@ -237,6 +242,7 @@ class Results:
             "seed": self.random_state,
             "train_images": len(self.split.train),
             "test_images": len(self.split.test),
+            "test_ids_sha256": digest_of_test_ids(self.split),
             "classes": classes,
             "unusable": self.unusable,
             "few_shot": [asdict(point) for point in self.few_shot],
@@ -250,15 +256,25 @@ class Results:
                 for flat, result in zip(self.records(), self.results, strict=True)
             ],
         }
-        files = [out / "results.json", out / "results.csv", out / "split.json"]
+        names = ("results.json", "results.csv", "split.json", "predictions.csv")
+        files = [out / name for name in names]
         files[0].write_text(json.dumps(record, indent=1), "utf-8")
         write_csv(files[1], self.records())
         self.split.save(files[2])
+        predictions = (prediction_records(result, self.split) for result in self.results)
+        write_csv(files[3], chain.from_iterable(predictions))
         for result in self.results:
             file = out / f"per_class_{_file_name(result.name)}.csv"
             write_csv(file, result.per_class(classes))
             files.append(file)
         return files
+
+
+def digest_of_test_ids(split: Split) -> str:
+    """Return a SHA-256 of the example ids of the test part, equal for equal sets of images."""
+    ids = split.example_ids
+    chosen = sorted(ids[i] for i in split.test)
+    return hashlib.sha256("\n".join(chosen).encode()).hexdigest()
 
 
 def _file_name(name: str) -> str:

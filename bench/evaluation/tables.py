@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +36,16 @@ def cell(value: Any) -> Any:
     return ("'" if value.startswith(_FORMULAS) else "") + printable(value)
 
 
-def write_csv(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Write records of the same fields as a CSV file in UTF-8."""
+def write_csv(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records of the same fields, at least one, as a CSV file in UTF-8."""
+    rows = iter(records)
+    first = next(rows)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([cell(name) for name in records[0]])
-        writer.writerows([cell(value) for value in record.values()] for record in records)
+        writer.writerow([cell(name) for name in first])
+        writer.writerows(
+            [cell(value) for value in record.values()] for record in chain([first], rows)
+        )
 
 
 def write_frame(path: Path, frame: pd.DataFrame, *, index: bool) -> None:
