@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact
 
 from featcache.datasets import traits_of
 from featcache.toolkit import BadImage, load_image, text_of
 
 from ..evaluation.results import Result
 from ..splits import Split
-from .statistics import wilson
+from .statistics import SIGNIFICANCE, holm, wilson
 
 MOST_VALUES = 12
 PARTS = 4
@@ -31,6 +32,10 @@ class Slice:
         Top-1 and Wilson's 95 % interval.
     gap : float
         Accuracy minus the contender's accuracy on all other test images.
+    p_value : float
+        Two-sided, of Fisher's exact test that the accuracy is the same on all other images.
+    adjusted : float
+        The p-value after Holm's correction for all slices of the contender.
     """
 
     contender: str
@@ -42,6 +47,13 @@ class Slice:
     low: float
     high: float
     gap: float
+    p_value: float
+    adjusted: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the accuracy differs from that on all other images, after the correction."""
+        return self.adjusted < SIGNIFICANCE
 
 
 def computed_attributes(split: Split) -> dict[str, list[str]]:
@@ -173,7 +185,17 @@ def slices(results: Sequence[Result], attributes: Mapping[str, Sequence[str]]) -
         for value in parts.names:
             inside = of_each == value
             found += [_score(result, attribute, value, inside) for result in results]
-    return found
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Slice]) -> list[Slice]:
+    """Return the slices with p-values adjusted for all slices of the same contender."""
+    adjusted = [0.0] * len(found)
+    for name in {part.contender for part in found}:
+        rows = [i for i, part in enumerate(found) if part.contender == name]
+        for i, p in zip(rows, holm([found[i].p_value for i in rows]), strict=True):
+            adjusted[i] = p
+    return [replace(part, adjusted=p) for part, p in zip(found, adjusted, strict=True)]
 
 
 def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]) -> Slice:
@@ -182,7 +204,16 @@ def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]
     rest = right[~inside]
     accuracy = hits / images
     gap = accuracy - float(rest.mean()) if len(rest) else 0.0
-    return Slice(result.name, attribute, value, images, hits, accuracy, *wilson(hits, images), gap)
+    other_hits = int(rest.sum())
+    table = [[hits, images - hits], [other_hits, len(rest) - other_hits]]
+    p = float(fisher_exact(table).pvalue)
+    low, high = wilson(hits, images)
+    return Slice(result.name, attribute, value, images, hits, accuracy, low, high, gap, p, p)
+
+
+def significant(found: Sequence[Slice]) -> list[Slice]:
+    """Return the slices that differ significantly from the rest, the lowest accuracy first."""
+    return sorted((part for part in found if part.significant), key=lambda part: part.accuracy)
 
 
 def worst(found: Sequence[Slice], count: int = 5, smallest: int = 10) -> list[Slice]:

@@ -14,6 +14,7 @@ from ..evaluation.metrics import METRICS, Codes, Floats
 from ..evaluation.results import Result
 
 RESAMPLES = 1000
+SIGNIFICANCE = 0.05
 
 
 def bootstrap(
@@ -125,6 +126,11 @@ class Comparison:
     high: float
     p_value: float
     adjusted: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the contenders differ in this metric, after the correction."""
+        return self.adjusted < SIGNIFICANCE
 
 
 def compare(

@@ -63,6 +63,17 @@ class Summary:
         wrong = [result for result in self.first if result.metrics["top1"] < 1]
         return max(wrong, key=lambda result: result.metrics["top1"], default=self.best)
 
+    @property
+    def tied_with_best(self) -> list[str]:
+        """Names of the contenders whose top-1 does not differ significantly from the best one's."""
+        best = self.best.name
+        ties = [
+            {c.one, c.other} - {best}
+            for c in self.comparisons
+            if c.metric == "top1" and best in (c.one, c.other) and not c.significant
+        ]
+        return [name for pair in ties for name in pair]
+
     def table(self) -> list[dict[str, Any]]:
         """Return one record per contender: metrics with intervals, mean over seeds, cost."""
         pairs = zip(self.first.records(), self.first, strict=True)
@@ -70,6 +81,8 @@ class Summary:
 
     def _row(self, record: dict[str, Any], result: Result) -> dict[str, Any]:
         row = dict(record)
+        tied = result.name in self.tied_with_best
+        row["standing"] = "best" if result.name == self.best.name else "tied" if tied else ""
         for metric, (low, high) in self.intervals[result.name].items():
             row[f"{metric}_low"], row[f"{metric}_high"] = low, high
         if len(self.runs) > 1:
