@@ -13,13 +13,21 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from featcache.toolkit import format_count, printable
 
+from ..analysis.class_names import display_names
+from ..analysis.class_order import confusion_order
 from ..evaluation.few_shot import FewShot
-from ..evaluation.metrics import reliability
 from ..evaluation.results import Result
 from ..splits import Split
 from .figure_style import COLOURS, MARKS, Figure, axes_of
+from .reliability_bins import reliability_bins
 
 LABELLED_CLASSES = 40
+MOST_PANELS = 6
+
+
+def _short(name: str, most: int = 40) -> str:
+    """Return a name that leaves room for the drawing."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,13 @@ class LabelCounts(Figure):
         return f"{classes} with {low} to {high} images each, {middle}"
 
     def frame(self) -> pd.DataFrame:
-        """Return class, train, test; the largest class first."""
+        """Return class, displayed name, train, test; the largest class first."""
         k = len(self.split.classes)
         parts = {"train": self.split.train, "test": self.split.test}
         counts = {n: np.bincount(self.split.codes(p), minlength=k) for n, p in parts.items()}
-        frame = pd.DataFrame({"class": list(map(printable, self.split.classes)), **counts})
+        names = display_names(self.split.classes)
+        labels = list(map(printable, self.split.classes))
+        frame = pd.DataFrame({"class": labels, "name": names, **counts})
         order = (frame["train"] + frame["test"]).sort_values(ascending=False, kind="stable").index
         return frame.loc[order].reset_index(drop=True)
 
@@ -54,11 +64,14 @@ class LabelCounts(Figure):
         """Draw stacked bars; with many classes, without their names."""
         frame = self.frame()
         train, test = frame["train"], frame["test"]
+        names = [_short(name) for name in frame["name"]]
         readable = len(frame) <= LABELLED_CLASSES
         canvas, axes = axes_of(7, 1 + 0.22 * len(frame) if readable else 4)
         if readable:
-            axes.barh(frame["class"], train, color=COLOURS[0], label="train")
-            axes.barh(frame["class"], test, left=train, color=COLOURS[1], label="test")
+            rows = np.arange(len(frame))  # by number: shortened names may be equal
+            axes.barh(rows, train, color=COLOURS[0], label="train")
+            axes.barh(rows, test, left=train, color=COLOURS[1], label="test")
+            axes.set_yticks(rows, names)
             axes.invert_yaxis()
             axes.set_xlabel("images")
             axes.grid(axis="y", visible=False)
@@ -214,7 +227,7 @@ class FewShotCurves(Figure):
 
 @dataclass(frozen=True)
 class Reliability(Figure):
-    """Accuracy of each contender by the confidence of its predictions."""
+    """Accuracy of each contender by the confidence of its predictions, with counts."""
 
     results: Sequence[Result]
     name = "reliability"
@@ -224,34 +237,55 @@ class Reliability(Figure):
     def alt(self) -> str:
         """What the figure shows, as text."""
         errors = [f"{r.name}: {r.metrics['calibration_error']:.3f}" for r in self.results]
-        return "Expected calibration error: " + "; ".join(errors)
+        left_out = len(self.results) - len(self._drawn)
+        note = f"; drawn are the {len(self._drawn)} most accurate" if left_out else ""
+        return "Expected calibration error: " + "; ".join(errors) + note
+
+    @property
+    def _drawn(self) -> list[Result]:
+        best = sorted(self.results, key=lambda result: -result.metrics["top1"])[:MOST_PANELS]
+        names = {result.name for result in best}
+        return [result for result in self.results if result.name in names]
 
     def frame(self) -> pd.DataFrame:
-        """Return one row per contender and non-empty bin."""
+        """Return one row per contender and non-empty bin, with Wilson's intervals."""
         parts = []
         for result in self.results:
-            part = pd.DataFrame(reliability(result.truth, result.proba, bins=10))
+            part = pd.DataFrame(reliability_bins(result))
             part.insert(0, "contender", result.name)
-            parts.append(part[part["count"] > 0])
+            parts.append(part)
         return pd.concat(parts, ignore_index=True)
 
     def plot(self) -> Canvas:
-        """Draw accuracy over confidence; the diagonal is perfect calibration."""
-        canvas, axes = axes_of(5.5, 5)
-        axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
-        for i, (name, part) in enumerate(self.frame().groupby("contender", sort=False)):
-            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)]}
-            axes.plot(part["confidence"], part["accuracy"], linewidth=0.8, alpha=0.5, **look, ms=0)
-            # A mark as large as the bin is full: a lone image in a bin says little.
-            share = part["count"] / part["count"].sum()
-            axes.scatter(part["confidence"], part["accuracy"], 12 + 400 * share, label=name, **look)
-        axes.set_xlabel("confidence; the larger the mark, the more images")
-        axes.set_ylabel("accuracy")
-        axes.set_aspect("equal")
-        legend = axes.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-        for mark in legend.legend_handles:
-            mark.set_sizes([36])
+        """Draw one panel per contender: accuracy over confidence, intervals, and counts."""
+        frame, drawn = self.frame(), self._drawn
+        lines = -(-len(drawn) // 2)
+        canvas = Canvas(figsize=(7, 3.5 * lines))
+        for i, result in enumerate(drawn):
+            axes = canvas.add_subplot(lines, 2, i + 1)
+            self._panel(axes, frame[frame["contender"] == result.name], COLOURS[i % len(COLOURS)])
+            axes.set_title(_short(printable(result.name)), fontsize=10)
+            axes.set_xlabel("confidence")
+            axes.set_ylabel("accuracy")
+        canvas.tight_layout()
         return canvas
+
+    @staticmethod
+    def _panel(axes: Any, part: pd.DataFrame, colour: str) -> None:
+        axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
+        # Of a bin with all or none right, rounding may put the bound beyond the accuracy.
+        below = (part["accuracy"] - part["accuracy_low"]).clip(lower=0)
+        above = (part["accuracy_high"] - part["accuracy"]).clip(lower=0)
+        axes.errorbar(
+            part["confidence"], part["accuracy"], [below, above], color=colour, marker="o",
+            markersize=4, capsize=2, linewidth=0.8,
+        )  # fmt: skip
+        for low, count in zip(part["low"], part["count"], strict=True):
+            axes.text(low + 0.05, -0.09, f"{count:.0f}", fontsize=7, ha="center", va="center")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(-0.15, 1.05)
+        axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+        axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 @dataclass(frozen=True)
@@ -269,38 +303,42 @@ class Confusion(Figure):
         table = self.result.confusion()
         return (
             f"{self.result.name}: {np.trace(table)} of {table.sum()} test images on the diagonal "
-            f"of {len(self.classes)} classes{self._numbered}"
+            f"of {len(self.classes)} classes, ordered so that confused classes are neighbours"
+            f"{self._numbered}"
         )
 
     @property
     def _numbered(self) -> str:
         if len(self.classes) <= LABELLED_CLASSES:
             return ""
-        return ", numbered in alphabetical order; figures/confusion.csv names them"
-
-    @property
-    def _names(self) -> list[str]:
-        return [str(name) for name in self.classes]
+        return "; figures/confusion.csv names them"
 
     def frame(self) -> pd.DataFrame:
-        """Return counts, true classes as rows."""
-        return pd.DataFrame(self.result.confusion(), self._names, self._names)
+        """Return counts, true classes as rows, confused classes side by side."""
+        table = self.result.confusion()
+        order = confusion_order(table)
+        names = [printable(self.classes[code]) for code in order]
+        return pd.DataFrame(table[np.ix_(order, order)], names, names)
 
     def plot(self) -> Canvas:
         """Draw the fractions of each row; with more than 40 classes, numbers instead of names."""
-        counts = self.result.confusion().astype(float)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        table = self.result.confusion()
+        order = confusion_order(table)
+        shown = display_names(self.classes)
+        names = [_short(shown[code]) for code in order]
+        counts = table[np.ix_(order, order)].astype(float)
+        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         k = len(self.classes)
         side = float(np.clip(0.26 * k + 2, 4, 10))
         canvas, axes = axes_of(side, side)
         # The square root lifts single mistakes out of the background.
         image = axes.imshow(
-            np.sqrt(shares), cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
+            np.sqrt(fractions), cmap="cividis", vmin=0, vmax=1, interpolation="nearest"
         )
         axes.grid(visible=False)
         if k <= LABELLED_CLASSES:
-            axes.set_xticks(range(k), self._names, rotation=90, fontsize=8)
-            axes.set_yticks(range(k), self._names, fontsize=8)
+            axes.set_xticks(range(k), names, rotation=90, fontsize=8)
+            axes.set_yticks(range(k), names, fontsize=8)
         else:
             steps = range(0, k, 10)
             axes.set_xticks(steps, [str(i + 1) for i in steps])

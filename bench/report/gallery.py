@@ -8,14 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import features
 
 from featcache import Dataset
-from featcache.toolkit import BadImage, load_image
+from featcache.toolkit import BadImage, load_image, printable
 
+from ..evaluation.predictions import file_name, top_classes
 from ..evaluation.results import Result
 from ..splits import Split
 
 THUMBNAIL = 176
+# Half the size of JPEG at this size; a Pillow built without it writes JPEG.
+FORMAT = "WEBP" if features.check("webp") else "JPEG"
+URL_START = f"data:image/{FORMAT.lower()};base64,"
 
 
 @dataclass(frozen=True)
@@ -25,49 +30,48 @@ class Card:
     Attributes
     ----------
     image : str
-        A ``data:`` URL of a JPEG, or "" if the photo can no longer be read.
-    truth : str
-    predictions : list of (str, float)
-        The three most probable classes with their probabilities; empty for a plain photo.
+        A ``data:`` URL, or "" if the photo can no longer be read.
+    file : str
+        Path of the photo, relative to the data set's folder.
+    truth : int
+        Code of its class.
+    predictions : list of (int, float)
+        Codes of the three most probable classes with their probabilities; empty for a plain
+        photo.
     """
 
     image: str
-    truth: str
-    predictions: list[tuple[str, float]]
-
-    @property
-    def right(self) -> bool:
-        """Whether the first prediction is the truth."""
-        return bool(self.predictions) and self.predictions[0][0] == self.truth
+    file: str
+    truth: int
+    predictions: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes that a contender confuses, with a photo of each."""
+    """Two classes, by code, that a contender confuses, with a photo of each."""
 
-    one: str
-    other: str
+    one: int
+    other: int
     count: int
-    images: tuple[str, str]
+    cards: tuple[Card, Card]
 
 
 def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
-    """Return an example as a ``data:`` URL of a small JPEG; "" if it cannot be read."""
+    """Return an example as Base64 of a small image; "" if it cannot be read."""
     try:
         image = load_image(dataset.paths[position], dataset.box(position))
     except BadImage:
         return ""
     image.thumbnail((side, side))
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    image.save(out, FORMAT, quality=70)
+    return base64.b64encode(out.getvalue()).decode("ascii")
 
 
 def random_photos(split: Split, count: int = 24, random_state: int = 0) -> list[Card]:
     """Return random training photos."""
-    generator = np.random.default_rng(random_state)
-    chosen = generator.permutation(split.train)[:count]
-    return [_card(split, int(i), None) for i in chosen]
+    chosen = np.random.default_rng(random_state).permutation(split.train)[:count]
+    return [_card(split, int(i)) for i in chosen]
 
 
 def correct_predictions(
@@ -79,13 +83,6 @@ def correct_predictions(
     return [_card(split, int(result.positions[r]), result.proba[r]) for r in chosen]
 
 
-def most_confident_errors(split: Split, result: Result, count: int = 12) -> list[Card]:
-    """Return the most confident errors of a contender, in descending order of confidence."""
-    rows = np.flatnonzero(result.prediction != result.truth)
-    order = np.argsort(-result.proba[rows].max(axis=1), kind="stable")[:count]
-    return [_card(split, int(result.positions[r]), result.proba[r]) for r in rows[order]]
-
-
 def confused_pairs(split: Split, result: Result, count: int = 8) -> list[ConfusedPair]:
     """Return the pairs of classes that are confused most often, with a test photo of each class."""
     table = result.confusion()
@@ -95,27 +92,31 @@ def confused_pairs(split: Split, result: Result, count: int = 8) -> list[Confuse
     for one, other in zip(*np.unravel_index(flat, both.shape), strict=True):
         if both[one, other]:
             a, b = int(one), int(other)
-            images = (_example(split, result, a, b), _example(split, result, b, a))
-            names = (str(split.classes[a]), str(split.classes[b]))
-            pairs.append(ConfusedPair(*names, int(both[a, b]), images))
+            cards = (_example(split, result, a, b), _example(split, result, b, a))
+            pairs.append(ConfusedPair(a, b, int(both[a, b]), cards))
     return pairs
 
 
-def _example(split: Split, result: Result, code: int, rival: int) -> str:
+def _example(split: Split, result: Result, code: int, rival: int) -> Card:
     """Return a test photo of a class, preferably one that was predicted as the other class."""
     rows = np.flatnonzero(result.truth == code)
     mistaken = rows[result.prediction[rows] == rival]
     chosen = mistaken if len(mistaken) else rows
-    if not len(chosen):
-        own = split.train[split.codes(split.train) == code]
-        return thumbnail(split.dataset, int(own[0])) if len(own) else ""
-    return thumbnail(split.dataset, int(result.positions[chosen[0]]))
+    if len(chosen):
+        return _card(split, int(result.positions[chosen[0]]))
+    own = split.train[split.codes(split.train) == code]
+    return _card(split, int(own[0])) if len(own) else Card("", "", code, [])
 
 
-def _card(split: Split, position: int, proba: NDArray[np.float64] | None) -> Card:
-    label = str((split.dataset.labels or ())[position])
-    predictions: list[tuple[str, float]] = []
+def _card(split: Split, position: int, proba: NDArray[np.float64] | None = None) -> Card:
+    predictions: list[tuple[int, float]] = []
     if proba is not None:
-        best = np.argsort(-proba, kind="stable")[:3]
-        predictions = [(str(split.classes[code]), float(proba[code])) for code in best]
-    return Card(thumbnail(split.dataset, position), label, predictions)
+        best = top_classes(proba[None], 3)[0].tolist()
+        predictions = [(code, float(proba[code])) for code in best]
+    picture = thumbnail(split.dataset, position)
+    return Card(
+        URL_START + picture if picture else "",
+        printable(file_name(split.dataset, position)),
+        int(split.codes(np.array([position]))[0]),
+        predictions,
+    )

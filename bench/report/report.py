@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcache import __version__
 from featcache.errors import MissingExtra
-from featcache.toolkit import printable
+from featcache.toolkit import format_count
 
 from ..analysis.shared_traits import SHUFFLES
+from ..analysis.slices import significant
 from ..analysis.statistics import RESAMPLES
 from ..analysis.summary import ACCURACIES, Summary
 from ..contenders.base import Contender
 from ..evaluation.few_shot import DRAWS
 from ..evaluation.metrics import METRICS
-from ..evaluation.results import OVERLAP, Result, Results
 from ..evaluation.tables import write_frame
+from . import reproducibility
+from .class_tables import class_rows, frequent_confusions, matrix_data
+from .contender_tables import pair_matrices, seed_rows
+from .page import assets, environment, script_json
+from .reliability_bins import reliability_bins
 
 if TYPE_CHECKING:
+    from .errors import ErrorGallery
     from .figure_style import Figure
 
-_PACKAGES = ("keras", "tensorflow", "numpy", "scikit-learn", "lightgbm", "h5py", "Pillow")
 _DRAWN = ("size", "light", "fur_length", "coat")
+_METRIC_NAMES = ("top-1", "top-3", "top-5", "macro-F1", "log loss", "calibr. error")
 
 
 def write_report(
@@ -69,34 +72,25 @@ def write_report(
         raise MissingExtra(
             f"A report needs {error.name}: pip install 'featcache[report]'.", package=error.name
         ) from error
-    first, best = summary.first, summary.best
     networks = _networks(contenders or {})
     drawn, curves = _figures(summary, networks)
     out = Path(folder)
-    slices = [part for part in summary.slices if part.contender == best.name]
-    template = _environment().get_template("report.html.j2")
-    page = template.render(
-        **_comparison(summary),
-        **_examples(first, best, summary.best_with_mistakes),
-        sections=_sections(
-            bool(networks),
-            bool(curves),
-            bool(first.few_shot),
-            bool(slices),
-            traits=summary.explanations is not None,
-        ),
-        networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
-        curves=curves,
-        worst=summary.worst,
-        explanations=summary.explanations,
-        shuffles=f"{SHUFFLES:,}",
-        slices=slices,
-        drawn_slices=_drawn_slices(slices),
-        command=command,
-        figure=_figure_markup(drawn, _write_figures(drawn, out)),
-        seconds=_seconds,
-        count=_count,
-        bytes=_bytes,
+    pictures = _write_figures(drawn, out)
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            **assets(),
+            **_comparison(summary),
+            **_classes(summary),
+            **_slices(summary),
+            sections=_sections(summary, networks=bool(networks), curves=bool(curves)),
+            networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
+            curves=curves,
+            command=command,
+            figure=_figure_markup(drawn, pictures),
+            format_count=format_count,
+        )
     )
     target = out / "report.html"
     target.write_text(page, "utf-8")
@@ -115,7 +109,7 @@ def _figures(
         figures.LabelCounts(first.split),
         figures.AccuracyCost(summary.table()),
         figures.Reliability(first.results),
-        figures.Confusion(summary.best, list(map(printable, first.split.classes))),
+        figures.Confusion(summary.best_with_mistakes, first.split.classes),
         *([figures.Networks(networks)] if networks else []),
         *([figures.FewShotCurves(first.few_shot)] if first.few_shot else []),
     ):
@@ -136,30 +130,17 @@ def _figure_markup(
     from markupsafe import Markup
 
     def figure(name: str) -> Any:
-        return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-            Markup(pictures[name]), Markup.escape(drawn[name].alt)
+        return Markup('<figure id="figure-{}">{}<figcaption>{}</figcaption></figure>').format(
+            name, Markup(pictures[name]), Markup.escape(drawn[name].alt)
         )
 
     return figure
 
 
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("bench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=_printable_text,
-    )
-    environment.filters["printable"] = _printable_text
-    return environment
-
-
 def _comparison(summary: Summary) -> dict[str, Any]:
     """Return what the page says of the data, the contenders and their figures."""
     first, rows = summary.first, summary.table()
+    seeds = [run.random_state for run in summary.runs]
     return {
         "title": f"featcache: {first.split.dataset.name}",
         "facts": {
@@ -167,36 +148,58 @@ def _comparison(summary: Summary) -> dict[str, Any]:
             "test": len(first.split.test),
             "classes": len(first.split.classes),
             "split": first.split.name,
-            "seeds": ", ".join(str(run.random_state) for run in summary.runs),
+            "seeds": ", ".join(map(str, seeds)),
         },
         "best": next(row for row in rows if row["contender"] == summary.best.name),
-        "warnings": _warnings(first),
+        "warnings": reproducibility.warnings(first),
         "table": rows,
         "metrics": list(METRICS),
-        "many_seeds": len(summary.runs) > 1,
+        "metric_names": _METRIC_NAMES,
         "resamples": f"{RESAMPLES:,}",
+        "seed_list": seeds,
+        "seed_rows": seed_rows(summary),
         "accuracies": [f"{a:g}" for a in ACCURACIES],
         "reached": summary.time_to_accuracy(),
-        "comparisons": [c for c in summary.comparisons if c.metric in ("top1", "macro_f1")],
+        "pair_matrices": pair_matrices(summary),
         "pairs": len(rows) * (len(rows) - 1) // 2,
         "few_shot": bool(first.few_shot),
         "draws": DRAWS,
-        "made": _made(summary),
-        "unusable": _unusable(first),
+        "made": reproducibility.facts(summary),
+        "unusable": reproducibility.unusable_images(first),
     }
 
 
-def _examples(results: Results, best: Result, mistaken: Result) -> dict[str, Any]:
-    """Return photos of the data, and of correct and wrong predictions."""
+def _classes(summary: Summary) -> dict[str, Any]:
+    """Return the tables and photos of classes, correct predictions and errors."""
     from . import gallery
+    from .errors import error_gallery
 
-    split = results.split
+    split, examined = summary.first.split, summary.best_with_mistakes
+    errors: ErrorGallery = error_gallery(split, examined)
+    page = matrix_data(split, examined)
     return {
+        "page": page,
+        "page_data": script_json({**page, "gallery": errors.data()}),
+        "examined": examined.name,
+        "class_rows": class_rows(split, examined),
+        "confusions": frequent_confusions(examined),
+        "gallery": errors,
         "photos": gallery.random_photos(split),
-        "right": gallery.correct_predictions(split, best),
-        "mistaken": mistaken.name,
-        "wrong": gallery.most_confident_errors(split, mistaken),
-        "confused": gallery.confused_pairs(split, mistaken),
+        "right": gallery.correct_predictions(split, summary.best),
+        "confused": gallery.confused_pairs(split, examined),
+    }
+
+
+def _slices(summary: Summary) -> dict[str, Any]:
+    """Return the best contender's slices and bins, and what the traits of classes explain."""
+    slices = [part for part in summary.slices if part.contender == summary.best.name]
+    return {
+        "slices": slices,
+        "significant_slices": significant(slices),
+        "drawn_slices": _drawn_slices(slices),
+        "bins": reliability_bins(summary.best),
+        "explanations": summary.explanations,
+        "shuffles": f"{SHUFFLES:,}",
     }
 
 
@@ -228,36 +231,22 @@ def _networks(contenders: Mapping[str, Contender]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _sections(
-    networks: bool, curves: bool, few_shot: bool, slices: bool, *, traits: bool
-) -> list[tuple[str, str]]:
+def _sections(summary: Summary, *, networks: bool, curves: bool) -> list[tuple[str, str]]:
+    """Return anchor and name of each section that the page has."""
     every = [
         ("contenders", "Contenders", True),
         ("data", "Data", True),
         ("networks", "Networks", networks),
         ("curves", "Learning curves", curves),
-        ("few-shot", "Few images per class", few_shot),
-        ("predictions", "Predictions", True),
-        ("mistakes", "Mistakes", True),
+        ("few-shot", "Few images per class", bool(summary.first.few_shot)),
+        ("classes", "Classes", True),
+        ("errors", "Errors", True),
         ("reliability", "Reliability", True),
-        ("slices", "Slices", slices),
-        ("traits", "Confused breeds", traits),
+        ("slices", "Slices", bool(summary.slices)),
+        ("traits", "Confused breeds", summary.explanations is not None),
         ("made", "Reproducibility", True),
     ]
     return [(anchor, name) for anchor, name, there in every if there]
-
-
-def _warnings(results: Results) -> list[str]:
-    found = []
-    if results.overlaps_imagenet:
-        found.append(OVERLAP)
-    random = [result.name for result in results if result.facts.weights_kind == "random"]
-    if random:
-        found.append(
-            f"{', '.join(random)}: with seeded random weights. The figures show that the steps "
-            "work and what is to be beaten, not what the backbone can do."
-        )
-    return found
 
 
 def _drawn_slices(parts: list[Any]) -> list[Any]:
@@ -266,50 +255,3 @@ def _drawn_slices(parts: list[Any]) -> list[Any]:
     if not {"size", "light", "fur_length"} <= known:
         return []
     return [part for part in parts if part.attribute in _DRAWN]
-
-
-def _made(summary: Summary) -> list[tuple[str, str]]:
-    rows = [("featcache", __version__), ("Python", platform.python_version())]
-    rows += [("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")]
-    for package in _PACKAGES:
-        try:
-            rows.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            continue
-    rows.append(("seeds", ", ".join(str(run.random_state) for run in summary.runs)))
-    for result in summary.first:
-        notes = "; ".join(f"{k}: {v}" for k, v in result.facts.notes.items() if k != "model")
-        rows.append((result.name, f"weights: {result.facts.weights}; {notes}"))
-    return rows
-
-
-def _printable_text(value: Any) -> Any:
-    """Escape names that no page can hold; pictures, which are markup, stay as they are."""
-    return printable(value, keep="\n\t") if type(value) is str else value
-
-
-def _unusable(results: Results) -> list[tuple[str, str]]:
-    split = results.split
-    return [
-        (split.dataset.paths[i], results.unusable[image_id])
-        for i, image_id in enumerate(split.example_ids)
-        if image_id in results.unusable
-    ]
-
-
-def _seconds(value: float) -> str:
-    if value < 1:
-        return f"{1000 * value:.0f} ms"
-    if value < 120:
-        return f"{value:.1f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
-
-
-def _count(value: int) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:.1f} M"
-    return f"{value / 1e3:.0f} k" if value >= 1e3 else str(value)
-
-
-def _bytes(value: int) -> str:
-    return f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"

@@ -81,7 +81,7 @@ def test_it_opens_from_a_file_without_errors_and_every_image_loads(
         "return [...document.querySelectorAll('figure svg')]"
         ".map(s => s.getBoundingClientRect().height)"
     )
-    assert len(drawn) == 6
+    assert len(drawn) == 5
     assert min(drawn) > 60
 
 
