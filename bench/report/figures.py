@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,12 +258,12 @@ class Reliability(Figure):
 
     def plot(self) -> Canvas:
         """Draw one panel per contender: accuracy over confidence, intervals, and counts."""
-        frame, drawn = self.frame(), self._drawn
+        drawn = self._drawn
         lines = -(-len(drawn) // 2)
         canvas = Canvas(figsize=(7, 3.5 * lines))
         for i, result in enumerate(drawn):
             axes = canvas.add_subplot(lines, 2, i + 1)
-            self._panel(axes, frame[frame["contender"] == result.name], COLOURS[i % len(COLOURS)])
+            self._panel(axes, reliability_bins(result), COLOURS[i % len(COLOURS)])
             axes.set_title(_short(printable(result.name)), fontsize=10)
             axes.set_xlabel("confidence")
             axes.set_ylabel("accuracy")
@@ -271,7 +271,8 @@ class Reliability(Figure):
         return canvas
 
     @staticmethod
-    def _panel(axes: Any, part: pd.DataFrame, colour: str) -> None:
+    def _panel(axes: Any, bins: Sequence[Mapping[str, float]], colour: str) -> None:
+        part = pd.DataFrame(bins)
         axes.plot([0, 1], [0, 1], color=COLOURS[6], linewidth=1)
         # Of a bin with all or none right, rounding may put the bound beyond the accuracy.
         below = (part["accuracy"] - part["accuracy_low"]).clip(lower=0)

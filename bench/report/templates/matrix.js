@@ -3,6 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const LABEL = 120;  // pixels for the names of classes
 const MOST_LABELLED = 60;
+const LEAST_LABELLED = 9;  // pixels of a cell beside a name that can be read
 
 function shape(parent, name, attributes, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -18,9 +19,9 @@ function shortName(name, most = 18) {
 }
 
 function matrixLayout(k, width) {
-  const labelled = k <= MOST_LABELLED;
+  const labelled = k <= MOST_LABELLED || (width - LABEL - 16) / k >= LEAST_LABELLED;
   const margin = labelled ? LABEL : 4;
-  const least = labelled ? 13 : 7;
+  const least = k <= MOST_LABELLED ? 13 : 7;
   const cell = Math.max(least, Math.min(34, Math.floor((width - margin - 16) / k)));
   return {k, cell, margin, labelled, side: margin + k * cell + 1};
 }
@@ -36,17 +37,18 @@ function drawMatrix(page, layout) {
   for (const [truth, predicted, count] of page.cells) {
     const [x, y] = [margin + place.get(predicted) * cell, margin + place.get(truth) * cell];
     // The square root lifts single errors out of the background.
-    const opacity = Math.sqrt(count / page.tests[truth]).toFixed(3);
+    const opacity = (0.15 + 0.85 * Math.sqrt(count / page.tests[truth])).toFixed(3);
     shape(svg, "rect", {class: truth === predicted ? "hit" : "miss", x, y, width: cell, height: cell,
                         "fill-opacity": opacity});
     if (cell >= 20) shape(svg, "text", {class: "count", x: x + cell / 2, y: y + cell / 2 + 4}, count);
   }
   if (layout.labelled) {
+    const size = Math.min(11, cell);
     page.order.forEach((code, i) => {
-      const middle = margin + (i + 0.5) * cell + 4;
+      const middle = margin + (i + 0.5) * cell + size / 3;
       const name = shortName(page.names[code]);
-      shape(svg, "text", {x: margin - 5, y: middle, "text-anchor": "end"}, name);
-      shape(svg, "text", {transform: `translate(${middle} ${margin - 5}) rotate(-90)`}, name);
+      shape(svg, "text", {x: margin - 5, y: middle, "text-anchor": "end", "font-size": size}, name);
+      shape(svg, "text", {transform: `translate(${middle} ${margin - 5}) rotate(-90)`, "font-size": size}, name);
     });
   }
   return svg;
