@@ -206,7 +206,8 @@ def _score(result: Result, attribute: str, value: str, inside: NDArray[np.bool_]
     gap = accuracy - float(rest.mean()) if len(rest) else 0.0
     other_hits = int(rest.sum())
     table = [[hits, images - hits], [other_hits, len(rest) - other_hits]]
-    p = float(fisher_exact(table)[1])  # by number: the type checkers do not know its name
+    _, p_value = fisher_exact(table)
+    p = float(np.asarray(p_value))
     low, high = wilson(hits, images)
     return Slice(result.name, attribute, value, images, hits, accuracy, low, high, gap, p, p)
 
