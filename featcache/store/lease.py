@@ -386,12 +386,12 @@ def _start_time(pid: int) -> str | None:
 
 def _process_state(pid: int) -> str | None:
     """Return "running" or None for an ended process, where ``/proc`` does not show it."""
-    if os.name == "nt":
-        return _RUNNING  # the call below would interrupt the process
+    if os.name == "nt":  # pragma: no cover - Windows, where the call below ends the process
+        return _RUNNING
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return None
-    except (OSError, OverflowError):
+    except OSError:  # it belongs to another user
         pass
     return _RUNNING
