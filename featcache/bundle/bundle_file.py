@@ -51,7 +51,15 @@ _MAX_ARGUMENT_CHARACTERS = 4096
 def write_bundle(
     path: str | os.PathLike[str], classifier: Classifier, record: Mapping[str, Any], card: str
 ) -> None:
-    """Write a classifier, the record of its bundle and the model card to one file."""
+    """Write a classifier, the record of its bundle and the model card to one file.
+
+    Raises
+    ------
+    BundleError
+        If `read_bundle` would refuse the file; nothing is written then.
+    StoreWriteError
+        If the write fails.
+    """
     arrays: dict[str, bytes] = {}
     steps = []
     for number, step in enumerate(classifier.steps):
@@ -71,19 +79,35 @@ def write_bundle(
         "temperature": classifier.temperature,
         "steps": steps,
     }
+    encoded = json.dumps(head, indent=1).encode()
+    target = absolute_path(path)
+    _check_readable(encoded, target)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         members = {
-            _HEAD: json.dumps(head, indent=1).encode(),
+            _HEAD: encoded,
             _CARD: printable(card, keep="\n").encode(),
             **arrays,
         }
         for name, data in members.items():
             # A fixed date, so that the same bundle gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    target = absolute_path(path)
     make_folder(target.parent)
     write_atomic(target, out.getvalue(), description="a bundle")
+
+
+def _check_readable(head: bytes, path: Path) -> None:
+    """Raise `BundleError` if `read_bundle` would refuse the head of a bundle."""
+    try:
+        if len(head) > _MAX_HEAD_BYTES:
+            raise ValueError(f"{_HEAD} would have more than {_MAX_HEAD_BYTES:,} bytes")
+        _record(json.loads(head))
+    except (ValueError, KeyError, TypeError, FeatcacheError) as error:
+        raise BundleError(
+            f"{path} is not written, since `load_bundle` would refuse it: "
+            f"{first_line(error, 200)}. Make the bundle from features within this limit.",
+            path=path,
+        ) from error
 
 
 def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any]]:
