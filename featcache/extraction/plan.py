@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, differing
 from ..data.file_index import FileIdentity
 
@@ -115,8 +116,8 @@ class Explanation:
     def __str__(self) -> str:
         views = f", {self.views} views of each" if self.views > 1 else ""
         line = (
-            f"{self.images} images{views}: {self.stored} stored, {self.to_compute} to compute, "
-            f"{self.quarantined} quarantined; store {self.folder}"
+            f"{format_count(self.images, 'image')}{views}: {self.stored} stored, "
+            f"{self.to_compute} to compute, {self.quarantined} quarantined; store {self.folder}"
         )
         if self.exists:
             return line
