@@ -43,11 +43,11 @@ from .splits import Split, load_split, make_split
 _ALL_STORED = "No embedding was computed: all were stored"
 _EXAMPLES = """\
 examples:
-  python -m bench --data photos/ --backbones resnet50,vgg19 --heads logistic,svm,lightgbm
-  python -m bench --data photos/images.csv --backbones mobilenet_v2     a CSV with its own split
-  python -m bench --backbones mobilenet_v2 --weights random             drawn dogs, no download
-  python -m bench --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
-  python -m bench --preset stanford-dogs --report out/dogs              the reference task
+  %(prog)s --data photos/ --backbones resnet50,vgg19 --heads logistic,svm,lightgbm
+  %(prog)s --data photos/images.csv --backbones mobilenet_v2     a CSV with its own split
+  %(prog)s --backbones mobilenet_v2 --weights random             drawn dogs, no download
+  %(prog)s --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
+  %(prog)s --preset stanford-dogs --report out/dogs              the reference task
 
 Each contender is a backbone with a head, or a fine-tuned model. All are trained on the same images
 and scored on the same test images. The results are printed and written as JSON and CSV. A second
@@ -55,16 +55,24 @@ run reads the stored features and takes seconds.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status: 0 for success, 2 for an error, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, prog: str = "featcache bench") -> int:
+    """Run the command; return the exit status: 0 for success, 2 for an error, 130 for Ctrl-C.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the command line.
+    prog : str
+        Name of the command in the help.
+    """
+    options = _parser(prog).parse_args(arguments)
     options.given = list(sys.argv[1:] if arguments is None else arguments)
     return run_command("bench", lambda: _run(options), quiet=options.quiet)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench",
+        prog=prog,
         description="Compare heads on frozen backbones with each other and with fine-tuned "
         "models, by accuracy and cost, on the same split.",
         epilog=_EXAMPLES,
@@ -314,4 +322,4 @@ def _fine_tuned(text: str, options: argparse.Namespace, weights: str) -> FineTun
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="python -m bench"))

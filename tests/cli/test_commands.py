@@ -285,7 +285,11 @@ def test_the_benchmark_is_a_command_and_its_errors_are_its_own(
     assert main(["--help"]) == 0
     assert "bench  " in capsys.readouterr().out
     assert main(["bench", "--help"]) == 0
-    assert "--finetune" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--finetune" in text
+    assert "usage: featcache bench" in text
+    assert "\n  featcache bench --data" in text
+    assert "python -m" not in text
     assert main(["bench", "--nonsense"]) == 2
     assert "--nonsense" in capsys.readouterr().err
     drawn = ["bench", "--drawn", "2x6", "--backbones", "pocket", "--heads", "logistic"]
