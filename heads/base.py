@@ -149,8 +149,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             If the width differs, or values are not finite.
         """
-        scores = self._checked_scores(X) / self.temperature_
-        return np.asarray(softmax(scores, axis=1), np.float64)
+        rows = self._checked_rows(X)
+        proba = np.empty((len(rows), len(self.classes_)))
+        for chunk in self._chunks(rows):
+            scores = np.asarray(self._scores(rows[chunk]), np.float64)
+            proba[chunk] = softmax(scores / self.temperature_, axis=1)
+        return proba
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row.
@@ -165,10 +169,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ndarray (n,)
             Of the dtype of `classes_`.
         """
-        check_is_fitted(self, "classes_")
-        rows = np.asarray(_validate_data(self, X, dtype=np.float32, order="C", reset=False))
-        chunks = score_chunks(len(rows), len(self.classes_))
-        codes = np.concatenate([self._scores(rows[chunk]).argmax(axis=1) for chunk in chunks])
+        rows = self._checked_rows(X)
+        parts = [self._scores(rows[chunk]).argmax(axis=1) for chunk in self._chunks(rows)]
+        codes = np.concatenate(parts)
         return np.asarray(self.classes_[codes])
 
     @property
@@ -194,10 +197,18 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         names = self.classes_.tolist() if classes is None else list(classes)
         return Classifier(self._steps(), names, self.n_features_in_, float(self.temperature_))
 
-    def _checked_scores(self, X: ArrayLike) -> NDArray[np.float64]:
+    def _checked_rows(self, X: ArrayLike) -> Floats:
         check_is_fitted(self, "classes_")
-        X = _validate_data(self, X, dtype=np.float32, order="C", reset=False)
-        return np.asarray(self._scores(np.asarray(X)), np.float64)
+        rows = _validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        return np.asarray(rows, np.float32)
+
+    def _chunks(self, rows: Floats) -> list[slice]:
+        """Divide rows into chunks, so that scoring a million does not copy all of them."""
+        return score_chunks(len(rows), self._widest())
+
+    def _widest(self) -> int:
+        """Return the largest number of values per row that `_scores` computes."""
+        return max(len(self.classes_), self.n_features_in_)
 
     @abstractmethod
     def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:

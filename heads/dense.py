@@ -269,6 +269,9 @@ class DenseHead(Head):
     def _scores(self, X: Floats) -> NDArray[Any]:
         return self._forward(self._scale(X))
 
+    def _widest(self) -> int:
+        return max(super()._widest(), self.units)
+
     def _steps(self) -> list[ClassifierStep]:
         def linear(layer: tuple[NDArray[Any], NDArray[Any]]) -> ClassifierStep:
             return ClassifierStep("linear", {"weights": layer[0], "bias": layer[1]})

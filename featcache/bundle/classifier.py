@@ -132,8 +132,10 @@ class Classifier:
                 received=rows.shape,
             )
         count = _chunk_rows(self.steps, len(self.classes))
-        parts = [self._scores(rows[start : start + count]) for start in range(0, len(rows), count)]
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
+        scores = np.empty((len(rows), len(self.classes)))
+        for start in range(0, len(rows), count):
+            scores[start : start + count] = self._scores(rows[start : start + count])
+        return scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the probability of each class.
@@ -153,10 +155,13 @@ class Classifier:
         InvalidRequest
             As `scores`.
         """
-        scores = self.scores(X)
+        proba = self.scores(X)  # changed in place, since copies of all rows may not fit in memory
+        proba -= proba.max(axis=1, keepdims=True)
         with np.errstate(over="ignore"):  # far below the best score a probability is 0
-            powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+            proba /= self.temperature
+            np.exp(proba, out=proba)
+        proba /= proba.sum(axis=1, keepdims=True)
+        return proba
 
     def _scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
         values: NDArray[Any] = rows
