@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -26,10 +27,12 @@ from featcache.toolkit import (
     format_count,
     get_logger,
     make_request,
+    open_atomic,
     stratified_group_split,
     temporary_path,
     training_folder,
     unmoved_random,
+    write_all,
 )
 from heads.schedule import Schedule
 
@@ -46,6 +49,7 @@ from .training import Run, predict
 log = get_logger(__name__)
 
 _VERSION = 2
+_BLOCK_BYTES = 1 << 20
 _REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)
 
 
@@ -311,14 +315,23 @@ class FineTuned(Contender):
         return self._pixels
 
     def _save_model(self) -> None:
-        if not self.model_file.exists():
-            # In a folder, since Keras requires the file extension.
-            temporary = temporary_path(self.folder)
-            temporary.mkdir()
-            self.model.save(temporary / self.model_file.name)
-            # Not durable: the checkpoint beside it gives the model again.
-            os.replace(temporary / self.model_file.name, self.model_file)
-            temporary.rmdir()
+        if self.model_file.exists():
+            return
+        # In a folder, since Keras requires the file extension.
+        temporary = temporary_path(self.folder)
+        temporary.mkdir()
+        try:
+            saved = temporary / self.model_file.name
+            self.model.save(saved)
+            with (
+                open(saved, "rb") as source,
+                # Durable, since an existing file is never written again.
+                open_atomic(self.model_file, description="a fine-tuned model") as target,
+            ):
+                while block := source.read(_BLOCK_BYTES):
+                    write_all(target, block)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _run_folder(self, training: Training) -> Path:
         """Return the folder of the run, named by a hash of all that determines its result."""

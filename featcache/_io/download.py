@@ -92,7 +92,7 @@ class _ResumingDownloader:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 if self._get(fname):
-                    # Not durable: pooch checks the hash of what is there before each use.
+                    # Not durable: a present file is used only if its hash is the known one.
                     os.replace(self.part, action)
                     return
                 reason = "the connection was closed early"
