@@ -280,7 +280,7 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
     given = options.backbones or ("pocket" if is_sample else "mobilenet_v2")
     backbones = [find_backbone(name.strip()).name for name in given.split(",")]
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
-    weights = weights_for(options.weights, sample=is_sample)
+    weights = weights_for(str(options.weights), sample=is_sample)
     shared: dict[str, Any] = {
         "image_size": options.image_size,
         "batch_size": options.batch_size,

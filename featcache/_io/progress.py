@@ -7,13 +7,38 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from .held_warnings import ignored_warnings
 from .logs import in_notebook
 
 
-def progress_bar(total: int, description: str, unit: str, show: bool | None) -> Any:
+class ProgressBar(Protocol):
+    """The part of a tqdm progress bar that is used.
+
+    Attributes
+    ----------
+    n : float
+        Number of units so far.
+    """
+
+    n: float
+
+    def update(self, n: float = 1, /) -> object:
+        """Add a number of units."""
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Set the text after the bar."""
+
+    def close(self) -> None:
+        """End the bar."""
+
+    def __enter__(self) -> ProgressBar: ...
+
+    def __exit__(self, *details: object) -> None: ...
+
+
+def progress_bar(total: int, description: str, unit: str, show: bool | None) -> ProgressBar:
     """Return a tqdm progress bar, which is also a context manager.
 
     Parameters
@@ -34,7 +59,7 @@ def progress_bar(total: int, description: str, unit: str, show: bool | None) -> 
     """
     visible = (_has_terminal() or in_notebook()) if show is None else show
     in_bytes = unit == "B"
-    return _bar_class()(
+    bar: ProgressBar = _bar_class()(
         total=total,
         desc=description,
         unit=unit if in_bytes else f" {unit}",
@@ -43,6 +68,7 @@ def progress_bar(total: int, description: str, unit: str, show: bool | None) -> 
         disable=not visible or total == 0,
         leave=True,
     )
+    return bar
 
 
 def _has_terminal() -> bool:

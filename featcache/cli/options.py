@@ -115,7 +115,9 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
 
     name = "PIXELS"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | tuple[int, int]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
         """Read the text of the option."""
         match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", str(value).strip())
         if match is None:
@@ -141,7 +143,7 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
 
     name = "SIZE"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read the text of the option."""
         if isinstance(value, int):
             return value
@@ -151,12 +153,14 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-def complete_backbone(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:
+def complete_backbone(
+    ctx: click.Context, param: click.Parameter, typed: str
+) -> list[CompletionItem]:
     """Return the completions of a backbone: names of the table, else files."""
     return _items(backbone_entries(), typed) or [CompletionItem(typed, type="file")]
 
 
-def complete_store(ctx: click.Context, param: click.Parameter, typed: str) -> list[Any]:
+def complete_store(ctx: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Return the completions of a store: the stores of the cache folder, else folders."""
     folder = stores_folder(cache_folder(ctx.params.get("cache_dir")))
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []

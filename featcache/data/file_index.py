@@ -48,7 +48,7 @@ def identify(
     folder: Path,
     *,
     workers: int = 4,
-    on_read: Callable[[int], None] = lambda _: None,
+    on_read: Callable[[int], object] = lambda _: None,
 ) -> list[FileIdentity]:
     """Return the image id of each path, reading only new and changed files.
 

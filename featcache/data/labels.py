@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
@@ -201,7 +202,9 @@ def check_categories(labels: Sequence[Any], categories: Sequence[Any]) -> list[A
     return checked
 
 
-def label_codes(labels: Iterable[Any], classes: Sequence[Any]) -> np.ndarray[Any, Any]:
+def label_codes(
+    labels: Iterable[Any], classes: Sequence[Any]
+) -> NDArray[np.int64] | NDArray[np.float64]:
     """Return the index of each label in `classes`.
 
     Parameters

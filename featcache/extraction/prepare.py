@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from .._io import cache_dirs
 from .._io.progress import progress_bar
@@ -14,6 +14,7 @@ from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
+from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity, identify
@@ -131,8 +132,16 @@ def uses_sample(data: object) -> bool:
     return data is None and not os.environ.get(cache_dirs.DATA_VARIABLE)
 
 
-def weights_for(weights: Any, *, sample: bool) -> Any:
-    """Return what ``weights=`` means: on the sample, "auto" also does without a download."""
+@overload
+def weights_for(weights: str, *, sample: bool) -> str: ...
+
+
+@overload
+def weights_for(weights: WeightsLike, *, sample: bool) -> WeightsLike: ...
+
+
+def weights_for(weights: WeightsLike, *, sample: bool) -> WeightsLike:
+    """Return the argument ``weights=``; for "auto" on the sample, weights that may be random."""
     automatic = isinstance(weights, str) and weights == "auto"
     return "imagenet-or-random" if sample and automatic else weights
 

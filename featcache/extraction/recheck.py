@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
+from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import RULES
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
-from ..backbones.weights import parse_origin
+from ..backbones.weights import WeightsLike, parse_origin
 from ..data.boxes import Crop
 from ..data.dataset import Dataset
 from ..data.file_index import content_ids
@@ -64,14 +65,14 @@ class SampleCheck:
 
 def verify_sample(
     folder: str | os.PathLike[str],
-    data: Any,
+    data: object,
     count: int = 20,
     *,
     random_state: int = 0,
     crop: Crop | None = None,
     margin: float = 0.0,
-    backbone: Any = None,
-    weights: Any = None,
+    backbone: BackboneLike | None = None,
+    weights: WeightsLike = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> SampleCheck:
     """Recompute a random sample of a store's images, and compare the rows.
@@ -180,7 +181,9 @@ def _relative_error(row: NDArray[np.float32], stored: NDArray[np.float32]) -> fl
     return float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
 
 
-def _make_request(store: Store, crop: str, backbone: Any, weights: Any) -> Request:
+def _make_request(
+    store: Store, crop: str, backbone: BackboneLike | None, weights: WeightsLike
+) -> Request:
     """Return a request of the backbone of a store, from its spec and metadata."""
     spec: BackboneSpec = store.spec
     if backbone is None and spec.is_own_model:

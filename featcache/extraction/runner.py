@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._io.progress import StageTimings
+from .._io.progress import ProgressBar, StageTimings
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..engines.select import Engine
@@ -115,7 +115,7 @@ class Computation:
         work: Work,
         engine: Engine,
         stores: Sequence[Store],
-        bar: Any,
+        bar: ProgressBar,
         check: RowCheck | None = None,
     ) -> None:
         self.work, self.engine, self.stores, self._bar = work, engine, stores, bar
