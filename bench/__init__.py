@@ -5,6 +5,7 @@ and returns `Results`, `summarise` adds intervals and tests, `write_report` writ
 ``python -m bench`` does all of it.
 """
 
+from .analysis.earlier import EarlierRun, read_earlier_run
 from .analysis.summary import Summary, summarise
 from .contenders.base import Contender, ContenderInfo, Training
 from .contenders.cached_head import CachedHead
@@ -24,6 +25,7 @@ __all__ = [
     "Contender",
     "ContenderInfo",
     "Cost",
+    "EarlierRun",
     "FineTuned",
     "Images",
     "Result",
@@ -34,6 +36,7 @@ __all__ = [
     "evaluate",
     "load_split",
     "make_split",
+    "read_earlier_run",
     "summarise",
     "write_report",
 ]

@@ -27,6 +27,7 @@ from featcache.toolkit import (
 )
 from heads import HEADS, make_head
 
+from .analysis.earlier import describe_differences, read_earlier_run
 from .analysis.summary import summarise
 from .contenders.base import Contender
 from .contenders.cached_head import CachedHead
@@ -165,6 +166,11 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--report", metavar="DIR", help="write an HTML report to DIR; results are written there too"
     )
+    add(
+        "--compare",
+        metavar="FILE",
+        help="show differences to an earlier run, given by its results.json",
+    )
     add("--out", default="results", metavar="DIR", help="folder of the results (default: results)")
     add("--batch-size", type=int, help="images per commit of an extraction")
     add("--cache-dir", help="default: FEATCACHE_CACHE, or the user's cache folder")
@@ -172,6 +178,8 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # Before hours of work, and before the file may be written over.
+    options.earlier = read_earlier_run(options.compare) if options.compare else None
     preset = find_preset(options.preset, COMPARISONS) if options.preset else None
     if preset is not None:
         _fill(options, preset)
@@ -231,7 +239,9 @@ def _compare(
         print(runs[-1])
     files = runs[0].save(out)
     summary = summarise(runs)
-    save_summary(summary, out)
+    save_summary(summary, out, options.earlier)
+    if options.earlier is not None:
+        print(describe_differences(runs[0], options.earlier))
     computed = sum(r.facts.computed_now for run in runs for r in run)
     what = format_count(computed, "embedding")
     verb = "was" if computed == 1 else "were"
@@ -240,7 +250,7 @@ def _compare(
     _save_bundle(runs[-1], contenders, out)
     if options.report:
         command = shlex.join(["python", "-m", "bench", *(options.given or [])])
-        page = write_report(summary, out, contenders, command)
+        page = write_report(summary, out, contenders, command, options.earlier)
         print(f"The report is {page}: open it in a browser.")
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.earlier import EarlierRun, comparison_record, differences
 from ..analysis.statistics import Comparison
 from ..analysis.summary import Summary
 from ..evaluation.metrics import METRICS
+from ..evaluation.results import Results
 
 # What the report compares: the accuracy, and a metric that weighs all classes alike.
 COMPARED = ("top1", "macro_f1")
@@ -64,6 +66,13 @@ def pair_matrices(summary: Summary) -> list[dict[str, Any]]:
         {"metric": metric, "rows": pair_matrix(names, summary.comparisons, metric)}
         for metric in COMPARED
     ]
+
+
+def earlier_columns(results: Results, earlier: EarlierRun) -> dict[str, Any]:
+    """Return what the page shows of an earlier run, with the change of top-1 by contender."""
+    found = differences(results, earlier)
+    record = comparison_record(results, earlier)
+    return {**record, "changes": {d.contender: d for d in found if d.metric == "top1"}}
 
 
 def seed_rows(summary: Summary) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from featcache.errors import MissingExtra
 from featcache.toolkit import format_count
 
+from ..analysis.earlier import EarlierRun, comparison_record
 from ..analysis.shared_traits import SHUFFLES
 from ..analysis.slices import significant
 from ..analysis.statistics import RESAMPLES
@@ -24,7 +25,7 @@ from ..evaluation.metrics import METRICS
 from ..evaluation.tables import write_frame
 from . import reproducibility
 from .class_tables import class_rows, frequent_confusions, matrix_data
-from .contender_tables import pair_matrices, seed_rows
+from .contender_tables import earlier_columns, pair_matrices, seed_rows
 from .page import assets, environment, script_json
 from .reliability_bins import reliability_bins
 
@@ -41,6 +42,7 @@ def write_report(
     folder: str | os.PathLike[str],
     contenders: Mapping[str, Contender] | None = None,
     command: str = "",
+    earlier: EarlierRun | None = None,
 ) -> Path:
     """Write ``report.html``, and its figures as PNG and CSV.
 
@@ -53,6 +55,8 @@ def write_report(
         The trained contenders; they add a section on the networks.
     command : str
         The command line that reproduces the results.
+    earlier : EarlierRun, optional
+        An earlier run; the table shows differences to it.
 
     Returns
     -------
@@ -87,6 +91,7 @@ def write_report(
             sections=_sections(summary, networks=bool(networks), curves=bool(curves)),
             networks=[{**n, "kinds": list(n["kinds"].items())} for n in networks],
             curves=curves,
+            earlier=None if earlier is None else earlier_columns(summary.first, earlier),
             command=command,
             figure=_figure_markup(drawn, pictures),
             format_count=format_count,
@@ -203,11 +208,18 @@ def _slices(summary: Summary) -> dict[str, Any]:
     }
 
 
-def save_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:
-    """Add intervals, comparisons and slices to the ``results.json`` of a folder."""
+def save_summary(
+    summary: Summary, folder: str | os.PathLike[str], earlier: EarlierRun | None = None
+) -> None:
+    """Add intervals, comparisons and slices to the ``results.json`` of a folder.
+
+    With an earlier run, also the differences to it.
+    """
     path = Path(folder) / "results.json"
-    record = json.loads(path.read_text("utf-8"))
-    path.write_text(json.dumps({**record, "summary": summary.as_json()}, indent=1), "utf-8")
+    record = {**json.loads(path.read_text("utf-8")), "summary": summary.as_json()}
+    if earlier is not None:
+        record["earlier"] = comparison_record(summary.first, earlier)
+    path.write_text(json.dumps(record, indent=1), "utf-8")
 
 
 def _write_figures(drawn: Mapping[str, Any], out: Path) -> dict[str, str]:
