@@ -1,4 +1,4 @@
-"""Description of a user's function as text that is equal in every session.
+"""Description of a user's function as text that is the same in every session.
 
 Its source without names, comments and layout, and whatever it refers to: defaults, closure,
 globals, modules of the user's own. Installed libraries are named and not looked into;
@@ -40,13 +40,13 @@ from .value_descriptions import (
     refused,
 )
 
-_MAX_VALUES = 100_000  # nested values looked at; more is no preprocessing function
+_MAX_VALUES = 100_000  # of nested values; a preprocessing function has far fewer
 _RUN_ANY_TEXT = {"eval", "exec", "globals"}
 _READ_ANY_NAME = {"getattr", "vars", "dir", "__import__"}
 _REACH_MODULES = {"__dict__", "import_module", "modules", "attrgetter"}
 
 
-# What a function calls a module, and which part of the module is called so, if not all of it.
+# The name by which a function uses a module, and the imported part of it, if not all of it.
 Names = list[tuple[str, str | None]]
 Known = Callable[[Any, Describe], Any]
 
@@ -82,13 +82,13 @@ def function_hash(function: Any, *, known: Known = lambda value, of: None) -> st
 
 
 class _Description:
-    """Describes values: simple ones by lists of text, others by a digest of their parts."""
+    """Descriptions of values: simple ones as lists of text, others as a digest of their parts."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
-        # Objects are kept: a freed one's address could be given to another.
+        # Objects are kept alive, since the id of a freed one could be used again.
         self._done: dict[int, tuple[Any, str]] = {}
-        self._open: list[int] = []  # whose parts are being described
+        self._open: list[int] = []  # ids of objects whose parts are being described
         self._kinds: dict[type, Callable[[Any], Any]] = {
             types.ModuleType: self._module,
             types.FunctionType: self._function,
@@ -100,7 +100,7 @@ class _Description:
         if type(value) in PLAIN:
             return [type(value).__name__, plain_text(value)]
         if id(value) in self._open:
-            return ["again", self._open.index(id(value))]  # so cycles end
+            return ["again", self._open.index(id(value))]  # ends cycles
         if id(value) not in self._done:
             self._done[id(value)] = (value, self._digest(value))
         return self._done[id(value)][1]
@@ -157,7 +157,7 @@ class _Description:
         described = ["library", str(value.__globals__.get("__name__")), name]
         if not value.__closure__ and "<locals>" not in name:
             return described
-        # One made inside a library's function (a decorator's) is known by what it holds.
+        # One created by a function of a library, such as a decorator, is described by its contents.
         defaults = [self.of(value.__defaults__), self.of(value.__kwdefaults__)]
         return [*described, self._closure(value), *defaults]
 
@@ -193,7 +193,7 @@ class _Description:
         return found
 
     def _used(self, value: Any, function: types.FunctionType, names: Names) -> Any:
-        """Describe a value that a function refers to; of the user's own module what it uses."""
+        """Describe a value that a function refers to; of a user's module only the used part."""
         code = function.__code__
         own = type(value) is types.ModuleType and not is_installed_module(value)
         if not own or _reaches_any_module(code):
@@ -201,7 +201,7 @@ class _Description:
         for name, taken in names:
             part = value if taken is None else vars(value).get(taken)
             if not uses_attributes_alone(code, name, part):
-                return self.of(value)  # what is passed on may be read anywhere
+                return self.of(value)  # a module that is passed on may be read anywhere
         return self._attributes(value, attribute_names(code) | {"__getattr__"}, [])
 
     def _attributes(self, module: Any, names: set[str], outer: list[int]) -> Any:
@@ -218,7 +218,7 @@ class _Description:
         return ["own module", used]
 
     def _module(self, value: Any) -> Any:
-        """Describe an installed module by its name, another one by its whole content."""
+        """Describe an installed module by its name, and others by their whole content."""
         if is_installed_module(value):
             return ["module", value.__name__]
         if compiled_file(value.__name__):
@@ -249,7 +249,7 @@ def _import(
 ) -> Iterator[Any]:
     """Yield the modules of an import statement, and the first package, if they can be found."""
     package = str(function.__globals__.get("__package__") or "")
-    with contextlib.suppress(Exception):  # a function may import what is not there
+    with contextlib.suppress(Exception):  # a function may import a missing module
         full = importlib.util.resolve_name("." * level + name, package)
         first = full.split(".")[0]
         yield sys.modules.get(first) or importlib.import_module(first)

@@ -25,14 +25,14 @@ _ACTIVATION_LAYERS = {
     "HardSigmoid": "hard_sigmoid", "LogSoftmax": "log_softmax", "ReLU": "relu",
     "Sigmoid": "sigmoid", "Softmax": "softmax",
 }  # fmt: skip
-# What may stand between the layer that computes class scores and the model's output.
+# Layers that may follow the layer that computes class scores.
 _AFTER_SCORES = set(_ACTIVATION_LAYERS) | {
     "Activation", "AveragePooling2D", "BatchNormalization", "Dropout", "Flatten",
     "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Identity", "Reshape", "Squeeze",
 }  # fmt: skip
 _SCORE_NAME = re.compile(r"(?:^|_)(?:predictions?|logits?|classifier|classification)(?:_|$)")
 _REPRESENTATION_NAME = re.compile(r"pre_?logits?|embedding")
-# These change no value of a forward pass.
+# Layers that do not change the values of a forward pass.
 _IDENTITIES = {
     "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise",
     "Identity", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
