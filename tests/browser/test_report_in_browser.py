@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +19,6 @@ from bench import (
 from featcache.datasets import drawn_dogs
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-    del selenium
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("there is no Chromium with its driver; `make test-browser` installs them")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    window = webdriver.Chrome(options=options, service=Service(driver))
-    yield window
-    window.quit()
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +47,7 @@ def test_it_opens_from_a_file_without_errors_and_every_image_loads(
 ) -> None:
     browser.get(page.as_uri())
     assert browser.get_log("browser") == []
+    browser.execute_script("for (const image of document.images) image.loading = 'eager'")
     loaded = browser.execute_script(
         "return [...document.images].map(i => i.complete && i.naturalWidth)"
     )
@@ -90,9 +66,9 @@ def test_a_press_on_a_heading_sorts_down_then_up(browser: Any, page: Path) -> No
     read = (
         "return [...document.querySelectorAll('#contenders table tbody')][0].rows.length && "
         "[...document.querySelectorAll('#contenders table tbody')[0].rows]"
-        ".map(r => Number(r.cells[8].dataset.value))"
+        ".map(r => Number(r.cells[9].dataset.value))"
     )
-    press = "document.querySelectorAll('#contenders table th button')[8].click()"
+    press = "document.querySelectorAll('#contenders table thead th button')[9].click()"
     browser.execute_script(press)
     down = browser.execute_script(read)
     assert down == sorted(down, reverse=True)
