@@ -21,7 +21,6 @@ from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores, read_manifest
 from ..store.recovery import find_shards
 from ..store.removal import (
-    GONE,
     USED,
     Kept,
     Removal,
@@ -130,8 +129,6 @@ def _ids_for(
             return Kept(
                 path.name, f"it has rows of boxes, and those of the data cannot be read: {error}"
             )
-        except FileNotFoundError:
-            return Kept(path.name, GONE)
         except OSError as error:
             return refused(path, error)
         except StoreError:
@@ -142,12 +139,12 @@ def _ids_for(
     return kept
 
 
-def _record(found: Removals, outcome: Removal | Kept | None) -> bool:
+def _record(found: Removals, outcome: Removal | Kept) -> bool:
     if isinstance(outcome, Kept):
         found.kept.append(outcome)
-    elif outcome is not None:
-        found.append(outcome)
-    return isinstance(outcome, Removal)
+        return False
+    found.append(outcome)
+    return True
 
 
 def remove_store(folder: Path) -> Removal:
