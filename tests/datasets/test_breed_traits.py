@@ -59,7 +59,7 @@ def test_the_size_follows_from_the_heights_or_from_the_weight_in_the_note(row: B
     assert row.size == expected
 
 
-def test_wild_dogs_belong_to_no_group() -> None:
+def test_only_wild_dogs_and_two_coonhounds_belong_to_no_group() -> None:
     assert {row.class_name for row in ROWS if row.group == "not recognised"} == {
         "Bluetick", "Redbone", "Dingo", "Dhole", "African hunting dog",
     }  # fmt: skip
