@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import made_up_results, made_up_summary
 
 from bench import read_earlier_run, summarise, write_report
 from bench.analysis.statistics import wilson
@@ -22,6 +21,7 @@ from bench.report.contender_tables import pair_matrix, seed_rows
 from bench.report.errors import error_gallery
 from bench.report.page import script_json
 from bench.report.reliability_bins import reliability_bins
+from made_up import made_up_results, made_up_summary
 
 CLASSES = ["n02085620-Chihuahua", "golden_retriever", "pug", "</script><b>x", "zebra"]
 
