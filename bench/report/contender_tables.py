@@ -47,7 +47,7 @@ def pair_matrix(
     for c in comparisons:
         if c.metric == metric:
             cells[c.one, c.other] = _cell(c, c.difference, c.low, c.high)
-            cells[c.other, c.one] = _cell(c, -c.difference, -c.high, -c.low)
+            cells[c.other, c.one] = _cell(c, 0 - c.difference, 0 - c.high, 0 - c.low)
     return [[cells.get((one, other)) for other in names] for one in names]
 
 

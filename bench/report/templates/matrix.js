@@ -37,10 +37,11 @@ function drawMatrix(page, layout) {
   for (const [truth, predicted, count] of page.cells) {
     const [x, y] = [margin + place.get(predicted) * cell, margin + place.get(truth) * cell];
     // The square root lifts single errors out of the background.
-    const opacity = (0.15 + 0.85 * Math.sqrt(count / page.tests[truth])).toFixed(3);
+    const opacity = 0.15 + 0.85 * Math.sqrt(count / page.tests[truth]);
     shape(svg, "rect", {class: truth === predicted ? "hit" : "miss", x, y, width: cell, height: cell,
-                        "fill-opacity": opacity});
-    if (cell >= 20) shape(svg, "text", {class: "count", x: x + cell / 2, y: y + cell / 2 + 4}, count);
+                        "fill-opacity": opacity.toFixed(3)});
+    const kind = opacity > 0.6 ? "count strong" : "count";
+    if (cell >= 20) shape(svg, "text", {class: kind, x: x + cell / 2, y: y + cell / 2 + 4}, count);
   }
   if (layout.labelled) {
     const size = Math.min(11, cell);
