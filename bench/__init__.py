@@ -5,6 +5,8 @@ and returns `Results`, `summarise` adds intervals and tests, `write_report` writ
 ``python -m bench`` does all of it.
 """
 
+from featcache import Augmentation
+
 from .analysis.earlier import EarlierRun, read_earlier_run
 from .analysis.summary import Summary, summarise
 from .contenders.base import Contender, ContenderInfo, Training
@@ -12,7 +14,7 @@ from .contenders.cached_head import CachedHead
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
 from .finetune.fine_tuned import FineTuned
-from .finetune.network import NO_AUGMENTATION, Augmentation
+from .finetune.network import NO_AUGMENTATION
 from .presets import PRESETS
 from .report.report import write_report
 from .splits import Images, Split, load_split, make_split

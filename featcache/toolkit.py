@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from .images.image_file import Box as Box
     from .images.image_file import example_ids as example_ids
     from .images.limits import MemoryBudget as MemoryBudget
+    from .images.views import View as View
+    from .images.views import views_of as views_of
     from .printable import printable as printable
 
 # Where each name lives; loaded on first use, so that `heads` does not load what reads images.
@@ -88,6 +90,7 @@ _HOMES = {
     "ModelRequest": "backbones.request",
     "Resize": "images.decode",
     "SharedChange": "_io.shared_change",
+    "View": "images.views",
     "Source": "extraction.prepare",
     "all_layers": "backbones.architecture",
     "batches": "extraction.pipeline",
@@ -125,6 +128,7 @@ _HOMES = {
     "training_folder": "_io.cache_dirs",
     "unmoved_random": "backbones.keras_backend",
     "uses_sample": "extraction.prepare",
+    "views_of": "images.views",
     "weights_for": "extraction.prepare",
     "write_all": "_io.atomic",
     "write_atomic": "_io.atomic",
@@ -148,6 +152,7 @@ __all__ = [
     "Resize",
     "SharedChange",
     "Source",
+    "View",
     "all_layers",
     "batches",
     "cache_folder",
@@ -184,6 +189,7 @@ __all__ = [
     "training_folder",
     "unmoved_random",
     "uses_sample",
+    "views_of",
     "weights_for",
     "write_all",
     "write_atomic",

@@ -1,10 +1,20 @@
-"""Training schedule: early stopping, and a learning rate that is reduced on a plateau."""
+"""Training schedule: early stopping, and the learning rate of each step.
+
+The rate is reduced on a plateau of the validation loss, or follows half a cosine (Loshchilov and
+Hutter 2017, "SGDR", arXiv:1608.03983).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+RateSchedule = Literal["plateau", "cosine"]
+RATE_SCHEDULES: tuple[RateSchedule, ...] = get_args(RateSchedule)
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,11 @@ class Schedule:
         multiplied by `factor`.
     factor : float
         Between 0 and 1.
+    rate : {"plateau", "cosine"}
+        ``"cosine"``: the learning rate falls to 0 along half a cosine over all epochs; then
+        `lr_patience` and `factor` do nothing.
+    warmup : float
+        Number of epochs in which the learning rate rises from 0.
     """
 
     epochs: int
@@ -33,6 +48,34 @@ class Schedule:
     patience: int
     lr_patience: int
     factor: float
+    rate: RateSchedule = "plateau"
+    warmup: float = 0.0
+
+    def rate_at(self, present: float, epoch: int, part: float) -> float:
+        """Return the learning rate of a training step.
+
+        Parameters
+        ----------
+        present : float
+            The rate after the reductions so far: `Progress.learning_rate`.
+        epoch : int
+            Number of epochs that are done.
+        part : float
+            How much of the next one is done, 0 to 1.
+
+        Examples
+        --------
+        >>> schedule = Schedule(10, 32, 1.0, 9, 9, 0.5, "cosine", warmup=2)
+        >>> [round(schedule.rate_at(1.0, epoch, 0.0), 2) for epoch in (0, 1, 2, 6, 10)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
+        """
+        at = epoch + part
+        if at < self.warmup:
+            return present * at / self.warmup
+        if self.rate == "plateau":
+            return present
+        done = (at - self.warmup) / max(self.epochs - self.warmup, 1e-9)
+        return present * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
 
 @dataclass
@@ -98,7 +141,7 @@ def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool
     else:
         progress.waited += 1
         progress.since_cut += 1
-        if progress.since_cut >= schedule.lr_patience:
+        if schedule.rate == "plateau" and progress.since_cut >= schedule.lr_patience:
             progress.learning_rate *= schedule.factor
             progress.since_cut = 0
     progress.done = progress.epoch >= schedule.epochs or progress.waited >= schedule.patience

@@ -19,13 +19,7 @@ from heads import Head, make_head
 from ..splits import Images
 from .base import Contender, ContenderInfo, Training
 from .describe import describe_network
-from .measure import Estimate, seconds_of, seconds_to_decode
-
-_BATCH_SIZE = 32  # images of the batch that is measured for an estimate
-_MODEL_OPTIONS = {
-    "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
-    "precision",
-}  # fmt: skip
+from .measure import MODEL_OPTIONS, Estimate, extraction_estimate
 
 
 class CachedHead(Contender):
@@ -54,7 +48,7 @@ class CachedHead(Contender):
         self.backbone = backbone
         self.head = make_head(head) if isinstance(head, str) else head
         self._options = {"cache_dir": cache_dir, **options}
-        self._model_options = {k: v for k, v in self._options.items() if k in _MODEL_OPTIONS}
+        self._model_options = {k: v for k, v in self._options.items() if k in MODEL_OPTIONS}
         self.quick = self.head.trains_in_seconds
         self._features: Features | None = None
         self._rows: dict[str, int] = {}
@@ -125,20 +119,7 @@ class CachedHead(Contender):
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Estimate the extraction of the images that are not stored yet, from a measured batch."""
-        plan = featcache.explain(
-            self.backbone, images.dataset(), progress=False, **self._model_options
-        )
-        what = f"features of {format_count(plan.to_compute, 'image')} by {self.backbone}"
-        if not plan.to_compute:
-            return Estimate(what, 0, 0)
-        resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        embed, size = resolved.backbone.embed, resolved.spec.image_size
-        count = self._options.get("batch_size") or _BATCH_SIZE
-        pixels = np.zeros((count, *size, 3), np.uint8)
-        seconds = seconds_of(lambda: embed(pixels)) / count
-        seconds += seconds_to_decode(images, size, resolved.request.resize)
-        room = plan.to_compute * (4 * resolved.width + 64)
-        return Estimate(what, seconds * plan.to_compute, room)
+        return extraction_estimate(self.backbone, images, self._options)
 
     def network(self) -> dict[str, Any] | None:
         """Describe the backbone, which is frozen and is built for this."""

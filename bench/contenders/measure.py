@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featcache.toolkit import MemoryBudget, Resize, batches, default_workers
+import featcache
+from featcache.toolkit import (
+    BackboneLike,
+    MemoryBudget,
+    Resize,
+    batches,
+    default_workers,
+    format_count,
+)
 
 from ..splits import Images
+
+_BATCH_SIZE = 32  # images of the batch that is measured for an estimate
+# Arguments of `featcache.load_backbone`.
+MODEL_OPTIONS = frozenset({
+    "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
+    "precision",
+})  # fmt: skip
+_VIEW_OPTIONS = frozenset({"views", "augmentation", "random_state"})
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,35 @@ def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> 
     for _ in batches(rows, load, 32, default_workers()):
         pass
     return (time.perf_counter() - started) / len(few)
+
+
+def extraction_estimate(
+    backbone: BackboneLike, images: Images, options: Mapping[str, Any]
+) -> Estimate:
+    """Estimate the extraction of the rows that are not stored yet, from a measured batch.
+
+    Parameters
+    ----------
+    backbone : str or keras.Model
+    images : Images
+    options : mapping
+        Further arguments of `featcache.extract`.
+    """
+    chosen = {name: value for name, value in options.items() if name in MODEL_OPTIONS}
+    views = {name: value for name, value in options.items() if name in _VIEW_OPTIONS}
+    plan = featcache.explain(backbone, images.dataset(), progress=False, **chosen, **views)
+    what = f"features of {format_count(plan.to_compute, 'image')} by {backbone}"
+    if not plan.to_compute:
+        return Estimate(what, 0, 0)
+    resolved = featcache.load_backbone(backbone, **chosen)
+    embed, size = resolved.backbone.embed, resolved.spec.image_size
+    count = options.get("batch_size") or _BATCH_SIZE
+    pixels = np.zeros((count, *size, 3), np.uint8)
+    seconds = seconds_of(lambda: embed(pixels)) / count
+    decode = seconds_to_decode(images, size, resolved.request.resize)
+    room = plan.to_compute * (4 * resolved.width + 64)
+    per_image = decode * len(images) if plan.to_compute > len(images) else decode * plan.to_compute
+    return Estimate(what, seconds * plan.to_compute + per_image, room)
 
 
 def seconds_of(step: Callable[[], object], times: int = 2) -> float:

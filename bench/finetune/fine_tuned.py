@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -14,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featcache
-from featcache import import_keras
+from featcache import Augmentation, import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     BackboneLike,
-    BackboneOptions,
     BuiltBackbone,
     ModelRequest,
     cache_folder,
@@ -26,38 +24,45 @@ from featcache.toolkit import (
     content_key,
     format_count,
     get_logger,
-    make_request,
-    open_atomic,
-    stratified_group_split,
-    temporary_path,
     training_folder,
     unmoved_random,
-    write_all,
 )
-from heads.schedule import Schedule
+from heads.schedule import RATE_SCHEDULES, RateSchedule, Schedule
 
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
-from ..contenders.measure import Estimate, seconds_of, seconds_to_decode
+from ..contenders.measure import (
+    Estimate,
+    seconds_of,
+)
 from ..presets import PRESETS, find_preset
 from ..splits import Images
+from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
-from .network import Augmentation, build_network, first_free_layer, weight_counts
-from .pixels import Pixels, decoded
-from .training import Run, predict
+from .initial_head import InitialHead, check_initial_head, head_weights
+from .input_plan import MAX_CACHE, InputPlan, Views
+from .inputs import Inputs
+from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
+from .optimizer import compile_for_training
+from .training import Run, plain, predict
 
 log = get_logger(__name__)
 
-_VERSION = 2
-_BLOCK_BYTES = 1 << 20
-_REFERENCE = Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0)
+_VERSION = 3
+_REFERENCE = {
+    "augmentation": Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0),
+    "units": (1024,),
+    "initial_head": None,
+}
 
 
 class FineTuned(Contender):
     """Contender: a backbone with a new classification top, whose last part is trained.
 
-    It is trained on images decoded as in an extraction, with a checkpoint after each epoch: an
-    interrupted run resumes, and a finished one is read. The probabilities are calibrated by a
+    The outputs of the last frozen layer, the boundary, are computed once, stored like features
+    and read in training, unless they are too large: then it is trained on decoded pixels, with
+    the same result. There is a checkpoint after each epoch: an interrupted run resumes, and a
+    finished one is read. The probabilities are calibrated by a
     temperature that is part of the last layer. It is fitted on the validation images or, if
     these are fewer than 50, by cross-validation, which takes up to twice the training time in
     addition.
@@ -73,8 +78,15 @@ class FineTuned(Contender):
         Widths of the dense layers between backbone and classes.
     dropout : float
         Fraction of values dropped after each of them.
-    augmentation : Augmentation, optional
+    initial_head : {"logistic", None}
+        What the last layer starts from: ``"logistic"``, a logistic regression on the frozen
+        features, so that training begins at its accuracy (Kumar et al. 2022, arXiv:2202.10054);
+        None, random weights. Default: ``"logistic"``, if `units` is empty.
+    augmentation : Augmentation or "flip", optional
         Default: ``Augmentation()``; `NO_AUGMENTATION` for none.
+    views : int
+        Number of views of each training image, the image itself included: epoch `e` trains on
+        view ``e % views``.
     epochs : int
         Maximum number of epochs.
     batch_size : int
@@ -89,11 +101,26 @@ class FineTuned(Contender):
         multiplied by `factor`.
     factor : float
         Between 0 and 1.
+    rate : {"plateau", "cosine"}
+        ``"cosine"``: the learning rate falls to 0 along half a cosine; `lr_patience` and
+        `factor` do nothing.
+    warmup : float
+        Number of epochs in which the learning rate rises from 0.
+    layer_decay : float
+        Factor from 0 to 1 from the learning rate of a layer to that of the layer before it;
+        1: all have the same.
+    label_smoothing : float
+        Fraction of the target that is spread over all classes, 0 up to but excluding 1.
     validation_fraction : float
         Fraction of the training images that are held out for validation, stratified by class,
         with copies of a photo together.
     class_weight : {None, "balanced"}
         "balanced" gives all classes the same total weight.
+    boundary : str, optional
+        The frozen layer whose outputs are stored. Default: the smallest output among the last
+        ones before the trained layers.
+    max_cache : int
+        Bytes that the outputs of the boundary may take; 0: train on pixels. Default: 20 GiB.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
@@ -103,7 +130,7 @@ class FineTuned(Contender):
     Raises
     ------
     InvalidRequest
-        If `unfreeze` or `class_weight` is not accepted.
+        If an argument is not accepted.
     """
 
     quick = False
@@ -113,30 +140,46 @@ class FineTuned(Contender):
         backbone: BackboneLike,
         unfreeze: float | int | str = 0.4,
         *,
-        units: Sequence[int] = (1024,),
+        units: Sequence[int] = (),
         dropout: float = 0.5,
-        augmentation: Augmentation | None = None,
+        initial_head: InitialHead | Literal["auto"] | None = "auto",
+        augmentation: Augmentation | Literal["flip"] | None = None,
+        views: int = 4,
         epochs: int = 30,
         batch_size: int = 32,
         learning_rate: float = 1e-4,
         patience: int = 8,
         lr_patience: int = 3,
         factor: float = 0.3,
+        rate: RateSchedule = "plateau",
+        warmup: float = 0.0,
+        layer_decay: float = 1.0,
+        label_smoothing: float = 0.0,
         validation_fraction: float = 0.1,
         class_weight: Literal["balanced"] | None = None,
+        boundary: str | None = None,
+        max_cache: int = MAX_CACHE,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         if class_weight is not None:
             check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
         first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
+        check_choice("rate", rate, RATE_SCHEDULES)
+        _check_fractions(layer_decay=layer_decay, label_smoothing=label_smoothing)
         self.backbone, self.unfreeze = backbone, unfreeze
-        self.units, self.dropout = tuple(units), dropout
+        self.top = Top(tuple(units), dropout)
+        self.initial_head = check_initial_head(initial_head, self.top.units)
         self.augmentation = Augmentation() if augmentation is None else augmentation
-        self.schedule = Schedule(epochs, batch_size, learning_rate, patience, lr_patience, factor)
+        self.views = Views(1 if self.augmentation == NO_AUGMENTATION else views, self.augmentation)
+        self.schedule = Schedule(
+            epochs, batch_size, learning_rate, patience, lr_patience, factor, rate, warmup
+        )
+        self.layer_decay, self.label_smoothing = layer_decay, label_smoothing
         self.validation_fraction, self.class_weight = validation_fraction, class_weight
+        self.boundary, self.max_cache = boundary, max_cache
         self._cache_dir, self._options = cache_dir, options
-        self._pixels: Pixels | None = None
+        self._inputs: Inputs | None = None
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FineTuned:
@@ -154,62 +197,74 @@ class FineTuned(Contender):
         InvalidRequest
             If there is no preset of that name.
         """
-        return cls(**{"augmentation": _REFERENCE, **find_preset(name, PRESETS), **changes})
+        return cls(**{**_REFERENCE, **find_preset(name, PRESETS), **changes})
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
-        """Check weights and layer, and decode all images to the backbone's size."""
-        request = make_request(self.backbone, BackboneOptions(**self._options))
-        # Checked here, before other contenders are trained for hours.
-        first_free_layer(weight_counts(self._load().backbone.model), self.unfreeze)
-        self._pixels = decoded(
-            images, request.image_size, request.resize, cache_dir=self._cache_dir, progress=progress
-        )
-        return dict(self._pixels.unusable)
+        """Check weights and layers; compute the boundary's outputs, or decode all images."""
+        self._plan = self._input_plan()
+        # Checks weights and layers before other contenders are trained for hours.
+        self._boundary = self._plan.find_boundary(self._load(), len(images))
+        self._inputs = self._plan.make_inputs(self._boundary, images, progress)
+        return dict(self._inputs.unusable)
+
+    def _input_plan(self) -> InputPlan:
+        return InputPlan(
+            self.backbone, self._extract_options(), self.unfreeze, self.boundary, self.max_cache,
+            self.views, self.schedule.batch_size,
+        )  # fmt: skip
+
+    def _extract_options(self) -> dict[str, Any]:
+        return {**self._options, "cache_dir": self._cache_dir}
 
     def train(self, training: Training) -> None:
         """Train, or resume an earlier run; the weights are those of the best epoch."""
-        self._decoded()  # raises unless prepare() was called
+        inputs = self._prepared()  # raises unless prepare() was called
+        inputs.prepare_views(training.images, training.progress)
         seed = training.random_state
-        self.model, self._resolved, self._first_free = self._build(training.n_classes, seed)
+        network, self._resolved = self._build(training)
+        self.model, self._trained, self._first_free = (
+            network.full, network.trained, network.first_free,
+        )  # fmt: skip
         self.folder = self._run_folder(training)
-        self._run = Run(self.model, self.folder, self.schedule, seed)
+        self._run = Run(self._trained, self.folder, self.schedule, seed)
         if self._run.resumed_at:
             log.info("%s: resumed after epoch %d", self.folder.name, self._run.resumed_at)
         unseen = self._train_run(self._run, training)
         self.temperature_, self._fold_seconds = self._calibration(training, unseen)
         divide_scores(self.model, self.temperature_)
-        self._save_model()
+        save_model(self.model, self.model_file)
 
     def _train_run(self, run: Run, training: Training) -> NDArray[np.int64]:
         """Train a run on some of its images; return those of the others that it never saw."""
         images, codes = training.images, training.codes
         fraction = self.validation_fraction
-        train, validation = _parts(images, codes, fraction, training.random_state)
+        train, validation = parts(images, codes, fraction, training.random_state)
         balanced = self.class_weight == "balanced"
-        weights = _balanced(codes, training.n_classes) if balanced else None
+        weights = balanced(codes, training.n_classes) if balanced else None
         run.train(self._reader(images), codes, train, validation, weights, training.progress)
         return np.setdiff1d(validation, train)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Estimate decoding and training for all epochs, from a measured training step."""
-        model, resolved, _ = self._build(n_classes, 0)
-        height, width = resolved.spec.image_size
-        size = self.schedule.batch_size
-        pixels, codes = np.zeros((size, height, width, 3), np.float32), np.zeros(size, np.int64)
-        step = seconds_of(lambda: model.train_on_batch(pixels, codes), times=1)
+        plan = self._input_plan()
+        self._boundary = plan.find_boundary(self._load(), len(images))
+        network, resolved = self._build(Training(images, np.zeros(0, np.int64), n_classes), False)
+        model, size = network.trained, self.schedule.batch_size
+        batch = np.zeros((size, *model.input_shape[1:]), np.float32)
+        step = seconds_of(lambda: model.train_on_batch(batch, np.zeros(size, np.int64)), times=1)
         steps = self.schedule.epochs * -(-n_train // size)
-        decode = seconds_to_decode(images, (height, width), resolved.request.resize)
+        inputs = plan.estimate(self._boundary, images, resolved)
         trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
         # A checkpoint holds the trained weights, the best ones and Adam's two moments.
-        room = len(images) * height * width * 3 + 16 * trained + 4 * int(model.count_params())
+        room = inputs.disk_bytes + 16 * trained + 4 * int(network.full.count_params())
         epochs = format_count(self.schedule.epochs, "epoch")
         what = f"{epochs} of {self.backbone} from {self.unfreeze}"
-        return Estimate(what, steps * step + decode * len(images), room, at_most=True)
+        return Estimate(what, steps * step + inputs.seconds, room, at_most=True)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Return the trained model's probabilities, without augmentation."""
         rows = np.arange(len(images))
-        return predict(self.model, self._reader(images), rows, self.schedule.batch_size)
+        return predict(self._trained, plain(self._reader(images)), rows, self.schedule.batch_size)
 
     def facts(self) -> ContenderInfo:
         """Describe the trained network and the cost of training."""
@@ -220,18 +275,22 @@ class FineTuned(Contender):
         layers = weight_counts(self._resolved.backbone.model)
         start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
         return ContenderInfo(
-            extract_seconds=self._decoded().seconds,
+            extract_seconds=self._prepared().seconds,
+            computed_now=self._prepared().computed_now,
             backbone=about["backbone"],
             weights=about["weights"],
             weights_kind=self._resolved.request.weights.kind,
             trainable_parameters=trainable,
             total_parameters=int(model.count_params()),
             disk_bytes=sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
-            + int(self._decoded().array.nbytes),
+            + self._prepared().disk_bytes,
             fit_seconds=history["seconds"][-1] + self._fold_seconds,
             history=history,
             notes={
                 "free from layer": start,
+                "stored outputs of": "none" if self._boundary is None else self._boundary.layer,
+                "views": str(self.views.count),
+                "initial head": str(self.initial_head),
                 "epochs": str(len(history["loss"])),
                 "augmentation": str(self.augmentation),
                 "schedule": str(self.schedule),
@@ -257,37 +316,39 @@ class FineTuned(Contender):
 
         def proba_of(model: Any, rows: NDArray[np.int64]) -> NDArray[np.float64]:
             read = self._reader(training.images.take(rows))
-            return predict(model, read, np.arange(len(rows)), self.schedule.batch_size)
+            return predict(model, plain(read), np.arange(len(rows)), self.schedule.batch_size)
 
         return calibrate(
-            self.folder, self.model, training.codes, unseen, proba_of,
+            self.folder, self._trained, training.codes, unseen, proba_of,
             lambda rows: self._fold(training, rows), training.random_state,
         )  # fmt: skip
 
     def _fold(self, training: Training, rows: NDArray[np.int64]) -> Any:
         """Return a model trained like the contender, on some of its images."""
-        model, _, _ = self._build(training.n_classes, training.random_state)
+        part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
+        model = self._build(part)[0].trained
         name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         folder = self.folder / f"{FOLD_PREFIX}{name}"
         run = Run(model, folder, self.schedule, training.random_state)
-        part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
         self._train_run(run, part)
         return model
 
-    def _reader(self, images: Images) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """Return a function that reads the pixels, float32, of positions among the images."""
-        pixels, ids = self._decoded(), images.ids
+    def _reader(self, images: Images) -> Callable[[NDArray[Any], int | None], NDArray[Any]]:
+        """Return a function that reads the inputs of positions among the images for an epoch."""
+        inputs, ids = self._prepared(), images.ids
 
-        def read(rows: NDArray[Any]) -> NDArray[Any]:
-            return pixels.take([ids[i] for i in rows]).astype(np.float32)
+        def read(rows: NDArray[Any], epoch: int | None) -> NDArray[Any]:
+            return inputs.read(
+                [ids[i] for i in rows], 0 if epoch is None else epoch % self.views.count
+            )
 
         return read
 
     def _load(self) -> BuiltBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
-    def _build(self, n_classes: int, random_state: int) -> tuple[Any, BuiltBackbone, int]:
-        """Return the compiled network, its backbone, and the index of the first trained layer."""
+    def _build(self, training: Training, head: bool = True) -> tuple[Network, BuiltBackbone]:
+        """Return the compiled network and its backbone; with the weights of the initial head."""
         keras = import_keras()
         resolved = self._load()
         if isinstance(resolved.request, ModelRequest):
@@ -296,42 +357,28 @@ class FineTuned(Contender):
             with unmoved_random():
                 resolved.backbone.model = keras.models.clone_model(own)
             resolved.backbone.model.set_weights(own.get_weights())
+        body = resolved.backbone.model
+        first = first_free_layer(weight_counts(body), self.unfreeze)
+        stored = self._boundary and find_boundary(body, first, self._boundary.layer)
         with unmoved_random():
-            model = build_network(
-                resolved.backbone, n_classes, self.unfreeze, self.units, self.dropout,
-                self.augmentation, random_state,
+            network = build_network(
+                resolved.backbone, training.n_classes, self.unfreeze, self.top,
+                training.random_state, stored,
             )  # fmt: skip
-        model.compile(
-            optimizer=keras.optimizers.Adam(self.schedule.learning_rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            weighted_metrics=["accuracy"],
-        )
-        first = first_free_layer(weight_counts(resolved.backbone.model), self.unfreeze)
-        return model, resolved, first
+        if head and self.initial_head and len(set(training.codes.tolist())) > 1:
+            network.full.layers[-1].set_weights(
+                head_weights(self.backbone, self._extract_options(), training, self.class_weight)
+            )
+        compile_for_training(
+            network.trained, body, training.n_classes, self.schedule.learning_rate,
+            self.layer_decay, self.label_smoothing,
+        )  # fmt: skip
+        return network, resolved
 
-    def _decoded(self) -> Pixels:
-        if self._pixels is None:
+    def _prepared(self) -> Inputs:
+        if self._inputs is None:
             raise InvalidRequest("Call prepare() with all images before fit() or predict_proba().")
-        return self._pixels
-
-    def _save_model(self) -> None:
-        if self.model_file.exists():
-            return
-        # In a folder, since Keras requires the file extension.
-        temporary = temporary_path(self.folder)
-        temporary.mkdir()
-        try:
-            saved = temporary / self.model_file.name
-            self.model.save(saved)
-            with (
-                open(saved, "rb") as source,
-                # Durable, since an existing file is never written again.
-                open_atomic(self.model_file, description="a fine-tuned model") as target,
-            ):
-                while block := source.read(_BLOCK_BYTES):
-                    write_all(target, block)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        return self._inputs
 
     def _run_folder(self, training: Training) -> Path:
         """Return the folder of the run, named by a hash of all that determines its result."""
@@ -347,8 +394,11 @@ class FineTuned(Contender):
                 "classes": training.n_classes,
                 "seed": training.random_state,
                 "unfreeze": self._first_free,
-                "top": [*self.units, repr(float(self.dropout))],
-                "augmentation": [repr(value) for value in astuple(self.augmentation)],
+                "top": [*self.top.units, repr(float(self.top.dropout))],
+                "initial_head": self.initial_head,
+                "views": [view.key for view in self.views.listed()],
+                "layer_decay": repr(float(self.layer_decay)),
+                "label_smoothing": repr(float(self.label_smoothing)),
                 "schedule": [repr(value) for value in astuple(self.schedule)],
                 "validation": repr(float(self.validation_fraction)),
                 "class_weight": self.class_weight,
@@ -358,19 +408,8 @@ class FineTuned(Contender):
         return training_folder(cache_folder(self._cache_dir)) / name
 
 
-def _parts(
-    images: Images, codes: NDArray[np.int64], size: float, random_state: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return training and validation rows, with copies of a photo in the same part."""
-    try:
-        return stratified_group_split(images.photos, codes.tolist(), size, random_state)
-    except InvalidRequest:
-        rows = np.arange(len(codes))  # too few to hold any out: early stopping on training images
-        return rows, rows
-
-
-def _balanced(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
-    counts = np.bincount(codes, minlength=n_classes)
-    present = np.maximum(counts, 1)
-    weights = len(codes) / (np.count_nonzero(counts) * present)
-    return np.asarray(weights, np.float32)
+def _check_fractions(**values: float) -> None:
+    for name, value in values.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and 0 <= value <= 1):
+            raise InvalidRequest(f"{name}={value!r} must be a number from 0 to 1.", received=value)

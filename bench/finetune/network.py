@@ -1,14 +1,14 @@
-"""The Keras model of a fine-tune: augmentation, preprocessing, backbone and a new top."""
+"""The Keras model of a fine-tune: preprocessing, backbone and a new top."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from featcache import import_keras
+from featcache import Augmentation, import_keras
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     CAFFE_MEAN_BGR,
@@ -18,71 +18,40 @@ from featcache.toolkit import (
     layer_names,
 )
 
+from .boundary import Boundary
+
+NO_AUGMENTATION = Augmentation(False, False, 0, 0, 0, 0, 0, 0)
+
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Random augmentation of training images; False or 0 turns a transformation off.
+class Network:
+    """A backbone with a new top.
 
     Attributes
     ----------
-    horizontal_flip, vertical_flip : bool
-    rotation : float
-        Maximum rotation, as a fraction of a full turn.
-    shift : float
-        Maximum translation, as a fraction of height and width.
-    zoom : float
-        Maximum change of scale, as a fraction.
-    brightness, contrast, saturation : float
-        Maximum change, as a fraction of the range.
+    full : keras.Model
+        From RGB pixels (b, h, w, 3), float32, 0 to 255, to class probabilities (b, n_classes).
+    trained : keras.Model
+        The part that is trained: `full`, or from the output of the boundary layer to the class
+        probabilities. It shares its layers with `full`.
+    first_free : int
+        Index of the backbone's first layer that is trained.
     """
 
-    horizontal_flip: bool = True
-    vertical_flip: bool = False
-    rotation: float = 0.03
-    shift: float = 0.1
-    zoom: float = 0.15
-    brightness: float = 0.1
-    contrast: float = 0.1
-    saturation: float = 0.1
-
-    def layers(self) -> list[Any]:
-        """Return the Keras layers, for pixels from 0 to 255."""
-        keras = import_keras()
-        make = keras.layers
-        flips = {(True, True): "horizontal_and_vertical", (True, False): "horizontal"}
-        flip = flips.get((self.horizontal_flip, self.vertical_flip), "vertical")
-        # The factor 0.5 of Keras' RandomSaturation changes nothing.
-        saturation = (0.5 - self.saturation / 2, 0.5 + self.saturation / 2)
-        wanted: list[tuple[Any, Callable[[], Any]]] = [
-            (self.horizontal_flip or self.vertical_flip, lambda: make.RandomFlip(flip)),
-            (self.rotation, lambda: make.RandomRotation(self.rotation)),
-            (self.shift, lambda: make.RandomTranslation(self.shift, self.shift)),
-            (self.zoom, lambda: make.RandomZoom(self.zoom)),
-            (self.brightness, lambda: make.RandomBrightness(self.brightness)),
-            (self.contrast, lambda: make.RandomContrast(self.contrast)),
-        ]
-        chosen = [build() for on, build in wanted if on]
-        if self.saturation:
-            # With pixels from 0 to 255 Keras clips the saturation to 255 instead of 1, so that
-            # colours leave the range; with pixels from 0 to 1 it is correct.
-            inner = make.RandomSaturation(saturation, value_range=(0, 1))
-            chosen += [make.Rescaling(1 / 255), inner, make.Rescaling(255.0)]
-        return chosen
-
-
-NO_AUGMENTATION = Augmentation(False, False, 0, 0, 0, 0, 0, 0)
+    full: Any
+    trained: Any
+    first_free: int
 
 
 def build_network(
     backbone: Backbone,
     n_classes: int,
     unfreeze: float | int | str,
-    units: Sequence[int],
-    dropout: float,
-    augmentation: Augmentation,
+    top: Top,
     random_state: int,
-) -> Any:
-    """Return a model of a backbone with a new top, whose last layers are trainable.
+    boundary: Boundary | None = None,
+) -> Network:
+    """Return a backbone with a new top, whose last layers are trainable.
 
     Batch normalisation of the backbone stays in inference mode: the statistics of the small
     batches of fine-tuning would destroy what the backbone has learned.
@@ -94,39 +63,71 @@ def build_network(
     n_classes : int
     unfreeze : float, int or str
         As for `first_free_layer`.
-    units : sequence of int
-        Widths of the dense layers between backbone and classes.
-    dropout : float
-        Fraction of values dropped after each of them.
-    augmentation : Augmentation
-        Applied in training alone.
+    top : Top
     random_state : int
         Seed of the initial weights.
+    boundary : Boundary, optional
+        Where the trained part begins, if the outputs of the layer before it are stored.
 
     Returns
     -------
-    keras.Model
-        From RGB pixels (b, h, w, 3), float32, 0 to 255, to class probabilities (b, n_classes).
+    Network
     """
     keras = import_keras()
     body = backbone.model
     first = first_free_layer(weight_counts(body), unfreeze)
     for number, layer in enumerate(body.layers):
         layer.trainable = number >= first and type(layer).__name__ != "BatchNormalization"
+    layers = top.layers(n_classes, random_state)
     inputs = keras.Input(body.input_shape[1:])
     x = inputs
-    for layer in augmentation.layers():
-        x = layer(x)
     for layer in _preprocessing_layers(keras, backbone.rule):
         x = layer(x)
-    x = body(x, training=False)
-    for number, width in enumerate(units):
-        start = keras.initializers.GlorotUniform(seed=random_state * 100 + number)
-        x = keras.layers.Dense(width, activation="relu", kernel_initializer=start)(x)
-        x = keras.layers.Dropout(dropout)(x)
-    start = keras.initializers.GlorotUniform(seed=random_state * 100 + 99)
-    outputs = keras.layers.Dense(n_classes, activation="softmax", kernel_initializer=start)(x)
-    return keras.Model(inputs, outputs, name=f"{body.name}_finetuned")
+    outputs = _apply(layers, body(x, training=False))
+    full = keras.Model(inputs, outputs, name=f"{body.name}_finetuned")
+    if boundary is None:
+        return Network(full, full, first)
+    stored = keras.Input(boundary.shape)
+    embedding = stored
+    if not boundary.is_output:
+        tail = keras.Model(boundary.tensor, body.output, name=f"{body.name}_tail")
+        embedding = tail(stored, training=False)
+    trained = keras.Model(stored, _apply(layers, embedding), name=full.name)
+    return Network(full, trained, first)
+
+
+@dataclass(frozen=True)
+class Top:
+    """The layers between the embedding and the classes.
+
+    Attributes
+    ----------
+    units : tuple of int
+        Widths of the dense layers before the last one.
+    dropout : float
+        Fraction of values dropped after each of them.
+    """
+
+    units: tuple[int, ...]
+    dropout: float
+
+    def layers(self, n_classes: int, random_state: int) -> list[Any]:
+        """Return new layers, with initial weights that follow from the seed."""
+        keras = import_keras()
+        found: list[Any] = []
+        for number, width in enumerate(self.units):
+            start = keras.initializers.GlorotUniform(seed=random_state * 100 + number)
+            found.append(keras.layers.Dense(width, activation="relu", kernel_initializer=start))
+            found.append(keras.layers.Dropout(self.dropout))
+        start = keras.initializers.GlorotUniform(seed=random_state * 100 + 99)
+        last = keras.layers.Dense(n_classes, activation="softmax", kernel_initializer=start)
+        return [*found, last]
+
+
+def _apply(layers: Sequence[Any], x: Any) -> Any:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def weight_counts(model: Any) -> list[tuple[str, int]]:

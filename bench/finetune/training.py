@@ -63,7 +63,7 @@ class Run:
 
     def train(
         self,
-        read: Callable[[NDArray[Any]], NDArray[Any]],
+        read: Callable[[NDArray[Any], int | None], NDArray[Any]],
         codes: NDArray[Any],
         train: NDArray[np.int64],
         validation: NDArray[np.int64],
@@ -77,7 +77,8 @@ class Run:
         Parameters
         ----------
         read : callable
-            Returns the pixels (b, h, w, 3), float32, of positions.
+            Returns the inputs of the model, float32, for an array of positions and the number
+            of the epoch that they are read for; None for validation.
         codes : ndarray
             Class of each position, or another target of the model's loss.
         train, validation : ndarray
@@ -117,16 +118,17 @@ class Run:
     ) -> tuple[float, float]:
         epoch = self.progress.epoch
         self._reseed(epoch)
-        self.model.optimizer.learning_rate.assign(self.progress.learning_rate)
         order = np.random.default_rng([self.random_state, epoch]).permutation(train)
         size = min(self.schedule.batch_size, len(order))
         count = -(-len(order) // size)
         totals = np.zeros(2)
         # The last batch is filled up with the first rows: each further shape would be compiled.
         for done, rows in enumerate(np.resize(order, count * size).reshape(count, size), start=1):
+            rate = self.schedule.rate_at(self.progress.learning_rate, epoch, done / count)
+            self.model.optimizer.learning_rate.assign(rate)
             each = None if weights is None else weights[codes[rows]]
             # Keras returns loss and accuracy per batch; those of the epoch are their means.
-            values = self.model.train_on_batch(read(rows), codes[rows], sample_weight=each)
+            values = self.model.train_on_batch(read(rows, epoch), codes[rows], sample_weight=each)
             totals += [float(values[0]), float(values[1])]
             mean = totals / done
             bar.set_postfix_str(f"loss {mean[0]:.4f} acc {mean[1]:.4f}", refresh=False)
@@ -134,13 +136,14 @@ class Run:
         return float(totals[0] / count), float(totals[1] / count)
 
     def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
-        proba = predict(self.model, read, rows, self.schedule.batch_size)
+        proba = predict(self.model, plain(read), rows, self.schedule.batch_size)
         own = np.clip(proba[np.arange(len(rows)), codes[rows]], 1e-7, 1)
         return float(-np.log(own).mean()), float(np.mean(proba.argmax(axis=1) == codes[rows]))
 
     def _reseed(self, epoch: int) -> None:
         states = [v for v in self.model.variables if "seed_generator_state" in v.path]
-        for number, state in enumerate(states):
+        # From the end: layers of the frozen part, which a stored boundary leaves out, come first.
+        for number, state in enumerate(reversed(states)):
             start = [self.random_state * 1009 + number, epoch + 1]
             state.assign(np.array(start, dtype=np.asarray(state).dtype))
 
@@ -191,6 +194,13 @@ def _moving_statistics(model: Any) -> list[Any]:
         if type(layer).__name__ == "BatchNormalization" and layer.trainable
         for variable in layer.non_trainable_variables
     ]
+
+
+def plain(
+    read: Callable[[NDArray[Any], int | None], NDArray[Any]],
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return a function that reads the inputs of positions as for validation."""
+    return lambda rows: read(rows, None)
 
 
 def predict(

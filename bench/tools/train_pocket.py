@@ -29,18 +29,15 @@ from featcache.datasets.drawn.breeds import make_breeds
 from featcache.errors import InvalidRequest
 from heads.schedule import Schedule
 
-from ..finetune.network import Augmentation
 from ..finetune.pixels import decoded
-from ..finetune.training import Run, predict
+from ..finetune.training import Run, plain, predict
 from ..splits import Images
 from . import traits
 
 SEED = 7001
 SIDE = 96
 DRAWN_SIDE = 160
-AUGMENTATION = Augmentation(
-    rotation=0.0, shift=0.08, zoom=0.12, brightness=0.08, contrast=0.1, saturation=0.0
-)
+_SHIFT, _ZOOM, _BRIGHTNESS, _CONTRAST = 0.08, 0.12, 0.08, 0.1
 _VERSION = 2
 
 
@@ -101,7 +98,7 @@ def _run(options: argparse.Namespace) -> int:
     body, model = _network(options.seed, schedule)
     run = _TraitsRun(model, _folder(options, ids), schedule, options.seed)
     run.train(
-        lambda rows: pixels.take([ids[i] for i in rows]).astype(np.float32),
+        lambda rows, epoch: pixels.take([ids[i] for i in rows]).astype(np.float32),
         targets, train, validation, show=show,
     )  # fmt: skip
     history = run.progress.history
@@ -121,7 +118,7 @@ class _TraitsRun(Run):
     """A run whose targets are traits instead of classes."""
 
     def _validate(self, read: Any, codes: Any, rows: Any) -> tuple[float, float]:
-        predictions = predict(self.model, read, rows, self.schedule.batch_size)
+        predictions = predict(self.model, plain(read), rows, self.schedule.batch_size)
         return traits.loss_and_accuracy(codes[rows], predictions)
 
 
@@ -132,7 +129,7 @@ def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:
     body = pocket.build(keras, (SIDE, SIDE))
     inputs = keras.Input((SIDE, SIDE, 3))
     x = inputs
-    for layer in AUGMENTATION.layers():
+    for layer in _augmentation(keras):
         x = layer(x)
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(x)
     model = keras.Model(inputs, keras.layers.Dense(traits.WIDTH)(body(x)))
@@ -142,6 +139,17 @@ def _network(seed: int, schedule: Schedule) -> tuple[Any, Any]:
         weighted_metrics=[traits.keras_accuracy(keras)],
     )
     return body, model
+
+
+def _augmentation(keras: Any) -> list[Any]:
+    """Return layers that change images at random, in training alone; pixels are 0 to 255."""
+    return [
+        keras.layers.RandomFlip("horizontal"),
+        keras.layers.RandomTranslation(_SHIFT, _SHIFT),
+        keras.layers.RandomZoom(_ZOOM),
+        keras.layers.RandomBrightness(_BRIGHTNESS),
+        keras.layers.RandomContrast(_CONTRAST),
+    ]
 
 
 def _folder(options: argparse.Namespace, ids: Sequence[str]) -> Path:

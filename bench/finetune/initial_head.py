@@ -1,0 +1,73 @@
+"""A trained head as the start of a fine-tune's last layer.
+
+A random last layer distorts what the backbone has learned while it is far from right; one that is
+trained on the frozen features first does not (Kumar et al. 2022, "Fine-Tuning can Distort
+Pretrained Features and Underperform Out-of-Distribution", arXiv:2202.10054).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import featcache
+from featcache.errors import InvalidRequest
+from heads import LogisticHead
+
+from ..contenders.base import Training
+
+InitialHead = Literal["logistic"]
+_UNSEEN = 5.0  # how much lower the score of a class without images starts
+
+
+def head_weights(
+    backbone: Any, options: dict[str, Any], training: Training, class_weight: Any = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return kernel (d, k) and bias (k,) of a logistic regression on the frozen features.
+
+    Parameters
+    ----------
+    backbone : str or keras.Model
+    options : dict
+        Arguments of `featcache.extract` for the layer that feeds the last one.
+    training : Training
+    class_weight : {None, "balanced"}
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        Calibrated: divided by the head's temperature.
+    """
+    features = featcache.extract(
+        backbone, training.images.dataset(), progress=training.progress, **options
+    )
+    row_of = {image_id: row for row, image_id in enumerate(features.example_ids)}
+    rows = [row_of[image_id] for image_id in training.images.ids]
+    head = LogisticHead(class_weight=class_weight).fit(features.X[rows], training.codes)
+    (step,) = head.to_classifier().steps
+    intercept = step.arrays["bias"]
+    kernel = np.zeros((features.X.shape[1], training.n_classes), np.float32)
+    bias = np.full(training.n_classes, intercept.min() - _UNSEEN, np.float32)
+    kernel[:, head.classes_] = step.arrays["weights"] / head.temperature_
+    bias[head.classes_] = intercept / head.temperature_
+    return kernel, bias
+
+
+def check_initial_head(name: object, units: tuple[int, ...]) -> InitialHead | None:
+    """Return what the last layer starts from; raise if that does not fit the layers before it."""
+    if name == "auto":
+        return None if units else "logistic"
+    if name not in ("logistic", None):
+        raise InvalidRequest(
+            f"initial_head={name!r} must be 'logistic', or None for random weights.", received=name
+        )
+    if name and units:
+        raise InvalidRequest(
+            f"initial_head={name!r} starts the last layer from a head on the backbone's features, "
+            f"which does not fit behind the dense layers units={units}. Use units=(), or "
+            "initial_head=None.",
+            received=name,
+        )
+    return "logistic" if name else None

@@ -1,0 +1,155 @@
+"""Choice of what a fine-tuned network reads: stored outputs of its frozen part, or pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from featcache import Augmentation, import_keras
+from featcache.toolkit import (
+    BackboneLike,
+    BackboneOptions,
+    BuiltBackbone,
+    View,
+    format_count,
+    get_logger,
+    make_request,
+    views_of,
+)
+
+from ..contenders.measure import Estimate, extraction_estimate, seconds_of, seconds_to_decode
+from ..splits import Images
+from .boundary import Boundary, find_boundary
+from .inputs import Inputs, PixelInputs, StoredInputs, boundary_options
+from .network import first_free_layer, weight_counts
+from .pixels import decoded
+
+log = get_logger(__name__)
+
+MAX_CACHE = 20 * 2**30  # bytes
+_BYTES_PER_SECOND = 5e8  # that rows are read at from a disk
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of each training image; the seed is always 0, so that runs share what is stored.
+
+    Attributes
+    ----------
+    count : int
+    augmentation : Augmentation or "flip"
+
+    Raises
+    ------
+    InvalidRequest
+        If there are no such views.
+    """
+
+    count: int
+    augmentation: Augmentation | Literal["flip"]
+
+    def __post_init__(self) -> None:
+        self.listed()
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments of `featcache.extract` for these views."""
+        several = {"augmentation": self.augmentation} if self.count != 1 else {}
+        return {"views": self.count, "random_state": 0, **several}
+
+    def listed(self) -> list[View]:
+        """Return the views in their order."""
+        options = self.options()
+        return views_of(options.pop("views"), **options)
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """The settings of a fine-tune that determine its inputs.
+
+    Attributes
+    ----------
+    backbone : str or keras.Model
+    options : mapping
+        Further arguments of `featcache.extract`.
+    unfreeze, boundary, max_cache
+        As for `FineTuned`.
+    views : Views
+    batch_size : int
+    """
+
+    backbone: BackboneLike
+    options: Mapping[str, Any]
+    unfreeze: float | int | str
+    boundary: str | None
+    max_cache: int
+    views: Views
+    batch_size: int
+
+    def find_boundary(self, resolved: BuiltBackbone, n_images: int) -> Boundary | None:
+        """Return the boundary to store; None to train on pixels. The log says which, and why.
+
+        Raises
+        ------
+        InvalidRequest
+            If `unfreeze` or `boundary` names no such layer.
+        """
+        body = resolved.backbone.model
+        first = first_free_layer(weight_counts(body), self.unfreeze)
+        boundary = find_boundary(body, first, self.boundary)
+        if boundary is None or not self.max_cache:
+            return None
+        needed = 4 * boundary.width * n_images * self.views.count
+        log.info(
+            "%s: the outputs of the boundary %r (%s) take at most %.1f GB for %s of %s",
+            self.backbone, boundary.layer, " x ".join(map(str, boundary.shape)), needed / 1e9,
+            format_count(self.views.count, "view"), format_count(n_images, "image"),
+        )  # fmt: skip
+        if needed > self.max_cache:
+            log.info("That is more than max_cache (%.1f GB): training on pixels",
+                     self.max_cache / 1e9)  # fmt: skip
+            return None
+        return boundary if self._reads_faster(resolved, boundary) else None
+
+    def _reads_faster(self, resolved: BuiltBackbone, boundary: Boundary) -> bool:
+        """Return whether reading the boundary's outputs is faster than computing them again."""
+        height, width = resolved.spec.image_size
+        if 4 * boundary.width <= 3 * height * width:
+            return True
+        frozen = import_keras().Model(resolved.backbone.model.input, boundary.tensor)
+        pixels = np.zeros((self.batch_size, height, width, 3), np.float32)
+        computing = seconds_of(lambda: frozen.predict_on_batch(pixels)) / len(pixels)
+        reading = 4 * boundary.width / _BYTES_PER_SECOND
+        if reading > computing:
+            log.info("Reading them takes longer than computing them: training on pixels")
+        return reading <= computing
+
+    def make_inputs(
+        self, boundary: Boundary | None, images: Images, progress: bool | None
+    ) -> Inputs:
+        """Compute the boundary's outputs for all images, or decode them."""
+        if boundary is not None:
+            stored = StoredInputs(self.backbone, boundary, self.options, self.views.options())
+            stored.extract(images, progress)
+            return stored
+        options = {name: v for name, v in self.options.items() if name != "cache_dir"}
+        request = make_request(self.backbone, BackboneOptions(**options))
+        pixels = decoded(
+            images, request.image_size, request.resize, cache_dir=self.options.get("cache_dir"),
+            progress=progress,
+        )  # fmt: skip
+        return PixelInputs(pixels, self.views.listed())
+
+    def estimate(
+        self, boundary: Boundary | None, images: Images, resolved: BuiltBackbone
+    ) -> Estimate:
+        """Estimate the cost of the inputs."""
+        if boundary is not None:
+            options = boundary_options(boundary, self.options)
+            return extraction_estimate(self.backbone, images, {**options, **self.views.options()})
+        height, width = resolved.spec.image_size
+        decode = seconds_to_decode(images, (height, width), resolved.request.resize)
+        room = len(images) * height * width * 3
+        return Estimate("decoded pixels", decode * len(images), room)

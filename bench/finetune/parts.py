@@ -1,0 +1,30 @@
+"""The parts of the training images, and the weights of their classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featcache.errors import InvalidRequest
+from featcache.toolkit import stratified_group_split
+
+from ..splits import Images
+
+
+def parts(
+    images: Images, codes: NDArray[np.int64], size: float, random_state: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return training and validation rows, with copies of a photo in the same part."""
+    try:
+        return stratified_group_split(images.photos, codes.tolist(), size, random_state)
+    except InvalidRequest:
+        rows = np.arange(len(codes))  # too few to hold any out: early stopping on training images
+        return rows, rows
+
+
+def balanced(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    """Return the weight of each class with which all that occur have the same total weight."""
+    counts = np.bincount(codes, minlength=n_classes)
+    present = np.maximum(counts, 1)
+    weights = len(codes) / (np.count_nonzero(counts) * present)
+    return np.asarray(weights, np.float32)
