@@ -61,11 +61,11 @@ def boundaries(body: Any) -> list[Boundary]:
         one order of layers.
     """
     layers = list(layer_names(body).items())
-    try:
-        inputs = [_tensors(layer.input) for _, layer in layers]
-        outputs = [_tensors(layer.output) for _, layer in layers]
-    except (AttributeError, ValueError):
+    calls = _calls(body)
+    if any(len(calls.get(id(layer), [])) != 1 for _, layer in layers):
         return []
+    inputs = [calls[id(layer)][0].input_tensors for _, layer in layers]
+    outputs = [calls[id(layer)][0].output_tensors for _, layer in layers]
     last_use = {id(tensor): number for number, tensors in enumerate(inputs) for tensor in tensors}
     last_use |= {id(tensor): len(layers) for tensor in _tensors(body.output)}
     found = []
@@ -133,6 +133,20 @@ def _why_not(body: Any, first_free: int, layer: str, possible: list[Boundary]) -
     near = sorted(possible, key=lambda one: abs(one.index - at))[:_NAMED]
     shown = ", ".join(repr(one.layer) for one in sorted(near, key=lambda one: one.index))
     return f"{reason} " + (f"The nearest that can be one: {shown}." if near else "None can be one.")
+
+
+def _calls(body: Any) -> dict[int, list[Any]]:
+    """Return the calls of each layer within a model, by its id; it may be part of others."""
+    calls: dict[int, list[Any]] = {}
+    waiting, seen = list(body.outputs), set[int]()
+    while waiting:
+        history = waiting.pop()._keras_history
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) not in seen:
+            seen.add(id(node))
+            calls.setdefault(id(node.operation), []).append(node)
+            waiting.extend(node.input_tensors)
+    return calls
 
 
 def _tensors(value: Any) -> list[Any]:

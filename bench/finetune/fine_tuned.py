@@ -44,6 +44,8 @@ from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
 from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
+from .parts import class_weights, training_parts
+from .saved_model import save_model
 from .training import Run, plain, predict
 
 log = get_logger(__name__)
@@ -238,9 +240,9 @@ class FineTuned(Contender):
         """Train a run on some of its images; return those of the others that it never saw."""
         images, codes = training.images, training.codes
         fraction = self.validation_fraction
-        train, validation = parts(images, codes, fraction, training.random_state)
+        train, validation = training_parts(images, codes, fraction, training.random_state)
         balanced = self.class_weight == "balanced"
-        weights = balanced(codes, training.n_classes) if balanced else None
+        weights = class_weights(codes, training.n_classes) if balanced else None
         run.train(self._reader(images), codes, train, validation, weights, training.progress)
         return np.setdiff1d(validation, train)
 

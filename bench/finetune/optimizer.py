@@ -64,9 +64,11 @@ def _scaled_adam(keras: Any, factors: Mapping[int, float]) -> Any:
     class ScaledAdam(keras.optimizers.Adam):  # type: ignore[misc]
         """Adam whose learning rate is multiplied by the factor of each variable."""
 
-        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            factor = factors.get(id(variable), 1.0)
-            super().update_step(gradient, variable, learning_rate * factor)
+        # Not update_step: some backends update all variables at once, without calling it.
+        def _backend_update_step(self, grads: Any, variables: Any, learning_rate: Any) -> None:
+            for gradient, variable in zip(grads, variables, strict=True):
+                factor = factors.get(id(variable), 1.0)
+                self.update_step(gradient, variable, learning_rate * factor)
 
     return ScaledAdam
 

@@ -11,7 +11,7 @@ from featcache.toolkit import stratified_group_split
 from ..splits import Images
 
 
-def parts(
+def training_parts(
     images: Images, codes: NDArray[np.int64], size: float, random_state: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return training and validation rows, with copies of a photo in the same part."""
@@ -22,7 +22,7 @@ def parts(
         return rows, rows
 
 
-def balanced(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+def class_weights(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
     """Return the weight of each class with which all that occur have the same total weight."""
     counts = np.bincount(codes, minlength=n_classes)
     present = np.maximum(counts, 1)

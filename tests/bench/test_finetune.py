@@ -50,9 +50,9 @@ def test_weights_of_the_best_epoch_serve_not_those_of_the_last(easy_images: Any)
     contender = FineTuned(make_tiny_model(), 1.0, **settings)
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, random_state=0, progress=False)
-    from bench.finetune.fine_tuned import _parts
+    from bench.finetune.parts import training_parts
 
-    _, held_out = _parts(images, codes, 0.4, 0)
+    _, held_out = training_parts(images, codes, 0.4, 0)
     # The temperature only divides the scores; undone, the validation loss is the trained one's.
     proba = contender.predict_proba(images.take(held_out)) ** contender.temperature_
     proba /= proba.sum(axis=1, keepdims=True)
@@ -144,15 +144,18 @@ def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     images, codes = easy_images
     contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
     contender.prepare(images, progress=False)
-    _, contender._resolved, contender._first_free = contender._build(2, 0)
+    training = Training(images, codes, 2, 7)
+    network, contender._resolved = contender._build(training)
+    contender._first_free = network.first_free
     seen: dict[str, Any] = {}
     monkeypatch.setattr(fine_tuned, "content_key", lambda record: seen.update(record) or "0" * 64)
-    contender._run_folder(Training(images, codes, 2, 7))
+    contender._run_folder(training)
     assert set(seen) == {
         "version", "spec", "examples", "order", "classes", "seed", "unfreeze", "top",
-        "augmentation", "schedule", "validation", "class_weight",
+        "initial_head", "views", "layer_decay", "label_smoothing", "schedule", "validation",
+        "class_weight",
     }  # fmt: skip
-    assert (seen["version"], seen["seed"]) == (2, 7)
+    assert (seen["version"], seen["seed"]) == (3, 7)
     assert seen["schedule"] == [repr(v) for v in vars(contender.schedule).values()]
     assert {"learning_rate", "epoch", "best_loss", "waited", "since_cut", "done", "history"} == set(
         vars(Progress(0.1))
@@ -181,8 +184,10 @@ def test_the_saved_model_is_read_in_safe_mode_and_says_the_same(easy_images: Any
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, progress=False)
     loaded = keras.saving.load_model(contender.model_file, safe_mode=True)
-    assert contender._pixels is not None
-    pixels = contender._pixels.take(images.ids).astype("float32")
+    shape = loaded.input_shape[1:3]
+    pixels = np.stack([images.pixels(i, shape, "stretch") for i in range(len(images))]).astype(
+        "float32"
+    )
     assert np.allclose(
         loaded.predict(pixels, verbose=0), contender.predict_proba(images), atol=1e-5
     )
@@ -200,9 +205,9 @@ def test_your_own_model_is_left_as_it_was(easy_images: Any) -> None:
 
 
 def test_balanced_classes_weigh_rare_ones_more() -> None:
-    from bench.finetune.fine_tuned import _balanced
+    from bench.finetune.parts import class_weights
 
-    assert _balanced(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([2 / 3, 2, 2 * 1.0])
+    assert class_weights(np.array([0, 0, 0, 1]), 3).tolist() == pytest.approx([2 / 3, 2, 2 * 1.0])
     with pytest.raises(InvalidRequest, match="class_weight"):
         FineTuned("mobilenet", class_weight="auto")
 

@@ -1,4 +1,4 @@
-"""The network of a fine-tuned model: what is trained, its preprocessing and augmentation."""
+"""The network of a fine-tuned model: what is trained, and its preprocessing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import featcache
-from bench import NO_AUGMENTATION, Augmentation, FineTuned
+from bench import FineTuned
 from bench.finetune.network import (
+    Top,
     _preprocessing_layers,
     build_network,
     first_free_layer,
@@ -22,10 +23,9 @@ from featcache.errors import InvalidRequest
 
 def network(unfreeze: Any, model: Any = None, rule: str | None = None, **options: Any) -> Any:
     resolved = featcache.load_backbone(model or make_tiny_model(), preprocessing=rule)
-    arguments: dict[str, Any] = {
-        "units": (4,), "dropout": 0.0, "augmentation": NO_AUGMENTATION, "random_state": 0, **options
-    }  # fmt: skip
-    return build_network(resolved.backbone, 3, unfreeze, **arguments), resolved.backbone
+    top = Top(options.get("units", (4,)), options.get("dropout", 0.0))
+    made = build_network(resolved.backbone, 3, unfreeze, top, options.get("random_state", 0))
+    return made.full, resolved.backbone
 
 
 LAYERS = [("input", 0), ("conv1", 10), ("bn1", 4), ("conv5_block2_1", 30), ("conv5_block3", 56)]
@@ -113,33 +113,4 @@ def test_a_preprocessing_function_is_refused_since_it_cannot_be_saved() -> None:
     body = keras.Model(inputs, keras.layers.Flatten()(inputs))
     resolved = featcache.load_backbone(body, preprocessing=lambda x: x / 3)
     with pytest.raises(InvalidRequest, match="named rules"):
-        build_network(resolved.backbone, 2, 0.0, (), 0.0, NO_AUGMENTATION, 0)
-
-
-SWITCHES = [
-    ("horizontal_flip", True), ("vertical_flip", True), ("rotation", 0.1), ("shift", 0.2),
-    ("zoom", 0.3), ("brightness", 0.3), ("contrast", 0.3), ("saturation", 0.5),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "value"), SWITCHES)
-def test_every_augmentation_works_alone_and_changes_images_in_training_only(
-    name: str, value: Any
-) -> None:
-    off = {switch: type(v)(0) for switch, v in SWITCHES}
-    layers = Augmentation(**{**off, name: value}).layers()
-    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("float32")
-
-    def run(training: bool) -> Any:
-        x = pixels
-        for layer in layers:
-            x = layer(x, training=training) if "Random" in type(layer).__name__ else layer(x)
-        return np.asarray(x)
-
-    assert np.allclose(run(training=False), pixels, atol=1e-3)
-    changed = run(training=True)
-    assert changed.shape == pixels.shape
-    assert not np.allclose(changed, pixels)
-    assert changed.min() >= -1e-2
-    assert changed.max() <= 255.01
-    assert NO_AUGMENTATION.layers() == []
+        build_network(resolved.backbone, 2, 0.0, Top((), 0.0), 0)

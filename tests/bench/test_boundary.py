@@ -1,0 +1,246 @@
+"""Fine-tuning on stored outputs of the frozen part: the same result, computed once."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+import featcache
+from bench import Augmentation, FineTuned, Images
+from bench.contenders.base import Training
+from bench.finetune.boundary import boundaries, find_boundary
+from bench.finetune.optimizer import layer_factors
+from featcache.errors import InvalidRequest
+from heads import LogisticHead
+from heads.schedule import Schedule
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 5, "batch_size": 8, "learning_rate": 0.003, "views": 3, "patience": 9,
+    "augmentation": Augmentation(rotation=0.05),
+}  # fmt: skip
+
+
+def blocks(side: int = 16) -> Any:
+    """A network of two residual blocks, whose only boundaries are between them."""
+    import keras
+
+    generator = np.random.default_rng(3)
+    inputs = keras.Input((side, side, 3))
+    x = keras.layers.Rescaling(1 / 255, name="scale")(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=2, name="stem", activation="relu")(x)
+    for number in (1, 2):
+        y = keras.layers.Conv2D(8, 3, padding="same", name=f"b{number}_conv")(x)
+        y = keras.layers.BatchNormalization(name=f"b{number}_bn")(y)
+        x = keras.layers.Add(name=f"b{number}_add")([x, y])
+    outputs = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, outputs)
+    model.set_weights([generator.normal(0, 0.3, w.shape).astype("float32") for w in model.weights])
+    for layer in model.layers:
+        if "bn" in layer.name:
+            layer.set_weights([np.abs(w) + 0.5 for w in layer.get_weights()])
+    return model
+
+
+def run(images: Images, codes: Any, model: Any = None, **options: Any) -> FineTuned:
+    contender = FineTuned(model or blocks(), "b2_conv", **{**SETTINGS, **options})
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, random_state=1, progress=False)
+    return contender
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"initial_head": None, "units": (6,), "dropout": 0.3},
+        {"augmentation": "flip", "views": 2},
+    ],
+)
+def test_training_on_stored_outputs_is_training_on_pixels(
+    easy_images: Any, options: dict[str, Any]
+) -> None:
+    images, codes = easy_images
+    stored = run(images, codes, **options)
+    pixels = run(images, codes, max_cache=0, cache_dir=images.paths[0] + "-pixels", **options)
+    assert stored.facts().notes["stored outputs of"] == "b1_add"
+    assert pixels.facts().notes["stored outputs of"] == "none"
+    for name in ("loss", "val_loss"):
+        expected = pixels.facts().history[name]
+        assert stored.facts().history[name] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert np.allclose(stored.predict_proba(images), pixels.predict_proba(images), atol=1e-4)
+
+
+def test_epochs_train_on_the_views_in_turn(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.finetune.inputs import StoredInputs
+
+    images, codes = easy_images
+    seen: list[tuple[int, int]] = []
+    read = StoredInputs.read
+
+    def noted(self: Any, ids: Any, view: int) -> Any:
+        seen.append((len(ids), view))
+        return read(self, ids, view)
+
+    monkeypatch.setattr(StoredInputs, "read", noted)
+    run(images, codes, epochs=4, validation_fraction=0.25)
+    trained = [view for _, view in seen if view]
+    assert set(trained) == {1, 2}  # and 0 in the epochs 0 and 3, and for validation
+
+
+def test_the_outputs_are_stored_once(easy_images: Any) -> None:
+    images, codes = easy_images
+    first = run(images, codes)
+    assert first.facts().computed_now == 3 * len(set(images.ids))
+    again = run(images, codes, learning_rate=0.01)
+    assert again.facts().computed_now == 0
+    assert again.facts().extract_seconds > 0
+    more = run(images, codes, views=5)
+    assert more.facts().computed_now == 2 * len(set(images.ids))
+
+
+def test_what_is_larger_than_max_cache_is_not_stored(
+    easy_images: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, codes = easy_images
+    caplog.set_level(logging.INFO)
+    contender = run(images, codes, epochs=1, max_cache=10_000)
+    assert contender.facts().notes["stored outputs of"] == "none"
+    assert "take at most" in caplog.text
+    assert "more than max_cache" in caplog.text
+
+
+def test_boundaries_are_where_nothing_else_passes() -> None:
+    model = blocks()
+    found = {one.layer: one for one in boundaries(model)}
+    assert list(found) == ["scale", "stem", "b1_add", "b2_add", "pool"]
+    assert found["b1_add"].shape == (7, 7, 8)
+    assert found["b1_add"].width == 392
+    assert [one.layer for one in found.values() if one.is_output] == ["pool"]
+
+
+def test_the_smallest_output_of_the_last_block_is_chosen() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(2, 1, name="narrow")(inputs)
+    x = keras.layers.Conv2D(64, 1, name="wide")(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 1, name="last")(x))
+    boundary = find_boundary(model, 3)
+    assert boundary is not None
+    assert boundary.layer == "narrow"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("b1_conv", r"inside a block.*nearest.*'stem', 'b1_add'"),
+        ("b2_add", r"is trained, as are all layers from 'b2_conv' on.*'b1_add'"),
+        ("nowhere", r"is not a layer.*'b1_add'"),
+    ],
+)
+def test_a_boundary_that_cannot_be_one_is_refused_with_the_nearest(
+    layer: str, message: str
+) -> None:
+    model = blocks()
+    names = [one.name for one in model.layers]
+    with pytest.raises(InvalidRequest, match=message):
+        find_boundary(model, names.index("b2_conv"), layer)
+
+
+def test_a_model_that_calls_a_layer_twice_trains_on_pixels(easy_images: Any) -> None:
+    import keras
+
+    images, codes = easy_images
+    inputs = keras.Input((16, 16, 3))
+    shared = keras.layers.Dense(3, name="shared")
+    x = shared(shared(keras.layers.Rescaling(1 / 255)(inputs)))
+    x = keras.layers.Conv2D(4, 3, name="b2_conv")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    assert run(images, codes, model, epochs=1).facts().notes["stored outputs of"] == "none"
+
+
+def test_a_head_is_where_training_starts(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = FineTuned(blocks(), "b2_conv", **SETTINGS)
+    contender.prepare(images, progress=False)
+    training = Training(images, codes, 2, 0, False)
+    network, _ = contender._build(training)
+    features = featcache.extract(blocks(), images.dataset(), progress=False)
+    head = LogisticHead().fit(features.X, codes)
+    pixels = np.stack([images.pixels(i, (16, 16), "stretch") for i in range(len(images))])
+    proba = np.asarray(network.full.predict(pixels.astype("float32"), verbose=0))
+    assert np.allclose(proba, head.predict_proba(features.X), atol=1e-4)
+
+
+def test_a_head_says_least_of_a_class_without_images(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = FineTuned(blocks(), "b2_conv", **SETTINGS)
+    contender.prepare(images, progress=False)
+    network, _ = contender._build(Training(images, codes * 2, 3, 0, False))
+    pixels = np.stack([images.pixels(i, (16, 16), "stretch") for i in range(len(images))])
+    proba = np.asarray(network.full.predict(pixels.astype("float32"), verbose=0))
+    assert (proba[:, 1] < proba[:, [0, 2]].max(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"initial_head": "logistic", "units": (4,)}, "does not fit behind the dense layers"),
+        ({"initial_head": "svm"}, "initial_head='svm'"),
+        ({"views": 0}, "views=0"),
+        ({"views": 3, "augmentation": "flip"}, "two views"),
+        ({"rate": "step"}, "rate='step'"),
+        ({"layer_decay": 1.5}, "layer_decay=1.5"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        FineTuned(blocks(), 0.4, **options)
+
+
+def test_the_rate_falls_from_layer_to_layer() -> None:
+    model = blocks()
+    for layer in model.layers:
+        layer.trainable = layer.name in ("b1_conv", "b2_conv")
+    factors = layer_factors(model, 0.5)
+    at = {v.path.split("/")[0]: factors[id(v)] for v in model.trainable_variables}
+    assert at == {"b1_conv": 0.25, "b2_conv": 0.5}
+
+
+def test_a_decay_of_zero_trains_the_top_alone_and_smoothing_changes_the_loss(
+    easy_images: Any,
+) -> None:
+    images, codes = easy_images
+    contender = run(images, codes, layer_decay=0.0, epochs=2)
+    body = next(layer for layer in contender.model.layers if hasattr(layer, "layers"))
+    kernel = body.get_layer("b2_conv").get_weights()[0]
+    assert np.array_equal(kernel, blocks().get_layer("b2_conv").get_weights()[0])
+    smoothed = run(images, codes, label_smoothing=0.3, epochs=2)
+    plain = run(images, codes, epochs=2)
+    assert smoothed.facts().history["loss"][0] > plain.facts().history["loss"][0] + 0.05
+
+
+def test_a_cosine_with_warm_up_begins_and_ends_at_nothing() -> None:
+    schedule = Schedule(4, 8, 1.0, 9, 1, 0.1, "cosine", 1.0)
+    rates = [schedule.rate_at(1.0, epoch, part) for epoch in range(4) for part in (0.0, 0.5)]
+    assert rates[0] == 0.0
+    assert rates[1] == 0.5
+    assert rates[2] == 1.0
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert schedule.rate_at(1.0, 3, 1.0) == pytest.approx(0.0)
+    assert Schedule(4, 8, 1.0, 9, 1, 0.1).rate_at(0.3, 2, 0.5) == 0.3
+
+
+def test_an_estimate_counts_the_passes_of_all_views(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = FineTuned(blocks(), "b2_conv", **SETTINGS)
+    few = contender.estimate(images, 30, 2)
+    assert few.disk_bytes >= 3 * 40 * 4 * 392
+    run(images, codes)
+    assert contender.estimate(images, 30, 2).disk_bytes < few.disk_bytes
