@@ -70,8 +70,6 @@ class PixelInputs(Inputs):
     views : sequence of View
     """
 
-    computed_now = 0
-
     def __init__(self, pixels: Pixels, views: Sequence[View]) -> None:
         self._pixels, self._views = pixels, views
         self.unusable = dict(pixels.unusable)
@@ -93,6 +91,11 @@ class PixelInputs(Inputs):
     def disk_bytes(self) -> int:
         """Size of the decoded pixels."""
         return int(self._pixels.array.nbytes)
+
+    @property
+    def computed_now(self) -> int:
+        """Return 0: nothing is stored."""
+        return 0
 
 
 class StoredInputs(Inputs):
