@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from pathlib import Path
 
@@ -41,9 +40,9 @@ def move_orphaned_sidecars(folder: Path) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    for number in itertools.count(1):
-        ending = ".bad" if number == 1 else f".{number}.bad"
-        name = path.with_name(f"damaged-{path.name}{ending}")
-        if not os.path.lexists(name):  # never overwrite an earlier damaged file
-            return name
-    raise AssertionError("unreachable")
+    name = path.with_name(f"damaged-{path.name}.bad")
+    number = 1
+    while os.path.lexists(name):  # never overwrite an earlier damaged file
+        number += 1
+        name = path.with_name(f"damaged-{path.name}.{number}.bad")
+    return name

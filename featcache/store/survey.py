@@ -155,12 +155,7 @@ def _inspect_with_sidecar(shard: Path, spec: BackboneSpec | None) -> ShardFindin
 
 
 def _inspect(shard: Path, spec: BackboneSpec | None) -> Damage | ShardMetadata:
-    try:
-        return find_damage(shard) or _check_shard(shard, spec)
-    except FileNotFoundError:
-        if not shard.is_symlink():
-            raise
-        return Damage(shard.name, rows_in_name(shard.name) or 0, "it is a link to nothing")
+    return find_damage(shard) or _check_shard(shard, spec)
 
 
 def _sidecar_fault(shard: Path, found: Damage | ShardMetadata) -> str | None:
@@ -229,10 +224,7 @@ def _shard_damages(
     folder: Path, manifest: Manifest | None, findings: dict[str, ShardFindings]
 ) -> list[Damage]:
     """Return the damage of shards and sidecars; for damaged shards with the lost rows."""
-    damages = {
-        n: finding.damage or _mismatch(folder, manifest, n, finding)
-        for n, finding in findings.items()
-    }
+    damages = {n: _find_damage(folder, manifest, n, finding) for n, finding in findings.items()}
     stored: set[bytes] = set()
     if any(damages.values()):
         for name, finding in findings.items():
@@ -272,13 +264,13 @@ def _width(all_metadata: Collection[ShardMetadata], manifest: Manifest) -> int:
     return manifest.width if manifest.width in same or not same else max(set(same), key=same.count)
 
 
-def _mismatch(
+def _find_damage(
     folder: Path, manifest: Manifest | None, name: str, finding: ShardFindings
 ) -> Damage | None:
-    """Return the damage of a valid shard that does not belong to this store; else None."""
+    """Return the damage of a shard, or why a valid one does not belong to this store; else None."""
     metadata = finding.metadata
     if metadata is None:
-        return None
+        return finding.damage
     rows = len(metadata.views)
     if not is_possible_in(BackboneSpec.from_components(metadata.components), folder):
         return Damage(name, rows, "its spec is not the one whose key is in the folder's name")
