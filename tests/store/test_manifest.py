@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import pytest
 
 from featcache.errors import StoreCorrupt, StoreError, StoreFormatError
 from featcache.store import maintenance
+from featcache.store.lease import NAME as LEASE
 from featcache.store.lease import lease
 from featcache.store.manifest import find_stores, read_manifest
 from featcache.store.store import Store
 from hostile_shards import planted, sound_parts
+from refusals import refuse
 from stores import SPEC, WIDTH, filled, ids_of, rows_of, signed
 
 
@@ -61,6 +64,34 @@ def test_a_damaged_store_does_not_hide_its_neighbours(
     (store.folder / "MANIFEST.json").write_text("{}")
     assert [folder for folder, _ in find_stores(store.folder.parent)] == [other.folder]
     assert "cannot be used" in caplog.text
+
+
+def test_a_manifest_that_the_disk_cannot_read_does_not_hide_its_neighbours(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Store.create(store.folder.parent / "other", SPEC, WIDTH)
+    path = store.folder / "MANIFEST.json"
+    refuse(monkeypatch, os, "open", errno.EIO, concerns=lambda file, *_: file == path)
+    assert [folder for folder, _ in find_stores(store.folder.parent)] == [other.folder]
+    assert f"{path} cannot be read: Input/output error." in caplog.text
+
+
+def test_a_writer_that_loses_its_lease_every_time_comes_to_an_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, writes = Store.write_manifest_under_lease, list[int]()
+
+    def suspended(writer: Store) -> None:
+        real(writer)
+        writes.append(1)
+        (store.folder / LEASE).unlink()
+
+    monkeypatch.setattr("featcache.store.store._MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(Store, "write_manifest_under_lease", suspended)
+    filled(store, (1,), (2,))
+    assert len(writes) == 3
+    assert maintenance.verify(store.folder) == []
+    assert np.array_equal(Store(store.folder).read(ids_of(1, 2)), rows_of(1, 2))
 
 
 def test_a_manifest_that_is_being_written_by_another_is_left_to_it(
