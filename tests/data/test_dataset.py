@@ -54,6 +54,32 @@ def test_hidden_and_foreign_files_are_passed_over(photos: Path) -> None:
     assert len(load_dataset(photos)) == 12
 
 
+def test_a_data_set_describes_itself_in_text_and_in_a_notebook(tmp_path: Path) -> None:
+    dataset = Dataset(
+        ["a.png", "b.png", "c.png"],
+        labels=["<cat>", None, "dog"],
+        split=["train", "test", "train"],
+        attributes={"age": [1, 2, 3]},
+        boxes=[(0, 0, 5, 5)] * 3,
+        crop="box",
+        ignored=["x.cr2"],
+        name="pets",
+    )
+    assert repr(dataset) == (
+        "<Dataset 'pets': images 3, classes 2 ('<cat>', 'dog'), unlabelled 1, split train 2, "
+        "test 1, columns age (int64), crop box, ignored files 1>"
+    )
+    page = dataset._repr_html_()
+    for fact in ("unlabelled", "train 2, test 1", "age (int64)", "box", "ignored files"):
+        assert fact in page
+    assert "&lt;cat&gt;" in page
+    assert "<cat>" not in page
+
+
+def test_a_data_set_without_labels_describes_its_images_alone() -> None:
+    assert repr(Dataset(["a.png"], name="one")) == "<Dataset 'one': images 1>"
+
+
 def test_a_loop_of_links_ends(photos: Path) -> None:
     os.symlink(photos, photos / "cat" / "again")
     assert len(load_dataset(photos)) == 12

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from featcache._io import file_state
+from featcache._io.atomic import write_memo
 from featcache.data import file_index
 from featcache.data.file_index import identify
 from featcache.images.image_file import content_id
@@ -69,6 +70,25 @@ def test_a_damaged_index_is_as_good_as_none(
     (index,) = (tmp_path / "i").iterdir()
     index.write_bytes(damage)
     assert identify([str(file)], str(tmp_path), tmp_path / "i")[0].image_id == content_id(b"one")
+
+
+@pytest.mark.parametrize("entries", [None, 5, [1, 2], {"a": 5}, {"a": None}, "absent"])
+def test_an_index_without_entries_of_its_form_is_as_good_as_none(
+    tmp_path: Path, reads: list[str], entries: object
+) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"one")
+    time.sleep(0.02)
+    identify([str(file)], str(tmp_path), tmp_path / "i")
+    (index,) = (tmp_path / "i").iterdir()
+    kept = {"version": file_index.VERSION, "entries": entries}
+    if entries == "absent":
+        del kept["entries"]
+    write_memo(index, kept, "the file index")  # its checksum fits
+    for _ in range(2):
+        found = identify([str(file)], str(tmp_path), tmp_path / "i")
+        assert found[0].image_id == content_id(b"one")
+    assert len(reads) == 2  # the second time from an index that was written again
 
 
 def test_an_index_with_a_swapped_id_is_not_believed(tmp_path: Path, reads: list[str]) -> None:

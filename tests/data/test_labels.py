@@ -196,3 +196,20 @@ def test_validation_rows_in_the_training_part_are_told(
     assert "validation part" in caplog.text
     validation = features[np.array(features.parts) == "validation"]
     assert len(validation) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([Path("cat"), "dog"], ["cat", "dog"]),
+        ([1, 2.0, None], [1, 2, None]),
+        ([1, 2.5], [1.0, 2.5]),
+        ([1.0, 2.0], [1.0, 2.0]),
+    ],
+    ids=repr,
+)
+def test_paths_become_text_and_integral_floats_among_integers_become_integers(
+    given: list[Any], kept: list[Any]
+) -> None:
+    found = list(Dataset(["a.png", "b.png", "c.png"][: len(given)], labels=given).labels or [])
+    assert [(type(one), one) for one in found] == [(type(one), one) for one in kept]

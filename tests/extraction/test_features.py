@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache import Features, extract, load_dataset
-from featcache.data.split import official_split, stratified_group_split
+from featcache.data.split import official_split, split_rows, stratified_group_split
 from featcache.errors import InvalidRequest
 
 
@@ -124,6 +124,27 @@ def test_the_official_split_keeps_its_test_part_and_drops_copies_from_training()
     groups, split = ["a", "b", "b", "c"], ["train", "train", "test", "test"]
     train, test = official_split(groups, split)
     assert (train.tolist(), test.tolist()) == ([0], [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("groups", "split", "counts"),
+    [
+        ("ab", ["train", "train"], "2 training images and 0 test images"),
+        ("ab", ["test", "test"], "0 training images and 2 test images"),
+        ("aa", ["train", "test"], "0 training images and 1 test image"),  # the same image
+    ],
+)
+def test_an_official_split_with_an_empty_part_is_refused(
+    groups: str, split: list[str], counts: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"{counts}; both are needed. Give test_size="):
+        official_split(groups, split)
+
+
+def test_an_official_split_without_a_labelled_training_image_is_refused() -> None:
+    labels, parts = [None, "cat", "dog"], ["train", "test", "test"]
+    with pytest.raises(InvalidRequest, match="has no labelled training image"):
+        split_rows("abc", labels, parts, None, 0)
 
 
 @pytest.mark.parametrize("size", [0, 1, -0.1, 1.5])

@@ -61,3 +61,22 @@ def test_values_beside_the_layers_are_passed_over(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file.create_dataset("layers/step", data=7)
     assert saved_layers(path) == expected
+
+
+def test_a_list_of_names_that_keras_has_split_is_read_whole(tmp_path: Path) -> None:
+    path = older_file(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        for name in ("dense", "top"):
+            layer = file.create_group(name)
+            layer.attrs["weight_names0"] = [b"kernel:0"]
+            layer.attrs["weight_names1"] = [b"bias:0"]
+            layer.create_dataset("kernel:0", (3, 2))
+            layer.create_dataset("bias:0", (2,))
+        del file.attrs["layer_names"]
+        for number, name in enumerate((b"conv", b"dense", b"top")):
+            file.attrs[f"layer_names{number}"] = [name]
+    assert saved_layers(path) == [
+        SavedLayer("conv", "conv", ((3, 3),)),
+        SavedLayer("dense", "dense", ((3, 2), (2,))),
+        SavedLayer("top", "top", ((3, 2), (2,))),
+    ]

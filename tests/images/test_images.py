@@ -13,7 +13,7 @@ from PIL import Image
 
 from featcache.images import decode as images
 from featcache.images.decode import decode, load_pixels, resize
-from featcache.images.image_file import BadImage, content_id, read_file
+from featcache.images.image_file import MAX_BYTES, BadImage, content_id, read_file
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
@@ -151,6 +151,23 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 def test_an_unopenable_path_is_a_reason_that_does_not_last(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadImage) as raised:
         read_file(f"{tmp_path}/{name}")
+    assert not raised.value.lasting
+
+
+def test_a_file_above_the_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "photo.jpg", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no space on the disk
+    reserved: list[int] = []
+    with pytest.raises(BadImage, match=f"is {MAX_BYTES + 1:,} bytes; the limit is {MAX_BYTES:,}"):
+        read_file(tmp_path / "photo.jpg", reserved.append)
+    assert reserved == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has this file")
+def test_a_file_that_the_system_cannot_read_has_a_reason_that_does_not_last() -> None:
+    # Its first bytes belong to no page: a regular file whose reading fails.
+    with pytest.raises(BadImage, match=r"cannot be read: .*Input/output error") as raised:
+        read_file("/proc/self/mem")
     assert not raised.value.lasting
 
 
