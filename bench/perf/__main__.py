@@ -14,7 +14,7 @@ from typing import Any
 
 from featcache._io.cache_dirs import cache_folder
 
-from . import busy, extraction, heads, hits, memory, pipeline, rows
+from . import busy, extraction, finetune, heads, hits, memory, pipeline, rows
 from .timing import describe_machine
 
 SECTIONS: dict[str, tuple[str, ModuleType]] = {
@@ -23,6 +23,7 @@ SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "hits": ("Extraction of stored images", hits),
     "rows": ("A store of a million rows", rows),
     "heads": ("Heads, compared with scikit-learn", heads),
+    "finetune": ("Fine-tuning, compared with Keras", finetune),
     "busy": ("LightGBM on a busy machine", busy),
     "memory": ("Memory of extraction", memory),
 }
