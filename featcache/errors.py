@@ -22,7 +22,7 @@ _Path = str | PathLike[str]
 
 
 class QuarantinedImage(Protocol):
-    """An image that could not be used: `featcache.extraction.features.Quarantined`."""
+    """An image that could not be used: `featcache.extraction.summary.Quarantined`."""
 
     @property
     def path(self) -> str:

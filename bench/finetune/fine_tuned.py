@@ -20,14 +20,13 @@ from featcache.toolkit import (
     BuiltBackbone,
     ModelRequest,
     cache_folder,
-    check_choice,
     content_key,
     format_count,
     get_logger,
     training_folder,
     unmoved_random,
 )
-from heads.schedule import RATE_SCHEDULES, RateSchedule, Schedule
+from heads.schedule import RateSchedule, Schedule
 
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
@@ -39,12 +38,13 @@ from ..presets import PRESETS, find_preset
 from ..splits import Images
 from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
+from .checks import check_options
 from .initial_head import InitialHead, check_initial_head, head_weights
 from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
 from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
-from .parts import class_weights, training_parts
+from .parts import class_weights, describe_training, training_parts
 from .saved_model import save_model
 from .training import Run, plain, predict
 
@@ -136,6 +136,7 @@ class FineTuned(Contender):
     """
 
     quick = False
+    _inputs: Inputs | None = None
 
     def __init__(
         self,
@@ -164,11 +165,7 @@ class FineTuned(Contender):
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        if class_weight is not None:
-            check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
-        first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
-        check_choice("rate", rate, RATE_SCHEDULES)
-        _check_fractions(layer_decay=layer_decay, label_smoothing=label_smoothing)
+        check_options(unfreeze, class_weight, rate, layer_decay, label_smoothing)
         self.backbone, self.unfreeze = backbone, unfreeze
         self.top = Top(tuple(units), dropout)
         self.initial_head = check_initial_head(initial_head, self.top.units)
@@ -181,7 +178,6 @@ class FineTuned(Contender):
         self.validation_fraction, self.class_weight = validation_fraction, class_weight
         self.boundary, self.max_cache = boundary, max_cache
         self._cache_dir, self._options = cache_dir, options
-        self._inputs: Inputs | None = None
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FineTuned:
@@ -384,17 +380,11 @@ class FineTuned(Contender):
 
     def _run_folder(self, training: Training) -> Path:
         """Return the folder of the run, named by a hash of all that determines its result."""
-        images, codes = training.images, training.codes
-        order = np.argsort(np.array(images.ids))
-        examples = "".join(f"{images.ids[i]}{codes[i]}," for i in order)
         key = content_key(
             {
                 "version": _VERSION,
                 "spec": self._resolved.spec.key,
-                "examples": hashlib.sha256(examples.encode()).hexdigest(),
-                "order": hashlib.sha256("".join(images.ids).encode()).hexdigest(),
-                "classes": training.n_classes,
-                "seed": training.random_state,
+                **describe_training(training),
                 "unfreeze": self._first_free,
                 "top": [*self.top.units, repr(float(self.top.dropout))],
                 "initial_head": self.initial_head,
@@ -408,10 +398,3 @@ class FineTuned(Contender):
         )
         name = f"{self._resolved.spec.backbone}-{key[:16]}"
         return training_folder(cache_folder(self._cache_dir)) / name
-
-
-def _check_fractions(**values: float) -> None:
-    for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and 0 <= value <= 1):
-            raise InvalidRequest(f"{name}={value!r} must be a number from 0 to 1.", received=value)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import InvalidRequest
 from featcache.toolkit import stratified_group_split
 
+from ..contenders.base import Training
 from ..splits import Images
 
 
@@ -20,6 +24,19 @@ def training_parts(
     except InvalidRequest:
         rows = np.arange(len(codes))  # too few to hold any out: early stopping on training images
         return rows, rows
+
+
+def describe_training(training: Training) -> dict[str, Any]:
+    """Return the components of a run's key that describe what it is trained on."""
+    images, codes = training.images, training.codes
+    order = np.argsort(np.array(images.ids))
+    examples = "".join(f"{images.ids[i]}{codes[i]}," for i in order)
+    return {
+        "examples": hashlib.sha256(examples.encode()).hexdigest(),
+        "order": hashlib.sha256("".join(images.ids).encode()).hexdigest(),
+        "classes": training.n_classes,
+        "seed": training.random_state,
+    }
 
 
 def class_weights(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:

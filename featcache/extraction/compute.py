@@ -33,6 +33,11 @@ class RunSettings:
     batch_size, workers : int or None
     retry_failed : bool
     progress : bool or None
+
+    Raises
+    ------
+    InvalidRequest
+        If a number is neither None nor a whole number from 1.
     """
 
     engine: EngineName
@@ -41,8 +46,7 @@ class RunSettings:
     retry_failed: bool
     progress: bool | None
 
-    def check(self) -> None:
-        """Raise `InvalidRequest` unless the numbers are None or whole numbers from 1."""
+    def __post_init__(self) -> None:
         for name, value in {"batch_size": self.batch_size, "workers": self.workers}.items():
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InvalidRequest(

@@ -177,7 +177,6 @@ def extract(
     started = time.perf_counter()
     show_log_in_notebook()
     settings = RunSettings(engine, batch_size, workers, retry_failed, progress)
-    settings.check()
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
     weights = weights_for(weights, sample=uses_sample(data))
@@ -186,8 +185,8 @@ def extract(
         preprocessing=preprocessing, precision=precision,
     )  # fmt: skip
     request = make_request(backbone, options)
-    chosen = views_of(views, augmentation, random_state)
     source = Source(data, labels, crop, margin)
+    chosen = views_of(views, augmentation, random_state)
     jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
     return _run(jobs, on_conflict, settings, started)
 

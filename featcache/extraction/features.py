@@ -4,124 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._io.html import facts_table
-from .._io.progress import StageTimings
 from .._io.wording import format_count, format_values
 from ..backbones.spec import BackboneSpec
-from ..backbones.weights import WeightsKind
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
 from ..images.image_file import Box, example_ids
-from ..printable import printable
 from ..store.lazy_rows import StoredRows
+from .summary import ExtractionSummary, Quarantined
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An image that could not be used, and why.
-
-    Attributes
-    ----------
-    path : str
-    reason : str
-    position : int
-        Position in the data set.
-    label : str, int, bool, float or None
-    """
-
-    path: str
-    reason: str
-    position: int
-    label: Any = None
-
-
-@dataclass(frozen=True)
-class ExtractionSummary:
-    """Counts and timings of a call of `extract`; ``str()`` of it is one line of text.
-
-    Attributes
-    ----------
-    stored, computed : int
-        Numbers of images that were in the store, and that were computed; with several views,
-        of views of images.
-    quarantined : int
-        Number of images that could not be used.
-    seconds : float
-        Wall time of the call.
-    folder : Path
-        Folder of the store; with several views, of the images without augmentation.
-    backbone : str
-        Human-readable name of the backbone.
-    weights : str
-        Human-readable origin of the weights.
-    weights_kind : {"imagenet", "packaged", "file", "random", "model"}
-        The origin as a code, for programs.
-    seconds_per_image : float
-        Mean wall time of computing an image with all its views, over all extractions.
-    reasons : mapping of str to int
-        Number of quarantined images by reason.
-    engine : str or None
-        Name of the engine; None if nothing was computed.
-    stages : StageTimings or None
-        Seconds that each stage worked; None if nothing was computed.
-    unlabelled : int
-        Number of rows without a label, in a data set with labels.
-    ignored : mapping of str to int
-        Number of files in the folder that are not images, by file extension.
-    ignored_files : sequence of str
-        Their paths; a hidden folder ends in a separator.
-    hints : sequence of str
-        How to install the optional packages that can read some of them.
-    conflicts : sequence of mapping
-        Images of identical content with several labels: ``id``, ``paths`` and ``labels`` of each.
-    """
-
-    stored: int
-    computed: int
-    quarantined: int
-    seconds: float
-    folder: Path
-    backbone: str
-    weights: str
-    weights_kind: WeightsKind
-    seconds_per_image: float = 0.0
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    engine: str | None = None
-    stages: StageTimings | None = None
-    unlabelled: int = 0
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    ignored_files: Sequence[str] = ()
-    hints: Sequence[str] = ()
-    conflicts: Sequence[Mapping[str, Any]] = ()
-
-    def __str__(self) -> str:
-        common = sorted(self.reasons.items(), key=lambda item: -item[1])
-        why = "; ".join(f"{count} x {printable(reason)}" for reason, count in common[:3])
-        why = f" ({why}{'; ...' if len(common) > 3 else ''})" if why else ""
-        return (
-            f"{self.stored} stored, {self.computed} computed, {self.quarantined} quarantined{why} "
-            + (f"({self.unlabelled} unlabelled) " if self.unlabelled else "")
-            + (f"({len(self.conflicts)} under several labels) " if self.conflicts else "")
-            + (f"({self._ignored()}) " if self.ignored else "")
-            + f"in {self.seconds:.1f} s"
-            + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
-            + f"; store {printable(self.folder)}"
-        )
-
-    def _ignored(self) -> str:
-        counts = list(self.ignored.items())[:5]
-        shown = ", ".join(f"{count} {printable(ending)}" for ending, count in counts)
-        more = ", ..." if len(self.ignored) > 5 else ""
-        count = format_count(len(self.ignored_files), "other file")
-        return "; ".join([f"{count} ignored: {shown}{more}", *self.hints])
 
 
 @dataclass(frozen=True, eq=False)

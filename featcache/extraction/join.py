@@ -17,9 +17,10 @@ from ..errors import NoUsableImages
 from ..store.lazy_rows import StoredRows
 from ..store.row_index import pack_ids
 from ..store.store import Store
-from .features import ExtractionSummary, Features, Quarantined
+from .features import Features
 from .prepare import ExtractionJob
 from .runner import Computation
+from .summary import ExtractionSummary, Quarantined
 
 
 def join_rows(
@@ -42,34 +43,37 @@ def join_rows(
     views = np.repeat(np.arange(len(jobs)), len(usable))
     # Opened again only if rows were committed since it was opened for the plan.
     stores = [Store(j.folder) if j.store is None or j.plan.compute else j.store for j in jobs]
-    dataset = job.dataset.take(kept.tolist())
-    classes = job.dataset.classes
     packed = pack_ids([str(job.files[i].image_id) for i in kept])
+    summary = _summary(
+        jobs, computation, quarantined,
+        unlabelled=job.dataset.take(usable).unlabelled, conflicts=conflicts, seconds=seconds,
+        seconds_per_image=sum(store.seconds_per_image() for store in stores),
+    )  # fmt: skip
     return Features(
         X=StoredRows(stores, packed, views[:, None]),
         views=views,
-        y=None if dataset.labels is None else label_codes(dataset.labels, classes or []),
-        classes=classes,
-        paths=list(dataset.paths),
         ids=[str(job.contents[i].image_id) for i in kept],
         positions=kept,
         spec=job.resolved.spec,
-        summary=_summary(
-            jobs,
-            computation,
-            quarantined,
-            unlabelled=job.dataset.take(usable).unlabelled,
-            conflicts=conflicts,
-            seconds=seconds,
-            seconds_per_image=sum(store.seconds_per_image() for store in stores),
-        ),
+        summary=summary,
         quarantined=quarantined,
-        parts=None if dataset.split is None else list(dataset.split),
-        attributes=dict(dataset.attributes),
-        boxes=None if dataset.boxes is None else list(dataset.boxes),
         arguments=job.resolved.arguments(),
-        categorical=job.dataset.categories is not None,
+        **_columns(job.dataset, kept.tolist()),
     )
+
+
+def _columns(dataset: Dataset, rows: list[int]) -> dict[str, Any]:
+    """Return what a data set says of some of its images, by the attribute of `Features`."""
+    chosen, classes = dataset.take(rows), dataset.classes
+    return {
+        "y": None if chosen.labels is None else label_codes(chosen.labels, classes or []),
+        "classes": classes,
+        "paths": list(chosen.paths),
+        "parts": None if chosen.split is None else list(chosen.split),
+        "attributes": dict(chosen.attributes),
+        "boxes": None if chosen.boxes is None else list(chosen.boxes),
+        "categorical": dataset.categories is not None,
+    }
 
 
 def _reasons(jobs: Sequence[ExtractionJob], computation: Computation | None) -> dict[int, str]:

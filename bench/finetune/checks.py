@@ -1,0 +1,32 @@
+"""Checks of the arguments of a fine-tune."""
+
+from __future__ import annotations
+
+from featcache.errors import InvalidRequest
+from featcache.toolkit import check_choice
+from heads.schedule import RATE_SCHEDULES
+
+from .network import first_free_layer
+
+
+def check_options(
+    unfreeze: float | int | str,
+    class_weight: str | None,
+    rate: str,
+    layer_decay: float,
+    label_smoothing: float,
+) -> None:
+    """Raise `InvalidRequest` unless these are accepted; names of layers are not looked up."""
+    if class_weight is not None:
+        check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
+    first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
+    check_choice("rate", rate, RATE_SCHEDULES)
+    _check_fractions(layer_decay=layer_decay, label_smoothing=label_smoothing)
+
+
+def _check_fractions(**values: float) -> None:
+    """Raise `InvalidRequest` unless named values are numbers from 0 to 1."""
+    for name, value in values.items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and 0 <= value <= 1):
+            raise InvalidRequest(f"{name}={value!r} must be a number from 0 to 1.", received=value)
