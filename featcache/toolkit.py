@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._io.progress import progress_bar as progress_bar
     from ._io.shared_change import SharedChange as SharedChange
     from ._io.wording import format_count as format_count
+    from ._io.wording import parse_bytes as parse_bytes
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
     from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
@@ -39,10 +40,16 @@ if TYPE_CHECKING:
     from .backbones.keras_backend import unmoved_random as unmoved_random
     from .backbones.keras_types import BackboneLike as BackboneLike
     from .backbones.model import Backbone as Backbone
+    from .backbones.model_file import is_model_file as is_model_file
+    from .backbones.preprocessing import RULES as RULES
     from .backbones.request import BackboneOptions as BackboneOptions
     from .backbones.request import ModelRequest as ModelRequest
     from .backbones.request import make_request as make_request
+    from .backbones.request import parse_image_size as parse_image_size
     from .backbones.resolve import BuiltBackbone as BuiltBackbone
+    from .backbones.spec import ENGINES as ENGINES
+    from .backbones.spec import POOLINGS as POOLINGS
+    from .backbones.spec import PRECISIONS as PRECISIONS
     from .backbones.spec import content_key as content_key
     from .backbones.spec import find_backbone as find_backbone
     from .data.boxes import CROPS as CROPS
@@ -61,6 +68,7 @@ if TYPE_CHECKING:
     from .extraction.prepare import uses_sample as uses_sample
     from .extraction.prepare import weights_for as weights_for
     from .images.decode import DECODE_VERSION as DECODE_VERSION
+    from .images.decode import RESIZES as RESIZES
     from .images.decode import Resize as Resize
     from .images.decode import load_image as load_image
     from .images.decode import load_pixels as load_pixels
@@ -84,14 +92,19 @@ _HOMES = {
     "CROPS": "data.boxes",
     "Crop": "data.boxes",
     "DECODE_VERSION": "images.decode",
+    "ENGINES": "backbones.spec",
     "IMAGENET_MEAN": "backbones.imagenet",
     "IMAGENET_STD": "backbones.imagenet",
     "MemoryBudget": "images.limits",
     "ModelRequest": "backbones.request",
+    "POOLINGS": "backbones.spec",
+    "PRECISIONS": "backbones.spec",
+    "RESIZES": "images.decode",
+    "RULES": "backbones.preprocessing",
     "Resize": "images.decode",
     "SharedChange": "_io.shared_change",
-    "View": "images.views",
     "Source": "extraction.prepare",
+    "View": "images.views",
     "all_layers": "backbones.architecture",
     "batches": "extraction.pipeline",
     "cache_folder": "_io.cache_dirs",
@@ -106,6 +119,7 @@ _HOMES = {
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
     "is_missing": "data.labels",
+    "is_model_file": "backbones.model_file",
     "label_codes": "data.labels",
     "label_conflicts": "data.labels",
     "layer_names": "backbones.architecture",
@@ -114,6 +128,8 @@ _HOMES = {
     "make_folder": "_io.atomic",
     "make_request": "backbones.request",
     "open_atomic": "_io.atomic",
+    "parse_bytes": "_io.wording",
+    "parse_image_size": "backbones.request",
     "pixels_folder": "_io.cache_dirs",
     "printable": "printable",
     "progress_bar": "_io.progress",
@@ -139,8 +155,13 @@ __all__ = [
     "CAFFE_MEAN_BGR",
     "CROPS",
     "DECODE_VERSION",
+    "ENGINES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "POOLINGS",
+    "PRECISIONS",
+    "RESIZES",
+    "RULES",
     "Backbone",
     "BackboneOptions",
     "BadImage",
@@ -167,6 +188,7 @@ __all__ = [
     "get_logger",
     "ignored_warnings",
     "is_missing",
+    "is_model_file",
     "label_codes",
     "label_conflicts",
     "layer_names",
@@ -175,6 +197,8 @@ __all__ = [
     "make_folder",
     "make_request",
     "open_atomic",
+    "parse_bytes",
+    "parse_image_size",
     "pixels_folder",
     "printable",
     "progress_bar",

@@ -1,10 +1,15 @@
-"""Formatting of numbers, values and errors in messages: "1 image", "2 images", "'a', 'b', ..."."""
+"""Formatting and parsing of numbers, values and errors in messages: "1 image", "20G", ..."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import InvalidRequest
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _MAX_VALUES = 5
 _MAX_CHARACTERS = 40
 
@@ -18,6 +23,27 @@ def format_count(number: int, noun: str, plural: str | None = None) -> str:
     ('1 image', '1,200 images', '0 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def parse_bytes(text: str) -> int:
+    """Return the number of bytes that a text such as ``"20G"`` describes, in powers of 1024.
+
+    Raises
+    ------
+    InvalidRequest
+        If it describes none.
+
+    Examples
+    --------
+    >>> parse_bytes("500M"), parse_bytes("1.5 kB"), parse_bytes("0")
+    (524288000, 1536, 0)
+    """
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise InvalidRequest(
+            f"{text!r} is not a size; give one such as 20G or 500M.", received=text
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:

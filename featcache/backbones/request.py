@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -269,6 +270,32 @@ def _check_model(model: Any) -> None:
 def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> None:
     if rule is not None:
         preprocessing.check_rule_at_size(rule, size)
+
+
+def parse_image_size(text: str) -> int | tuple[int, int]:
+    """Return the image size that a text describes.
+
+    Parameters
+    ----------
+    text : str
+        A side in pixels, or height and width as ``"192x256"``.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_image_size("192"), parse_image_size("192x256")
+    (192, (192, 256))
+    """
+    match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", text.strip())
+    if match is None:
+        raise InvalidRequest(
+            f"{text!r} is not a size; give 192, or height and width as 192x256.", received=text
+        )
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
 
 
 def check_pooling(pooling: object) -> None:

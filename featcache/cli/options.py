@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from click.shell_completion import CompletionItem
 
 from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.console import run_command
+from .._io.wording import parse_bytes
+from ..backbones.request import parse_image_size
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS, Crop
 from ..errors import InvalidRequest
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -119,10 +117,10 @@ class ImageSize(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | tuple[int, int]:
         """Read the text of the option."""
-        match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; give 192, or height and width as 192x256.")
-        return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
+        try:
+            return parse_image_size(str(value))
+        except InvalidRequest as error:
+            self.fail(str(error))
 
 
 class AugmentationOption(click.ParamType):  # type: ignore[type-arg]
@@ -147,10 +145,10 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]
         """Read the text of the option."""
         if isinstance(value, int):
             return value
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; give one such as 20G or 500M.")
-        return int(float(match[1]) * _UNITS[match[2].upper()])
+        try:
+            return parse_bytes(value)
+        except InvalidRequest as error:
+            self.fail(str(error))
 
 
 def complete_backbone(
