@@ -200,7 +200,7 @@ def _discriminant(step: Any) -> list[ClassifierStep]:
 def _perceptron(step: Any) -> list[ClassifierStep]:
     if step.activation not in ("relu", "identity"):
         raise _unsupported(step, "only the activations 'relu' and 'identity' are supported")
-    if step.out_activation_ != "softmax" and len(step.classes_) > 2:
+    if step.out_activation_ != "softmax" and step.n_outputs_ > 1:
         raise _unsupported(step, "it was trained on several labels per row")
     relu = [ClassifierStep("relu")] if step.activation == "relu" else []
     *inner, last = zip(step.coefs_, step.intercepts_, strict=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
@@ -73,4 +74,15 @@ def test_a_scaler_that_clips_is_refused() -> None:
     model = make_pipeline(MaxAbsScaler(), LogisticRegression()).fit(X, y)
     model[0].clip = True  # a parameter of later versions of scikit-learn
     with pytest.raises(InvalidRequest, match="clip=True is not supported"):
+        to_classifier(model)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_network_of_several_labels_per_row_is_refused(labels: int) -> None:
+    X, y = blobs(labels, 20, 5)
+    several = np.eye(labels, dtype=int)[y]
+    several[0] = 1
+    model = MLPClassifier((4,), max_iter=5).fit(X, several)
+    with pytest.raises(InvalidRequest, match="several labels per row"):
         to_classifier(model)
