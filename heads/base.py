@@ -5,22 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
+from .arguments import as_features, check_classes, check_codes, labelled_rows, unpack_features
 from .calibration import score_chunks
-from .unlabelled import labelled_mask, take_labelled
+from .groups import Codes, needed_groups
 from .weights import ClassWeight, RowWeights, check_sample_weight, merge_copies, row_weights
+
+if TYPE_CHECKING:
+    from featcache import Features
 
 Floats = NDArray[np.float32]
 RandomState = int | np.random.RandomState | None
@@ -57,19 +60,29 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     class_weight: ClassWeight
     n_features_in_: int
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Head:
+    def fit(
+        self,
+        X: Features | ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Head:
         """Train on embeddings.
 
         Parameters
         ----------
-        X : array-like (n, d)
-            Embeddings, such as `featcache.Features.X`; converted to float32.
-        y : array-like (n,)
-            Labels of one sortable type. Rows whose label is None or NaN are unlabelled: they
-            are left out, which is logged.
+        X : featcache.Features or array-like (n, d)
+            Embeddings; converted to float32.
+        y : array-like (n,), optional
+            Labels of one sortable type; default: the codes of the features. Rows whose label is
+            None or NaN are unlabelled: they are left out, which is logged.
         sample_weight : array-like (n,), optional
             Weight of each row, from 0; default: 1. Equal rows of one class are merged into one
             row with the sum of their weights.
+        groups : array-like (n,), optional
+            Hashable label of the group of each row, such as the photo of which it is a view. Rows
+            of one group are never both trained on and held out when `C`, the number of epochs
+            or rounds, and the temperature are determined. Default for features: the image ids.
 
         Returns
         -------
@@ -80,17 +93,24 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ------
         InvalidRequest
             If there are no labels, the labels are not classes or are all of one class, or
-            `sample_weight` is not valid.
+            `sample_weight` or `groups` is not valid.
         ValueError
             If shapes differ, or values are not finite.
         """
-        X, y, sample_weight = _labelled(self, X, y, sample_weight)
+        features = as_features(X)
+        self._feature_classes = features.classes if features is not None and y is None else None
+        X, y, groups = unpack_features(X, y, groups)
+        X, y, sample_weight, numbers = labelled_rows(
+            type(self).__name__, X, y, sample_weight, groups
+        )
         X, y = _validate_data(self, X, y, dtype=np.float32, order="C")
         rows, y = np.asarray(X), np.asarray(y)
-        _check_classes(y)
+        check_classes(y)
         sample = check_sample_weight(sample_weight, len(rows))
         if sample is not None:
-            rows, y, sample = rows[sample > 0], y[sample > 0], sample[sample > 0]
+            kept = sample > 0
+            rows, y, sample = rows[kept], y[kept], sample[kept]
+            numbers = None if numbers is None else numbers[kept]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidRequest(
@@ -99,20 +119,26 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 received=self.classes_.tolist(),
             )
         self.temperature_ = 1.0
-        rows, codes, sample = merge_copies(rows, codes.astype(np.int64), sample)
+        rows, codes, sample, numbers = merge_copies(rows, codes.astype(np.int64), sample, numbers)
         weights = row_weights(self.class_weight, self.classes_, codes, sample)
-        self._fit_codes(rows, codes, weights)
+        self._fit_codes(rows, codes, weights, needed_groups(numbers))
         return self
 
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self,
+        X: Features | ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Return the accuracy on the labelled rows.
 
         Parameters
         ----------
-        X : array-like (n, d)
+        X : featcache.Features or array-like (n, d)
             Embeddings.
-        y : array-like (n,)
-            Labels. Rows whose label is None or NaN are left out, which is logged.
+        y : array-like (n,), optional
+            Labels; default: the codes of the features. Rows whose label is None or NaN are left
+            out, which is logged.
         sample_weight : array-like (n,), optional
             Weight of each row; default: 1.
 
@@ -124,9 +150,15 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         Raises
         ------
         InvalidRequest
-            If no row has a label.
+            If no row has a label, or the codes of the features are not of the classes that the
+            head was trained on.
         """
-        X, y, sample_weight = _labelled(self, X, y, sample_weight)
+        check_is_fitted(self, "classes_")
+        features = as_features(X)
+        if features is not None and y is None:
+            check_codes(self.classes_, self._feature_classes, features)
+        X, y, _ = unpack_features(X, y, None)
+        X, y, sample_weight, _ = labelled_rows(type(self).__name__, X, y, sample_weight)
         return float(super().score(X, y, sample_weight))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -211,8 +243,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return max(len(self.classes_), self.n_features_in_)
 
     @abstractmethod
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
-        """Train on class codes 0..k-1, and set `temperature_` if the scores need one."""
+    def _fit_codes(
+        self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
+    ) -> None:
+        """Train on class codes 0..k-1, and set `temperature_` if the scores need one.
+
+        Rows of one group, numbered from 0 without gaps, are not both trained on and held out.
+        """
 
     @abstractmethod
     def _scores(self, X: Floats) -> NDArray[Any]:
@@ -248,47 +285,6 @@ def integer_seed(random_state: object) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _labelled(head: Head, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Return the labelled rows, their labels and weights; raise if no row has a label."""
-    if y is None:
-        raise InvalidRequest(
-            f"{type(head).__name__} requires y to be passed, but the target y is None: give one "
-            "label per row. The y of features of an unlabelled data set is None."
-        )
-    mask = labelled_mask(X, y)
-    if mask is None:
-        return X, y, sample_weight
-    if not mask.any():
-        raise InvalidRequest(
-            f"None of the {len(mask)} rows has a label: y holds only None or NaN. Give labels to "
-            "at least some of the rows.",
-            received=len(mask),
-        )
-    return *take_labelled(X, y, mask), _take(sample_weight, mask)
-
-
-def _take(values: Any, mask: NDArray[np.bool_]) -> Any:
-    """Return the values of the labelled rows; values of another shape are checked later."""
-    return values if np.shape(values) != mask.shape else np.asarray(values)[mask]
-
-
-def _check_classes(y: NDArray[Any]) -> None:
-    """Raise `InvalidRequest` unless each label is a class."""
-    try:
-        check_classification_targets(y)
-        np.unique(y)
-    except (TypeError, ValueError) as error:
-        unsorted = "Labels of types that cannot be sorted together"
-        reason = unsorted if isinstance(error, TypeError) else str(error).split(". ")[0]
-        values = dict.fromkeys(map(repr, y.ravel().tolist()))
-        shown = ", ".join(list(values)[:3])
-        raise InvalidRequest(
-            f"{reason}. A head predicts classes, but y holds {shown}, ...; "
-            "give integers, strings or booleans as labels.",
-            received=shown,
-        ) from error
 
 
 class StandardScaler:

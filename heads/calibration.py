@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from .groups import count_groups
+from .held_out import held_out_folds
+
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-# A temperature is a single parameter: this many held-out rows determine it well enough.
+# A temperature is a single parameter: this many held-out rows, of different groups, determine it.
 MIN_HELD_OUT = 50
 _MAX_CROSS_FITTED = 200
 _FOLDS = 3
@@ -32,12 +35,13 @@ def choose_temperature(
     random_state: int = 0,
     *,
     weights: Floats | None = None,
+    groups: Rows | None = None,
     min_prior: float = 0.0,
 ) -> float:
     """Return the temperature of a trained model, by the best method that its rows allow.
 
     With at least 50 held-out rows it is fitted on these, with fewer by cross-validation; if
-    every class has a single row, it comes from a prior.
+    every class has a single row, it comes from a prior. With groups, read group for row.
 
     Parameters
     ----------
@@ -53,6 +57,8 @@ def choose_temperature(
         Seed of the folds.
     weights : ndarray (n,), optional
         Weight of each row; default: 1.
+    groups : ndarray (n,) of int64, optional
+        Number of the group of each row, from 0 without gaps, if folds must keep groups together.
     min_prior : float
         Lower bound of a temperature from the prior: 1 for a network without a penalty on its
         weights, which is too confident otherwise.
@@ -61,9 +67,9 @@ def choose_temperature(
     -------
     float
     """
-    if len(unseen) >= MIN_HELD_OUT:
+    if count_groups(groups, unseen) >= MIN_HELD_OUT:
         return fit_temperature(scores(unseen), codes[unseen], _take(weights, unseen))
-    fitted = cross_fitted_temperature(scores_of, codes, random_state, weights)
+    fitted = cross_fitted_temperature(scores_of, codes, random_state, weights, groups)
     if fitted is not None:
         return fitted
     return max(min_prior, prior_temperature(scores(np.arange(len(codes))), codes, weights))
@@ -155,49 +161,12 @@ def _margins(scores: NDArray[Any], codes: Rows) -> NDArray[np.float64]:
     return np.asarray(own - others.max(axis=1))
 
 
-def held_out_folds(codes: Rows, folds: int, random_state: int = 0) -> list[Rows]:
-    """Assign rows to folds that are held out in turn, so that training never lacks a class.
-
-    Each fold holds out the same number of rows of a class. A class that had one training row
-    less than others of its size would be predicted less often in the very fold where its rows
-    are scored; with penalties as strong as those of the heads that outweighs the embedding.
-
-    Parameters
-    ----------
-    codes : ndarray (n,)
-        Class of each row.
-    folds : int
-        Maximum number of folds; fewer if no class has as many rows.
-    random_state : int
-        Seed of the assignment.
-
-    Returns
-    -------
-    list of ndarray of int64
-        Rows of each fold. The only row of a class, and the remainder of a class whose rows
-        cannot be divided evenly, are in no fold. Empty for fewer than two folds.
-
-    Examples
-    --------
-    >>> [len(fold) for fold in held_out_folds(np.array([0, 0, 0, 1, 1, 1, 1, 2]), 3)]
-    [2, 2, 2]
-    """
-    counts = np.bincount(codes)
-    order = np.random.default_rng(random_state).permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]  # by class, shuffled within it
-    rank = np.arange(len(codes)) - (np.cumsum(counts) - counts)[codes[order]]
-    fold = rank // np.maximum(1, counts // max(1, folds))[codes[order]]
-    fold[counts[codes[order]] < 2] = folds
-    parts = [np.sort(order[fold == number]) for number in range(folds)]
-    parts = [part for part in parts if len(part)]
-    return parts if len(parts) > 1 else []
-
-
 def cross_fitted_temperature(
     scores_of: Callable[[Rows, Rows], NDArray[Any]],
     codes: Rows,
     random_state: int = 0,
     weights: Floats | None = None,
+    groups: Rows | None = None,
 ) -> float | None:
     """Fit a temperature by cross-validation: each row is scored by a model trained without it.
 
@@ -214,19 +183,22 @@ def cross_fitted_temperature(
         Seed of the folds.
     weights : ndarray (n,), optional
         Weight of each row; default: 1.
+    groups : ndarray (n,) of int64, optional
+        Number of the group of each row, from 0 without gaps. Each row is then scored by a model
+        that was trained without any row of its group.
 
     Returns
     -------
     float or None
-        None if every class has a single row.
+        None if every class has a single row or group.
     """
     everything = np.arange(len(codes))
     held_out: list[Rows] = []
     scores: list[NDArray[Any]] = []
-    for fold in held_out_folds(codes, _FOLDS, random_state):
+    for fold in held_out_folds(codes, _FOLDS, random_state, groups):
         scores.append(scores_of(np.setdiff1d(everything, fold), fold))
         held_out.append(fold)
-        if sum(map(len, held_out)) >= _MAX_CROSS_FITTED:
+        if sum(count_groups(groups, rows) for rows in held_out) >= _MAX_CROSS_FITTED:
             break
     if not held_out:
         return None

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep, import_keras
@@ -15,12 +14,16 @@ from featcache.toolkit import quiet_log, unmoved_random
 
 from .base import Floats, Head, RandomState, StandardScaler, integer_seed
 from .calibration import choose_temperature
+from .groups import Codes
+from .held_out import held_out_part
 from .parameters import Integers, Interval, check_parameters
 from .schedule import Progress, Schedule
 from .weights import ClassWeight, RowWeights
 
 Rows = NDArray[Any]
 
+# A class needs as many rows, or groups of rows, for any to be held out.
+_MIN_PER_CLASS = 2
 _BATCHES_PER_EPOCH = 10
 _MAX_RAISED_RATE = 1e-3
 
@@ -38,11 +41,12 @@ _PARAMETERS: dict[str, Integers | Interval] = {
 
 
 class _Data(NamedTuple):
-    """Standardised rows, their class codes, and their weights in the loss or None."""
+    """Standardised rows, their class codes, and their weights in the loss and groups or None."""
 
     X: Floats
     codes: NDArray[np.int64]
     weights: Floats | None
+    groups: Codes | None
 
     def weights_of(self, rows: Rows) -> Floats | None:
         return None if self.weights is None else self.weights[rows]
@@ -136,16 +140,18 @@ class DenseHead(Head):
         layers = [layer for layer in (self.hidden_, self.output_) if layer is not None]
         return int(sum(array.size for layer in layers for array in layer))
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+    def _fit_codes(
+        self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
+    ) -> None:
         check_parameters(self, _PARAMETERS)
         self._seed = integer_seed(self.random_state)
         self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)
-        train, held_out = self._parts(codes)
+        train, held_out = self._parts(codes, groups)
         with unmoved_random():
             network = self._network(X.shape[1])
         size = min(self.batch_size, len(train))
-        data = _Data(scaled, codes, _mean_one(weights.loss))
+        data = _Data(scaled, codes, _mean_one(weights.loss), groups)
         with quiet_log():
             best, self.history_ = self._train(network, size, data, train, held_out)
             self._take(best)
@@ -167,18 +173,19 @@ class DenseHead(Head):
         unseen = np.setdiff1d(held_out, train)
         return choose_temperature(
             data.codes, unseen, lambda rows: self._forward(data.X[rows]), scores_of, self._seed,
-            weights=data.weights, min_prior=1,
+            weights=data.weights, groups=data.groups, min_prior=1,
         )  # fmt: skip
 
-    def _parts(self, codes: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _parts(
+        self, codes: NDArray[np.int64], groups: Codes | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         rows = np.arange(len(codes))
-        count = round(len(codes) * self.validation_fraction)
-        if count < len(self.classes_) or np.bincount(codes).min() < 2:
-            return rows, rows  # too few to hold any out: early stopping on the training loss
-        train, held_out = train_test_split(
-            rows, test_size=count, stratify=codes, random_state=self._seed
+        held_out = held_out_part(
+            codes, self.validation_fraction, self._seed, groups, min_per_class=_MIN_PER_CLASS
         )
-        return np.sort(train), np.sort(held_out)
+        if not len(held_out):
+            return rows, rows  # too few to hold any out: early stopping on the training loss
+        return np.setdiff1d(rows, held_out), held_out
 
     def _network(self, width: int) -> Any:
         keras = import_keras()

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -17,11 +16,15 @@ from featcache.toolkit import SharedChange, get_logger
 
 from .base import Floats, Head, RandomState, integer_seed
 from .calibration import choose_temperature
+from .groups import Codes
+from .held_out import held_out_part
 from .parameters import Integers, Interval, check_parameters
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import ClassWeight, RowWeights
 
+# A class needs as many rows, or groups of rows, for any to be held out.
+_MIN_PER_CLASS = 3
 # LightGBM keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MAX_CLASSES = 2000
 log = get_logger(__name__)
@@ -137,7 +140,9 @@ class LightGBMHead(Head):
         check_is_fitted(self, "booster_")
         return int(self.booster_.num_trees() * self.num_leaves)
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+    def _fit_codes(
+        self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
+    ) -> None:
         check_parameters(self, _PARAMETERS)
         count = len(self.classes_)
         if count > _MAX_CLASSES:
@@ -156,19 +161,21 @@ class LightGBMHead(Head):
         # The model is the same with any number of threads.
         self._threads = self.n_jobs or _threads(X, count)
         with _blas_threads(self._threads):
-            self._fit_on(X, codes, weights.loss)
+            self._fit_on(X, codes, weights.loss, groups)
 
-    def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None) -> None:
+    def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None, groups: Codes | None) -> None:
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
-        held_out = self._held_out(codes)
+        held_out = held_out_part(
+            codes, self.validation_fraction, self._seed, groups, min_per_class=_MIN_PER_CLASS
+        )
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
         self.booster_ = self._boost(reduced, codes, weights, train, stop_early, self.n_estimators)
         self.best_iteration_ = int(
             self.booster_.best_iteration or self.booster_.current_iteration()
         )
-        self.temperature_ = self._temperature(X, codes, weights, held_out)
+        self.temperature_ = self._temperature(X, codes, weights, held_out, groups)
 
     def _boost(
         self,
@@ -216,7 +223,14 @@ class LightGBMHead(Head):
             "verbosity": -1,
         }
 
-    def _temperature(self, X: Floats, codes: Rows, weights: Floats | None, held_out: Rows) -> float:
+    def _temperature(
+        self,
+        X: Floats,
+        codes: Rows,
+        weights: Floats | None,
+        held_out: Rows,
+        groups: Codes | None,
+    ) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # With axes of all rows, the scored rows would be as spread out as training rows.
             mean, axes = self._axes(X[train])
@@ -231,6 +245,7 @@ class LightGBMHead(Head):
             scores_of,
             self._seed,
             weights=weights,
+            groups=groups,
         )
 
     def _scores(self, X: Floats) -> NDArray[Any]:
@@ -261,17 +276,6 @@ class LightGBMHead(Head):
 
     def _reduce(self, X: Floats) -> Floats:
         return _project(X, self.mean_, self.components_)
-
-    def _held_out(self, codes: Rows) -> Rows:
-        """Return the held-out rows; none if a class has too few rows."""
-        rows = np.arange(len(codes))
-        count = round(len(codes) * self.validation_fraction)
-        if count < len(self.classes_) or np.bincount(codes).min() < 3:
-            return rows[:0]
-        _, held_out = train_test_split(
-            rows, test_size=count, stratify=codes, random_state=self._seed
-        )
-        return np.sort(held_out)
 
 
 def _threads(X: Floats, n_classes: int) -> int:

@@ -16,7 +16,9 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
 from .base import Floats, Head, StandardScaler, row_space
-from .calibration import fit_temperature, held_out_folds, prior_temperature
+from .calibration import prior_temperature
+from .groups import Codes, count_groups
+from .held_out import held_out_folds
 from .solver import Memory, minimise, new_memory
 from .strength import HeldOutScores, choose_strength
 from .weights import RowWeights
@@ -77,17 +79,22 @@ class LinearHead(Head):
         check_is_fitted(self, "coef_")
         return int(self.coef_.size + self.intercept_.size)
 
-    def _fit_codes(self, X: Floats, codes: NDArray[np.int64], weights: RowWeights) -> None:
+    def _fit_codes(
+        self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
+    ) -> None:
         is_auto = isinstance(self.C, str) and self.C == "auto"
         if not is_auto:
             _check_strength(self.C)
-        choose = is_auto and len(codes) >= _MIN_ROWS_PER_CLASS * len(self.classes_)
+        n_different = count_groups(groups, np.arange(len(codes)))
+        choose = is_auto and n_different >= _MIN_ROWS_PER_CLASS * len(self.classes_)
         scale = StandardScaler(X, weights=weights.sample)
         n_folds = self.calibration_folds or (_CHOICE_FOLDS if choose else 0)
-        order, folds = _order_by_fold(codes, n_folds)
+        order, folds = _order_by_fold(codes, n_folds, groups)
+        folds = folds[:1] if n_different >= _ONE_FOLD_ROWS else folds
         rows, axes = row_space(scale(X, order))
         codes, weights = codes[order], weights.take(order)
-        problem = _Problem(self, rows, codes, len(self.classes_), weights)
+        groups = None if groups is None else groups[order]
+        problem = _Problem(self, rows, codes, len(self.classes_), weights, groups)
         held_out: HeldOutScores | None
         found: Floats | None
         if choose and folds:
@@ -99,7 +106,7 @@ class LinearHead(Head):
             held_out, found = _held_out_scores(problem, folds, self.C_, self.tol)
         found, self.n_iter_ = problem.solve(self.C_, found, self.tol)
         if held_out is not None and self.calibration_folds:
-            self.temperature_ = fit_temperature(*held_out)
+            self.temperature_ = held_out.temperature()
         elif self.calibration_folds:
             scores = rows @ found[:-1] + found[-1]
             self.temperature_ = prior_temperature(scores, codes, weights.loss)
@@ -182,7 +189,9 @@ class _Problem:
         codes: NDArray[np.int64],
         k: int,
         weights: RowWeights | None = None,
+        groups: Codes | None = None,
     ) -> None:
+        self._groups = groups
         self._head, self._rows, self.codes, self._k = head, rows, codes, k
         self._weights = RowWeights() if weights is None else weights
         loss = self._weights.loss
@@ -236,11 +245,11 @@ class _Problem:
         return np.asarray(self._rows[sample] @ coefficients[:-1] + coefficients[-1])
 
     def scored(self, folds: Sequence[slice], scores: Sequence[Floats]) -> HeldOutScores:
-        """Join the scores of all folds to the codes and weights of their rows."""
+        """Join the scores of all folds to the codes, weights and groups of their rows."""
         rows = np.concatenate([np.arange(len(self._rows))[self._sample(fold)] for fold in folds])
-        return HeldOutScores(
-            np.concatenate(scores), self.codes[rows], self._weights.take(rows).loss
-        )
+        groups = None if self._groups is None else self._groups[rows]
+        weights = self._weights.take(rows).loss
+        return HeldOutScores(np.concatenate(scores), self.codes[rows], weights, groups)
 
     def _sample(self, fold: slice) -> slice:
         # Bounds the memory of the scores; a sample of the rows determines the temperature.
@@ -325,14 +334,15 @@ def _rows_of(part: slice) -> int:
     return int(part.stop - part.start)
 
 
-def _order_by_fold(codes: NDArray[np.int64], folds: int) -> tuple[NDArray[np.int64], list[slice]]:
+def _order_by_fold(
+    codes: NDArray[np.int64], folds: int, groups: Codes | None
+) -> tuple[NDArray[np.int64], list[slice]]:
     """Return an order of the rows in which each held-out fold is a slice, and these slices."""
-    parts = held_out_folds(codes, folds)
+    parts = held_out_folds(codes, folds, groups=groups)
     if not parts:
         return np.arange(len(codes)), []
-    slices = _slices(parts)
     rest = np.setdiff1d(np.arange(len(codes)), np.concatenate(parts))
-    return np.concatenate([*parts, rest]), slices[:1] if len(codes) >= _ONE_FOLD_ROWS else slices
+    return np.concatenate([*parts, rest]), _slices(parts)
 
 
 def _slices(parts: Sequence[NDArray[np.int64]]) -> list[slice]:

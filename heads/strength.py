@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,25 @@ _STANDARD_ERRORS = 2.0  # by which another C must be better than the default
 
 
 class HeldOutScores(NamedTuple):
-    """Scores of held-out rows by models trained without them, with their codes and weights."""
+    """Scores of held-out rows by models trained without them, and facts on these rows.
+
+    Attributes
+    ----------
+    scores : ndarray (n, k)
+    codes : ndarray (n,)
+        Class of each row.
+    weights : ndarray (n,) or None
+    groups : ndarray (n,) of int64, or None
+    """
 
     scores: Floats
     codes: NDArray[np.int64]
     weights: Floats | None
+    groups: NDArray[np.int64] | None = None
+
+    def temperature(self) -> float:
+        """Return the best temperature of the scores."""
+        return fit_temperature(self.scores, self.codes, self.weights)
 
 
 class _Trial(NamedTuple):
@@ -95,7 +109,7 @@ def _losses(scored: HeldOutScores) -> NDArray[np.float64]:
     The log loss, at the best temperature of these scores, separates values of C that have the
     same number of errors.
     """
-    temperature = fit_temperature(*scored)
+    temperature = scored.temperature()
     wrong = scored.scores.argmax(axis=1) != scored.codes
     losses = log_losses(scored.scores, scored.codes, temperature)
     return np.asarray(wrong + _LOG_LOSS_WEIGHT * losses, np.float64)
@@ -103,9 +117,12 @@ def _losses(scored: HeldOutScores) -> NDArray[np.float64]:
 
 def _is_better(one: _Trial, other: _Trial) -> bool:
     """Return whether the mean loss of `one` is lower by more than two standard errors."""
-    weights = one.held_out.weights
+    weights, groups = one.held_out.weights, one.held_out.groups
     counts = np.ones(len(one.losses)) if weights is None else weights.astype(np.float64)
     gains = other.losses - one.losses
     gain = float(np.average(gains, weights=counts))
-    error = float(np.sqrt(np.square(counts * (gains - gain)).sum()) / counts.sum())
+    deviations: NDArray[Any] = counts * (gains - gain)
+    if groups is not None:  # not independent within a group
+        deviations = np.bincount(groups, weights=deviations)
+    error = float(np.sqrt(np.square(deviations).sum()) / counts.sum())
     return gain > _STANDARD_ERRORS * error

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.utils.class_weight import compute_class_weight
 
 from featcache.errors import InvalidRequest
@@ -67,8 +69,11 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray
 
 
 def merge_copies(
-    X: Floats, codes: Codes, weights: NDArray[np.float64] | None
-) -> tuple[Floats, Codes, NDArray[np.float64] | None]:
+    X: Floats,
+    codes: Codes,
+    weights: NDArray[np.float64] | None,
+    groups: Codes | None = None,
+) -> tuple[Floats, Codes, NDArray[np.float64] | None, Codes | None]:
     """Merge equal rows of a class into one row with the sum of their weights.
 
     A row of weight k thus has the same effect as k copies, and the rows that are held out of
@@ -81,11 +86,14 @@ def merge_copies(
         Class of each row. Equal rows of different classes are not merged.
     weights : ndarray (n,) or None
         Positive weights; None for 1 each.
+    groups : ndarray (n,) of int64, optional
+        Number of the group of each row, from 0 without gaps. Groups that have copies of one row
+        become one group.
 
     Returns
     -------
-    (ndarray, ndarray, ndarray or None)
-        Rows, codes and weights. The arguments themselves if there are no copies and all
+    (ndarray, ndarray, ndarray or None, ndarray or None)
+        Rows, codes, weights and groups. The arguments themselves if there are no copies and all
         weights are 1; otherwise in an order that depends only on the rows.
 
     Examples
@@ -100,14 +108,23 @@ def merge_copies(
     ]
     plain = weights is None or bool((weights == 1).all())
     if plain and len(set(digests)) == len(digests):
-        return X, codes, None
+        return X, codes, None, groups
     counts = np.ones(len(X)) if weights is None else weights
-    _, first, group = np.unique(
+    _, first, merged = np.unique(
         np.array(digests, "V16").view(">u8").reshape(-1, 2), axis=0, return_index=True,
         return_inverse=True,
     )  # fmt: skip
-    summed = np.asarray(np.bincount(group.ravel(), weights=counts), np.float64)
-    return X[first], codes[first], summed
+    summed = np.asarray(np.bincount(merged.ravel(), weights=counts), np.float64)
+    united = None if groups is None else _united(groups, merged.ravel())[first]
+    return X[first], codes[first], summed, united
+
+
+def _united(groups: Codes, merged: NDArray[np.intp]) -> Codes:
+    """Return groups, where those with rows that are merged into one become one group."""
+    size = int(groups.max()) + 1
+    edges = coo_array((np.ones(len(groups)), (groups, size + merged)), (size + len(merged),) * 2)
+    _, number = connected_components(edges, directed=False)
+    return np.asarray(number[groups], np.int64)
 
 
 def row_weights(

@@ -16,9 +16,9 @@ from heads import HEADS, DenseHead, LightGBMHead, make_head
 from heads.calibration import (
     cross_fitted_temperature,
     fit_temperature,
-    held_out_folds,
     prior_temperature,
 )
+from heads.held_out import held_out_folds
 
 DRAWS = 3
 
