@@ -13,6 +13,7 @@ from featcache.errors import InvalidRequest
 from featcache.toolkit import get_logger, ignored_warnings
 
 from .base import RandomState
+from .groups import group_codes
 
 log = get_logger(__name__)
 
@@ -55,24 +56,19 @@ def make_folds(
     """
     given = len(X) if mask is None else len(mask)
     chosen = np.ones(given, bool) if mask is None else mask
-    if groups is not None:
-        numbers = np.unique(np.array(groups), return_inverse=True)[1].ravel()
-        if len(numbers) != given:
-            raise InvalidRequest(
-                f"groups has {len(numbers)} entries, but there are {given} rows; give one per row.",
-                received=len(numbers),
-            )
-        groups = np.unique(numbers[chosen], return_inverse=True)[1].ravel()
+    numbers = group_codes(groups, given)
+    if numbers is not None:
+        numbers = np.asarray(np.unique(numbers[chosen], return_inverse=True)[1].ravel(), np.int64)
     if isinstance(cv, (int, np.integer)) and not isinstance(cv, bool):
-        return _stratified_folds(y, groups, int(cv), random_state)
-    folds = _given_folds(X, y, groups, cv, chosen)
+        return _stratified_folds(y, numbers, int(cv), random_state)
+    folds = _given_folds(X, y, numbers, cv, chosen)
     if not folds or not all(len(train) and len(test) for train, test in folds):
         raise InvalidRequest(
             "cv gives a fold without training rows or without test rows. Give each fold some of "
             "both."
         )
-    if groups is not None:
-        _warn_about_split_groups(groups, folds)
+    if numbers is not None:
+        _warn_about_split_groups(numbers, folds)
     return folds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,11 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
+from sklearn.utils.validation import has_fit_parameter
 
 from featcache.errors import InvalidRequest
 
+from .arguments import unpack_features
 from .base import Head, RandomState, unfitted
 from .folds import Fold, is_partition, make_folds
+from .groups import Codes, group_codes
 from .linear import LinearHead
 from .registry import make_head
 from .unlabelled import labelled_mask, take_labelled
@@ -101,8 +104,9 @@ def search(
     param_grid : mapping or list of mappings
         Values by the name of the parameter, as for `sklearn.model_selection.ParameterGrid`.
     groups : array-like (n,), optional
-        Rows of one group are in the same fold. Default for features: the image ids, which
-        keeps copies of a photo together.
+        Rows of one group are in the same fold, and in the same part of the rows that a head holds
+        out within a fold. Default for features: the image ids, which keeps copies and views
+        of a photo together.
     cv : int, splitter, array-like (n,) or iterable of (train, test)
         A number of folds, stratified by class; a splitter of scikit-learn; the number or name
         of each row's fold, with -1 or None for rows that are always trained on; or the row
@@ -140,6 +144,7 @@ def search(
     X, y, groups, mask = _labelled_rows(X, y, groups)
     rows, codes = np.asarray(X), np.asarray(y)
     folds = make_folds(rows, codes, groups, cv, random_state, mask)
+    own = groups if groups is None or mask is None else groups[mask]
     has_paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
     paths, others = _sort_points(estimator, points, has_paths and is_partition(folds, len(rows)))
     scores = np.empty((len(points), len(folds)))
@@ -149,28 +154,28 @@ def search(
         scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
     if others:
         heads = [unfitted(estimator).set_params(**points[i]) for i in others]
-        scores[others] = _cross_validate(heads, rows, codes, folds, scorer, n_jobs)
-    return _result(estimator, points, scores, rows, codes, refit)
+        scores[others] = _cross_validate(heads, rows, codes, own, folds, scorer, n_jobs)
+    result = _result(points, scores)
+    if not refit:
+        return result
+    best = unfitted(estimator).set_params(**result.best_params_)
+    return replace(result, best_estimator_=_fit(best, rows, codes, own))
 
 
 def _labelled_rows(
-    X: Features | ArrayLike, y: Any, groups: Any
-) -> tuple[Any, Any, Any, NDArray[np.bool_] | None]:
+    X: Any, y: Any, groups: Any
+) -> tuple[Any, Any, Codes | None, NDArray[np.bool_] | None]:
     """Return the rows with a label, their labels, the groups, and which rows these are.
 
-    The last is None if all rows have a label. Groups are those of all rows.
+    The last is None if all rows have a label. Group numbers are those of all rows.
     """
-    from featcache import Features  # slow to import, and not needed for arrays
-
-    if isinstance(X, Features):
-        y = X.y if y is None else y
-        groups = X.ids if groups is None else groups
-        X = np.asarray(X.X)
+    X, y, groups = unpack_features(X, y, groups)
     if y is None:
         raise InvalidRequest(
             "A search needs labels, but y is None. Give one label per row, or features of a "
             "labelled data set."
         )
+    groups = group_codes(groups, (np.shape(X) or (0,))[0])
     mask = labelled_mask(X, y)
     if mask is not None:
         if not mask.any():
@@ -230,13 +235,16 @@ def _cross_validate(
     heads: Sequence[Any],
     X: NDArray[Any],
     y: NDArray[Any],
+    groups: Codes | None,
     folds: Sequence[Fold],
     scorer: Callable[..., float],
     n_jobs: int,
 ) -> NDArray[np.float64]:
     """Return the score of each head on each fold."""
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
-        delayed(_score)(unfitted(head), X, y, *fold, scorer) for head in heads for fold in folds
+        delayed(_score)(unfitted(head), X, y, groups, *fold, scorer)
+        for head in heads
+        for fold in folds
     )
     return np.array(scores, np.float64).reshape(len(heads), len(folds))
 
@@ -245,21 +253,23 @@ def _score(
     head: Any,
     X: NDArray[Any],
     y: NDArray[Any],
+    groups: Codes | None,
     train: NDArray[np.int64],
     test: NDArray[np.int64],
     scorer: Callable[..., float],
 ) -> float:
-    return float(scorer(head.fit(X[train], y[train]), X[test], y[test]))
+    own = None if groups is None else groups[train]
+    return float(scorer(_fit(head, X[train], y[train], own), X[test], y[test]))
 
 
-def _result(
-    estimator: Any,
-    points: list[dict[str, Any]],
-    scores: NDArray[np.float64],
-    X: NDArray[Any],
-    y: NDArray[Any],
-    refit: bool,
-) -> SearchResult:
+def _fit(head: Any, X: NDArray[Any], y: NDArray[Any], groups: Codes | None) -> Any:
+    """Train a head, which keeps groups together in the rows that it holds out itself."""
+    if groups is None or not has_fit_parameter(head, "groups"):
+        return head.fit(X, y)
+    return head.fit(X, y, groups=groups)
+
+
+def _result(points: list[dict[str, Any]], scores: NDArray[np.float64]) -> SearchResult:
     mean = scores.mean(axis=1)
     rank = rankdata(-mean, method="min").astype(np.int32)
     found: dict[str, Any] = {"params": points}
@@ -274,8 +284,7 @@ def _result(
         "mean_test_score": mean, "std_test_score": scores.std(axis=1), "rank_test_score": rank,
     }  # fmt: skip
     best = int(rank.argmin())
-    trained = unfitted(estimator).set_params(**points[best]).fit(X, y) if refit else None
-    return SearchResult(trained, dict(points[best]), float(mean[best]), best, found)
+    return SearchResult(None, dict(points[best]), float(mean[best]), best, found)
 
 
 def _settings(parameters: Mapping[str, Any]) -> str:
