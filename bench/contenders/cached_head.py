@@ -73,7 +73,10 @@ class CachedHead(Contender):
         if "random_state" in head.get_params():
             head.set_params(random_state=training.random_state)
         self._n_classes = training.n_classes
-        self._trained = head.fit(self._embeddings(training.images), training.codes)
+        # Boxes of one photo are not both trained on and held out.
+        self._trained = head.fit(
+            self._embeddings(training.images), training.codes, groups=training.images.photos
+        )
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Predict from the stored rows; classes without training images get probability 0."""
