@@ -138,13 +138,22 @@ class StoredInputs(Inputs):
 
     def read(self, ids: Sequence[str], view: int) -> NDArray[np.float32]:
         """Return rows of the store in the shape of the layer's output."""
-        assert self._plain is not None  # extract() was called
         if view == 0:
-            rows = self._plain.X[[self._rows[i] for i in ids]]
-        else:
-            assert self._augmented is not None  # prepare_views() was called
-            first = view * (len(self._augmented) // self._views["views"])
-            rows = self._augmented.X[[first + self._view_rows[i] for i in ids]]
+            return self._read_plain(ids)
+        assert self._augmented is not None  # prepare_views() was called
+        # An image has no augmented rows if the backbone gives values for one that are not finite.
+        has_views = np.array([i in self._view_rows for i in ids])
+        first = view * (len(self._augmented) // self._views["views"])
+        rows = np.empty((len(ids), *self.boundary.shape), np.float32)
+        found = [first + self._view_rows[i] for i in ids if i in self._view_rows]
+        rows[has_views] = self._augmented.X[found].reshape(-1, *self.boundary.shape)
+        if not has_views.all():
+            rows[~has_views] = self._read_plain([i for i in ids if i not in self._view_rows])
+        return rows
+
+    def _read_plain(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        assert self._plain is not None  # extract() was called
+        rows = self._plain.X[[self._rows[i] for i in ids]]
         return rows.reshape(-1, *self.boundary.shape)
 
     @property

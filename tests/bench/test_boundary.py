@@ -12,6 +12,7 @@ import featcache
 from bench import Augmentation, FineTuned, Images
 from bench.contenders.base import Training
 from bench.finetune.boundary import boundaries, find_boundary
+from bench.finetune.inputs import StoredInputs
 from bench.finetune.optimizer import layer_factors
 from featcache.errors import InvalidRequest
 from heads import LogisticHead
@@ -76,8 +77,6 @@ def test_training_on_stored_outputs_is_training_on_pixels(
 def test_epochs_train_on_the_views_in_turn(
     easy_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.finetune.inputs import StoredInputs
-
     images, codes = easy_images
     seen: list[tuple[int, int]] = []
     read = StoredInputs.read
@@ -101,6 +100,18 @@ def test_the_outputs_are_stored_once(easy_images: Any) -> None:
     assert again.facts().extract_seconds > 0
     more = run(images, codes, views=5)
     assert more.facts().computed_now == 2 * len(set(images.ids))
+
+
+def test_an_image_without_augmented_rows_is_read_as_it_is(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = run(images, codes, epochs=1)
+    inputs = contender._inputs
+    assert isinstance(inputs, StoredInputs)
+    lost = images.ids[3]
+    del inputs._view_rows[lost]
+    plain, mixed = inputs.read(images.ids[:6], 0), inputs.read(images.ids[:6], 2)
+    same = [np.array_equal(a, b) for a, b in zip(plain, mixed, strict=True)]
+    assert same == [image_id == lost for image_id in images.ids[:6]]
 
 
 def test_what_is_larger_than_max_cache_is_not_stored(
