@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,14 @@ class Run:
         count = -(-len(order) // size)
         totals = np.zeros(2)
         # The last batch is filled up with the first rows: each further shape would be compiled.
-        for done, rows in enumerate(np.resize(order, count * size).reshape(count, size), start=1):
+        batches = np.resize(order, count * size).reshape(count, size)
+        inputs = read_ahead(lambda rows: read(rows, epoch), batches)
+        for done, (rows, batch) in enumerate(zip(batches, inputs, strict=True), start=1):
             rate = self.schedule.rate_at(self.progress.learning_rate, epoch, done / count)
             self.model.optimizer.learning_rate.assign(rate)
             each = None if weights is None else weights[codes[rows]]
             # Keras returns loss and accuracy per batch; those of the epoch are their means.
-            values = self.model.train_on_batch(read(rows, epoch), codes[rows], sample_weight=each)
+            values = self.model.train_on_batch(batch, codes[rows], sample_weight=each)
             totals += [float(values[0]), float(values[1])]
             mean = totals / done
             bar.set_postfix_str(f"loss {mean[0]:.4f} acc {mean[1]:.4f}", refresh=False)
@@ -194,6 +197,21 @@ def _moving_statistics(model: Any) -> list[Any]:
         if type(layer).__name__ == "BatchNormalization" and layer.trainable
         for variable in layer.non_trainable_variables
     ]
+
+
+def read_ahead(
+    read: Callable[[NDArray[Any]], NDArray[Any]], batches: Iterable[NDArray[Any]]
+) -> Iterator[NDArray[Any]]:
+    """Yield what `read` returns for each batch; the next one is read while one is in use."""
+    with ThreadPoolExecutor(1, "bench-read") as reader:
+        waiting = None
+        for rows in batches:
+            following = reader.submit(read, rows)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 def plain(

@@ -237,6 +237,21 @@ def test_a_decay_of_zero_trains_the_top_alone_and_smoothing_changes_the_loss(
     assert smoothed.facts().history["loss"][0] > plain.facts().history["loss"][0] + 0.05
 
 
+def test_batches_are_read_ahead_in_order_and_an_error_is_raised() -> None:
+    from bench.finetune.training import read_ahead
+
+    def read(rows: Any) -> Any:
+        if rows[0] == 5:
+            raise OSError("gone")
+        return rows * 2
+
+    batches = [np.array([i]) for i in range(5)]
+    assert [int(b[0]) for b in read_ahead(read, batches)] == [0, 2, 4, 6, 8]
+    assert list(read_ahead(read, [])) == []
+    with pytest.raises(OSError, match="gone"):
+        list(read_ahead(read, [*batches, np.array([5])]))
+
+
 def test_a_cosine_with_warm_up_begins_and_ends_at_nothing() -> None:
     schedule = Schedule(4, 8, 1.0, 9, 1, 0.1, "cosine", 1.0)
     rates = [schedule.rate_at(1.0, epoch, part) for epoch in range(4) for part in (0.0, 0.5)]
