@@ -8,7 +8,6 @@ Keras' model objects without importing Keras.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -52,11 +51,11 @@ def layer_names(model: Any) -> dict[str, Any]:
 
 def _free_names(base: str, numbers: list[int], taken: set[str]) -> list[str]:
     """Return a name for each number, all shifted by the smallest amount without duplicates."""
-    for shift in itertools.count():
-        names = [f"{base}_{n + shift}" if n + shift else base for n in numbers]
-        if taken.isdisjoint(names):
-            return names
-    raise AssertionError("there is always a higher number")
+    shift, names = 0, [f"{base}_{n}" if n else base for n in numbers]
+    while not taken.isdisjoint(names):
+        shift += 1
+        names = [f"{base}_{n + shift}" for n in numbers]
+    return names
 
 
 def automatic_base(class_name: str) -> str:

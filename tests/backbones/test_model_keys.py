@@ -297,6 +297,14 @@ def test_objects_that_cannot_be_read_are_refused() -> None:
         architecture_hash(network(layer))
 
 
+def test_a_model_whose_configuration_cannot_be_read_is_refused_with_the_reason() -> None:
+    def fails(_: Any) -> Any:
+        raise NotImplementedError("no configuration")
+
+    with pytest.raises(ValueError, match=r"get_config\(\) failed: no configuration"):
+        architecture_hash(network(_layer_class(get_config=fails)()))
+
+
 def test_extracting_with_such_a_model_says_what_to_do(photos: Path) -> None:
     layer = _layer_class()()
     layer.lock = threading.Lock()
