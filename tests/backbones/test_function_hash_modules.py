@@ -85,3 +85,72 @@ def test_a_module_that_a_function_imports_counts_as_it_is_used(
         keys.append(function_hash(space["function"]))
     assert keys[1] != keys[2]
     assert (keys[0] == keys[1]) == ("_helper" not in use)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a package whose two modules refer to each other."""
+    name = f"own_package_{random.randrange(10**9)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / name / "first.py").write_text(f"import {name}.second as second\nSCALE = 1.0\n")
+    (tmp_path / name / "second.py").write_text(f"import {name}.first as first\nSCALE = 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_a_module_that_is_reached_through_the_list_of_all_counts(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space: dict[str, Any] = {"sys": sys}
+    # The name is an attribute as well, so that the function may read any part of the module.
+    body = f"return x / vars(sys.modules['{settings.__name__}'])['SCALE'] + x.{settings.__name__}"
+    exec(f"def function(x):\n    {body}\n", space)
+    before = function_hash(space["function"])
+    assert function_hash(space["function"]) == before
+    monkeypatch.setattr(settings, "SCALE", 2.0)
+    assert function_hash(space["function"]) != before
+
+
+def test_modules_that_refer_to_each_other_count_by_what_is_read(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = importlib.import_module(f"{package}.first")
+    second = importlib.import_module(f"{package}.second")
+
+    def function(x: Any) -> Any:
+        return x / first.second.first.SCALE
+
+    keys = [function_hash(function), function_hash(function)]
+    monkeypatch.setattr(second, "SCALE", 2.0)
+    keys.append(function_hash(function))
+    monkeypatch.setattr(first, "SCALE", 2.0)
+    keys.append(function_hash(function))
+    assert keys[0] == keys[1]
+    assert len({keys[0], keys[2], keys[3]}) == 3
+
+
+def test_a_module_of_a_package_that_is_imported_when_the_function_runs_counts(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space: dict[str, Any] = {}
+    exec(
+        f"def function(x):\n    from {package} import second\n    return x / second.SCALE\n", space
+    )
+    assert f"{package}.second" not in sys.modules
+    before = function_hash(space["function"])
+    monkeypatch.setattr(sys.modules[f"{package}.second"], "SCALE", 2.0)
+    assert function_hash(space["function"]) != before
+
+
+def test_an_installed_module_inside_a_users_own_counts_by_its_name(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(x: Any) -> Any:
+        return settings.library.sqrt(x)
+
+    keys = []
+    for library in ("math", "cmath", "math"):
+        monkeypatch.setattr(settings, "library", importlib.import_module(library), raising=False)
+        keys.append(function_hash(function))
+    assert keys[0] == keys[2] != keys[1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featcache.backbones import function_hash as hashes
 from featcache.backbones.function_hash import function_hash
 from featcache.errors import InvalidRequest
 
@@ -18,11 +19,11 @@ def _key(value: Any) -> str:
 
 
 def _array_of_objects(number: int) -> Any:
-    return np.array([number, "a", None], dtype=object)
+    return np.array([f"number {number}", None], dtype=object)  # at another address each time
 
 
 def _array_of_blocks(number: int) -> Any:
-    return np.dtype([("block", "<f4", (number, 2))])
+    return np.dtype([("block", "<f4", (number, 2 // number))])  # of the same size
 
 
 def _object_with_property(number: int) -> Any:
@@ -74,3 +75,10 @@ def test_values_that_are_nested_too_deeply_are_refused() -> None:
         value = (value,)
     with pytest.raises(InvalidRequest, match="nested too deeply"):
         _key(value)
+
+
+def test_too_many_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_MAX_VALUES", 50)
+    _key([(number,) for number in range(20)])
+    with pytest.raises(InvalidRequest, match="too many of them"):
+        _key([(number,) for number in range(60)])
