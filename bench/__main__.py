@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import re
 import shlex
 import sys
@@ -18,17 +17,25 @@ from featcache.toolkit import (
     CROPS,
     Source,
     cache_folder,
-    find_backbone,
     format_count,
+    is_model_file,
     make_folder,
     run_command,
     uses_sample,
-    weights_for,
 )
 from heads import HEADS, make_head
 
 from .analysis.earlier import describe_differences, read_earlier_run
 from .analysis.summary import summarise
+from .command.arguments import add_backbone_options, add_finetune_options
+from .command.backbones import (
+    BACKBONE_OPTIONS,
+    BackboneChoice,
+    SharedOptions,
+    check_layer,
+    parse_backbones,
+)
+from .command.finetune import parse_all_fine_tuned
 from .contenders.base import Contender
 from .contenders.cached_head import CachedHead
 from .contenders.colour_histogram import ColourHistogram
@@ -36,8 +43,7 @@ from .estimate import describe, estimates
 from .evaluation.evaluate import evaluate
 from .evaluation.few_shot import COUNTS
 from .evaluation.results import Results
-from .finetune.fine_tuned import FineTuned
-from .presets import COMPARISONS, PRESETS, Comparison, find_preset
+from .presets import COMPARISONS, Comparison, find_preset
 from .report.report import save_summary, write_report
 from .splits import Split, load_split, make_split
 
@@ -47,7 +53,10 @@ examples:
   %(prog)s --data photos/ --backbones resnet50,vgg19 --heads logistic,svm,lightgbm
   %(prog)s --data photos/images.csv --backbones mobilenet_v2     a CSV with its own split
   %(prog)s --backbones mobilenet_v2 --weights random             drawn dogs, no download
+  %(prog)s --data photos/ --backbones resnet50 --backbones xception@image_size=224,pooling=max
+  %(prog)s --data photos/ --backbones mine.keras@preprocessing=tf     a model of your own
   %(prog)s --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
+  %(prog)s --data photos/ --finetune mobilenet_v2:0.3@epochs=10,views=4,rate=cosine,warmup=1
   %(prog)s --preset stanford-dogs --report out/dogs              the reference task
 
 Each contender is a backbone with a head, or a fine-tuned model. All are trained on the same images
@@ -80,7 +89,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_data_options(parser)
-    _add_backbone_options(parser)
+    add_backbone_options(parser)
+    add_finetune_options(parser)
     _add_split_options(parser)
     _add_contender_options(parser)
     _add_output_options(parser)
@@ -106,24 +116,6 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--backbones",
-        metavar="A,B",
-        help="names from `featcache backbones`; default: mobilenet_v2, or pocket on drawn dogs",
-    )
-    add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
-    add(
-        "--weights",
-        default="auto",
-        help="of the backbones: auto (ImageNet), imagenet, random, random:SEED, or a weights file",
-    )
-    add(
-        "--image-size", type=int, metavar="PIXELS", help="default: the native size of each backbone"
-    )
-
-
 def _add_split_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -140,14 +132,6 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
 def _add_contender_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "--finetune",
-        action="append",
-        metavar="BACKBONE:PART",
-        help="add a fine-tuned model; PART is what is trained: the last fraction of the weights "
-        "(mobilenet_v2:0.3), all from a layer on (resnet50:conv5_block2), or the last N layers; or "
-        "one of the presets " + ", ".join(PRESETS) + "; may be given several times",
-    )
-    add(
         "--baselines",
         action="store_true",
         help="add a backbone with random weights and a colour histogram",
@@ -158,7 +142,6 @@ def _add_contender_options(parser: argparse.ArgumentParser) -> None:
         help="add accuracy by the number of training images per class",
     )
     add("--estimate", action="store_true", help="print the estimated time and disk space, and stop")
-    add("--epochs", type=int, help="maximum number of epochs of fine-tuned models")
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -206,7 +189,7 @@ def _fill(options: argparse.Namespace, preset: Comparison) -> None:
     """Set the options that the command line does not give to those of a preset."""
     options.data = options.data or preset.data
     options.crop = options.crop or preset.crop
-    options.backbones = options.backbones or ",".join(preset.backbones)
+    options.backbones = options.backbones or list(preset.backbones)
     options.heads = options.heads or ",".join(preset.heads)
     if options.finetune is None:
         options.finetune = list(preset.finetune)
@@ -287,48 +270,44 @@ def _dataset(options: argparse.Namespace) -> Dataset:
 
 
 def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Contender]:
-    given = options.backbones or ("pocket" if is_sample else "mobilenet_v2")
-    backbones = [find_backbone(name.strip()).name for name in given.split(",")]
+    given = options.backbones or ["pocket" if is_sample else "mobilenet_v2"]
+    shared = SharedOptions(
+        {name: getattr(options, name) for name in BACKBONE_OPTIONS}, sample=is_sample
+    )
+    choices = parse_backbones(given, shared)
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
-    weights = weights_for(str(options.weights), sample=is_sample)
-    shared: dict[str, Any] = {
-        "image_size": options.image_size,
-        "batch_size": options.batch_size,
-        "cache_dir": options.cache_dir,
-        "weights": weights,
-    }
+    extraction = {"batch_size": options.batch_size, "cache_dir": options.cache_dir}
     contenders: dict[str, Contender] = {
-        f"{backbone} + {name}": CachedHead(backbone, make_head(name), **shared)
-        for backbone in backbones
+        f"{choice.name} + {name}": CachedHead(
+            choice.backbone, make_head(name), **extraction, **choice.options
+        )
+        for choice in choices
         for name in names
         if name
     }
     if options.baselines:
-        untrained = {**shared, "weights": "random"}
-        contenders[f"{backbones[0]}, random weights + logistic"] = CachedHead(
-            backbones[0], "logistic", **untrained
-        )
-        contenders["colour histogram + logistic"] = ColourHistogram("logistic")
-    for text in options.finetune or []:
-        name = text if text in PRESETS else f"{text} fine-tuned"
-        contenders[name] = _fine_tuned(text, options, weights)
+        contenders |= _baselines(choices, extraction)
+    changes = {"epochs": options.epochs} if options.epochs else {}
+    contenders |= parse_all_fine_tuned(
+        options.finetune or [], shared, {**changes, "cache_dir": options.cache_dir}
+    )
+    for choice in choices:
+        check_layer(choice, options.cache_dir)
     return contenders
 
 
-def _fine_tuned(text: str, options: argparse.Namespace, weights: str) -> FineTuned:
-    changes: dict[str, Any] = {"cache_dir": options.cache_dir, "weights": weights}
-    if options.image_size:
-        changes["image_size"] = options.image_size
-    if options.epochs:
-        changes["epochs"] = options.epochs
-    if text in PRESETS:
-        return FineTuned.preset(text, **changes)
-    backbone, _, part = text.partition(":")
-    unfreeze: float | int | str = part or 0.4
-    for kind in (float, int):  # a whole number is a number of layers, 0.3 a fraction
-        with contextlib.suppress(ValueError):
-            unfreeze = kind(part)
-    return FineTuned(find_backbone(backbone).name, unfreeze, **changes)
+def _baselines(
+    choices: Sequence[BackboneChoice], extraction: dict[str, Any]
+) -> dict[str, Contender]:
+    """Return a colour histogram and, unless all backbones are own models, one without training."""
+    found: dict[str, Contender] = {}
+    for choice in [c for c in choices if not is_model_file(c.backbone)][:1]:
+        untrained = {**choice.options, **extraction, "weights": "random"}
+        found[f"{choice.backbone}, random weights + logistic"] = CachedHead(
+            choice.backbone, "logistic", **untrained
+        )
+    found["colour histogram + logistic"] = ColourHistogram("logistic")
+    return found
 
 
 if __name__ == "__main__":

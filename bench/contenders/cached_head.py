@@ -13,7 +13,7 @@ from sklearn.base import clone
 import featcache
 from featcache import Bundle, Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from featcache.toolkit import BackboneLike, format_count
+from featcache.toolkit import BackboneLike, find_backbone, format_count, is_model_file
 from heads import Head, make_head
 
 from ..splits import Images
@@ -149,9 +149,9 @@ def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.f
     return proba
 
 
-def _backbone_parameters(backbone: Any) -> int:
+def _backbone_parameters(backbone: BackboneLike) -> int:
+    if is_model_file(backbone):
+        return int(featcache.load_model(backbone).count_params())
     if isinstance(backbone, str):
-        from featcache.toolkit import find_backbone
-
         return find_backbone(backbone).parameters
-    return int(backbone.count_params())
+    return int(cast(Any, backbone).count_params())
