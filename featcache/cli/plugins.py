@@ -7,9 +7,11 @@ command line, a list of str, and returns the exit status.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,8 +32,7 @@ def plugin(name: str) -> click.Command | None:
     point = found[0]
 
     def run(arguments: tuple[str, ...]) -> int:
-        function = point.load()
-        _check_home(point)
+        function = _load(point)
         try:
             return int(function(list(arguments)))
         except SystemExit as error:  # of argparse, which has printed the reason
@@ -47,11 +48,31 @@ def plugin(name: str) -> click.Command | None:
     )
 
 
-def _check_home(point: EntryPoint) -> None:
-    """Raise an error if a file of the user has the name of a package of this project."""
-    file = getattr(sys.modules[point.module], "__file__", None) or ""
+def _load(point: EntryPoint) -> Callable[[list[str]], Any]:
+    """Import the function of an entry point."""
+    if point.name in _OURS:
+        for package in (point.module.split(".")[0], "heads"):  # bench imports heads
+            _check_home(package)
+    try:
+        function: Callable[[list[str]], Any] = point.load()
+    except ImportError as error:
+        raise click.UsageError(
+            f"The command {point.name} cannot be imported from {point.module}: {error}. Install "
+            "the package that provides it again, with what it needs."
+        ) from error
+    return function
+
+
+def _check_home(package: str) -> None:
+    """Raise an error if a file of the user has the name of a package of this project.
+
+    The package is not imported: with another file in its place, that would fail with an error
+    that does not tell why.
+    """
+    spec = find_spec(package)
+    file = None if spec is None else spec.origin
     home = Path(__file__).resolve().parents[2]
-    if point.name in _OURS and home not in Path(file).resolve().parents:
+    if file is not None and home not in Path(file).resolve().parents:
         raise click.UsageError(
             f"{file} has the name of a package of featcache and hides it. Rename that file, or run "
             "the command in another folder."

@@ -297,12 +297,25 @@ def test_the_benchmark_is_a_command_and_its_errors_are_its_own(
     assert "logistic" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["bench", "heads"])
 def test_a_file_that_hides_a_package_of_ours_is_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "hiding.py").write_text("def main(words): return 0")
+    (tmp_path / f"{name}.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    points = [Point("bench", "hiding:main")]
+    for module in list(sys.modules):
+        if module.split(".")[0] in ("bench", "heads"):
+            monkeypatch.delitem(sys.modules, module)
+    points = [Point("bench", "bench.__main__:main")]
     monkeypatch.setattr("featcache.cli.plugins.entry_points", lambda group: points)
     assert main(["bench"]) == 2
-    assert "hiding.py has the name of a package" in capsys.readouterr().err
+    assert f"{name}.py has the name of a package" in capsys.readouterr().err
+
+
+def test_a_command_that_cannot_be_imported_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = [Point("other", "no_such_package.commands:main")]
+    monkeypatch.setattr("featcache.cli.plugins.entry_points", lambda group: points)
+    assert main(["other"]) == 2
+    assert "cannot be imported from no_such_package.commands" in capsys.readouterr().err
