@@ -34,7 +34,8 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
     Raises
     ------
     InvalidRequest
-        For another value of `crop` or `margin`, or if the data set has boxes already.
+        For another value of `crop` or `margin`, for a margin without ``crop="box"``, or if the
+        data set has boxes already.
     DatasetError
         If a column is missing, or a row is not a valid box.
 
@@ -50,6 +51,12 @@ def cropped(dataset: Dataset, crop: Crop | None, margin: float = 0.0) -> Dataset
     if not 0 <= margin <= 1:
         raise InvalidRequest(
             f"margin={margin!r} must be a fraction of the box from 0 to 1.", received=margin
+        )
+    if margin and crop != "box":
+        raise InvalidRequest(
+            f"margin={margin:g} widens boxes, but crop={crop!r} uses none. Pass crop='box' "
+            "(--crop box) as well, or leave the margin out.",
+            received=margin,
         )
     if crop != "box":
         return dataset
@@ -90,7 +97,7 @@ def _read_boxes(columns: Mapping[str, Iterable[Any]], paths: Sequence[str]) -> l
 def _invalid_box(row: int, edges: Sequence[Any], paths: Sequence[str]) -> DatasetError:
     return DatasetError(
         f"Row {row + 1} ({paths[row]}): left, top, right, bottom = "
-        f"{', '.join(map(str, edges))} is no box; expected four numbers with left < right and "
+        f"{', '.join(map(str, edges))} is not a box; expected four numbers with left < right and "
         "top < bottom.",
         row=row + 1,
         received=edges,

@@ -323,9 +323,16 @@ def test_boxes_can_come_from_a_table_of_ones_own(photos: Path, tiny_model: Any) 
         extract(tiny_model, photos, crop="box")
     for bad in ("8,0,0,8", "a,0,8,8"):
         table.write_text(f"path,left,top,right,bottom\ncat/00.png,{bad}\n")
-        with pytest.raises(DatasetError, match=r"Row 1 .* is no box"):
+        with pytest.raises(DatasetError, match=r"Row 1 .* is not a box"):
             extract(tiny_model, table, crop="box")
     with pytest.raises(InvalidRequest, match="margin"):
         extract(tiny_model, table, crop="box", margin=2)
     with pytest.raises(InvalidRequest, match="crop"):
         extract(tiny_model, table, crop="circle")
+
+
+@pytest.mark.parametrize("options", [{}, {"crop": "whole"}])
+def test_a_margin_without_boxes_is_refused(photos: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=r"margin=0.2 widens boxes, .* Pass crop='box'"):
+        load_dataset(photos, margin=0.2, **options)
+    assert main(["extract", "pocket", str(photos), "--margin", "0.2"]) == 2
