@@ -82,7 +82,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         groups : array-like (n,), optional
             Hashable label of the group of each row, such as the photo of which it is a view. Rows
             of one group are never both trained on and held out when `C`, the number of epochs
-            or rounds, and the temperature are determined. Default for features: the image ids.
+            or rounds, and the temperature are determined; fractions and numbers of rows that
+            the parameters name are of groups then. Default for features: the image ids.
 
         Returns
         -------

@@ -76,7 +76,7 @@ def held_out_part(
     codes : ndarray (n,)
         Class of each row, from 0 without gaps.
     fraction : float
-        Fraction of the rows, between 0 and 1.
+        Fraction of the rows, or of the groups, between 0 and 1.
     random_state : int
         Seed of the part.
     groups : ndarray (n,) of int64, optional

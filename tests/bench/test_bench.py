@@ -29,6 +29,7 @@ from conftest import make_tiny_model, photo
 from contracts import ContenderContract
 from featcache import Dataset, load_dataset
 from featcache.errors import DatasetError, InvalidRequest
+from heads import LogisticHead
 
 
 def predictions(n: int, k: int, seed: int) -> tuple[Any, Any]:
@@ -77,6 +78,22 @@ def test_calibration_error_of_a_sure_and_a_modest_model() -> None:
 class TestCachedHead(ContenderContract):
     def make(self) -> Contender:
         return CachedHead(make_tiny_model(), "logistic")
+
+    def test_boxes_of_one_photo_are_one_group_of_the_head(self, easy_images: Any) -> None:
+        images, codes = easy_images
+        seen: list[Any] = []
+
+        class Recorder(LogisticHead):
+            def fit(
+                self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+            ) -> Any:
+                seen.append(groups)
+                return super().fit(X, y, sample_weight, groups)
+
+        contender = CachedHead(make_tiny_model(), Recorder())
+        contender.prepare(images)
+        contender.fit(images.take(range(20)), codes[:20], 2, random_state=0, progress=False)
+        assert seen == [images.photos[:20]]
 
 
 class TestColourHistogram(ContenderContract):

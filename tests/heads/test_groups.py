@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,16 @@ from scipy.special import log_softmax
 from sklearn.base import clone
 
 from contracts import blobs
+from featcache import Augmentation, extract
 from featcache.errors import InvalidRequest
-from heads import HEADS, LogisticHead, make_head
+from heads import HEADS, DenseHead, LightGBMHead, LogisticHead, make_head, search
+from heads.calibration import choose_temperature
 from heads.groups import group_codes, needed_groups
 from heads.held_out import held_out_folds, held_out_part
+from heads.strength import HeldOutScores, _is_better, _Trial
 from heads.weights import merge_copies
 
+POLICY = Augmentation(rotation=0.1, zoom=0.2)
 SMALL: dict[str, dict[str, Any]] = {
     "dense": {"units": 8, "epochs": 3}, "lightgbm": {"n_estimators": 8},
 }  # fmt: skip
@@ -233,3 +239,162 @@ def test_near_copies_in_both_parts_make_a_temperature_too_low(name: str) -> None
     assert ignored.temperature_ < best / 3
     assert without > lowest + 0.5
     assert with_groups < lowest + 0.06
+
+
+def test_early_stopping_of_trees_does_not_see_other_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    (X, y, groups), (U, v) = near_copies(240, 6)
+    seen: list[tuple[Any, Any]] = []
+    boost = LightGBMHead._boost
+
+    def spy(self: Any, reduced: Any, codes: Any, weights: Any, *rows: Any) -> Any:
+        seen.append(rows[:2])
+        return boost(self, reduced, codes, weights, *rows)
+
+    monkeypatch.setattr(LightGBMHead, "_boost", spy)
+    head = LightGBMHead(n_estimators=150, learning_rate=0.3, reg_lambda=0)
+    ignored, respected = clone(head).fit(X, y), clone(head).fit(X, y, groups=groups)
+    train, stop_early = seen[1]
+    assert len(stop_early) == 144
+    assert not set(groups[train]) & set(groups[stop_early])
+    assert respected.best_iteration_ < ignored.best_iteration_ / 2
+    losses = [log_loss_at(h, h.temperature_, U, v) for h in (ignored, respected)]
+    assert losses[1] < losses[0] - 0.1
+    # 24 photos are too few for the temperature, which three more trainings then determine.
+    assert len(seen) == 5
+    assert not set(groups[seen[2][0]]) >= set(groups)
+
+
+def test_early_stopping_of_a_network_does_not_see_other_views() -> None:
+    (X, y, groups), (U, v) = near_copies(240, 6)
+    head = DenseHead(units=32, epochs=25, learning_rate=0.01, patience=4, validation_fraction=0.3)
+    ignored, respected = clone(head).fit(X, y), clone(head).fit(X, y, groups=groups)
+    codes = group_codes(groups, len(y))
+    train, held_out = respected._parts(y, codes)
+    assert not set(groups[train]) & set(groups[held_out])
+    assert len(held_out) == 432
+    true_loss = log_loss_at(respected, 1, U, v)
+    assert min(ignored.history_["val_loss"]) < true_loss / 2
+    assert min(respected.history_["val_loss"]) > true_loss / 1.4
+    assert len(respected.history_["loss"]) < len(ignored.history_["loss"])
+
+
+def test_held_out_rows_of_few_groups_do_not_determine_a_temperature() -> None:
+    codes, groups = np.repeat([0, 1], 120), np.repeat(np.arange(24), 10)
+    logits = np.random.default_rng(0).normal(size=(240, 2)) + np.eye(2)[codes]
+    scored: list[Any] = []
+
+    def scores_of(train: Any, rows: Any) -> Any:
+        assert not set(groups[train]) & set(groups[rows])
+        scored.append(rows)
+        return logits[rows]
+
+    def choose(groups: Any) -> float:
+        return choose_temperature(
+            codes, np.arange(0, 240, 4), lambda rows: logits[rows], scores_of, groups=groups
+        )
+
+    choose(groups)
+    assert sorted(np.concatenate(scored).tolist()) == list(range(240))
+    scored.clear()
+    choose(None)
+    assert not scored
+
+
+def test_the_gain_of_another_c_counts_groups_not_rows() -> None:
+    groups = np.repeat(np.arange(12), 30)
+    gains = np.tile([1.3, -0.7], 6)[groups]
+
+    def trial(losses: Any, groups: Any) -> Any:
+        held_out = HeldOutScores(np.zeros((360, 2), np.float32), groups, None, groups)
+        return _Trial(1.0, held_out, losses, np.zeros(1, np.float32))
+
+    other = np.ones(360)
+    independent = [trial(losses, np.arange(360)) for losses in (other - gains, other)]
+    grouped = [trial(losses, groups) for losses in (other - gains, other)]
+    assert _is_better(*independent)
+    assert not _is_better(*grouped)
+
+
+class TestFeatures:
+    @pytest.fixture
+    def features(self, photos: Path, tiny_model: Any) -> Any:
+        return extract(tiny_model, photos, views=3, augmentation=POLICY)
+
+    @pytest.mark.parametrize("name", list(HEADS))
+    def test_they_are_their_rows_codes_and_image_ids(self, features: Any, name: str) -> None:
+        head = make_head(name, **SMALL.get(name, {}))
+        X = np.asarray(features.X)
+        by_features = clone(head).fit(features)
+        by_arrays = clone(head).fit(X, features.y, groups=features.ids)
+        assert by_features.classes_.tolist() == [0, 1]
+        assert np.array_equal(by_features.predict_proba(X), by_arrays.predict_proba(X))
+        assert by_features.score(features) == by_arrays.score(X, features.y)
+        assert by_arrays.score(features) == by_features.score(features)
+        by_labels = clone(head).fit(features, features.labels)
+        assert by_labels.classes_.tolist() == ["cat", "dog"]
+        assert by_labels.score(features, features.labels) == by_features.score(features)
+
+    def test_all_views_of_a_photo_are_held_out_together(
+        self, features: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = record_folds(monkeypatch)
+        LogisticHead().fit(features)
+        groups, parts = seen[0]
+        assert len(set(groups)) == 12
+        assert [len(part) for part in parts] == [12, 12, 12]
+        LogisticHead().fit(features, groups=range(len(features)))
+        assert seen[1][0] is None
+
+    def test_a_search_holds_them_out_together_in_every_fit(
+        self, features: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = record_folds(monkeypatch)
+        found = search("logistic", features, param_grid={"C": ["auto"]}, cv=3, n_jobs=1)
+        assert [len(set(groups)) for groups, _ in seen] == [8, 8, 8, 12]
+        assert found.best_estimator_ is not None
+        assert found.best_estimator_.score(features) == LogisticHead().fit(features).score(features)
+
+    def test_unlabelled_rows_are_left_out_with_their_groups(
+        self, features: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = record_folds(monkeypatch)
+        known = features.positions != 3
+        some = replace(features, y=np.where(known, features.y.astype(float), np.nan))
+        head, clean = LogisticHead().fit(some), LogisticHead().fit(features[known])
+        assert np.array_equal(head.coef_, clean.coef_)
+        assert head.temperature_ == clean.temperature_
+        assert head.score(some) == clean.score(features[known])
+        search("logistic", some, param_grid={"C": ["auto"]}, cv=3, n_jobs=1)
+        assert all(len(set(groups)) <= 11 for groups, _ in seen)
+        assert len(set(seen[-1][0])) == 11
+
+    def test_codes_of_other_classes_have_no_score(self, features: Any) -> None:
+        other = replace(features, classes=["dog", "pug"])
+        with pytest.raises(
+            InvalidRequest,
+            match=r"of the classes 'dog', 'pug', but the head was trained on 'cat', 'dog'\. Train",
+        ):
+            LogisticHead().fit(features).score(other)
+        with pytest.raises(InvalidRequest, match="but the head was trained on 'cat', 'dog'"):
+            LogisticHead().fit(features, features.labels).score(features)
+        years = LogisticHead().fit(features.X, features.y + 2019, groups=features.ids)
+        with pytest.raises(InvalidRequest, match="but the head was trained on 2019, 2020"):
+            years.score(features)
+
+    def test_without_labels_they_are_refused(self, photos: Path, tiny_model: Any) -> None:
+        bare = extract(tiny_model, photos / "cat")
+        with pytest.raises(InvalidRequest, match="y is None: give one label per row"):
+            LogisticHead().fit(bare)
+
+
+def record_folds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """Record the groups and the folds of each fit of a linear head."""
+    seen: list[tuple[Any, Any]] = []
+
+    def spy(codes: Any, folds: int, random_state: int = 0, groups: Any = None) -> Any:
+        parts = held_out_folds(codes, folds, random_state, groups)
+        seen.append((groups, parts))
+        return parts
+
+    monkeypatch.setattr("heads.linear.held_out_folds", spy)
+    return seen
