@@ -19,6 +19,7 @@ from .base import Floats, Head, StandardScaler, row_space
 from .calibration import prior_temperature
 from .groups import Codes, count_groups
 from .held_out import held_out_folds
+from .parameters import Integers, Interval, check_parameters
 from .solver import Memory, minimise, new_memory
 from .strength import HeldOutScores, choose_strength
 from .weights import RowWeights
@@ -34,6 +35,12 @@ _ONE_FOLD_ROWS = 4000
 _ROWS_PER_CHUNK = 4096
 _MAX_SCORES = 10_000_000  # held out for a temperature
 _MIN_C, _MAX_C = 1e-12, 1e12  # beyond them float32 loses the loss or the penalty
+
+_PARAMETERS: dict[str, Integers | Interval] = {
+    "max_iter": Integers(1),
+    "tol": Interval(0, closed_low=True),
+    "calibration_folds": Integers(0),
+}
 
 
 class LinearHead(Head):
@@ -82,6 +89,7 @@ class LinearHead(Head):
     def _fit_codes(
         self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
     ) -> None:
+        check_parameters(self, _PARAMETERS)
         is_auto = isinstance(self.C, str) and self.C == "auto"
         if not is_auto:
             _check_strength(self.C)
@@ -145,8 +153,10 @@ class LinearHead(Head):
         Raises
         ------
         InvalidRequest
-            If a value of ``C`` is not a positive number that float32 can represent.
+            If a parameter of the head is out of range, or a value of ``C`` is not a positive
+            number that float32 can represent.
         """
+        check_parameters(self, _PARAMETERS)
         for strength in strengths:
             _check_strength(strength)
         classes, codes = np.unique(y, return_inverse=True)

@@ -188,6 +188,13 @@ def test_parameters_that_make_no_sense_are_refused(name: str, given: dict[str, A
         ("lightgbm", {"n_components": True}),
         ("lightgbm", {"feature_fraction": 1.1}),
         ("lightgbm", {"reg_lambda": -1.0}),
+        ("logistic", {"max_iter": 0}),
+        ("logistic", {"max_iter": 2.5}),
+        ("svm", {"tol": "a"}),
+        ("svm", {"tol": float("nan")}),
+        ("svm", {"tol": -1e-4}),
+        ("logistic", {"calibration_folds": -1}),
+        ("svm", {"calibration_folds": True}),
     ],
     ids=str,
 )
@@ -195,6 +202,12 @@ def test_parameters_of_one_head_that_make_no_sense_are_refused(
     name: str, given: dict[str, Any]
 ) -> None:
     test_parameters_that_make_no_sense_are_refused(name, given)
+
+
+def test_a_path_of_strengths_refuses_parameters_that_make_no_sense() -> None:
+    X, y = blobs(3, 10, 4)
+    with pytest.raises(InvalidRequest, match="LogisticHead: max_iter=0 must be a whole number"):
+        LogisticHead(max_iter=0).accuracy_paths(X, y, [np.arange(5)], [0.1])
 
 
 def test_registry_suggests_near_names() -> None:
