@@ -88,11 +88,15 @@ class _Request(ABC):
         }
 
     def metadata(self) -> dict[str, str]:
-        """Return human-readable values of components that are hashed in the key."""
+        """Return human-readable values of components that are hashed in the key.
+
+        And ``weights_argument``, with which the weights can be chosen again.
+        """
         rule = self.preprocessing
         return {
             "backbone": self.name,
             "weights": self.weights.origin,
+            "weights_argument": self.weights.argument,
             "preprocessing": rule if isinstance(rule, str) else getattr(rule, "__name__", "own"),
         }
 
@@ -133,13 +137,6 @@ class ModelRequest(_Request):
 
 # Built by `make_request`.
 Request = TableRequest | ModelRequest
-
-
-def _weights_argument(weights: Weights) -> str:
-    """Return the argument `weights` of `featcache.extract` for these weights."""
-    if weights.kind == "random":
-        return f"random:{weights.seed}"
-    return str(weights.path) if weights.kind == "file" else "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

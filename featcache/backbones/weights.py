@@ -40,8 +40,6 @@ _ORIGINS: dict[WeightsKind, str] = {
     "packaged": "the package's own, trained on drawn dogs",
     "model": "the model passed",
 }
-_MODEL_IN = "the model in "
-_RANDOM = re.compile(r"random \(seed ([0-9]{1,18})\)")
 _SEEDED = re.compile(r"random:(\d{1,18})")
 
 # One of `_Word`, ``"random:SEED"`` or a path; None means random, as in Keras.
@@ -74,11 +72,11 @@ class Weights:
 
     @property
     def origin(self) -> str:
-        """Description of the origin of the weights, which stores record; see `parse_origin`."""
+        """Description of the origin of the weights, which stores record for people."""
         if self.kind == "random":
             return f"random (seed {self.seed})"
         if self.kind == "model" and self.path is not None:
-            return f"{_MODEL_IN}{self.path}"
+            return f"the model in {self.path}"
         return _ORIGINS.get(self.kind) or str(self.path)
 
     @property
@@ -87,26 +85,6 @@ class Weights:
         if self.kind == "random":
             return f"random:{self.seed}"
         return str(self.path) if self.kind == "file" else "auto"
-
-
-def parse_origin(text: str) -> Weights | None:
-    """Return the weights with an `origin`; None if the text is no such description.
-
-    Examples
-    --------
-    >>> parse_origin("random (seed 7)")
-    Weights(kind='random', path=None, seed=7, or_random=False, top=True)
-    """
-    found = None
-    if seed := _RANDOM.fullmatch(text):
-        found = Weights("random", seed=int(seed[1]))
-    elif text.startswith(_MODEL_IN):
-        found = Weights("model", Path(text.removeprefix(_MODEL_IN)))
-    elif text in _ORIGINS.values():
-        found = Weights(next(kind for kind, known in _ORIGINS.items() if known == text))
-    elif os.path.isabs(text):
-        found = Weights("file", Path(text))
-    return found if found is not None and found.origin == text else None
 
 
 def names_weights_file(weights: object) -> bool:

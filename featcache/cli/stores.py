@@ -118,7 +118,9 @@ def info(common: Common, store: str) -> int:
 @click.argument("store", required=False, shell_complete=complete_store)
 @click.option("--sample", type=int, metavar="N", help="Also recompute N images of --data.")
 @click.option(
-    "--weights", metavar="FILE", help="For --sample: the weights file, if it has been moved."
+    "--weights",
+    metavar="FILE",
+    help="For --sample: the weights, if the store does not record them or their file has moved.",
 )
 @click.option("--data", help="For --sample: the images, as for `extract`.")
 @crop

@@ -17,7 +17,7 @@ from ..backbones.preprocessing import RULES
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
-from ..backbones.weights import WeightsLike, parse_origin
+from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop
 from ..data.dataset import Dataset
 from ..data.file_index import content_ids
@@ -92,7 +92,8 @@ def verify_sample(
     backbone : keras.Model, optional
         Needed if the store holds features of a model of your own.
     weights : optional
-        Needed if the weights are a file that has moved since.
+        Needed if the weights are a file that has moved since, or if the store does not record
+        how to choose them.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
 
@@ -103,7 +104,8 @@ def verify_sample(
     Raises
     ------
     InvalidRequest
-        If no image of the data is stored, `count` is below 1, or `backbone` is needed.
+        If no image of the data is stored, `count` is below 1, or `backbone` or `weights`
+        is needed.
     StoreMismatch
         If the backbone or its weights are no longer those of the store.
     """
@@ -124,7 +126,8 @@ def verify_sample(
     if changed:
         raise StoreMismatch(
             f"The backbone differs from that of {store.folder.name} in {', '.join(changed)}, so "
-            "its rows cannot be verified. Use the weights and the model of the store.",
+            "its rows cannot be verified. Pass the weights of the store (weights=, --weights), and "
+            "a model of your own as backbone=.",
             stored=store.spec,
             requested=resolved.spec,
         )
@@ -170,7 +173,7 @@ def _view_of(store: Store) -> View:
     view = parse_view(store.spec.views)
     if view is None:
         raise InvalidRequest(
-            f"{store.folder.name} says of its images views={store.spec.views[:80]!r}, which this "
+            f"{store.folder.name} holds the views {store.spec.views[:80]!r}, which this "
             "version of featcache does not know. Upgrade featcache.",
             received=store.spec.views,
         )
@@ -179,6 +182,19 @@ def _view_of(store: Store) -> View:
 
 def _relative_error(row: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
     return float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
+
+
+def _recorded_weights(store: Store) -> str:
+    """Return the argument `weights` with which a store was made."""
+    argument = store.metadata.get("weights_argument")
+    if argument is None:
+        raise InvalidRequest(
+            f"{store.folder.name} does not record with which weights= it was made (a repaired "
+            "manifest, or an earlier version). Pass weights= (--weights): 'auto' for the default "
+            "ones, 'random:SEED' or the file.",
+            received=None,
+        )
+    return argument
 
 
 def _make_request(
@@ -195,7 +211,7 @@ def _make_request(
     rule = parse_resize(spec.resize)
     if rule is None:
         raise InvalidRequest(
-            f"{store.folder.name} says of its images resize={spec.resize[:80]!r}, which this "
+            f"The images of {store.folder.name} were resized as {spec.resize[:80]!r}, which this "
             "version of featcache does not know. Upgrade featcache.",
             received=spec.resize,
         )
@@ -211,7 +227,6 @@ def _make_request(
     if name in RULES:
         options["preprocessing"] = name
     if backbone is None:
-        known = parse_origin(store.metadata.get("weights", ""))
-        options["weights"] = weights or (known.argument if known else "auto")
+        options["weights"] = weights or _recorded_weights(store)
         backbone = spec.backbone
     return replace(make_request(backbone, BackboneOptions(**options)), crop=crop)

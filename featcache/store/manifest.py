@@ -48,7 +48,8 @@ class Manifest:
     shards : mapping of str to int
         Number of rows of each shard present when it was written; later shards are not listed.
     metadata : mapping of str to str
-        Human-readable description: name of the backbone, origin of the weights, preprocessing.
+        Description: name of the backbone, origin of the weights and the argument that chooses
+        them, preprocessing.
     """
 
     spec: BackboneSpec

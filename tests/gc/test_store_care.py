@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from featcache.errors import InvalidRequest, MissingRows, StoreError, StoreMisma
 from featcache.extraction.recheck import verify_sample
 from featcache.gc.collect import collect
 from featcache.store.lease import lease, mark_in_use
+from featcache.store.manifest import read_manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
 
@@ -257,6 +259,21 @@ def test_a_sample_of_a_sound_store_agrees(photos: Path) -> None:
     assert check.largest < 1e-5
     assert not check.differing
     assert verify_sample(folder, photos, 99).images == 12
+
+
+def test_weights_are_chosen_by_what_the_store_records_not_by_a_text_for_people(
+    photos: Path,
+) -> None:
+    features = extract("mobilenet", photos, weights="random:3", image_size=32)
+    manifest = read_manifest(features.summary.folder)
+    replace(manifest, metadata={**manifest.metadata, "weights": "seed three"}).write(
+        features.summary.folder
+    )
+    assert not verify_sample(features.summary.folder, photos, 2).differing
+    replace(manifest, metadata={}).write(features.summary.folder)
+    with pytest.raises(InvalidRequest, match=r"does not record .* Pass weights= \(--weights\)"):
+        verify_sample(features.summary.folder, photos, 2)
+    assert not verify_sample(features.summary.folder, photos, 2, weights="random:3").differing
 
 
 def test_a_row_that_is_not_its_images_is_found(photos: Path, tiny_model: Any) -> None:
