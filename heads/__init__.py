@@ -12,6 +12,7 @@ from .base import Head
 from .dense import DenseHead
 from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
+from .neighbors import KNNHead
 from .registry import HEADS, make_head
 from .search import SearchResult, search
 from .svm import SVMHead
@@ -20,6 +21,7 @@ __all__ = [
     "HEADS",
     "DenseHead",
     "Head",
+    "KNNHead",
     "LightGBMHead",
     "LogisticHead",
     "SVMHead",

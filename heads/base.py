@@ -53,9 +53,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     trains_in_seconds : bool
         Whether training on thousands of rows takes seconds only; the benchmark draws few-shot
         curves, of many trainings, for such heads.
+    can_be_bundled : bool
+        Whether `to_classifier` is supported, so that a bundle can hold the head.
     """
 
     trains_in_seconds: ClassVar[bool] = True
+    can_be_bundled: ClassVar[bool] = True
 
     class_weight: ClassWeight
     n_features_in_: int
@@ -225,6 +228,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         -------
         Classifier
             Gives the same probabilities, and needs NumPy alone.
+
+        Raises
+        ------
+        InvalidRequest
+            If `can_be_bundled` is False.
         """
         check_is_fitted(self, "classes_")
         names = self.classes_.tolist() if classes is None else list(classes)

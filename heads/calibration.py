@@ -167,6 +167,9 @@ def cross_fitted_temperature(
     random_state: int = 0,
     weights: Floats | None = None,
     groups: Rows | None = None,
+    *,
+    n_folds: int = _FOLDS,
+    max_rows: int = _MAX_CROSS_FITTED,
 ) -> float | None:
     """Fit a temperature by cross-validation: each row is scored by a model trained without it.
 
@@ -186,6 +189,10 @@ def cross_fitted_temperature(
     groups : ndarray (n,) of int64, optional
         Number of the group of each row, from 0 without gaps. Each row is then scored by a model
         that was trained without any row of its group.
+    n_folds : int
+        Maximum number of folds.
+    max_rows : int
+        No further fold is scored once as many rows were.
 
     Returns
     -------
@@ -195,10 +202,10 @@ def cross_fitted_temperature(
     everything = np.arange(len(codes))
     held_out: list[Rows] = []
     scores: list[NDArray[Any]] = []
-    for fold in held_out_folds(codes, _FOLDS, random_state, groups):
+    for fold in held_out_folds(codes, n_folds, random_state, groups):
         scores.append(scores_of(np.setdiff1d(everything, fold), fold))
         held_out.append(fold)
-        if sum(count_groups(groups, rows) for rows in held_out) >= _MAX_CROSS_FITTED:
+        if sum(count_groups(groups, rows) for rows in held_out) >= max_rows:
             break
     if not held_out:
         return None

@@ -11,6 +11,7 @@ from .base import Head
 from .dense import DenseHead
 from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
+from .neighbors import KNNHead
 from .svm import SVMHead
 
 HEADS: dict[str, Callable[..., Head]] = {
@@ -18,6 +19,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "svm": SVMHead,
     "lightgbm": LightGBMHead,
     "dense": DenseHead,
+    "knn": KNNHead,
 }
 
 
@@ -27,7 +29,7 @@ def make_head(name: str, **parameters: object) -> Head:
     Parameters
     ----------
     name : str
-        ``"logistic"``, ``"svm"``, ``"lightgbm"`` or ``"dense"``.
+        ``"logistic"``, ``"svm"``, ``"lightgbm"``, ``"dense"`` or ``"knn"``.
     **parameters
         Parameters of the head's class.
 

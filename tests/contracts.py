@@ -96,6 +96,10 @@ class HeadContract:
         X, y, U, _ = data
         names = [f"breed {i}" for i in range(8)]
         head = self.fitted(X, y)
+        if not head.can_be_bundled:
+            with pytest.raises(InvalidRequest, match="bundle a logistic, svm, lightgbm or dense"):
+                head.to_classifier(names)
+            return
         classifier = head.to_classifier(names)
         assert classifier.classes == names
         assert np.allclose(classifier.predict_proba(U), head.predict_proba(U), atol=1e-6)

@@ -113,9 +113,14 @@ class CachedHead(Contender):
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
-    ) -> Bundle:
-        """Return a bundle of the trained head, with the names of the classes."""
+    ) -> Bundle | None:
+        """Return a bundle of the trained head, with the names of the classes.
+
+        None for a head that no bundle can hold.
+        """
         assert self._features is not None
+        if not self.head.can_be_bundled:
+            return None
         names = [classes[code] for code in self._trained.classes_]
         classifier = self._trained.to_classifier(names)
         return featcache.make_bundle(self._features, classifier, metrics=metrics, metadata=metadata)

@@ -26,7 +26,7 @@ def dogs(tmp_path: Path) -> Path:
 def test_the_reference_task_is_the_one_of_the_article() -> None:
     preset = find_preset("stanford-dogs", COMPARISONS)
     assert preset.backbones == ("vgg19", "resnet50", "inception_resnet_v2")
-    assert preset.heads == ("logistic", "svm", "lightgbm", "dense")
+    assert preset.heads == ("logistic", "svm", "lightgbm", "dense", "knn")
     assert preset.finetune == ("resnet50-40", "inception_resnet_v2-80")
     assert preset.splits == {"official": None, "90-10": 0.1}
     assert all(find_backbone(name) for p in COMPARISONS.values() for name in p.backbones)

@@ -19,7 +19,9 @@ from conftest import make_tiny_model, photo
 from featcache import extract, load_bundle, make_bundle
 from featcache.cli import main
 from featcache.errors import BundleMismatch, InvalidRequest
-from heads import HEADS, make_head
+from heads import HEADS, KNNHead, make_head
+
+BUNDLED = [name for name in HEADS if make_head(name).can_be_bundled]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,14 @@ def made(dogs: Path, tmp_path: Path) -> tuple[featcache.Bundle, Path, Any]:
     return make_dogs_bundle(dogs, tmp_path / "dogs.featcache")
 
 
-@pytest.mark.parametrize("name", list(HEADS))
+def test_a_head_that_keeps_its_training_rows_is_refused(dogs: Path) -> None:
+    features = extract(make_tiny_model(), dogs)
+    head = KNNHead().fit(features.X, features.labels)
+    with pytest.raises(InvalidRequest, match="would hold all its training rows"):
+        make_bundle(features, head)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
 def test_every_head_says_the_same_from_a_file(name: str, dogs: Path, tmp_path: Path) -> None:
     features = extract(make_tiny_model(), dogs)
     head = make_head(name).fit(features.X, features.labels)

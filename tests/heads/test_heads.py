@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 import heads
 from contracts import HeadContract, blobs
 from featcache.errors import InvalidRequest
-from heads import DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head
+from heads import DenseHead, KNNHead, LightGBMHead, LogisticHead, SVMHead, make_head
 from heads.base import row_space
 from heads.calibration import fit_temperature
 from heads.solver import minimise
@@ -35,6 +35,16 @@ class TestSVMHead(HeadContract):
 class TestLightGBMHead(HeadContract):
     head = LightGBMHead()
     accuracy = 0.85
+
+
+class TestKNNHead(HeadContract):
+    head = KNNHead()
+    accuracy = 0.9
+
+
+class TestKNNHeadWithEuclideanDistances(HeadContract):
+    head = KNNHead(weights="uniform", metric="euclidean")
+    accuracy = 0.9
 
 
 class TestDenseHead(HeadContract):
@@ -195,6 +205,7 @@ def test_parameters_that_make_no_sense_are_refused(name: str, given: dict[str, A
         ("svm", {"tol": -1e-4}),
         ("logistic", {"calibration_folds": -1}),
         ("svm", {"calibration_folds": True}),
+        ("knn", {"n_neighbors": 0}),
     ],
     ids=str,
 )
@@ -242,6 +253,7 @@ def test_heads_count_their_own_parameters(units: int) -> None:
     assert dense.n_parameters == (10 * 8 + 8 + 8 * 3 + 3 if units else 10 * 3 + 3)
     trees = LightGBMHead(n_estimators=2, num_leaves=3, patience=0).fit(X, y)
     assert trees.n_parameters == 2 * 3 * 3
+    assert KNNHead().fit(X, y).n_parameters == 60 * 10
 
 
 @pytest.mark.parametrize("name", list(heads.HEADS))
@@ -252,7 +264,7 @@ def test_an_untrained_head_has_no_parameters_to_count(name: str) -> None:
 
 def test_heads_say_whether_they_train_in_seconds() -> None:
     assert {name: make_head(name).trains_in_seconds for name in heads.HEADS} == {
-        "logistic": True, "svm": True, "lightgbm": True, "dense": False,
+        "logistic": True, "svm": True, "lightgbm": True, "dense": False, "knn": True,
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from contracts import blobs
 from featcache.errors import InvalidRequest
-from heads import HEADS, DenseHead, LightGBMHead, LogisticHead, SVMHead, make_head
+from heads import HEADS, DenseHead, KNNHead, LightGBMHead, LogisticHead, SVMHead, make_head
 from heads.calibration import fit_temperature, prior_temperature
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -65,7 +65,7 @@ def test_svm_margins_are_liblinears(class_weight: Any, weighted: bool) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    name=st.sampled_from(["logistic", "svm"]),
+    name=st.sampled_from(["logistic", "svm", "knn"]),
     counts=st.lists(st.integers(0, 3), min_size=24, max_size=24),
     class_weight=st.sampled_from([None, "balanced"]),
     seed=st.integers(0, 100),
@@ -106,12 +106,13 @@ def test_a_weight_of_k_is_k_copies_for_the_solver_itself(
     assert np.allclose(weighted._scores(X), copied._scores(X), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["lightgbm", "dense"])
+@pytest.mark.parametrize("name", ["lightgbm", "dense", "knn"])
 def test_weights_reach_every_head(name: str) -> None:
     X, y, _ = unequal()
     parameters: dict[str, dict[str, Any]] = {
         "dense": {"units": 8, "epochs": 20, "learning_rate": 0.01},
         "lightgbm": {"n_estimators": 20},
+        "knn": {"weights": "uniform"},
     }
     proba = [
         make_head(name, **parameters[name], **options)
@@ -190,7 +191,9 @@ def test_unlabelled_rows_take_their_weights_with_them() -> None:
     assert np.array_equal(with_gaps.predict_proba(X), without.predict_proba(X))
 
 
-@pytest.mark.parametrize("head", [LightGBMHead(n_estimators=5), DenseHead(units=4, epochs=2)])
+@pytest.mark.parametrize(
+    "head", [LightGBMHead(n_estimators=5), DenseHead(units=4, epochs=2), KNNHead()]
+)
 def test_copies_of_a_row_are_one_row_for_every_head(head: Any) -> None:
     X, y, _ = unequal(60)
     twice = clone(head).fit(np.vstack([X, X]), np.concatenate([y, y]))
