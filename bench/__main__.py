@@ -47,6 +47,7 @@ from .presets import COMPARISONS, Comparison, find_preset
 from .report.report import save_summary, write_report
 from .splits import Split, load_split, make_split
 
+_WORTH_ESTIMATING = 100  # images
 _ALL_STORED = "No embedding was computed: all were stored"
 _EXAMPLES = """\
 examples:
@@ -141,7 +142,11 @@ def _add_contender_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add accuracy by the number of training images per class",
     )
-    add("--estimate", action="store_true", help="print the estimated time and disk space, and stop")
+    add(
+        "--estimate",
+        action="store_true",
+        help="print the estimated time and disk space, and what is stored already, and stop",
+    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -173,16 +178,37 @@ def _run(options: argparse.Namespace) -> int:
     make_folder(out)  # before hours of work, not after
     chosen = preset.splits if preset and options.test_size is None and not options.split else {}
     folders = {out / name: size for name, size in chosen.items()} or {out: options.test_size}
-    if preset is not None or options.estimate:
-        split = _split(options, dataset, next(iter(folders.values())), options.seed)
-        found = estimates(contenders, split)
-        runs = len(folders) * max(1, options.seeds)
-        print(describe(found, cache_folder(options.cache_dir), runs), flush=True)
-        if options.estimate:
-            return 0
+    if options.estimate or preset is not None or _may_take_long(options, dataset):
+        _print_estimates(options, dataset, contenders, list(folders.values()))
+    if options.estimate:
+        return 0
     for folder, test_size in folders.items():
         _compare(options, dataset, contenders, folder, test_size)
     return 0
+
+
+def _may_take_long(options: argparse.Namespace, dataset: Dataset) -> bool:
+    """Return whether there are so many images that measuring is short against the work."""
+    return not options.quiet and len(dataset) >= _WORTH_ESTIMATING
+
+
+def _print_estimates(
+    options: argparse.Namespace,
+    dataset: Dataset,
+    contenders: dict[str, Contender],
+    test_sizes: list[float | None],
+) -> None:
+    """Print the time and disk space of all splits and seeds, and what of it is stored."""
+    runs = [
+        (_split(options, dataset, test_size, seed), seed)
+        for test_size in test_sizes
+        for seed in _seeds(options)
+    ]
+    print(describe(estimates(contenders, runs), cache_folder(options.cache_dir)), flush=True)
+
+
+def _seeds(options: argparse.Namespace) -> range:
+    return range(options.seed, options.seed + max(1, options.seeds))
 
 
 def _fill(options: argparse.Namespace, preset: Comparison) -> None:
@@ -213,7 +239,7 @@ def _compare(
     """Evaluate on one kind of split with all seeds; print the tables, write files and report."""
     progress = False if options.quiet else None
     runs: list[Results] = []
-    for seed in range(options.seed, options.seed + max(1, options.seeds)):
+    for seed in _seeds(options):
         split = _split(options, dataset, test_size, seed)
         few_shot = COUNTS if options.few_shot and not runs else ()
         runs.append(

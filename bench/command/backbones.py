@@ -144,12 +144,16 @@ def check_options(backbone: str, options: Mapping[str, Any], text: str) -> None:
 
 
 def check_layer(choice: BackboneChoice, cache_dir: str | None) -> None:
-    """Raise `UnknownLayer` if a layer was named that the backbone does not have.
+    """Raise an error if the backbone does not have the named layer, or cannot pool it.
 
     The backbone is built for that, which takes seconds: otherwise a wrong name would be found
     only after the contenders before it were computed.
+
+    Raises
+    ------
+    UnknownLayer, InvalidRequest
     """
-    if choice.options.get("layer") is not None:
+    if choice.options.keys() & {"layer", "pooling"}:
         chosen = {name: value for name, value in choice.options.items() if name != _ENGINE}
         featcache.load_backbone(choice.backbone, cache_dir=cache_dir, **chosen)
 

@@ -144,6 +144,10 @@ class Contender(ABC):
         """Estimate the cost of `prepare` and `fit` from a measured batch; None if negligible."""
         return None
 
+    def count_trained(self, trainings: Sequence[Training]) -> int:
+        """Return how many of some trainings earlier runs have finished: they are only read."""
+        return 0
+
     def shared_work(self) -> str | None:
         """Return a name of the work that contenders share, such as an extraction; None if none."""
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from featcache.toolkit import (
     batches,
     default_workers,
     format_count,
+    is_model_file,
 )
 
 from ..splits import Images
@@ -43,13 +45,31 @@ class Estimate:
         Wall time.
     disk_bytes : int
     at_most : bool
-        Whether `seconds` is an upper bound, as of training with early stopping.
+        Whether `seconds` is an upper bound, as of training with early stopping. Such work is done
+        for each split and seed.
+    stored : int
+        Number of rows of features that earlier runs have stored.
+    contenders : tuple of str
+        Names of the contenders that need it.
+    times : int
+        How often the work is still to be done.
+    trained : int
+        How often earlier runs have done it, on the same images.
     """
 
     what: str
     seconds: float
     disk_bytes: int
     at_most: bool = False
+    stored: int = 0
+    contenders: tuple[str, ...] = ()
+    times: int = 1
+    trained: int = 0
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall time of all times."""
+        return self.seconds * (self.times if self.at_most else 1)
 
 
 def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> float:
@@ -82,18 +102,20 @@ def extraction_estimate(
     chosen = {name: value for name, value in options.items() if name in MODEL_OPTIONS}
     views = {name: value for name, value in options.items() if name in _VIEW_OPTIONS}
     plan = featcache.explain(backbone, images.dataset(), progress=False, **chosen, **views)
-    what = f"features of {format_count(plan.to_compute, 'image')} by {backbone}"
+    name = Path(backbone).stem if is_model_file(backbone) else backbone
+    what = f"features of {format_count(plan.to_compute, 'image')} by {name}"
     if not plan.to_compute:
-        return Estimate(what, 0, 0)
+        return Estimate(what, 0, 0, stored=plan.stored)
     resolved = featcache.load_backbone(backbone, **chosen)
     embed, size = resolved.backbone.embed, resolved.spec.image_size
-    count = options.get("batch_size") or _BATCH_SIZE
+    # Of little work, measuring takes little as well: a batch runs three times.
+    count = min(options.get("batch_size") or _BATCH_SIZE, -(-plan.to_compute // 30))
     pixels = np.zeros((count, *size, 3), np.uint8)
     seconds = seconds_of(lambda: embed(pixels)) / count
     decode = seconds_to_decode(images, size, resolved.request.resize)
     room = plan.to_compute * (4 * resolved.width + 64)
     per_image = decode * len(images) if plan.to_compute > len(images) else decode * plan.to_compute
-    return Estimate(what, seconds * plan.to_compute + per_image, room)
+    return Estimate(what, seconds * plan.to_compute + per_image, room, stored=plan.stored)
 
 
 def seconds_of(step: Callable[[], object], times: int = 2) -> float:

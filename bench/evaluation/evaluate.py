@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featcache.errors import InvalidRequest
 from featcache.toolkit import get_logger
 
-from ..contenders.base import Contender, ContenderInfo
+from ..contenders.base import Contender, ContenderInfo, Training
 from ..splits import Images, Split, blind_images, images_of
 from .few_shot import few_shot_curves
 from .memory import PeakMemory
@@ -109,6 +109,15 @@ def _prepare(
         found.seconds[name] = time.perf_counter() - started
         found.peaks[name] = memory.peak
     return found
+
+
+def training_of(split: Split, random_state: int) -> Training:
+    """Return what `evaluate` trains contenders on if they can use all images.
+
+    The paths are those of the data set, and no contender may be trained on it.
+    """
+    task = _task(split, dict(enumerate(split.dataset.paths)), random_state)
+    return Training(task.train, task.codes, len(split.classes), random_state)
 
 
 @dataclass(frozen=True)

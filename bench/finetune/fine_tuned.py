@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featcache
-from featcache import Augmentation, import_keras
+from featcache import Augmentation
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     BackboneLike,
     BuiltBackbone,
-    ModelRequest,
     cache_folder,
     content_key,
     format_count,
@@ -30,10 +29,7 @@ from heads.schedule import RateSchedule, Schedule
 
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
-from ..contenders.measure import (
-    Estimate,
-    seconds_of,
-)
+from ..contenders.measure import Estimate, seconds_of
 from ..presets import PRESETS, find_preset
 from ..splits import Images
 from .boundary import find_boundary
@@ -44,6 +40,7 @@ from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
 from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
+from .own_model import copy_own_model
 from .parts import class_weights, describe_training, training_parts
 from .saved_model import save_model
 from .training import Run, plain, predict
@@ -51,6 +48,7 @@ from .training import Run, plain, predict
 log = get_logger(__name__)
 
 _VERSION = 3
+_MODEL_FILE = "model.keras"
 _REFERENCE = {
     "augmentation": Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0),
     "units": (1024,),
@@ -64,10 +62,9 @@ class FineTuned(Contender):
     The outputs of the last frozen layer, the boundary, are computed once, stored like features
     and read in training, unless they are too large: then it is trained on decoded pixels, with
     the same result. There is a checkpoint after each epoch: an interrupted run resumes, and a
-    finished one is read. The probabilities are calibrated by a
-    temperature that is part of the last layer. It is fitted on the validation images or, if
-    these are fewer than 50, by cross-validation, which takes up to twice the training time in
-    addition.
+    finished one is read. The probabilities are calibrated by a temperature that is part of the
+    last layer. It is fitted on the validation images or, if these are fewer than 50, by
+    cross-validation, which takes up to twice the training time in addition.
 
     Parameters
     ----------
@@ -256,8 +253,17 @@ class FineTuned(Contender):
         # A checkpoint holds the trained weights, the best ones and Adam's two moments.
         room = inputs.disk_bytes + 16 * trained + 4 * int(network.full.count_params())
         epochs = format_count(self.schedule.epochs, "epoch")
-        what = f"{epochs} of {self.backbone} from {self.unfreeze}"
+        what = f"{epochs} of {resolved.request.name} from {self.unfreeze}"
         return Estimate(what, steps * step + inputs.seconds, room, at_most=True)
+
+    def count_trained(self, trainings: Sequence[Training]) -> int:
+        """Return how many of some trainings earlier runs have finished."""
+        if not any(training_folder(cache_folder(self._cache_dir)).glob(f"*/{_MODEL_FILE}")):
+            return 0
+        self._resolved = self._load()
+        counts = weight_counts(self._resolved.backbone.model)
+        self._first_free = first_free_layer(counts, self.unfreeze)
+        return sum((self._run_folder(one) / _MODEL_FILE).is_file() for one in trainings)
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Return the trained model's probabilities, without augmentation."""
@@ -307,7 +313,7 @@ class FineTuned(Contender):
     @property
     def model_file(self) -> Path:
         """Path of the trained model, for ``keras.saving.load_model(..., safe_mode=True)``."""
-        return self.folder / "model.keras"
+        return self.folder / _MODEL_FILE
 
     def _calibration(self, training: Training, unseen: NDArray[np.int64]) -> tuple[float, float]:
         """Return the temperature, and the seconds that fitting it took."""
@@ -347,14 +353,8 @@ class FineTuned(Contender):
 
     def _build(self, training: Training, head: bool = True) -> tuple[Network, BuiltBackbone]:
         """Return the compiled network and its backbone; with the weights of the initial head."""
-        keras = import_keras()
         resolved = self._load()
-        if isinstance(resolved.request, ModelRequest):
-            # A copy, since the caller's model must not change.
-            own = resolved.backbone.model
-            with unmoved_random():
-                resolved.backbone.model = keras.models.clone_model(own)
-            resolved.backbone.model.set_weights(own.get_weights())
+        copy_own_model(resolved)
         body = resolved.backbone.model
         first = first_free_layer(weight_counts(body), self.unfreeze)
         stored = self._boundary and find_boundary(body, first, self._boundary.layer)
