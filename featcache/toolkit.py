@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._io.logs import get_logger as get_logger
     from ._io.progress import progress_bar as progress_bar
     from ._io.shared_change import SharedChange as SharedChange
+    from ._io.wording import first_line as first_line
     from ._io.wording import format_count as format_count
     from ._io.wording import parse_bytes as parse_bytes
     from .backbones.architecture import all_layers as all_layers
@@ -115,6 +116,7 @@ _HOMES = {
     "describe_conflicts": "data.labels",
     "example_ids": "images.image_file",
     "find_backbone": "backbones.spec",
+    "first_line": "_io.wording",
     "format_count": "_io.wording",
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
@@ -184,6 +186,7 @@ __all__ = [
     "describe_conflicts",
     "example_ids",
     "find_backbone",
+    "first_line",
     "format_count",
     "get_logger",
     "ignored_warnings",

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
 from featcache.errors import InvalidRequest
+from featcache.toolkit import first_line, format_count
 
 from .groups import Codes, group_codes
 from .unlabelled import labelled_mask, take_labelled
@@ -31,6 +33,21 @@ def unpack_features(X: Any, y: Any, groups: Any) -> tuple[Any, Any, Any]:
         return X, y, groups
     y = features.y if y is None else y
     return np.asarray(features.X), y, features.ids if groups is None else groups
+
+
+def check_lengths(X: Any, y: Any) -> None:
+    """Raise `InvalidRequest` unless X has as many rows as y has labels."""
+    try:
+        check_consistent_length(X, y)
+    except TypeError as error:
+        raise InvalidRequest(
+            f"X and y must be arrays with one entry per row: {first_line(error)}."
+        ) from error
+    except ValueError as error:
+        rows, labels = format_count(len(X), "row"), format_count(len(y), "label")
+        raise InvalidRequest(
+            f"X has {rows}, but y has {labels}; give one label per row.", received=len(y)
+        ) from error
 
 
 def labelled_rows(
@@ -69,7 +86,8 @@ def check_classes(y: NDArray[Any]) -> None:
         np.unique(y)
     except (TypeError, ValueError) as error:
         unsorted = "Labels of types that cannot be sorted together"
-        reason = unsorted if isinstance(error, TypeError) else str(error).split(". ")[0]
+        # The second sentence of scikit-learn's message says what the next one says.
+        reason = unsorted if isinstance(error, TypeError) else first_line(error).split(". ")[0]
         values = dict.fromkeys(map(repr, y.ravel().tolist()))
         shown = ", ".join(list(values)[:3])
         raise InvalidRequest(

@@ -293,7 +293,29 @@ def integer_seed(random_state: object) -> int:
     """
     if isinstance(random_state, Integral):
         return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
+    return int(random_generator(random_state).randint(2**31 - 1))
+
+
+def random_generator(random_state: object) -> np.random.RandomState:
+    """Return the random generator that a seed defines, as `sklearn.utils.check_random_state`.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+
+    Raises
+    ------
+    InvalidRequest
+        If it is neither.
+    """
+    try:
+        return cast(np.random.RandomState, check_random_state(random_state))
+    except ValueError as error:
+        raise InvalidRequest(
+            f"random_state={random_state!r} must be a whole number from 0 to 4,294,967,295, a "
+            "numpy.random.RandomState or None.",
+            received=random_state,
+        ) from error
 
 
 class StandardScaler:

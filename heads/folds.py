@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import get_logger, ignored_warnings
+from featcache.toolkit import first_line, format_count, get_logger, ignored_warnings
 
-from .base import RandomState
+from .base import RandomState, random_generator
 from .groups import group_codes
 
 log = get_logger(__name__)
@@ -89,10 +89,11 @@ def _stratified_folds(
     different = len(y) if groups is None else int(groups.max()) + 1
     if not 2 <= cv <= different:
         raise InvalidRequest(
-            f"cv={cv} folds cannot be made of {different} different "
+            f"cv={cv} must be a number of folds from 2 to {different}, the number of different "
             f"{'rows' if groups is None else 'groups or images'}.",
             received=cv,
         )
+    random_generator(random_state)  # raises for a value that is not a seed
     # Without copies of photos, the groups are rows, and assigning them would only take time.
     if different == len(y):
         return list(StratifiedKFold(cv, shuffle=True, random_state=random_state).split(y, y))
@@ -104,9 +105,7 @@ def _given_folds(
     X: NDArray[Any], y: NDArray[Any], groups: Any, cv: Any, chosen: NDArray[np.bool_]
 ) -> list[Fold]:
     if callable(getattr(cv, "split", None)) and not isinstance(cv, str):
-        # Photos are groups by default; `make_folds` logs it if a splitter separates them.
-        with ignored_warnings("The groups parameter is ignored"):
-            return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
+        return _split_folds(X, y, groups, cv)
     if isinstance(cv, (str, bool)) or not hasattr(cv, "__iter__"):
         raise InvalidRequest(
             f"cv={cv!r} does not define folds; give a number, a splitter of scikit-learn, one fold "
@@ -119,6 +118,19 @@ def _given_folds(
     place = np.cumsum(chosen) - 1
     pairs = [tuple(np.arange(len(chosen))[np.asarray(part)] for part in pair) for pair in entries]
     return [(place[train[chosen[train]]], place[test[chosen[test]]]) for train, test in pairs]
+
+
+def _split_folds(X: NDArray[Any], y: NDArray[Any], groups: Any, cv: Any) -> list[Fold]:
+    try:
+        # Photos are groups by default; `make_folds` logs it if a splitter separates them.
+        with ignored_warnings("The groups parameter is ignored"):
+            return [(np.asarray(a), np.asarray(b)) for a, b in cv.split(X, y, groups)]
+    except (TypeError, ValueError) as error:
+        hint = " Give groups=, if it splits by groups." if groups is None else ""
+        raise InvalidRequest(
+            f"cv={cv!r} cannot split the {format_count(len(X), 'row')}: {first_line(error)}.{hint}",
+            received=cv,
+        ) from error
 
 
 def _column_folds(names: list[Any], chosen: NDArray[np.bool_]) -> list[Fold]:

@@ -16,13 +16,14 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.utils.validation import has_fit_parameter
 
 from featcache.errors import InvalidRequest
+from featcache.toolkit import first_line, format_count
 
-from .arguments import unpack_features
+from .arguments import check_lengths, unpack_features
 from .base import Head, RandomState, unfitted
 from .folds import Fold, is_partition, make_folds
 from .groups import Codes, group_codes
 from .linear import LinearHead
-from .registry import make_head
+from .registry import HEADS, make_head
 from .unlabelled import labelled_mask, take_labelled
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _MAX_SHOWN = 10  # points of a table in a notebook
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """Result of `search`, with the attributes of `sklearn.model_selection.GridSearchCV`.
 
@@ -56,6 +57,13 @@ class SearchResult:
     best_score_: float
     best_index_: int
     cv_results_: dict[str, Any]
+
+    def __repr__(self) -> str:
+        candidates = format_count(len(self.cv_results_["params"]), "candidate")
+        return (
+            f"SearchResult(best_score_={self.best_score_:.4f}, best_params_={self.best_params_}, "
+            f"{candidates})"
+        )
 
     def _repr_html_(self) -> str:
         """Return the ten best points as a table, for a notebook."""
@@ -129,7 +137,8 @@ def search(
     Raises
     ------
     InvalidRequest
-        If there are no labels, the folds cannot be made, or a parameter or scorer is unknown.
+        If there are no labels or another number of them, the folds cannot be made, or the head,
+        the grid or the scorer is not valid.
 
     Examples
     --------
@@ -138,7 +147,7 @@ def search(
     >>> found.cv_results_["mean_test_score"].shape
     (2,)
     """
-    estimator = make_head(head) if isinstance(head, str) else head
+    estimator = make_head(head) if isinstance(head, str) else _checked_head(head)
     points = _points(estimator, param_grid)
     scorer = _scorer(estimator, scoring)
     X, y, groups, mask = _labelled_rows(X, y, groups)
@@ -150,7 +159,7 @@ def search(
     scores = np.empty((len(points), len(folds)))
     for group in paths:
         solver = cast(LinearHead, unfitted(estimator).set_params(**points[group[0]]))
-        strengths = [float(points[i].get("C", solver.C)) for i in group]
+        strengths = [points[i].get("C", solver.C) for i in group]
         scores[group] = solver.accuracy_paths(rows, codes, [test for _, test in folds], strengths)
     if others:
         heads = [unfitted(estimator).set_params(**points[i]) for i in others]
@@ -175,7 +184,8 @@ def _labelled_rows(
             "A search needs labels, but y is None. Give one label per row, or features of a "
             "labelled data set."
         )
-    groups = group_codes(groups, (np.shape(X) or (0,))[0])
+    check_lengths(X, y)
+    groups = group_codes(groups, len(X))
     mask = labelled_mask(X, y)
     if mask is not None:
         if not mask.any():
@@ -186,10 +196,34 @@ def _labelled_rows(
     return X, y, groups, mask
 
 
+def _checked_head(head: Any) -> Any:
+    if isinstance(head, type):
+        raise InvalidRequest(
+            f"head={head.__name__} is a class; give an instance, {head.__name__}(), or the name of "
+            "a head.",
+            received=head,
+        )
+    if not hasattr(head, "get_params"):
+        raise InvalidRequest(
+            f"head={head!r} must be a head or the name of one: {', '.join(HEADS)}.", received=head
+        )
+    return head
+
+
 def _points(estimator: Any, grid: Grid) -> list[dict[str, Any]]:
-    points = list(ParameterGrid(grid))
+    try:
+        points = list(ParameterGrid(grid))
+        reason = "it has no point"
+    except (TypeError, ValueError) as error:
+        points, reason = [], first_line(error)
+    if not points:
+        raise InvalidRequest(
+            f"param_grid={grid!r} must map each parameter to a list of at least one value, or be a "
+            f"list of such mappings: {reason}.",
+            received=grid,
+        )
     unknown = {name for point in points for name in point} - set(estimator.get_params())
-    if unknown or not points:
+    if unknown:
         raise InvalidRequest(
             f"{type(estimator).__name__} has no parameter {sorted(unknown)}; it has "
             f"{sorted(estimator.get_params())}.",

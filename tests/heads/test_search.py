@@ -50,6 +50,14 @@ def test_the_best_of_the_grid_is_trained_on_all_rows(features: Any) -> None:
     assert unfitted.best_params_ == result.best_params_
 
 
+def test_a_result_describes_itself_in_one_line(data: Any) -> None:
+    result = search("svm", *data, param_grid={"C": [1e-3, 0.1]}, cv=3, n_jobs=1, refit=False)
+    score, best = result.best_score_, result.best_params_
+    assert (
+        repr(result) == f"SearchResult(best_score_={score:.4f}, best_params_={best}, 2 candidates)"
+    )
+
+
 @pytest.mark.parametrize("scoring", [None, "balanced_accuracy", "neg_log_loss"])
 def test_results_are_those_of_scikit_learns_search(data: Any, scoring: Any) -> None:
     X, y = data
@@ -210,7 +218,18 @@ def test_features_may_come_with_labels_of_their_own(features: Any) -> None:
     ("options", "message"),
     [
         ({"param_grid": {"D": [1]}}, r"no parameter \['D'\]"),
-        ({"cv": 99}, "cv=99 folds cannot be made of 90 different rows"),
+        ({"param_grid": {}, "y": [0] * 89}, "X has 90 rows, but y has 89 labels"),
+        ({"param_grid": []}, r"param_grid=\[\] must map .* at least one value"),
+        ({"param_grid": {"C": []}}, r"param_grid={'C': \[\]} must map .* at least one value"),
+        ({"param_grid": {"C": 5}}, "param_grid={'C': 5} must map .* a list"),
+        ({"param_grid": {"C": [None]}}, "C=None must be 'auto' or a number"),
+        ({"head": LogisticHead}, r"head=LogisticHead is a class.* LogisticHead\(\)"),
+        ({"head": 3}, "head=3 must be a head"),
+        ({"random_state": "a"}, "random_state='a' must be a whole number from 0"),
+        ({"cv": GroupKFold(3)}, "GroupKFold.* cannot split the 90 rows: .* Give groups="),
+        ({"cv": 99}, "cv=99 must be a number of folds from 2 to 90, the number of different rows"),
+        ({"cv": 3, "groups": [0] * 45 + [1] * 45}, "from 2 to 2, the number of different groups"),
+        ({"cv": KFold(91)}, "KFold.* cannot split the 90 rows: "),
         ({"cv": "five"}, "cv='five' does not define folds"),
         ({"cv": 2.5}, "cv=2.5 does not define folds"),
         ({"cv": [0, 1]}, "cv has 2 fold numbers, but there are 90 rows"),
@@ -226,9 +245,10 @@ def test_what_cannot_be_searched_is_refused(
     data: Any, options: dict[str, Any], message: str
 ) -> None:
     X, y = data
-    labels = options.pop("y", y)
+    options = options.copy()  # those of the module, for every run
+    head, labels = options.pop("head", "logistic"), options.pop("y", y)
     with pytest.raises(InvalidRequest, match=message):
-        search("logistic", X, labels, **{"param_grid": GRID, "n_jobs": 1, **options})
+        search(head, X, labels, **{"param_grid": GRID, "n_jobs": 1, **options})
 
 
 def test_features_without_labels_cannot_be_searched(photos: Path, tiny_model: Any) -> None:
