@@ -95,8 +95,8 @@ def _parsed(data: bytes) -> Any:
 
 def _not_results(path: str | os.PathLike[str], reason: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{os.fspath(path)} cannot be compared with: {reason}. Give the results.json that an "
-        "earlier comparison wrote.",
+        f"{os.fspath(path)} is not the result of an earlier run: {reason}. Give the "
+        "results.json that an earlier comparison wrote.",
         received=os.fspath(path),
     )
 

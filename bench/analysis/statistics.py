@@ -55,12 +55,12 @@ def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, f
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Return Wilson's interval of a proportion (Wilson 1927), 95 % by default; (0, 1) for no rows.
+    """Return Wilson's 95 % interval of a proportion (Wilson 1927); (0, 1) if `total` is 0.
 
     >>> [round(x, 3) for x in wilson(8, 10)]
     [0.49, 0.943]
     """
-    if not total:  # SciPy knows no interval of nothing
+    if not total:  # SciPy raises an error for 0 of 0
         return 0.0, 1.0
     found = binomtest(hits, total).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
