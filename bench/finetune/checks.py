@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from featcache.errors import InvalidRequest
 from featcache.toolkit import check_choice
+from heads.parameters import Interval
 from heads.schedule import RATE_SCHEDULES
 
 from .network import first_free_layer
+
+_FRACTION = Interval(0, 1, closed_low=True, closed_high=True)
 
 
 def check_options(
@@ -27,6 +30,5 @@ def check_options(
 def _check_fractions(**values: float) -> None:
     """Raise `InvalidRequest` unless named values are numbers from 0 to 1."""
     for name, value in values.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and 0 <= value <= 1):
-            raise InvalidRequest(f"{name}={value!r} must be a number from 0 to 1.", received=value)
+        if value not in _FRACTION:
+            raise InvalidRequest(f"{name}={value!r} must be {_FRACTION}.", received=value)
