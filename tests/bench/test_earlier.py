@@ -92,7 +92,8 @@ def test_an_earlier_file_without_a_digest_is_compared_by_its_split(saved: Path) 
 def test_another_file_is_refused_in_one_sentence_of_reason(tmp_path: Path, text: str) -> None:
     file = tmp_path / "other.json"
     file.write_bytes(text.encode("latin-1"))
-    with pytest.raises(InvalidRequest, match=r"is not the result of an earlier run: .* Give the results.json"):
+    message = r"is not the result of an earlier run: .* Give the results.json"
+    with pytest.raises(InvalidRequest, match=message):
         read_earlier_run(file)
 
 
