@@ -57,7 +57,7 @@ examples:
   %(prog)s --data photos/ --backbones resnet50 --backbones xception@image_size=224,pooling=max
   %(prog)s --data photos/ --backbones mine.keras@preprocessing=tf     a model of your own
   %(prog)s --data photos/ --finetune mobilenet_v2:0.3 --seeds 3 --report out/
-  %(prog)s --data photos/ --finetune mobilenet_v2:0.3@epochs=10,views=4,rate=cosine,warmup=1
+  %(prog)s --data photos/ --finetune mobilenet_v2:0.3@epochs=10,views=4,lr_schedule=cosine,warmup=1
   %(prog)s --preset stanford-dogs --report out/dogs              the reference task
 
 Each contender is a backbone with a head, or a fine-tuned model. All are trained on the same images

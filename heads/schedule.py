@@ -35,7 +35,7 @@ class Schedule:
         multiplied by `factor`.
     factor : float
         Between 0 and 1.
-    rate : {"plateau", "cosine"}
+    lr_schedule : {"plateau", "cosine"}
         ``"cosine"``: the learning rate falls to 0 along half a cosine over all epochs; then
         `lr_patience` and `factor` do nothing.
     warmup : float
@@ -48,7 +48,7 @@ class Schedule:
     patience: int
     lr_patience: int
     factor: float
-    rate: RateSchedule = "plateau"
+    lr_schedule: RateSchedule = "plateau"
     warmup: float = 0.0
 
     def rate_at(self, present: float, epoch: int, part: float) -> float:
@@ -72,7 +72,7 @@ class Schedule:
         at = epoch + part
         if at < self.warmup:
             return present * at / self.warmup
-        if self.rate == "plateau":
+        if self.lr_schedule == "plateau":
             return present
         done = (at - self.warmup) / max(self.epochs - self.warmup, 1e-9)
         return present * (1 + math.cos(math.pi * min(1.0, done))) / 2
@@ -141,7 +141,7 @@ def after_epoch(progress: Progress, schedule: Schedule, val_loss: float) -> bool
     else:
         progress.waited += 1
         progress.since_cut += 1
-        if schedule.rate == "plateau" and progress.since_cut >= schedule.lr_patience:
+        if schedule.lr_schedule == "plateau" and progress.since_cut >= schedule.lr_patience:
             progress.learning_rate *= schedule.factor
             progress.since_cut = 0
     progress.done = progress.epoch >= schedule.epochs or progress.waited >= schedule.patience

@@ -81,7 +81,7 @@ def add_finetune_options(parser: argparse.ArgumentParser) -> None:
         help="add a fine-tuned model; PART is what is trained: the last fraction of the weights "
         "(mobilenet_v2:0.3), all from a layer on (resnet50:conv5_block2), or the last N layers; or "
         "one of the presets " + ", ".join(PRESETS) + "; options follow an @: "
-        "mobilenet_v2:0.3@epochs=10,rate=cosine; may be given several times. Options: "
+        "mobilenet_v2:0.3@epochs=10,lr_schedule=cosine; may be given several times. Options: "
         + ", ".join(FINETUNE_OPTIONS),
     )
     add(

@@ -54,7 +54,7 @@ FINETUNE_OPTIONS: Mapping[str, Parser] = {
     "epochs": whole_number(1),
     "views": whole_number(1),
     "learning_rate": number(0, above=True),
-    "rate": one_of(RATE_SCHEDULES),
+    "lr_schedule": one_of(RATE_SCHEDULES),
     "warmup": number(0),
     "label_smoothing": number(0, 0.999),
     "layer_decay": number(0, 1),

@@ -15,7 +15,7 @@ _FRACTION = Interval(0, 1, closed_low=True, closed_high=True)
 def check_options(
     unfreeze: float | int | str,
     class_weight: str | None,
-    rate: str,
+    lr_schedule: str,
     layer_decay: float,
     label_smoothing: float,
 ) -> None:
@@ -23,7 +23,7 @@ def check_options(
     if class_weight is not None:
         check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
     first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
-    check_choice("rate", rate, RATE_SCHEDULES)
+    check_choice("lr_schedule", lr_schedule, RATE_SCHEDULES)
     _check_fractions(layer_decay=layer_decay, label_smoothing=label_smoothing)
 
 

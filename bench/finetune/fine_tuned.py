@@ -100,7 +100,7 @@ class FineTuned(Contender):
         multiplied by `factor`.
     factor : float
         Between 0 and 1.
-    rate : {"plateau", "cosine"}
+    lr_schedule : {"plateau", "cosine"}
         ``"cosine"``: the learning rate falls to 0 along half a cosine; `lr_patience` and
         `factor` do nothing.
     warmup : float
@@ -151,7 +151,7 @@ class FineTuned(Contender):
         patience: int = 8,
         lr_patience: int = 3,
         factor: float = 0.3,
-        rate: RateSchedule = "plateau",
+        lr_schedule: RateSchedule = "plateau",
         warmup: float = 0.0,
         layer_decay: float = 1.0,
         label_smoothing: float = 0.0,
@@ -162,14 +162,14 @@ class FineTuned(Contender):
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        check_options(unfreeze, class_weight, rate, layer_decay, label_smoothing)
+        check_options(unfreeze, class_weight, lr_schedule, layer_decay, label_smoothing)
         self.backbone, self.unfreeze = backbone, unfreeze
         self.top = Top(tuple(units), dropout)
         self.initial_head = check_initial_head(initial_head, self.top.units)
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.views = Views(1 if self.augmentation == NO_AUGMENTATION else views, self.augmentation)
         self.schedule = Schedule(
-            epochs, batch_size, learning_rate, patience, lr_patience, factor, rate, warmup
+            epochs, batch_size, learning_rate, patience, lr_patience, factor, lr_schedule, warmup
         )
         self.layer_decay, self.label_smoothing = layer_decay, label_smoothing
         self.validation_fraction, self.class_weight = validation_fraction, class_weight

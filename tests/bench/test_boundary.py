@@ -205,7 +205,7 @@ def test_a_head_says_least_of_a_class_without_images(easy_images: Any) -> None:
         ({"initial_head": "svm"}, "initial_head='svm'"),
         ({"views": 0}, "views=0"),
         ({"views": 3, "augmentation": "flip"}, "two views"),
-        ({"rate": "step"}, "rate='step'"),
+        ({"lr_schedule": "step"}, "lr_schedule='step'"),
         ({"layer_decay": 1.5}, "layer_decay=1.5"),
         ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
     ],

@@ -129,7 +129,7 @@ def test_a_wrong_layer_is_found_before_other_contenders_are_computed(
 
 def test_arguments_of_fine_tuned_follow_its_part() -> None:
     text = (
-        "mobilenet_v2:0.3@epochs=10,views=3,rate=cosine,warmup=1,learning_rate=1e-3,"
+        "mobilenet_v2:0.3@epochs=10,views=3,lr_schedule=cosine,warmup=1,learning_rate=1e-3,"
         "label_smoothing=0.1,weights=random:1,units=64x32,augmentation=default,max_cache=2G,"
         "initial_head=none,image_size=64,batch_size=8"
     )
@@ -137,7 +137,7 @@ def test_arguments_of_fine_tuned_follow_its_part() -> None:
     name, contender = parse_fine_tuned(text, shared, {"epochs": 3, "cache_dir": None})
     assert name == f"{text} fine-tuned"
     schedule = contender.schedule
-    assert (schedule.epochs, schedule.rate, schedule.warmup) == (10, "cosine", 1.0)
+    assert (schedule.epochs, schedule.lr_schedule, schedule.warmup) == (10, "cosine", 1.0)
     assert (schedule.learning_rate, schedule.batch_size) == (1e-3, 8)
     assert (contender.unfreeze, contender.views.count, contender.top.units) == (0.3, 3, (64, 32))
     assert (contender.label_smoothing, contender.max_cache) == (0.1, 2 * 2**30)
@@ -169,7 +169,10 @@ def test_a_preset_takes_options() -> None:
         ("vgg16:0.3@learning_rate=0", "learning_rate='0' must be a number above 0"),
         ("vgg16:0.3@learning_rate=nan", "learning_rate='nan' must be a number above 0"),
         ("vgg16:0.3@layer_decay=2", "layer_decay='2' must be a number from 0 to 1"),
-        ("vgg16:0.3@rate=step", "rate='step' is not known; choose one of plateau, cosine"),
+        (
+            "vgg16:0.3@lr_schedule=step",
+            "lr_schedule='step' is not known; choose one of plateau, cosine",
+        ),
         ("vgg16:0.3@units=big", "units='big' is no list of widths"),
         ("vgg16:0.3@max_cache=lots", "max_cache='lots' is not a size; give one such as 20G"),
         ("vgg16:0.3@precision=bfloat16", "there is no option 'precision'"),
