@@ -231,12 +231,11 @@ class FineTuned(Contender):
 
     def _train_run(self, run: Run, training: Training) -> NDArray[np.int64]:
         """Train a run on some of its images; return those of the others that it never saw."""
-        images, codes = training.images, training.codes
-        fraction = self.validation_fraction
-        train, validation = training_parts(images, codes, fraction, training.random_state)
+        train, validation = training_parts(training, self.validation_fraction)
         balanced = self.class_weight == "balanced"
-        weights = class_weights(codes, training.n_classes) if balanced else None
-        run.train(self._reader(images), codes, train, validation, weights, training.progress)
+        weights = class_weights(training.codes, training.n_classes) if balanced else None
+        read = self._reader(training.images)
+        run.train(read, training.codes, train, validation, weights, training.progress)
         return np.setdiff1d(validation, train)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
@@ -363,10 +362,13 @@ class FineTuned(Contender):
                 resolved.backbone, training.n_classes, self.unfreeze, self.top,
                 training.random_state, stored,
             )  # fmt: skip
-        if head and self.initial_head and len(set(training.codes.tolist())) > 1:
-            network.full.layers[-1].set_weights(
-                head_weights(self.backbone, self._extract_options(), training, self.class_weight)
-            )
+        if head and self.initial_head:
+            # Not on the validation images: their loss would say nothing of the first epochs.
+            rows, _ = training_parts(training, self.validation_fraction)
+            part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
+            start = head_weights(self.backbone, self._extract_options(), part, self.class_weight)
+            if start is not None:
+                network.full.layers[-1].set_weights(start)
         compile_for_training(
             network.trained, body, training.n_classes, self.schedule.learning_rate,
             self.layer_decay, self.label_smoothing,

@@ -24,7 +24,7 @@ _UNSEEN = 5.0  # how much lower the score of a class without images starts
 
 def head_weights(
     backbone: Any, options: dict[str, Any], training: Training, class_weight: Any = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
     """Return kernel (d, k) and bias (k,) of a logistic regression on the frozen features.
 
     Parameters
@@ -37,9 +37,11 @@ def head_weights(
 
     Returns
     -------
-    (ndarray, ndarray)
-        Calibrated: divided by the head's temperature.
+    (ndarray, ndarray), or None
+        Calibrated: divided by the head's temperature. None if all images are of one class.
     """
+    if len(set(training.codes.tolist())) < 2:
+        return None
     features = featcache.extract(
         backbone, training.images.dataset(), progress=training.progress, **options
     )

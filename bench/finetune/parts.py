@@ -12,15 +12,15 @@ from featcache.errors import InvalidRequest
 from featcache.toolkit import stratified_group_split
 
 from ..contenders.base import Training
-from ..splits import Images
 
 
 def training_parts(
-    images: Images, codes: NDArray[np.int64], size: float, random_state: int
+    training: Training, fraction: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return training and validation rows, with copies of a photo in the same part."""
+    photos, codes = training.images.photos, training.codes
     try:
-        return stratified_group_split(images.photos, codes.tolist(), size, random_state)
+        return stratified_group_split(photos, codes.tolist(), fraction, training.random_state)
     except InvalidRequest:
         rows = np.arange(len(codes))  # too few to hold any out: early stopping on training images
         return rows, rows

@@ -14,6 +14,7 @@ from bench.contenders.base import Training
 from bench.finetune.boundary import boundaries, find_boundary
 from bench.finetune.inputs import StoredInputs
 from bench.finetune.optimizer import layer_factors
+from bench.finetune.parts import training_parts
 from featcache.errors import InvalidRequest
 from heads import LogisticHead
 from heads.schedule import Schedule
@@ -182,7 +183,8 @@ def test_a_head_is_where_training_starts(easy_images: Any) -> None:
     training = Training(images, codes, 2, 0, False)
     network, _ = contender._build(training)
     features = featcache.extract(blocks(), images.dataset(), progress=False)
-    head = LogisticHead().fit(features.X, codes)
+    trained, _ = training_parts(Training(images, codes, 2), 0.1)
+    head = LogisticHead().fit(features.X[trained], codes[trained])
     pixels = np.stack([images.pixels(i, (16, 16), "stretch") for i in range(len(images))])
     proba = np.asarray(network.full.predict(pixels.astype("float32"), verbose=0))
     assert np.allclose(proba, head.predict_proba(features.X), atol=1e-4)

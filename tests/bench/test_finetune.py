@@ -52,7 +52,7 @@ def test_weights_of_the_best_epoch_serve_not_those_of_the_last(easy_images: Any)
     contender.fit(images, codes, 2, random_state=0, progress=False)
     from bench.finetune.parts import training_parts
 
-    _, held_out = training_parts(images, codes, 0.4, 0)
+    _, held_out = training_parts(Training(images, codes, 2), 0.4)
     # The temperature only divides the scores; undone, the validation loss is the trained one's.
     proba = contender.predict_proba(images.take(held_out)) ** contender.temperature_
     proba /= proba.sum(axis=1, keepdims=True)
