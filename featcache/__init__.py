@@ -127,7 +127,7 @@ def open_store(folder: str | os.PathLike[str]) -> Store:
     Raises
     ------
     StoreError
-        If the folder is no store, or its manifest cannot be used.
+        If the folder is not a store, or its manifest cannot be used.
     """
     from .store.store import Store
 

@@ -19,8 +19,8 @@ _HOLDING = threading.Lock()
 def ignored_warnings(message: str = "") -> Iterator[None]:
     """Ignore the warnings whose text begins with a message while the block runs.
 
-    `warnings.catch_warnings` restores the list of filters that it found, which is wrong where
-    the blocks of threads overlap. This takes out its own entry and nothing else.
+    `warnings.catch_warnings` restores the whole list of filters at the end, also what other
+    threads have changed in the meantime. This removes only the filter that it added.
 
     Parameters
     ----------

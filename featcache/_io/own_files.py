@@ -76,7 +76,7 @@ def is_converted_model_name(name: str) -> bool:
 
 
 def unexpected_converted_files(folder: Path) -> list[str]:
-    """Return the sorted names of whatever in a folder is no file of a converted model."""
+    """Return the sorted names of whatever in a folder is not a file of a converted model."""
     return sorted(
         entry.name
         for entry in os.scandir(folder)

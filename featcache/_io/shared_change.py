@@ -12,14 +12,15 @@ from typing import Any
 class SharedChange:
     """A change of the process that lasts while at least one thread needs it.
 
-    A block that puts back what it found is right in one thread only. Where the blocks of two
-    threads overlap, the second finds what the first has set, and puts that back for good.
+    Saving the old state at the start of a block and restoring it at the end works in one thread
+    only. If the blocks of two threads overlap, the second saves the state that the first has set,
+    and restores that one last. Here the first block makes the change and the last one undoes it.
 
     Parameters
     ----------
     change : callable
-        Returns a context manager that makes the change and undoes it. What a block is given
-        is passed on, from the thread that begins alone: those that join it take its change.
+        Returns a context manager that makes the change and undoes it. It receives the arguments
+        of the first block; those of blocks that begin later, while it runs, are ignored.
 
     Examples
     --------

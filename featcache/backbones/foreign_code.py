@@ -29,7 +29,7 @@ def is_foreign(value: Any, listed: Collection[int], *, of_operation: bool = Fals
     listed : collection of int
         The addresses of the model's layers and operations, each of which is described by itself.
     of_operation : bool
-        Whether a layer of the model counts as well: it is no part of an operation's settings.
+        Whether a layer of the model counts as well: it is not part of an operation's settings.
 
     Returns
     -------

@@ -85,7 +85,7 @@ def global_names(code: types.CodeType) -> set[str]:
 
 
 def uses_attributes_alone(code: types.CodeType, name: str, module: Any) -> bool:
-    """Return whether code uses a name only to read attributes of it; True if it is no module."""
+    """Return whether code uses a name only to read attributes of it; True if it is not a module."""
     if not isinstance(module, types.ModuleType):
         return True
     return all(_ends_at_attribute(chain, module) for chain in _uses(code, name))

@@ -110,7 +110,7 @@ def inspect_model_file(path: str | os.PathLike[str]) -> ModelFile:
             check_stored(archive, path, {_CONFIG, _WEIGHTS})
             odd = sorted(set(archive.namelist()) - _MEMBERS)
             if odd:
-                raise ValueError(f"it holds {odd[0]!r}, which a network has no use for")
+                raise ValueError(f"it holds {odd[0]!r}, which does not belong in a model file")
             if archive.getinfo(_CONFIG).file_size > _MAX_CONFIG_BYTES:
                 raise ValueError(f"{_CONFIG} is too long")
             config = _uncompiled(json.loads(archive.read(_CONFIG)))
@@ -358,9 +358,8 @@ def _input_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
 def _refusal(path: Path, error: BaseException) -> ModelRefused:
     reason = first_line(error, 300)
     return ModelRefused(
-        f"The model {path} is not loaded: {reason}. Of a file only a network of Keras' own layers "
-        "and its weights are taken; load any other yourself, with keras.saving.load_model, and "
-        "pass the model.",
+        f"The model {path} is not loaded: {reason}. Only models built from Keras' own layers can "
+        "be loaded from a file; load other models with keras.saving.load_model and pass the model.",
         path=path,
         reason=reason,
     )

@@ -235,12 +235,13 @@ def probe_images() -> NDArray[np.uint8]:
 
 
 def _checked_behaviour(rule: Rule) -> list[FloatImages]:
-    """Run a function on fixed images in several ways; return what it makes of them.
+    """Apply a function to fixed images in several ways; return its results.
 
     Raises
     ------
     InvalidRequest
-        If an image alone, in other company and once more does not give the same values.
+        If the values of an image depend on the other images of its batch, on their order, or on
+        how often the function was called.
     """
     images = probe_images()
     order = np.random.default_rng(1).permutation(len(images))

@@ -67,7 +67,7 @@ def _check_kind(model: Any) -> None:
             f"the class {model.__name__}" if isinstance(model, type) else repr(type(model).__name__)
         )
         raise InvalidRequest(
-            f"A bundle needs a fitted head, Classifier, or scikit-learn estimator or Pipeline, not "
+            f"A bundle needs a fitted head, a Classifier, a scikit-learn estimator or a Pipeline, not "
             f"{received}.",
             received=type(model).__name__,
         )

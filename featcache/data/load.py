@@ -106,7 +106,7 @@ def read_csv_paths(path: str | Path) -> list[tuple[str, str]]:
     DatasetError
         As `from_csv`.
     """
-    path = Path(os.path.abspath(os.path.expanduser(path)))
+    path = absolute_path(path)
     columns = _read_csv(path)
     return list(zip(columns.get("path", ()), _from_csv_columns(columns, path).paths, strict=True))
 
@@ -174,7 +174,7 @@ def _absolute(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -
     for row, path in enumerate(paths, start=1):
         is_path = isinstance(path, (str, os.PathLike))
         if not is_path or is_missing(str(path)):
-            what = "empty" if is_missing(path) else f"{path!r}, which is no path"
+            what = "empty" if is_missing(path) else f"{path!r}, which is not a path"
             raise DatasetError(
                 f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
                 "or leave the row out.",

@@ -148,7 +148,7 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
     if member.isdir():
         return
     if not member.isreg() or member.issparse():
-        raise _unsafe(archive, name, "it is no plain file, but a link, device or the like")
+        raise _unsafe(archive, name, "it is not a regular file, but a link, a device or the like")
     if member.size > _MAX_BYTES_PER_FILE:
         raise _unsafe(archive, name, f"it has {member.size:,} bytes")
 

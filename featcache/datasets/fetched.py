@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -212,8 +213,9 @@ def _obtain(
     kind, _, expected = archive.hash.partition(":")
     if known and file_hash(path, "md5" if kind == "md5" else "sha256") != expected:
         raise DatasetError(
-            f"{path} is not the published archive: its hash is not {known}. It may be a download "
-            "that was cut off. If it is a mirror's own packing, say so with --any-hash.",
+            f"{path} is not the published archive: its hash is not {known}. The download "
+            "may be incomplete: download it again. If it is an archive that a mirror has packed "
+            "itself, pass --any-hash.",
             path=path,
             expected=known,
         )
@@ -238,12 +240,12 @@ def _build(published: Published, archives: list[Path], target: Path, progress: b
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             (temporary / TABLE).write_text(table, "utf-8")
             if target.is_dir():  # left by something that was not us, and without a table
-                raise FileExistsError(17, os.strerror(17))
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     except StoreWriteError:
         raise
     except FileExistsError as error:
         raise StoreWriteError(
-            f"{target} is in the way: it is no fetched data set. Move it elsewhere.", path=target
+            f"{target} is in the way: it is not a fetched data set. Move it elsewhere.", path=target
         ) from error
     except OSError as error:
         if isinstance(error, DatasetError):

@@ -85,8 +85,8 @@ def collect(
     """
     if unused_days is None and max_bytes is None and keep_ids is None and keep_data is None:
         raise InvalidRequest(
-            "Say what to remove: give an age, a size, or the images to keep (unused_days, "
-            "max_bytes, keep_ids, keep_data)."
+            "Say what to remove: give an age (unused_days, --unused-days), a size (max_bytes, "
+            "--keep), or the images to keep (keep_ids, keep_data, --only)."
         )
     if not 0 <= (unused_days or 0) < math.inf or not 0 <= (max_bytes or 0) < math.inf:
         raise InvalidRequest("An age in days and a size in bytes must be 0 or more, and finite.")

@@ -66,7 +66,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     try:
-        # The limits below are stricter than Pillow's; unusual metadata is no error.
+        # The limits below are stricter than Pillow's; unusual metadata is not an error.
         with ignored_warnings(), contextlib.ExitStack() as own:
             reserved = held or own.enter_context(limits.MemoryBudget().reservation())
             if formats.is_dicom(data):

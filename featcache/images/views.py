@@ -202,7 +202,7 @@ def parse_augmentation(text: str) -> Augmentation | Policy:
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in names:
             raise InvalidRequest(
-                f"{text!r} is no augmentation: give flip, default, or values of "
+                f"{text!r} is not an augmentation: give flip, default, or values of "
                 f"{', '.join(names)}, as in rotation=0.1,zoom=0.2.",
                 received=text,
             )

@@ -138,7 +138,7 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
 def mark_in_use(folder: Path) -> Iterator[Lease]:
     """Context manager that marks a store as in use, so that no process removes it.
 
-    A mark that cannot be created is no error: the disk refuses the removal as well, or the store
+    A mark that cannot be created is not an error: the disk refuses the removal as well, or the store
     is on a read-only disk.
 
     Yields
@@ -253,7 +253,7 @@ def _is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _remove_claim(path: Path, found: os.stat_result) -> None:
     """Remove an abandoned claim, unless another claim has taken its name since."""
-    # A temporary name is no claim, and `remove_stale` removes it if this process is killed.
+    # A temporary name is not a claim, and `remove_stale` removes it if this process is killed.
     renamed = temporary_path(path.parent)
     try:
         os.rename(path, renamed)

@@ -56,7 +56,7 @@ def verify(folder: str | Path) -> list[Damage]:
     Raises
     ------
     StoreError
-        If the folder is no store or cannot be read.
+        If the folder is not a store or cannot be read.
     """
     with system_errors(Path(folder)):
         return survey(Path(folder), {}).damages
@@ -83,7 +83,7 @@ def repair(folder: str | Path) -> list[Damage]:
     Raises
     ------
     StoreError
-        If the folder is no store, or another process is merging or repairing it for longer than
+        If the folder is not a store, or another process is merging or repairing it for longer than
         30 seconds.
     StoreFormatError
         If a newer version wrote the store. Nothing is changed.

@@ -115,7 +115,7 @@ def kept_as_foreign(path: Path) -> Kept | None:
 
 
 def refused(path: Path, error: OSError) -> Kept:
-    """Return the outcome for an `OSError` during a removal; a missing path is no failure."""
+    """Return the outcome for an `OSError` during a removal; a missing path is not a failure."""
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return Kept(path.name, GONE)
     return Kept(path.name, f"the system refuses: {error.strerror or error}", failed=True)

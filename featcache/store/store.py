@@ -64,7 +64,7 @@ class Store:
     Raises
     ------
     StoreError
-        If the folder is no store or cannot be listed.
+        If the folder is not a store or cannot be listed.
     StoreCorrupt, StoreFormatError
         If the manifest is damaged, or of another format version.
     """

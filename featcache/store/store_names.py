@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from .._io.paths import absolute_path
 from ..errors import UnknownStore
 from .manifest import Manifest, find_stores
 from .own_files import is_store_folder
@@ -32,8 +33,8 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
     """
     text = os.fspath(name)
     is_path = bool(os.path.dirname(text)) or text in (os.curdir, os.pardir)
-    if is_path and is_store_folder(text):
-        return Path(os.path.abspath(text))
+    if is_path and is_store_folder(absolute_path(text)):
+        return absolute_path(text)
     if text and not is_path and is_store_folder(os.path.join(stores, text)):
         return stores / text
     known = list(find_stores(stores))
@@ -46,8 +47,8 @@ def find_store(name: str | os.PathLike[str], stores: Path) -> Path:
             path=text,
             candidates=[path.name for path in found],
         )
-    if is_store_folder(text):
-        return Path(os.path.abspath(text))
+    if text and is_store_folder(absolute_path(text)):
+        return absolute_path(text)
     names = _format_names([path for path, _ in known])
     raise UnknownStore(
         f"There is no store {text!r}, neither as a folder nor in {stores}"

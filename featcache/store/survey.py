@@ -47,8 +47,8 @@ class Survey:
     manifest : Manifest or None
         The one on disk, or the one to write instead if it is damaged; None if it is damaged and
         no shard has a valid spec.
-    looks : dict of str to Look
-        By shard, for a second survey to begin with.
+    findings : dict of str to ShardFindings
+        By name of the shard; a second survey can start from them.
     damages : list of Damage
     newer : StoreFormatError or None
         If a newer version wrote the manifest.
@@ -77,13 +77,13 @@ def survey(folder: Path, known: Mapping[str, ShardFindings] | None = None) -> Su
     Parameters
     ----------
     folder : Path
-    known : mapping of str to Look, optional
+    known : mapping of str to ShardFindings, optional
         Findings of an earlier survey: shards that were valid are not checked again.
 
     Raises
     ------
     StoreError
-        If the folder is no store, or shards were merged during every attempt.
+        If the folder is not a store, or shards were merged during every attempt.
     OSError
         If the system cannot list or read it.
     """

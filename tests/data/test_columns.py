@@ -148,5 +148,5 @@ def test_boxes_are_read_from_numbers_and_from_text(files: list[str]) -> None:
     assert load_dataset(table, crop="box").boxes == [(1, 0, 9, 9), (0, 0, 9, 9)]
     assert load_dataset(table.astype(str), crop="box").boxes == [(1, 0, 9, 9), (0, 0, 9, 9)]
     table.loc[1, "right"] = np.nan
-    with pytest.raises(DatasetError, match=r"Row 2 .* is no box"):
+    with pytest.raises(DatasetError, match=r"Row 2 .* is not a box"):
         load_dataset(table, crop="box")

@@ -128,7 +128,7 @@ def test_a_missing_path_names_its_row(files: list[str], missing: Any) -> None:
 
 
 def test_a_path_that_is_a_number_is_refused(files: list[str]) -> None:
-    with pytest.raises(DatasetError, match="row 2 is 7, which is no path"):
+    with pytest.raises(DatasetError, match="row 2 is 7, which is not a path"):
         load_dataset([files[0], 7])
 
 
