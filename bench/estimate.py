@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from featcache.toolkit import format_count, get_logger
+from featcache.toolkit import format_count, free_bytes, get_logger
 
 from .contenders.base import Contender, Training
 from .contenders.measure import Estimate
@@ -69,8 +68,7 @@ def describe(found: Sequence[Estimate], folder: Path) -> str:
 
     Training is repeated for each split and seed; features and decoded pixels are shared.
     """
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     seconds = sum(e.total_seconds for e in found)
     room = sum(e.disk_bytes for e in found)
     lines = ["Estimates, from a measured batch of each kind of work:"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._io.cache_dirs import training_folder as training_folder
     from ._io.choices import check_choice as check_choice
     from ._io.console import run_command as run_command
+    from ._io.disk_space import free_bytes as free_bytes
     from ._io.held_warnings import ignored_warnings as ignored_warnings
     from ._io.logs import get_logger as get_logger
     from ._io.progress import progress_bar as progress_bar
@@ -118,6 +119,7 @@ _HOMES = {
     "find_backbone": "backbones.spec",
     "first_line": "_io.wording",
     "format_count": "_io.wording",
+    "free_bytes": "_io.disk_space",
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
     "is_missing": "data.labels",
@@ -188,6 +190,7 @@ __all__ = [
     "find_backbone",
     "first_line",
     "format_count",
+    "free_bytes",
     "get_logger",
     "ignored_warnings",
     "is_missing",

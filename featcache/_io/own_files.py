@@ -14,7 +14,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 CONVERTED_FILES = ("model.xml", "model.bin")
 CONVERTED_SEAL = "seal.json"
-_CONVERTED_FOLDER = re.compile(r"[^.].*-[0-9a-f]{16}")
+_KEYED_FOLDER = re.compile(r"[^.].*-[0-9a-f]{16}")
 
 
 def open_to_read(path: str | os.PathLike[str], *, follow_links: bool = True) -> int:
@@ -70,9 +70,9 @@ def read_own_file(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
-def is_converted_model_name(name: str) -> bool:
-    """Return whether a folder is named as converted models are: a backbone and 16 digits."""
-    return _CONVERTED_FOLDER.fullmatch(name) is not None
+def is_keyed_name(name: str) -> bool:
+    """Return whether a name is a backbone and 16 digits of a key, as of stores and models."""
+    return _KEYED_FOLDER.fullmatch(name) is not None
 
 
 def unexpected_converted_files(folder: Path) -> list[str]:

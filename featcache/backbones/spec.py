@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .._io.names import check_name
+from .._io.own_files import is_keyed_name
 from ..errors import InvalidRequest, UnknownBackbone
 
 Pooling = Literal["avg", "max", "flat"]
@@ -28,7 +29,6 @@ EngineName = Literal["auto", "openvino", "keras", "tensorflow"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-_KEYED_FOLDER = re.compile(r".+-[0-9a-f]{16}")
 _OWN_MODEL = "custom-"
 _MAX_SIDE = 2**16
 _MAX_FIELD_LENGTH = 4096  # characters
@@ -287,7 +287,7 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
 def is_possible_in(spec: BackboneSpec, folder: Path) -> bool:
     """Return whether a folder's name has the key of a spec, or no key at all."""
     name = os.path.basename(os.path.abspath(folder))
-    return name == spec.folder or _KEYED_FOLDER.fullmatch(name) is None
+    return name == spec.folder or not is_keyed_name(name)
 
 
 def own_model_name(architecture_hash: str) -> str:

@@ -67,8 +67,8 @@ def _check_kind(model: Any) -> None:
             f"the class {model.__name__}" if isinstance(model, type) else repr(type(model).__name__)
         )
         raise InvalidRequest(
-            f"A bundle needs a fitted head, a Classifier, a scikit-learn estimator or a Pipeline, not "
-            f"{received}.",
+            "A bundle needs a fitted head, a Classifier, a scikit-learn estimator or a Pipeline, "
+            f"not {received}.",
             received=type(model).__name__,
         )
     if hasattr(model, "param_grid") or hasattr(model, "param_distributions"):

@@ -74,11 +74,11 @@ def gc(
 
 def _summary(common: Common, found: list[Removal], dry_run: bool) -> str:
     """Return a line of text: what was removed, and what remains."""
-    from ..gc.collect import size_of
+    from .._io.disk_space import folder_bytes
     from ..store.manifest import find_stores
 
     freed = sum(removal.bytes for removal in found)
-    sizes = [size_of(path) for path, _ in find_stores(common.stores)]
+    sizes = [folder_bytes(path) for path, _ in find_stores(common.stores)]
     removals = f"{format_count(len(found), 'removal')}, {freed / 2**20:,.1f} MiB"
     stores = f"{format_count(len(sizes), 'store')} of {sum(sizes) / 2**20:,.1f} MiB"
     if dry_run:

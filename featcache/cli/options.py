@@ -226,7 +226,8 @@ extraction = options(
     ),
     click.option(
         "--views", type=click.IntRange(1, MAX_VIEWS), metavar="N", default=1, show_default=True,
-        help="Views of each image: itself and augmented ones. Raising N later computes only the new views.",
+        help="Views of each image: itself and augmented ones. Raising N later computes only the "
+        "new views.",
     ),
     click.option(
         "--augmentation", type=AugmentationOption(),

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from .._io.atomic import make_folder, make_write_error, open_folder_atomic, remove_stale
 from .._io.cache_dirs import archives_folder, cache_folder, datasets_folder
 from .._io.choices import check_choice
+from .._io.disk_space import check_free_bytes
 from .._io.download import retrieve
 from .._io.hashes import file_hash
 from .._io.logs import get_logger
@@ -89,7 +90,13 @@ def fetch(
     for folder in (target.parent, downloads):
         make_folder(folder)
     remove_stale(target.parent)
-    _check_room(published, target.parent, local=source is not None and not _is_address(source))
+    has_archives = source is not None and not _is_address(source)
+    check_free_bytes(
+        target.parent,
+        published.size * (1 if has_archives else 2),  # the files, and the downloaded archives
+        f"Until it is unpacked, {published.title} needs",
+        "Free some space, or name another cache folder (--cache-dir or FEATCACHE_CACHE).",
+    )
     archives = [_obtain(a, source, downloads, any_hash, progress) for a in published.archives]
     _build(published, archives, target, progress)
     if not keep_archives:
@@ -179,18 +186,6 @@ def _other_split(dataset: Dataset, split: SplitRule | None) -> Sequence[str] | N
 
 def _is_address(source: str | os.PathLike[str]) -> bool:
     return str(source).startswith(("http://", "https://"))
-
-
-def _check_room(published: Published, folder: Path, *, local: bool) -> None:
-    needed = published.size * (1 if local else 2)  # what the archives hold, and they
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StoreWriteError(
-            f"{published.title} needs {needed / 1e9:.1f} GB at {folder} until it is unpacked, and "
-            f"{free / 1e9:.1f} GB are free. Free some space, or name another cache folder "
-            "(--cache-dir or FEATCACHE_CACHE).",
-            path=folder,
-        )
 
 
 def _obtain(

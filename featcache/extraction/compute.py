@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .._io import cache_dirs
+from .._io.disk_space import check_free_bytes
 from .._io.logs import get_logger
 from .._io.progress import progress_bar
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName
 from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
-from ..errors import InvalidRequest, StoreWriteError
+from ..errors import InvalidRequest
 from ..store import maintenance
 from ..store.store import Store
 from .pipeline import default_workers
@@ -120,11 +120,9 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
 def _check_disk(jobs: Sequence[ExtractionJob], width: int) -> None:
     """Raise `StoreWriteError` if the rows of all views do not fit on the disk."""
     rows = sum(len(job.plan.compute) for job in jobs)
-    folder = cache_dirs.stores_folder(jobs[0].cache)
-    needed, free = 4 * rows * width, shutil.disk_usage(folder).free
-    if needed > free:
-        raise StoreWriteError(
-            f"{rows:,} views of images take {needed / 1e9:,.1f} GB ({width:,} numbers of 4 bytes "
-            f"each), but {folder} has {free / 1e9:,.1f} GB free. Use fewer views, a smaller "
-            "layer, or another cache_dir.",
-        )
+    check_free_bytes(
+        cache_dirs.stores_folder(jobs[0].cache),
+        4 * rows * width,
+        f"{rows:,} views of images ({width:,} numbers of 4 bytes each) need",
+        "Use fewer views, a smaller layer, or another cache_dir.",
+    )

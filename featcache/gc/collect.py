@@ -12,7 +12,8 @@ from typing import Any
 
 from .._io.atomic import remove_stale
 from .._io.cache_dirs import engines_folder, stores_folder
-from .._io.own_files import is_converted_model_name, unexpected_converted_files
+from .._io.disk_space import folder_bytes
+from .._io.own_files import is_keyed_name, unexpected_converted_files
 from .._io.system_errors import system_errors
 from .._io.wording import format_values
 from ..errors import DatasetError, FeatcacheError, InvalidRequest, StoreError
@@ -156,7 +157,7 @@ def remove_store(folder: Path) -> Removal:
         If another process is using it, or the system refuses.
     """
     with system_errors(folder):
-        removal = Removal(folder.name, _count(folder), size_of(folder), "requested")
+        removal = Removal(folder.name, _count(folder), folder_bytes(folder), "requested")
         kept = remove(folder)
     if kept is not None:
         raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
@@ -181,7 +182,7 @@ def _stores(
             if not path.is_dir():
                 continue
             used = (path / MANIFEST_NAME).stat().st_mtime
-            found.append((path, used, size_of(path)))
+            found.append((path, used, folder_bytes(path)))
         except FileNotFoundError:
             if find_shards(path):
                 reason = "its manifest is missing; `featcache repair` rewrites it"
@@ -197,15 +198,6 @@ def _store_path(folder: Path, name: str) -> Path:
     if Path(name).name != name or not (path / MANIFEST_NAME).is_file():
         raise StoreError(f"There is no store {name!r} in {folder}.", path=path)
     return path
-
-
-def size_of(folder: Path) -> int:
-    """Return the size of a folder's files in bytes; files removed during the call count 0."""
-    total = 0
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
-    return total
 
 
 def _remove_stores(
@@ -238,9 +230,7 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
         remove_stale(engines_folder(cache))  # left by conversions that were killed
     try:
         stores = list(find_stores(stores_folder(cache)))
-        paths = sorted(
-            p for p in engines_folder(cache).glob("*") if is_converted_model_name(p.name)
-        )
+        paths = sorted(p for p in engines_folder(cache).glob("*") if is_keyed_name(p.name))
     except OSError as error:
         found.kept.append(refused(engines_folder(cache), error))
         return
@@ -257,7 +247,7 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
                 reason = f"it contains files that no conversion writes: {format_values(unexpected)}"
                 found.kept.append(Kept(path.name, reason))
                 continue
-            size = size_of(path)
+            size = folder_bytes(path)
             if not dry_run:
                 shutil.rmtree(path)
         except OSError as error:

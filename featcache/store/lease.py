@@ -138,8 +138,8 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
 def mark_in_use(folder: Path) -> Iterator[Lease]:
     """Context manager that marks a store as in use, so that no process removes it.
 
-    A mark that cannot be created is not an error: the disk refuses the removal as well, or the store
-    is on a read-only disk.
+    A mark that cannot be created is not an error: the disk refuses the removal as well, or the
+    store is on a read-only disk.
 
     Yields
     ------

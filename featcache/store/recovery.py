@@ -17,6 +17,8 @@ from .manifest import Manifest, manifest_bytes
 
 log = get_logger(__name__)
 
+MAX_LISTINGS = 50  # a busy store may merge a shard away during each of several listings
+
 
 def manifest_of_store(folder: Path) -> bytes:
     """Return the bytes of a manifest.

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, remove_stale, write_atomic
+from .._io.disk_space import folder_bytes
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
@@ -31,12 +32,12 @@ from . import quarantine, recovery
 from .lease import lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import mismatch_error, parse_manifest
+from .recovery import MAX_LISTINGS
 from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
 from .shard_lookup import ShardLookup
 from .shard_reader import ShardReader
 
 _LEASE_WAIT = 10.0
-_MAX_ATTEMPTS = 50  # a busy store may merge a shard away during each of several listings
 
 
 class Store:
@@ -153,11 +154,7 @@ class Store:
 
     def size_on_disk(self) -> int:
         """Return the size of all files of the store in bytes."""
-        total = 0
-        for file in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # merged by another process
-                total += file.stat().st_size if file.is_file() else 0
-        return total
+        return folder_bytes(self.folder)
 
     def seconds_per_image(self) -> float:
         """Return the mean wall time in seconds that computing a row took, 0.0 without rows."""
@@ -176,12 +173,12 @@ class Store:
             If the folder cannot be listed, or shards were merged during every attempt.
         """
         with self._lock:
-            for _ in range(_MAX_ATTEMPTS):
+            for _ in range(MAX_LISTINGS):
                 if self._list_shards():
                     return
         raise StoreError(
             f"{self.folder} could not be listed: other processes merged its shards during each of "
-            f"{_MAX_ATTEMPTS} attempts. Run the same command again.",
+            f"{MAX_LISTINGS} attempts. Run the same command again.",
             path=self.folder,
         )
 
@@ -258,7 +255,7 @@ class Store:
         """
         packed = ids if isinstance(ids, np.ndarray) else pack_ids(ids)
         with self._lock:
-            for look in range(_MAX_ATTEMPTS):
+            for look in range(MAX_LISTINGS):
                 shard, row = self._index.find(packed)
                 if look and (shard < 0).any():
                     break
@@ -369,7 +366,7 @@ class Store:
         the lease, it writes the manifest. If the lease is lost during the write, because this
         process was suspended, the manifest is written again.
         """
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(MAX_LISTINGS):
             with lease(self.folder, wait=_LEASE_WAIT) as held:
                 if held:
                     self.write_manifest_under_lease()

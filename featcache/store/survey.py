@@ -22,11 +22,9 @@ from . import quarantine
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
 from .own_files import is_store_folder
-from .recovery import choose_spec, find_shards, read_all_metadata
+from .recovery import MAX_LISTINGS, choose_spec, find_shards, read_all_metadata
 from .salvage import row_keys, salvage
 from .shard_reader import ShardReader
-
-_MAX_ATTEMPTS = 50  # a busy store may merge a shard away during each of several listings
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def survey(folder: Path, known: Mapping[str, ShardFindings] | None = None) -> Su
         for n, finding in (known or {}).items()
         if finding.damage is finding.sidecar is None
     }
-    for _ in range(_MAX_ATTEMPTS):
+    for _ in range(MAX_LISTINGS):
         manifest, wrong, newer, before = _read_manifest(folder)
         present = {path.name for path in folder.glob("*.h5")}
         manifest = manifest or _manifest_from_shards(folder, read_all_metadata(find_shards(folder)))
@@ -113,7 +111,7 @@ def survey(folder: Path, known: Mapping[str, ShardFindings] | None = None) -> Su
             return _conclude(folder, manifest, wrong, findings, newer)
     raise StoreError(
         f"{folder} could not be checked: other processes merged its shards during each of "
-        f"{_MAX_ATTEMPTS} attempts. Run the same command again.",
+        f"{MAX_LISTINGS} attempts. Run the same command again.",
         path=folder,
     )
 

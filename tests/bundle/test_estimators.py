@@ -133,7 +133,7 @@ def test_a_step_in_the_wrong_place_is_told_what_belongs_there() -> None:
 
 @pytest.mark.parametrize("model", [None, "logistic", LogisticRegression, 3, np.zeros((2, 2))])
 def test_what_is_no_estimator_is_told_what_is_expected(features: Any, model: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"needs a fitted head, Classifier, or scikit-learn"):
+    with pytest.raises(InvalidRequest, match=r"needs a fitted head, a Classifier, a scikit-learn"):
         make_bundle(features, model)
 
 

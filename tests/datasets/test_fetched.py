@@ -280,7 +280,7 @@ def test_too_little_room_is_told_before_anything_is_downloaded(
         free = 10**9
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
-    with pytest.raises(StoreWriteError, match=r"needs 1.6 GB .* 1.0 GB are free"):
+    with pytest.raises(StoreWriteError, match=r"needs 1.6 GB .* has 1.0 GB free"):
         fetch("stanford-dogs")
 
 

@@ -86,7 +86,7 @@ def test_a_writer_that_loses_its_lease_every_time_comes_to_an_end(
         writes.append(1)
         (store.folder / LEASE).unlink()
 
-    monkeypatch.setattr("featcache.store.store._MAX_ATTEMPTS", 3)
+    monkeypatch.setattr("featcache.store.store.MAX_LISTINGS", 3)
     monkeypatch.setattr(Store, "write_manifest_under_lease", suspended)
     filled(store, (1,), (2,))
     assert len(writes) == 3

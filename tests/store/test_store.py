@@ -176,7 +176,7 @@ def test_rows_merged_away_again_and_again_are_looked_for_only_so_often(
         raise FileNotFoundError
 
     monkeypatch.setattr(store._reader, "check", gone)
-    monkeypatch.setattr("featcache.store.store._MAX_ATTEMPTS", 3)
+    monkeypatch.setattr("featcache.store.store.MAX_LISTINGS", 3)
     with pytest.raises(MissingRows):
         store.read(ids_of(1))
 

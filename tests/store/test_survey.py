@@ -65,7 +65,7 @@ def test_a_store_that_changes_during_every_attempt_is_no_damage(
         writer.write_manifest()
         return found
 
-    monkeypatch.setattr(survey_module, "_MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(survey_module, "MAX_LISTINGS", 3)
     monkeypatch.setattr(survey_module, "_inspect_with_sidecar", beside_a_writer)
     with pytest.raises(StoreError, match="during each of 3 attempts"):
         verify(store)
