@@ -11,6 +11,7 @@ from .analysis.earlier import EarlierRun, read_earlier_run
 from .analysis.summary import Summary, summarise
 from .contenders.base import Contender, ContenderInfo, Training
 from .contenders.cached_head import CachedHead
+from .contenders.frozen_backbone import FrozenBackbone
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
 from .finetune.fine_tuned import FineTuned
@@ -29,6 +30,7 @@ __all__ = [
     "Cost",
     "EarlierRun",
     "FineTuned",
+    "FrozenBackbone",
     "Images",
     "Result",
     "Results",

@@ -40,6 +40,9 @@ class ContenderInfo:
     fit_seconds : float or None
         Wall time of training, if it was done in an earlier run in whole or in part; None if it
         was done in this run.
+    predict_seconds : float or None
+        Wall time of predicting the test part, without work that `extract_seconds` has; None for
+        the measured time.
     history : mapping of str to list of float
         One value per epoch, for contenders that train in epochs.
     notes : mapping of str to str
@@ -55,6 +58,7 @@ class ContenderInfo:
     disk_bytes: int = 0
     computed_now: int = 0
     fit_seconds: float | None = None
+    predict_seconds: float | None = None
     history: Mapping[str, list[float]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,9 +1,12 @@
-"""`CachedHead`: a head on the stored features of a frozen backbone."""
+"""`CachedHead`: a head on the stored features of one or several frozen backbones."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -11,61 +14,74 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import featcache
-from featcache import Bundle, Features
-from featcache.errors import InvalidRequest, NoUsableImages
-from featcache.toolkit import BackboneLike, find_backbone, format_count, is_model_file
+from featcache import Bundle
+from featcache.errors import InvalidRequest
+from featcache.toolkit import BackboneLike
 from heads import Head, make_head
 
 from ..splits import Images
 from .base import Contender, ContenderInfo, Training
-from .describe import describe_network
-from .measure import MODEL_OPTIONS, Estimate, extraction_estimate
+from .frozen_backbone import FrozenBackbone
+from .measure import Estimate
 
 
 class CachedHead(Contender):
-    """Contender: a head on the stored features of a frozen backbone.
+    """Contender: a head on the stored features of one or several frozen backbones.
 
     Parameters
     ----------
-    backbone : str or keras.Model
-        As for `featcache.extract`.
+    backbone : str, path, keras.Model, FrozenBackbone, or a list of these
+        As for `featcache.extract`. The features of several backbones are put side by side, each
+        divided by its total standard deviation on the training part; an image that one of them
+        cannot use is left out.
     head : str or Head
         A name in `heads.HEADS`, or a head with other parameters.
+    tta : bool
+        Test-time augmentation: predict the mean of the probabilities of each image and its mirror
+        image. The head is trained on the images alone, and only the mirror images of those that
+        are predicted are extracted.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
-        Further arguments of `featcache.extract`, such as ``layer`` or ``weights``.
+        Further arguments of `featcache.extract` for all backbones, such as ``layer`` or
+        ``weights``; a `FrozenBackbone` has its own.
+
+    Examples
+    --------
+    >>> both = CachedHead(["mobilenet_v2", FrozenBackbone("xception", image_size=224)], tta=True)
+    >>> [part.backbone for part in both.parts]
+    ['mobilenet_v2', 'xception']
     """
 
     def __init__(
         self,
-        backbone: BackboneLike,
+        backbone: BackboneLike | FrozenBackbone | Sequence[BackboneLike | FrozenBackbone],
         head: str | Head = "logistic",
         *,
+        tta: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        self.backbone = backbone
+        given = list(backbone) if isinstance(backbone, (list, tuple)) else [backbone]
+        if not given:
+            raise InvalidRequest("CachedHead needs at least one backbone, not an empty list.")
+        self.parts = [
+            one
+            if isinstance(one, FrozenBackbone)
+            else FrozenBackbone(cast(BackboneLike, one), cache_dir=cache_dir, **options)
+            for one in given
+        ]
         self.head = make_head(head) if isinstance(head, str) else head
-        self._options = {"cache_dir": cache_dir, **options}
-        self._model_options = {k: v for k, v in self._options.items() if k in MODEL_OPTIONS}
+        self.tta = tta
         self.quick = self.head.trains_in_seconds
-        self._features: Features | None = None
-        self._rows: dict[str, int] = {}
+        self._predict_seconds: float | None = None
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Extract the features of all images that are not stored yet."""
-        try:
-            features = featcache.extract(
-                self.backbone, images.dataset(), progress=progress, **self._options
-            )
-        except NoUsableImages as error:
-            raise NoUsableImages(
-                f"{self.backbone}: {error}", quarantined=error.quarantined
-            ) from error
-        self._features = features
-        self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
-        return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
+        unusable: dict[str, str] = {}
+        for part in self.parts:
+            unusable |= part.prepare(images, progress)
+        return unusable
 
     def train(self, training: Training) -> None:
         """Train the head on the stored rows of the images."""
@@ -73,78 +89,111 @@ class CachedHead(Contender):
         if "random_state" in head.get_params():
             head.set_params(random_state=training.random_state)
         self._n_classes = training.n_classes
+        blocks = [part.embeddings(training.images) for part in self.parts]
+        # Otherwise distances would be those of the backbone with the largest values. One backbone
+        # alone stays as it is, so that a bundle of the head takes its embeddings.
+        alone = len(blocks) == 1
+        self._scales = [1.0 if alone else _total_std(block) for block in blocks]
         # Boxes of one photo are not both trained on and held out.
         self._trained = head.fit(
-            self._embeddings(training.images), training.codes, groups=training.images.photos
+            self._joined(blocks), training.codes, groups=training.images.photos
         )
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Predict from the stored rows; classes without training images get probability 0."""
-        return proba_of(self._trained, self._embeddings(images), self._n_classes)
+        extraction = sum(part.prepare_flips(images) for part in self.parts) if self.tta else 0.0
+        started = time.perf_counter()
+        proba = self._predict([part.embeddings(images) for part in self.parts])
+        if self.tta:
+            proba += self._predict([part.flipped_embeddings(images) for part in self.parts])
+            proba /= 2
+        # Without the extraction of mirror images, which `extract_seconds` has.
+        self._predict_seconds = time.perf_counter() - started if extraction else None
+        return proba
 
     def facts(self) -> ContenderInfo:
-        """Describe backbone, head and the cost of the features."""
-        assert self._features is not None
-        summary = self._features.summary
+        """Describe backbones, head and the cost of the features."""
+        summaries = [part.features.summary for part in self.parts]
         parameters = self._trained.n_parameters
-        store = featcache.open_store(summary.folder)
+        kinds = [summary.weights_kind for summary in summaries]
+        computed = sum(part.computed_now() for part in self.parts)
+        specs = [part.features.spec for part in self.parts]
         return ContenderInfo(
-            extract_seconds=summary.seconds_per_image * len(self._features),
-            backbone=summary.backbone,
-            weights=summary.weights,
-            weights_kind=summary.weights_kind,
+            extract_seconds=sum(part.extract_seconds() for part in self.parts),
+            backbone=" + ".join(summary.backbone for summary in summaries),
+            weights=" + ".join(dict.fromkeys(summary.weights for summary in summaries)),
+            # Of several, one that may have seen the photos, if there is one.
+            weights_kind=next((kind for kind in kinds if kind != "random"), kinds[0]),
             trainable_parameters=parameters,
-            total_parameters=parameters + _backbone_parameters(self.backbone),
-            disk_bytes=store.size_on_disk(),
-            computed_now=summary.computed,
+            total_parameters=parameters + sum(part.parameters() for part in self.parts),
+            disk_bytes=sum(part.disk_bytes() for part in self.parts),
+            computed_now=computed,
+            predict_seconds=self._predict_seconds,
             history=getattr(self._trained, "history_", {}),
             notes={
-                "store": summary.folder.name,
-                "key": self._features.spec.key,
-                "layer": self._features.spec.layer,
+                "store": " + ".join(summary.folder.name for summary in summaries),
+                "key": " + ".join(spec.key for spec in specs),
+                "layer": " + ".join(spec.layer for spec in specs),
                 "head": " ".join(repr(self.head).split()),
-                "computed_now": str(summary.computed),
+                "computed_now": str(computed),
+                **({"tta": "mean over the image and its mirror image"} if self.tta else {}),
             },
         )
 
     def shared_work(self) -> str:
-        """Return a name of the extraction, which heads on one backbone share."""
-        return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
+        """Return a name of the extraction, which heads on the same backbones share."""
+        name = " + ".join(part.work() for part in self.parts)
+        return f"{name} and mirror images" if self.tta else name
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
     ) -> Bundle | None:
         """Return a bundle of the trained head, with the names of the classes.
 
-        None for a head that no bundle can hold.
+        None for a head that no bundle can hold, for several backbones, and with `tta`, since a
+        bundle would predict otherwise than it was scored.
         """
-        assert self._features is not None
-        if not self.head.can_be_bundled:
+        if not self.head.can_be_bundled or len(self.parts) > 1 or self.tta:
             return None
         names = [classes[code] for code in self._trained.classes_]
         classifier = self._trained.to_classifier(names)
-        return featcache.make_bundle(self._features, classifier, metrics=metrics, metadata=metadata)
+        features = self.parts[0].features
+        return featcache.make_bundle(features, classifier, metrics=metrics, metadata=metadata)
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
         """Estimate the extraction of the images that are not stored yet, from a measured batch."""
-        return extraction_estimate(self.backbone, images, self._options)
+        n_flips = len(images) - n_train if self.tta else 0
+        found = [part.estimate(images, n_flips) for part in self.parts]
+        return replace(
+            found[0],
+            what="; ".join(one.what for one in found),
+            seconds=sum(one.seconds for one in found),
+            disk_bytes=sum(one.disk_bytes for one in found),
+            stored=sum(one.stored for one in found),
+        )
 
     def network(self) -> dict[str, Any] | None:
-        """Describe the backbone, which is frozen and is built for this."""
-        resolved = featcache.load_backbone(self.backbone, **self._model_options)
-        return describe_network(resolved.request.name, resolved.backbone.model, None)
+        """Describe the backbones, which are frozen and are built for this; counts are sums."""
+        found = [part.network() for part in self.parts]
+        kinds = sum((Counter(one["kinds"]) for one in found), Counter[str]())
+        return {
+            **found[0],
+            "network": " + ".join(one["network"] for one in found),
+            "layers": sum(one["layers"] for one in found),
+            "depth": max(one["depth"] for one in found),
+            "parameters": sum(one["parameters"] for one in found),
+            "kinds": dict(kinds.most_common()),
+        }
 
-    def _embeddings(self, images: Images) -> NDArray[np.float32]:
-        if self._features is None:
-            raise InvalidRequest("Call prepare() with all images before fit() or predict_proba().")
-        missing = [image_id for image_id in images.ids if image_id not in self._rows]
-        if missing:
-            raise InvalidRequest(
-                f"prepare() was not given {format_count(len(missing), 'image')} of these; pass all "
-                "images to it.",
-                received=missing,
-            )
-        return self._features.X[[self._rows[image_id] for image_id in images.ids]]
+    def _joined(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Put the embeddings of all backbones side by side."""
+        if len(blocks) == 1:
+            return blocks[0]
+        scaled = [rows / scale for rows, scale in zip(blocks, self._scales, strict=True)]
+        return np.hstack(scaled).astype(np.float32, copy=False)
+
+    def _predict(self, blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        return proba_of(self._trained, self._joined(blocks), self._n_classes)
 
 
 def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.float64]:
@@ -154,9 +203,7 @@ def proba_of(head: Head, X: NDArray[np.float32], n_classes: int) -> NDArray[np.f
     return proba
 
 
-def _backbone_parameters(backbone: BackboneLike) -> int:
-    if is_model_file(backbone):
-        return int(featcache.load_model(backbone).count_params())
-    if isinstance(backbone, str):
-        return find_backbone(backbone).parameters
-    return int(cast(Any, backbone).count_params())
+def _total_std(rows: NDArray[np.float32]) -> float:
+    """Return the root of the sum of the columns' variances; 1 if all rows are equal."""
+    std = float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum()))
+    return std or 1.0

@@ -174,7 +174,9 @@ def _result(
         extract_seconds=facts.extract_seconds,
         prepare_seconds=prepared.seconds[name],
         fit_seconds=trial.fit_seconds if facts.fit_seconds is None else facts.fit_seconds,
-        predict_seconds=trial.predict_seconds,
+        predict_seconds=trial.predict_seconds
+        if facts.predict_seconds is None
+        else facts.predict_seconds,
         images=len(task.train) + len(task.test),
         test_images=len(task.test),
         trainable_parameters=facts.trainable_parameters,
