@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,10 @@ class Training:
     n_classes: int
     random_state: int = 0
     progress: bool | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Training:
+        """Return the training on some of the images."""
+        return replace(self, images=self.images.take(rows), codes=self.codes[rows])
 
 
 class Contender(ABC):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal
 
@@ -328,7 +328,7 @@ class FineTuned(Contender):
 
     def _fold(self, training: Training, rows: NDArray[np.int64]) -> Any:
         """Return a model trained like the contender, on some of its images."""
-        part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
+        part = training.take(rows)
         model = self._build(part)[0].trained
         name = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         folder = self.folder / f"{FOLD_PREFIX}{name}"
@@ -364,8 +364,7 @@ class FineTuned(Contender):
             )  # fmt: skip
         if head and self.initial_head:
             # Not on the validation images: their loss would say nothing of the first epochs.
-            rows, _ = training_parts(training, self.validation_fraction)
-            part = replace(training, images=training.images.take(rows), codes=training.codes[rows])
+            part = training.take(training_parts(training, self.validation_fraction)[0])
             start = head_weights(self.backbone, self._extract_options(), part, self.class_weight)
             if start is not None:
                 network.full.layers[-1].set_weights(start)

@@ -47,7 +47,9 @@ def head_weights(
     )
     row_of = {image_id: row for row, image_id in enumerate(features.example_ids)}
     rows = [row_of[image_id] for image_id in training.images.ids]
-    head = LogisticHead(class_weight=class_weight).fit(features.X[rows], training.codes)
+    head = LogisticHead(class_weight=class_weight).fit(
+        features.X[rows], training.codes, groups=training.images.photos
+    )
     (step,) = head.to_classifier().steps
     intercept = step.arrays["bias"]
     kernel = np.zeros((features.X.shape[1], training.n_classes), np.float32)
