@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from conftest import photo
 from featcache import Dataset
 
 PER_CLASS = 12
+TRUTH = np.array([0, 2, 1, 0])
+PROBA = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]])
 
 
 def made_up_results(
@@ -55,3 +58,17 @@ def made_up_summary(folder: Path, classes: Sequence[str], seeds: int = 1) -> Sum
     """Return a summary of such results, one per seed."""
     runs = [made_up_results(folder, classes, random_state=seed) for seed in range(seeds)]
     return summarise(runs, computed_attributes=False)
+
+
+def small_results(root: str = "/photos", first: str = "cat/1.jpg", boxes: Any = None) -> Results:
+    """One contender on four test images, behind two to train."""
+    names = ["a.jpg", "b.jpg", first, "ox/2.jpg", "=dog/3.jpg", "cat/4.jpg"]
+    labels = ["cat", "=dog", "cat", "ox", "=dog", "cat"]
+    dataset = Dataset(
+        [f"{root}/{name}" for name in names], labels, root=root, name="x",
+        categories=["cat", "=dog", "ox"], boxes=boxes, crop="box" if boxes else "whole",
+    )  # fmt: skip
+    ids = [f"{i:064x}" for i in range(6)]
+    split = Split(dataset, ids, np.arange(2), np.arange(2, 6), "official")
+    one = Result("c", TRUTH, PROBA, np.arange(2, 6), Cost(0, 0, 0, 0, 6, 4), ContenderInfo())
+    return Results([one], split, 0, {})

@@ -239,7 +239,7 @@ def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
 
     def start(cache: str, slow: str = "") -> subprocess.Popen[str]:
         code = CHILD.format(
-            tests=str(Path(__file__).parents[1]),
+            tests=str(Path(__file__).parents[2]),
             images=str(tmp_path / "images.json"),
             cache=str(tmp_path / cache),
         )

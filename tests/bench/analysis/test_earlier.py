@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_predictions import results
 
 from bench.analysis.earlier import (
     comparison_record,
@@ -18,11 +17,12 @@ from bench.analysis.earlier import (
     read_earlier_run,
 )
 from featcache.errors import InvalidRequest
+from made_up import small_results
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    results().save(tmp_path)
+    small_results().save(tmp_path)
     return tmp_path / "results.json"
 
 
@@ -35,7 +35,7 @@ def changed(file: Path, **fields: Any) -> Path:
 
 
 def test_a_run_does_not_differ_from_itself(saved: Path) -> None:
-    now, earlier = results(), read_earlier_run(saved)
+    now, earlier = small_results(), read_earlier_run(saved)
     assert mismatches(now, earlier) == []
     found = differences(now, earlier)
     assert len(found) == len(now.results[0].metrics)
@@ -47,7 +47,7 @@ def test_the_difference_is_now_minus_earlier(saved: Path) -> None:
     record["contenders"][0]["top1"] = 0.25
     record["contenders"].append({**record["contenders"][0], "contender": "gone"})
     saved.write_text(json.dumps(record))
-    now, earlier = results(), read_earlier_run(saved)
+    now, earlier = small_results(), read_earlier_run(saved)
     top1 = next(d for d in differences(now, earlier) if d.metric == "top1")
     assert (top1.now, top1.earlier, top1.difference) == (0.5, 0.25, 0.25)
     assert comparison_record(now, earlier)["missing"] == ["gone"]
@@ -66,12 +66,12 @@ def test_the_difference_is_now_minus_earlier(saved: Path) -> None:
     ],
 )
 def test_what_is_not_the_same_is_said(saved: Path, fields: dict[str, Any], words: str) -> None:
-    found = mismatches(results(), read_earlier_run(changed(saved, **fields)))
+    found = mismatches(small_results(), read_earlier_run(changed(saved, **fields)))
     assert words in " ".join(found)
 
 
 def test_an_earlier_file_without_a_digest_is_compared_by_its_split(saved: Path) -> None:
-    assert mismatches(results(), read_earlier_run(changed(saved, test_ids_sha256=...))) == []
+    assert mismatches(small_results(), read_earlier_run(changed(saved, test_ids_sha256=...))) == []
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,6 @@ def test_a_file_that_is_missing_large_or_no_file_is_refused(
 
 def test_hostile_names_of_the_earlier_run_cannot_control_a_terminal(saved: Path) -> None:
     earlier = read_earlier_run(changed(saved, dataset="\x1b[31m", split="\x07"))
-    text = describe_differences(results(), earlier)
+    text = describe_differences(small_results(), earlier)
     assert "\x1b" not in text
     assert "\x07" not in text

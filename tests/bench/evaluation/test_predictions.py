@@ -12,26 +12,9 @@ import pytest
 
 from bench.contenders.base import ContenderInfo
 from bench.evaluation.predictions import file_name, prediction_records, top_classes
-from bench.evaluation.results import Cost, Result, Results, digest_of_test_ids
+from bench.evaluation.results import Result, digest_of_test_ids
 from bench.splits import Split
-from featcache import Dataset
-
-TRUTH = np.array([0, 2, 1, 0])
-PROBA = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.2, 0.6, 0.2], [0.1, 0.2, 0.7]])
-
-
-def results(root: str = "/photos", first: str = "cat/1.jpg", boxes: Any = None) -> Results:
-    """One contender on four test images, behind two to train."""
-    names = ["a.jpg", "b.jpg", first, "ox/2.jpg", "=dog/3.jpg", "cat/4.jpg"]
-    labels = ["cat", "=dog", "cat", "ox", "=dog", "cat"]
-    dataset = Dataset(
-        [f"{root}/{name}" for name in names], labels, root=root, name="x",
-        categories=["cat", "=dog", "ox"], boxes=boxes, crop="box" if boxes else "whole",
-    )  # fmt: skip
-    ids = [f"{i:064x}" for i in range(6)]
-    split = Split(dataset, ids, np.arange(2), np.arange(2, 6), "official")
-    one = Result("c", TRUTH, PROBA, np.arange(2, 6), Cost(0, 0, 0, 0, 6, 4), ContenderInfo())
-    return Results([one], split, 0, {})
+from made_up import TRUTH, small_results
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -40,7 +23,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_every_test_image_has_a_row_that_agrees_with_the_metrics(tmp_path: Path) -> None:
-    found = results()
+    found = small_results()
     found.save(tmp_path)
     rows = rows_of(tmp_path)
     assert [row["file"] for row in rows] == ["cat/1.jpg", "ox/2.jpg", "'=dog/3.jpg", "cat/4.jpg"]
@@ -53,7 +36,7 @@ def test_every_test_image_has_a_row_that_agrees_with_the_metrics(tmp_path: Path)
 
 
 def test_a_spreadsheet_runs_no_class_and_no_file_name(tmp_path: Path) -> None:
-    results(first="=1+1.jpg").save(tmp_path)
+    small_results(first="=1+1.jpg").save(tmp_path)
     cells = [cell for row in rows_of(tmp_path) for cell in row.values()]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
     assert "'=dog" in cells
@@ -61,7 +44,7 @@ def test_a_spreadsheet_runs_no_class_and_no_file_name(tmp_path: Path) -> None:
 
 def test_boxes_and_names_of_bytes_are_written(tmp_path: Path) -> None:
     box = (1, 2, 30, 40)
-    results(first="caf\udce9.jpg", boxes=[None, box, box, None, box, box]).save(tmp_path)
+    small_results(first="caf\udce9.jpg", boxes=[None, box, box, None, box, box]).save(tmp_path)
     rows = rows_of(tmp_path)
     assert rows[0]["file"] == r"caf\xe9.jpg"
     assert [row["box"] for row in rows] == ["1 2 30 40", "", "1 2 30 40", "1 2 30 40"]
@@ -78,7 +61,7 @@ def test_the_first_of_equal_classes_is_the_prediction() -> None:
 
 
 def test_five_of_many_classes_are_written() -> None:
-    found = results()
+    found = small_results()
     proba = np.tile(np.arange(9.0) / 36, (4, 1))
     wide = Result("c", TRUTH, proba, np.arange(2, 6), found.results[0].cost, ContenderInfo())
     many: Any = SimpleNamespace(
@@ -91,7 +74,7 @@ def test_five_of_many_classes_are_written() -> None:
 
 
 def test_the_digest_of_the_test_part_depends_on_its_images_alone() -> None:
-    split = results().split
+    split = small_results().split
     other = Split(split.dataset, split.ids, split.train, split.test[::-1].copy(), "reversed")
     fewer = Split(split.dataset, split.ids, split.train, split.test[1:], "fewer")
     assert digest_of_test_ids(split) == digest_of_test_ids(other)
