@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
     from .backbones.imagenet import IMAGENET_MEAN as IMAGENET_MEAN
     from .backbones.imagenet import IMAGENET_STD as IMAGENET_STD
+    from .backbones.keras_backend import preserve_random_state as preserve_random_state
     from .backbones.keras_backend import quiet_log as quiet_log
-    from .backbones.keras_backend import unmoved_random as unmoved_random
     from .backbones.keras_types import BackboneLike as BackboneLike
     from .backbones.model import Backbone as Backbone
     from .backbones.model_file import is_model_file as is_model_file
@@ -146,7 +146,7 @@ _HOMES = {
     "temporary_path": "_io.atomic",
     "text_of": "data.columns",
     "training_folder": "_io.cache_dirs",
-    "unmoved_random": "backbones.keras_backend",
+    "preserve_random_state": "backbones.keras_backend",
     "uses_sample": "extraction.prepare",
     "views_of": "images.views",
     "weights_for": "extraction.prepare",
@@ -206,6 +206,7 @@ __all__ = [
     "parse_bytes",
     "parse_image_size",
     "pixels_folder",
+    "preserve_random_state",
     "printable",
     "progress_bar",
     "quiet_log",
@@ -217,7 +218,6 @@ __all__ = [
     "temporary_path",
     "text_of",
     "training_folder",
-    "unmoved_random",
     "uses_sample",
     "views_of",
     "weights_for",

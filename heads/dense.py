@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from featcache import ClassifierStep, import_keras
-from featcache.toolkit import quiet_log, unmoved_random
+from featcache.toolkit import preserve_random_state, quiet_log
 
 from .base import Floats, Head, RandomState, StandardScaler, integer_seed
 from .calibration import choose_temperature
@@ -148,7 +148,7 @@ class DenseHead(Head):
         self._scale = StandardScaler(X, weights=weights.sample)
         scaled = self._scale(X)
         train, held_out = self._parts(codes, groups)
-        with unmoved_random():
+        with preserve_random_state():
             network = self._network(X.shape[1])
         size = min(self.batch_size, len(train))
         data = _Data(scaled, codes, _mean_one(weights.loss), groups)

@@ -22,8 +22,8 @@ from featcache.toolkit import (
     content_key,
     format_count,
     get_logger,
+    preserve_random_state,
     training_folder,
-    unmoved_random,
 )
 from heads.schedule import RateSchedule, Schedule
 
@@ -357,7 +357,7 @@ class FineTuned(Contender):
         body = resolved.backbone.model
         first = first_free_layer(weight_counts(body), self.unfreeze)
         stored = self._boundary and find_boundary(body, first, self._boundary.layer)
-        with unmoved_random():
+        with preserve_random_state():
             network = build_network(
                 resolved.backbone, training.n_classes, self.unfreeze, self.top,
                 training.random_state, stored,

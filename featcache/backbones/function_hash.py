@@ -37,7 +37,7 @@ from .value_descriptions import (
     describe_array,
     describe_mapping,
     plain_text,
-    refused,
+    unreadable_error,
 )
 
 _MAX_VALUES = 100_000  # of nested values; a preprocessing function has far fewer
@@ -107,12 +107,12 @@ class _Description:
 
     def _digest(self, value: Any) -> str:
         if len(self._done) > _MAX_VALUES:
-            raise refused(value, "there are too many of them")
+            raise unreadable_error(value, "there are too many of them")
         self._open.append(id(value))
         try:
             text = json.dumps(self._of_object(value), sort_keys=True)
         except RecursionError as error:
-            raise refused(value, "they are nested too deeply") from error
+            raise unreadable_error(value, "they are nested too deeply") from error
         finally:
             self._open.pop()
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -139,7 +139,7 @@ class _Description:
         if is_installed_file(code.co_filename):
             return self._library_function(value)
         if runs := _RUN_ANY_TEXT & global_names(code) - set(value.__globals__):
-            raise refused(value, f"it calls {sorted(runs)[0]}, which may run any text")
+            raise unreadable_error(value, f"it calls {sorted(runs)[0]}, which may run any text")
         return [
             "function",
             normalised_source(code) or self._code(code),

@@ -129,4 +129,4 @@ _quiet_descriptor = SharedChange(_descriptor_to_nowhere)
 quiet_log = SharedChange(_level_of_logger)
 # Layers draw seeds from `random`, even if their weights are replaced at once: the caller's random
 # numbers would depend on whether rows were cached.
-unmoved_random = SharedChange(_generator_as_found)
+preserve_random_state = SharedChange(_generator_as_found)

@@ -24,7 +24,13 @@ from .graph import (
     resolve_layer,
 )
 from .input_check import check_input
-from .keras_backend import has_accelerator, import_keras, quiet_log, quiet_stderr, unmoved_random
+from .keras_backend import (
+    has_accelerator,
+    import_keras,
+    preserve_random_state,
+    quiet_log,
+    quiet_stderr,
+)
 from .model_file import ModelFile, load_model
 from .pretrained import Network, build_network
 from .request import ModelRequest, Request, TableRequest
@@ -71,7 +77,7 @@ class Backbone:
     def __init__(self, request: Request) -> None:
         keras = import_keras()
         self.rule: preprocessing.Rule = request.preprocessing
-        with unmoved_random():
+        with preserve_random_state():
             if isinstance(request, TableRequest):
                 network = build_network(keras, request)
             else:
@@ -154,7 +160,7 @@ class Backbone:
                 config["dtype"] = "mixed_bfloat16"
             return type(layer).from_config(config)
 
-        with unmoved_random():
+        with preserve_random_state():
             clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
         clone.set_weights([np.asarray(weight) for weight in self.model.weights])
         return clone

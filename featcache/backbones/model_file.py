@@ -27,7 +27,7 @@ from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import unsafe_hdf5_reason
-from .keras_backend import import_keras, quiet_stderr, unmoved_random
+from .keras_backend import import_keras, preserve_random_state, quiet_stderr
 from .keras_types import KerasModel
 from .model_config import check_network
 from .own_code import operations
@@ -215,7 +215,7 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> KerasModel:
         else _limited_weights(keras, weights_bytes // 2 + _MAX_EXTRA_WEIGHTS)
     )
     try:
-        with quiet_stderr(), unmoved_random(), limited:
+        with quiet_stderr(), preserve_random_state(), limited:
             model: KerasModel = keras.saving.load_model(file, compile=False, safe_mode=True)
         _check_outputs(model)
     except Exception as error:  # Keras raises many kinds

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from .installed import is_installed_class, is_installed_code, is_python_class, top_package
-from .value_descriptions import BUILT_IN, Describe, compiled_hash, describe_mapping, refused
+from .value_descriptions import (
+    BUILT_IN,
+    Describe,
+    compiled_hash,
+    describe_mapping,
+    unreadable_error,
+)
 
 # Of a class: what Python keeps there for itself. Fields of a data class are in its methods.
 _CLASS_DETAILS = {
@@ -75,7 +81,7 @@ def _own_instance(value: Any, of: Describe) -> Any:
     base = _base_of_content(kind)
     if base is None:
         reason = "its class extends one that is not written in Python, or is such a one"
-        raise refused(value, reason)
+        raise unreadable_error(value, reason)
     content = _CONTENT[base](value)
     state = dict(sorted(getattr(value, "__dict__", {}).items()))
     return ["object", *(of(part) for part in (kind, content, state, _slots(value)))]
@@ -87,7 +93,9 @@ def _layer(value: Any, of: Describe) -> Any:
     for layer in inner:
         functions = [one for one in vars(layer).values() if _is_own(one)]
         if functions or not is_installed_class(type(layer)):
-            raise refused(value, "it holds code of your own, of which its config says little")
+            raise unreadable_error(
+                value, "it holds code of your own, of which its config says little"
+            )
     state = [_without_layer_names(value.get_config()), list(value.get_weights())]
     return ["layer", of(type(value)), of(state)]
 
@@ -100,9 +108,9 @@ def _reduced(value: Any, of: Describe) -> Any:
     try:
         made = value.__reduce_ex__(4)
     except Exception as error:
-        raise refused(value, str(error)) from error
+        raise unreadable_error(value, str(error)) from error
     if isinstance(made, str):
-        raise refused(value, "it is known by its name alone")
+        raise unreadable_error(value, "it is known by its name alone")
     parts = [list(part) if isinstance(part, Iterator) else part for part in made]
     return ["object", of(type(value)), *(of(part) for part in parts)]
 

@@ -102,7 +102,7 @@ def _cached_property(value: Any, of: Describe) -> Any:
 
 def _builtin(value: Any, of: Describe) -> Any:
     if isinstance(value, np.ufunc) and not value.__name__.isidentifier():
-        raise refused(value, "it hides the function that it was made of")
+        raise unreadable_error(value, "it hides the function that it was made of")
     owner = getattr(value, "__self__", None)
     if isinstance(owner, types.ModuleType):
         owner = None
@@ -139,7 +139,7 @@ def compiled_hash(module: Any) -> str | None:
     return None if file is None else file_hash(file)
 
 
-def refused(value: Any, reason: str) -> UnreadableObject:
+def unreadable_error(value: Any, reason: str) -> UnreadableObject:
     """Return the error for a value that cannot be described completely."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     return UnreadableObject(

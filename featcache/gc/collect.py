@@ -26,8 +26,8 @@ from ..store.removal import (
     Kept,
     Removal,
     Removals,
-    kept_as_foreign,
-    refused,
+    check_ownership,
+    failed_removal,
     remove,
     resume_removals,
 )
@@ -131,7 +131,7 @@ def _ids_for(
                 path.name, f"it has rows of boxes, and those of the data cannot be read: {error}"
             )
         except OSError as error:
-            return refused(path, error)
+            return failed_removal(path, error)
         except StoreError:
             return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
         if more is None:
@@ -188,7 +188,7 @@ def _stores(
                 reason = "its manifest is missing; `featcache repair` rewrites it"
                 lost.append(Kept(path.name, reason))
         except OSError as error:
-            lost.append(refused(path, error))
+            lost.append(failed_removal(path, error))
     return sorted(found, key=lambda store: store[1]), lost
 
 
@@ -232,7 +232,7 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
         stores = list(find_stores(stores_folder(cache)))
         paths = sorted(p for p in engines_folder(cache).glob("*") if is_keyed_name(p.name))
     except OSError as error:
-        found.kept.append(refused(engines_folder(cache), error))
+        found.kept.append(failed_removal(engines_folder(cache), error))
         return
     needed = {engines_folder(cache) / m.spec.network for path, m in stores if path.name not in gone}
     for path in paths:
@@ -251,7 +251,7 @@ def _remove_conversions(found: Removals, cache: Path, gone: Collection[str], dry
             if not dry_run:
                 shutil.rmtree(path)
         except OSError as error:
-            found.kept.append(refused(path, error))
+            found.kept.append(failed_removal(path, error))
         else:
             found.append(Removal(path.name, 0, size, "a converted model that no store needs"))
 
@@ -284,6 +284,6 @@ def _is_young(path: Path) -> bool:
 def _check_unused(path: Path) -> Kept | None:
     try:
         used = is_in_use(path, remove_abandoned=False)
-        return kept_as_foreign(path) or (Kept(path.name, USED) if used else None)
+        return check_ownership(path) or (Kept(path.name, USED) if used else None)
     except OSError as error:
-        return refused(path, error)
+        return failed_removal(path, error)

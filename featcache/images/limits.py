@@ -62,13 +62,6 @@ class MemoryBudget:
                 _trim_memory()
             self._end(made)
 
-    @contextlib.contextmanager
-    def taken(self, count: int) -> Iterator[None]:
-        """Context manager that waits for `count` bytes and holds them during its block."""
-        with self.reservation() as made:
-            made.for_file(count)
-            yield
-
     def _start(self, one: Reservation, count: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._used or self._used + count <= self._total)

@@ -79,26 +79,26 @@ def remove(path: Path) -> Kept | None:
     """
     renamed = path.with_name(f"{REMOVED_PREFIX}{uuid.uuid4().hex}-{path.name}")
     try:
-        if (foreign := kept_as_foreign(path)) is not None:
-            return foreign
+        if (not_ours := check_ownership(path)) is not None:
+            return not_ours
         with lease(path) as held:
             error = held.refused
             # On a full disk no process can acquire a lease, and a removal needs no space.
             if not held and not (error is not None and error.errno in FULL):
-                return Kept(path.name, LEASED) if error is None else refused(path, error)
+                return Kept(path.name, LEASED) if error is None else failed_removal(path, error)
             if is_in_use(path):
                 return Kept(path.name, USED)
             if held:
                 held.check()
             path.rename(renamed)
     except OSError as failure:
-        return refused(path, failure)
+        return failed_removal(path, failure)
     except StoreError as failure:
         return Kept(path.name, str(failure), failed=True)
     return remove_renamed(renamed)
 
 
-def kept_as_foreign(path: Path) -> Kept | None:
+def check_ownership(path: Path) -> Kept | None:
     """Return why a store's folder is not ours to change; None if it is.
 
     Raises
@@ -114,7 +114,7 @@ def kept_as_foreign(path: Path) -> Kept | None:
     return None
 
 
-def refused(path: Path, error: OSError) -> Kept:
+def failed_removal(path: Path, error: OSError) -> Kept:
     """Return the outcome for an `OSError` during a removal; a missing path is not a failure."""
     if isinstance(error, FileNotFoundError) and not os.path.lexists(path):
         return Kept(path.name, GONE)
@@ -125,8 +125,8 @@ def remove_renamed(renamed: Path) -> Kept | None:
     """Delete a renamed store, or restore it if a process uses it; None if it was deleted."""
     path = renamed.with_name(removed_name(renamed.name) or renamed.name)
     try:
-        if (foreign := kept_as_foreign(renamed)) is not None:
-            return Kept(renamed.name, foreign.reason)
+        if (not_ours := check_ownership(renamed)) is not None:
+            return Kept(renamed.name, not_ours.reason)
         with contextlib.suppress(OSError):
             (renamed / LEASE_NAME).unlink()  # in a restored store it would lock out all processes
         # An extraction may have begun just before the rename: its mark was renamed as well.
@@ -168,6 +168,6 @@ def resume_removals(folder: Path) -> list[Kept]:
     try:
         names = os.listdir(folder) if folder.is_dir() else []
     except OSError as error:
-        return [refused(folder, error)]
+        return [failed_removal(folder, error)]
     outcomes = [remove_renamed(folder / name) for name in names if removed_name(name)]
     return [kept for kept in outcomes if kept is not None]

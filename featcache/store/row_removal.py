@@ -14,7 +14,7 @@ from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import read_manifest
-from .removal import FULL, GONE, LEASED, USED, Kept, Removal, Removals, refused
+from .removal import FULL, GONE, LEASED, USED, Kept, Removal, Removals, failed_removal
 from .row_index import unpack_ids
 from .store import Store
 
@@ -49,7 +49,7 @@ def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> 
             return _remove_under_lease(store, kept, unwanted)
     except OSError as error:
         if not isinstance(error, FeatcacheError):
-            return Removals(kept=[refused(path, error)])
+            return Removals(kept=[failed_removal(path, error)])
         return _not_removed(path, str(error), failed=True)
     except FeatcacheError as error:
         if not os.path.lexists(path / MANIFEST_NAME):
@@ -74,7 +74,7 @@ def _remove_under_lease(store: Store, kept: Collection[str], unwanted: int) -> R
     with lease(path) as held:
         if not held:
             if held.refused is not None:
-                return Removals(kept=[refused(path, held.refused)])
+                return Removals(kept=[failed_removal(path, held.refused)])
             return _not_removed(path, LEASED)
         # Under the lease: an extraction that begins now waits for it and lists the store again.
         if is_in_use(path):

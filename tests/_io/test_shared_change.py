@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from featcache._io.held_warnings import held_warnings, ignored_warnings
-from featcache.backbones.keras_backend import quiet_stderr, unmoved_random
+from featcache.backbones.keras_backend import preserve_random_state, quiet_stderr
 
 
 def state() -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_an_error_in_a_block_leaves_nothing_behind(
 
 def test_random_numbers_go_on_where_they_were() -> None:
     before = random.getstate()
-    with unmoved_random(), unmoved_random():
+    with preserve_random_state(), preserve_random_state():
         random.random()
     assert random.getstate() == before
 
