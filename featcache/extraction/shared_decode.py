@@ -14,7 +14,7 @@ from .pipeline import IMAGE_TIMEOUT_SECONDS, blocked
 
 
 class SharedDecode:
-    """Decodes each image once, for all its views, and forgets it after the last of them.
+    """Decodes each image once, for all its views, and releases it after the last of them.
 
     Parameters
     ----------
