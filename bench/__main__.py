@@ -39,6 +39,7 @@ from .command.finetune import parse_all_fine_tuned
 from .contenders.base import Contender
 from .contenders.cached_head import CachedHead
 from .contenders.colour_histogram import ColourHistogram
+from .contenders.frozen_backbone import FrozenBackbone
 from .estimate import describe, estimates
 from .evaluation.evaluate import evaluate
 from .evaluation.few_shot import COUNTS
@@ -132,6 +133,12 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_contender_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--tta",
+        action="store_true",
+        help="beside each head, add one that predicts the mean over a test image and its mirror "
+        "image",
+    )
     add(
         "--baselines",
         action="store_true",
@@ -304,12 +311,18 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
     extraction = {"batch_size": options.batch_size, "cache_dir": options.cache_dir}
     contenders: dict[str, Contender] = {
-        f"{choice.name} + {name}": CachedHead(
-            choice.backbone, make_head(name), **extraction, **choice.options
+        f"{choice.name} + {name}{' + flip' if tta else ''}": CachedHead(
+            [
+                FrozenBackbone(part.backbone, **extraction, **part.options)
+                for part in (choice, *choice.others)
+            ],
+            make_head(name),
+            tta=tta,
         )
         for choice in choices
         for name in names
         if name
+        for tta in ((False, True) if options.tta else (False,))
     }
     if options.baselines:
         contenders |= _baselines(choices, extraction)
@@ -317,8 +330,8 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
     contenders |= parse_all_fine_tuned(
         options.finetune or [], shared, {**changes, "cache_dir": options.cache_dir}
     )
-    for choice in choices:
-        check_layer(choice, options.cache_dir)
+    for part in (part for choice in choices for part in (choice, *choice.others)):
+        check_layer(part, options.cache_dir)
     return contenders
 
 

@@ -37,8 +37,8 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="names from `featcache backbones`, or .keras files of your own models; default: "
         "mobilenet_v2, or pocket on drawn dogs. May be given several times; a value may be one "
-        "backbone with options of its own: xception@image_size=224,weights=FILE. Options: "
-        + ", ".join(BACKBONE_OPTIONS),
+        "backbone with options of its own: xception@image_size=224,weights=FILE. A+B puts "
+        "the features of both side by side. Options: " + ", ".join(BACKBONE_OPTIONS),
     )
     add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
     options = parser.add_argument_group(

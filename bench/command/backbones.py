@@ -84,12 +84,15 @@ class BackboneChoice:
         What contenders with it are called: ``"xception@image_size=224"``.
     text : str
         As it was given.
+    others : tuple of BackboneChoice
+        Further backbones whose features are put beside those of this one.
     """
 
     backbone: str
     options: Mapping[str, Any]
     name: str
     text: str
+    others: tuple[BackboneChoice, ...] = ()
 
 
 def parse_backbone(text: str, shared: SharedOptions) -> BackboneChoice:
@@ -162,7 +165,7 @@ def parse_backbones(values: Sequence[str], shared: SharedOptions) -> list[Backbo
     """Return the backbones of ``--backbones``, each once, with names that differ."""
     choices: list[BackboneChoice] = []
     for text in split_entries(values):
-        choice = parse_backbone(text, shared)
+        choice = _parse_joined(text, shared)
         if not any(_are_equal(choice, other) for other in choices):
             choices.append(choice)
     # Two files in different folders may have one name: then the whole texts tell them apart.
@@ -173,5 +176,18 @@ def parse_backbones(values: Sequence[str], shared: SharedOptions) -> list[Backbo
     ]
 
 
+def _parse_joined(text: str, shared: SharedOptions) -> BackboneChoice:
+    """Return the choice of an entry, which may join backbones by ``+``."""
+    if "+" not in text or Path(text.split("@", maxsplit=1)[0]).is_file():
+        return parse_backbone(text, shared)
+    first, *rest = (parse_backbone(part.strip(), shared) for part in text.split("+"))
+    name = "+".join(choice.name for choice in (first, *rest))
+    return replace(first, name=name, text=text, others=tuple(rest))
+
+
 def _are_equal(one: BackboneChoice, other: BackboneChoice) -> bool:
-    return (one.backbone, one.options) == (other.backbone, other.options)
+    mine, theirs = (
+        [(part.backbone, part.options) for part in (choice, *choice.others)]
+        for choice in (one, other)
+    )
+    return mine == theirs

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import CachedHead, Contender, FrozenBackbone, evaluate, make_split
+from bench.__main__ import main
 from conftest import make_tiny_model
 from contracts import ContenderContract
 from featcache import extract, load_dataset
@@ -87,3 +88,19 @@ def test_a_head_without_a_bundle_and_no_backbone(easy_images: Any) -> None:
     assert contender.bundle(["a", "b"], {}, {}) is None
     with pytest.raises(InvalidRequest, match="at least one backbone"):
         CachedHead([])
+
+
+def test_the_command_joins_backbones_and_adds_mirror_images(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "--data", str(photos), "--backbones", "mobilenet+pocket@image_size=64", "--heads",
+        "logistic", "--weights", "random", "--image-size", "32", "--tta", "--out",
+        str(tmp_path / "out"), "--quiet",
+    ]  # fmt: skip
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "mobilenet+pocket@image_size=64 + logistic" in out
+    assert "mobilenet+pocket@image_size=64 + logistic + flip" in out
+    assert main([*command, "--backbones", "mobilenet+nope"]) == 2
+    assert "nope" in capsys.readouterr().err
