@@ -74,7 +74,7 @@ def write_report(
         from . import figures  # noqa: F401
     except ImportError as error:
         raise MissingExtra(
-            f"A report needs {error.name}: pip install 'featcache[report]'.", package=error.name
+            f"A report needs {error.name}: pip install -e '.[report]'.", package=error.name
         ) from error
     networks = _networks(contenders or {})
     drawn, curves = _figures(summary, networks)

@@ -14,6 +14,11 @@ _MAX_VALUES = 5
 _MAX_CHARACTERS = 40
 
 
+def install_hint(extra: str) -> str:
+    """Return the command that installs an optional package, in a checkout of the project."""
+    return f"pip install -e '.[{extra}]'"
+
+
 def format_count(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun, in the plural unless it is 1.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .._io.cache_dirs import engines_folder
 from .._io.choices import check_choice
 from .._io.logs import get_logger
+from .._io.wording import install_hint
 from ..backbones.independence import check_independence
 from ..backbones.model import Backbone
 from ..backbones.request import ModelRequest, Request
@@ -261,7 +262,7 @@ def _may_use_openvino(request: EngineRequest) -> bool:
         return False
     reason = None
     if not openvino.is_installed():
-        reason = "it is not installed: pip install 'featcache[openvino]'"
+        reason = f"it is not installed: {install_hint('openvino')}"
     elif not openvino.supports(request.spec.precision):
         reason = f"this processor has no {request.spec.precision}"
     if reason and request.engine == "openvino":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._io.html import facts_table
-from .._io.wording import format_count, format_values
+from .._io.wording import format_count, format_values, install_hint
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
@@ -284,7 +284,7 @@ class Features:
             import pandas as pd
         except ImportError as error:
             raise MissingExtra(
-                "to_frame() needs pandas: pip install 'featcache[pandas]'.", package="pandas"
+                f"to_frame() needs pandas: {install_hint('pandas')}.", package="pandas"
             ) from error
         if "path" in self.attributes or "id" in self.attributes:
             raise InvalidRequest("An attribute column is named 'path' or 'id'; rename it.")

@@ -25,6 +25,7 @@ from pathlib import Path
 from PIL import Image, features
 
 from .._io.own_files import open_to_read
+from .._io.wording import install_hint
 from . import av1, boxes, jpeg2000, limits
 from .image_file import BadImage
 
@@ -290,7 +291,7 @@ def missing_extra(ending: str) -> str | None:
     module = "pillow_heif" if ending in HEIF_SUFFIXES else "pydicom"
     if ending not in HEIF_SUFFIXES | DICOM_SUFFIXES or _installed(module):
         return None
-    return f"pip install 'featcache[{_EXTRAS[module]}]' reads {ending}"
+    return f"{install_hint(_EXTRAS[module])} reads {ending}"
 
 
 def missing_extra_of(path: str | os.PathLike[str]) -> str | None:
@@ -310,9 +311,7 @@ def _installed(module: str) -> bool:
 def require(module: str, what: str) -> None:
     """Raise `BadImage` that names the extra if a module is not installed."""
     if not _installed(module):
-        raise BadImage(
-            f"is {what}; to read it, pip install 'featcache[{_EXTRAS[module]}]'", lasting=False
-        )
+        raise BadImage(f"is {what}; to read it, {install_hint(_EXTRAS[module])}", lasting=False)
 
 
 def unidentified_reason(data: bytes) -> str:

@@ -214,7 +214,7 @@ def test_without_openvino_keras_runs_and_an_insistence_is_told(
 ) -> None:
     monkeypatch.setattr(openvino_runner, "is_installed", lambda: False)
     assert extract(tiny_model, many, cache_dir=tmp_path / "a").summary.engine == "keras"
-    with pytest.raises(EngineUnavailable, match=r"pip install 'featcache\[openvino\]'"):
+    with pytest.raises(EngineUnavailable, match=r"pip install -e '\.\[openvino\]'"):
         extract(tiny_model, many, engine="openvino", cache_dir=tmp_path / "b")
 
 

@@ -265,7 +265,7 @@ def test_without_the_extra_its_files_are_ignored_or_the_reason_names_it(
     features = extract(tiny_model, tmp_path)
     assert dict(features.summary.ignored) == {f".{ending}": 1}
     assert len(features) == 1
-    hint = f"pip install 'featcache[{extra}]' reads .{ending}"
+    hint = f"pip install -e '.[{extra}]' reads .{ending}"
     assert f"1 other file ignored: 1 .{ending}; {hint})" in str(features.summary)
     (tmp_path / "alone").mkdir()
     (tmp_path / f"b.{ending}").rename(tmp_path / "alone" / "unnamed.part2")
@@ -276,7 +276,7 @@ def test_without_the_extra_its_files_are_ignored_or_the_reason_names_it(
     assert f".{ending}," not in str(caught.value)
     (tmp_path / "alone" / "unnamed.part2").rename(tmp_path / f"b.{ending}")
     listed = extract(tiny_model, [tmp_path / "a.png", tmp_path / f"b.{ending}"])
-    assert f"pip install 'featcache[{extra}]'" in listed.quarantined[0].reason
+    assert f"pip install -e '.[{extra}]'" in listed.quarantined[0].reason
     monkeypatch.undo()
     # Nothing was remembered against the file: once the extra is there, so is the row.
     assert len(extract(tiny_model, [tmp_path / "a.png", tmp_path / f"b.{ending}"])) == 2
