@@ -34,6 +34,11 @@ class FrozenBackbone:
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
         Further arguments of `featcache.extract`, such as ``layer`` or ``weights``.
+
+    Raises
+    ------
+    InvalidRequest
+        If augmented views are asked for: a contender reads one row per image.
     """
 
     def __init__(
@@ -43,6 +48,13 @@ class FrozenBackbone:
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
+        several = sorted({"views", "augmentation"} & set(options))
+        if several:
+            raise InvalidRequest(
+                f"{several[0]}= is not an option of a head in a comparison, which reads one row "
+                "per image; tta=True averages the predictions for an image and its mirror image.",
+                received=options[several[0]],
+            )
         self.backbone = backbone
         self._options = {"cache_dir": cache_dir, **options}
         self._model_options = {k: v for k, v in self._options.items() if k in MODEL_OPTIONS}

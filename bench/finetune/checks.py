@@ -9,7 +9,8 @@ from heads.schedule import RATE_SCHEDULES
 
 from .network import first_free_layer
 
-_FRACTION = Interval(0, 1, closed_low=True, closed_high=True)
+_DECAY = Interval(0, 1, closed_low=True, closed_high=True)
+_SMOOTHING = Interval(0, 1, closed_low=True)
 
 
 def check_options(
@@ -24,11 +25,9 @@ def check_options(
         check_choice("class_weight", class_weight, ("balanced",), ", or leave it out")
     first_free_layer([("", 1)], unfreeze if not isinstance(unfreeze, str) else 0)
     check_choice("lr_schedule", lr_schedule, RATE_SCHEDULES)
-    _check_fractions(layer_decay=layer_decay, label_smoothing=label_smoothing)
-
-
-def _check_fractions(**values: float) -> None:
-    """Raise `InvalidRequest` unless named values are numbers from 0 to 1."""
-    for name, value in values.items():
-        if value not in _FRACTION:
-            raise InvalidRequest(f"{name}={value!r} must be {_FRACTION}.", received=value)
+    for name, value, allowed in (
+        ("layer_decay", layer_decay, _DECAY),
+        ("label_smoothing", label_smoothing, _SMOOTHING),
+    ):
+        if value not in allowed:
+            raise InvalidRequest(f"{name}={value!r} must be {allowed}.", received=value)

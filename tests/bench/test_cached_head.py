@@ -104,3 +104,9 @@ def test_the_command_joins_backbones_and_adds_mirror_images(
     assert "mobilenet+pocket@image_size=64 + logistic + flip" in out
     assert main([*command, "--backbones", "mobilenet+nope"]) == 2
     assert "nope" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [{"views": 3}, {"augmentation": "flip"}])
+def test_several_views_of_an_image_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="one row per image"):
+        CachedHead("pocket", "logistic", **option)

@@ -210,6 +210,7 @@ def test_a_head_says_least_of_a_class_without_images(easy_images: Any) -> None:
         ({"lr_schedule": "step"}, "lr_schedule='step'"),
         ({"layer_decay": 1.5}, "layer_decay=1.5"),
         ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
