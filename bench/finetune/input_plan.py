@@ -35,7 +35,7 @@ _BYTES_PER_SECOND = 5e8  # that rows are read at from a disk
 
 @dataclass(frozen=True)
 class Views:
-    """The views of each training image; the seed is always 0, so that runs share what is stored.
+    """The views of each training image; the seed is always 0, so that runs share the stored rows.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Two hundred odd files among good ones: each a row or a reason, and the good ones untouched."""
+"""200 malformed files among good ones: each a row or a reason, and the good ones unchanged."""
 
 from __future__ import annotations
 
