@@ -171,10 +171,9 @@ class FineTuned(Contender):
         self.schedule = Schedule(
             epochs, batch_size, learning_rate, patience, lr_patience, factor, lr_schedule, warmup
         )
-        self.layer_decay, self.label_smoothing = layer_decay, label_smoothing
-        self.validation_fraction, self.class_weight = validation_fraction, class_weight
-        self.boundary, self.max_cache = boundary, max_cache
-        self._cache_dir, self._options = cache_dir, options
+        self.label_smoothing, self.validation_fraction = label_smoothing, validation_fraction
+        self.layer_decay, self.class_weight, self._options = layer_decay, class_weight, options
+        self.boundary, self.max_cache, self._cache_dir = boundary, max_cache, cache_dir
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FineTuned:

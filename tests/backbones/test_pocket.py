@@ -128,7 +128,7 @@ def _run(folder: Path, epochs: int) -> Any:
     targets = traits.targets([breed.name for breed in breeds] * 4, breeds)
     run = train_pocket._TraitsRun(model, folder, schedule, 3)
     rows = np.arange(24)
-    run.train(lambda chosen: pixels[chosen], targets, rows[:16], rows[16:], show=False)
+    run.train(lambda chosen, epoch: pixels[chosen], targets, rows[:16], rows[16:], show=False)
     return run, [np.asarray(w).copy() for w in body.weights]
 
 

@@ -199,7 +199,7 @@ def test_data_that_are_not_there_are_an_error_for_stores_of_boxes_too(
     with pytest.raises(DatasetNotFound):
         collect(cache_folder(), keep_data=[tmp_path / "absent"])
     table.write_text("path,left,top,right,bottom\na.png,9,1,1,9")
-    assert "is no box" in collect(cache_folder(), keep_data=[table]).kept[0].reason
+    assert "is not a box" in collect(cache_folder(), keep_data=[table]).kept[0].reason
     assert len(Store(folder)) == 1
 
 
