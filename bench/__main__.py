@@ -195,7 +195,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _may_take_long(options: argparse.Namespace, dataset: Dataset) -> bool:
-    """Return whether there are so many images that measuring is short against the work."""
+    """Return whether there are enough images for measuring to be short against the work."""
     return not options.quiet and len(dataset) >= _WORTH_ESTIMATING
 
 

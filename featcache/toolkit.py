@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._io.wording import parse_bytes as parse_bytes
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
+    from .backbones.graph import nodes_before as nodes_before
     from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
     from .backbones.imagenet import IMAGENET_MEAN as IMAGENET_MEAN
     from .backbones.imagenet import IMAGENET_STD as IMAGENET_STD
@@ -131,6 +132,7 @@ _HOMES = {
     "load_pixels": "images.decode",
     "make_folder": "_io.atomic",
     "make_request": "backbones.request",
+    "nodes_before": "backbones.graph",
     "open_atomic": "_io.atomic",
     "parse_bytes": "_io.wording",
     "parse_image_size": "backbones.request",
@@ -202,6 +204,7 @@ __all__ = [
     "load_pixels",
     "make_folder",
     "make_request",
+    "nodes_before",
     "open_atomic",
     "parse_bytes",
     "parse_image_size",

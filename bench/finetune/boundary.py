@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import layer_names
+from featcache.toolkit import layer_names, nodes_before
 
 _REACH = 24  # layers; about those of one block
 _NAMED = 3  # valid boundaries that an error message names
@@ -61,13 +61,15 @@ def boundaries(body: Any) -> list[Boundary]:
         one order of layers.
     """
     layers = list(layer_names(body).items())
-    calls = _calls(body)
+    calls: dict[int, list[Any]] = {}  # of each layer within this model; it may be part of others
+    for node in nodes_before(body.outputs):
+        calls.setdefault(id(node.operation), []).append(node)
     if any(len(calls.get(id(layer), [])) != 1 for _, layer in layers):
         return []
     inputs = [calls[id(layer)][0].input_tensors for _, layer in layers]
     outputs = [calls[id(layer)][0].output_tensors for _, layer in layers]
     last_use = {id(tensor): number for number, tensors in enumerate(inputs) for tensor in tensors}
-    last_use |= {id(tensor): len(layers) for tensor in _tensors(body.output)}
+    last_use |= {id(tensor): len(layers) for tensor in body.outputs}
     found = []
     crossing: dict[int, Any] = {}  # tensors that are made so far and are used later
     for number, (name, layer) in enumerate(layers):
@@ -78,7 +80,7 @@ def boundaries(body: Any) -> list[Boundary]:
             (tensor,) = made_here
             shape = tuple(tensor.shape[1:])
             if None not in shape:
-                is_output = [id(t) for t in _tensors(body.output)] == [id(tensor)]
+                is_output = [id(t) for t in body.outputs] == [id(tensor)]
                 found.append(Boundary(name, shape, number, tensor, is_output))
     return found
 
@@ -133,26 +135,3 @@ def _why_not(body: Any, first_free: int, layer: str, possible: list[Boundary]) -
     near = sorted(possible, key=lambda one: abs(one.index - at))[:_NAMED]
     shown = ", ".join(repr(one.layer) for one in sorted(near, key=lambda one: one.index))
     return f"{reason} " + (f"The nearest that can be one: {shown}." if near else "None can be one.")
-
-
-def _calls(body: Any) -> dict[int, list[Any]]:
-    """Return the calls of each layer within a model, by its id; it may be part of others."""
-    calls: dict[int, list[Any]] = {}
-    waiting, seen = list(body.outputs), set[int]()
-    while waiting:
-        history = waiting.pop()._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        if id(node) not in seen:
-            seen.add(id(node))
-            calls.setdefault(id(node.operation), []).append(node)
-            waiting.extend(node.input_tensors)
-    return calls
-
-
-def _tensors(value: Any) -> list[Any]:
-    """Return the tensors of an input or output, which may be one or several."""
-    if isinstance(value, dict):
-        return [tensor for one in value.values() for tensor in _tensors(one)]
-    if isinstance(value, (list, tuple)):
-        return [tensor for one in value for tensor in _tensors(one)]
-    return [value]

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import featcache
 from featcache.errors import InvalidRequest
 from heads import LogisticHead
 
 from ..contenders.base import Training
+from ..contenders.frozen_backbone import FrozenBackbone
 
 InitialHead = Literal["logistic"]
 _UNSEEN = 5.0  # how much lower the score of a class without images starts
@@ -42,17 +42,15 @@ def head_weights(
     """
     if len(set(training.codes.tolist())) < 2:
         return None
-    features = featcache.extract(
-        backbone, training.images.dataset(), progress=training.progress, **options
-    )
-    row_of = {image_id: row for row, image_id in enumerate(features.example_ids)}
-    rows = [row_of[image_id] for image_id in training.images.ids]
+    frozen = FrozenBackbone(backbone, **options)
+    frozen.prepare(training.images, training.progress)
+    rows = frozen.embeddings(training.images)
     head = LogisticHead(class_weight=class_weight).fit(
-        features.X[rows], training.codes, groups=training.images.photos
+        rows, training.codes, groups=training.images.photos
     )
     (step,) = head.to_classifier().steps
     intercept = step.arrays["bias"]
-    kernel = np.zeros((features.X.shape[1], training.n_classes), np.float32)
+    kernel = np.zeros((rows.shape[1], training.n_classes), np.float32)
     bias = np.full(training.n_classes, intercept.min() - _UNSEEN, np.float32)
     kernel[:, head.classes_] = step.arrays["weights"] / head.temperature_
     bias[head.classes_] = intercept / head.temperature_

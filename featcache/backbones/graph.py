@@ -349,11 +349,11 @@ def _has_weights(tensor: Any) -> bool:
     return any(
         getattr(node.operation, "weights", None)
         and type(node.operation).__name__ != "Normalization"
-        for node in _nodes_before([tensor])
+        for node in nodes_before([tensor])
     )
 
 
-def _nodes_before(tensors: list[Any]) -> Iterator[Any]:
+def nodes_before(tensors: list[Any]) -> Iterator[Any]:
     """Yield the nodes of a graph that tensors depend on, each once."""
     waiting, seen = list(tensors), set()
     while waiting:
@@ -366,7 +366,7 @@ def _nodes_before(tensors: list[Any]) -> Iterator[Any]:
 
 def _node_of(model: Any, layer: Any) -> Any:
     """Return the first call of a layer within a model; the layer may be part of others."""
-    within = {id(node) for node in _nodes_before(model.outputs)}
+    within = {id(node) for node in nodes_before(model.outputs)}
     return next(node for node in layer._inbound_nodes if id(node) in within)
 
 

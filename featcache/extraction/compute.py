@@ -16,7 +16,7 @@ from ..errors import InvalidRequest
 from ..store import maintenance
 from ..store.store import Store
 from .pipeline import default_workers
-from .prepare import ExtractionJob, make_job
+from .prepare import ExtractionJob, plan_again
 from .row_check import RowCheck
 from .runner import Computation, make_work
 
@@ -80,7 +80,7 @@ def _with_backbone(
     if spec == job.resolved.spec:
         return replace(job, resolved=replace(resolved, spec=spec))
     # The cached hash was wrong: a weights file may be replaced within a tick of the clock.
-    return make_job(job.dataset, job.contents, resolved, job.cache, retry_failed, job.view)
+    return plan_again(job, resolved, retry_failed)
 
 
 def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) -> Computation:

@@ -44,9 +44,10 @@ def join_rows(
     # Opened again only if rows were committed since it was opened for the plan.
     stores = [Store(j.folder) if j.store is None or j.plan.compute else j.store for j in jobs]
     packed = pack_ids([str(job.files[i].image_id) for i in kept])
+    dataset = job.dataset.take(kept.tolist())
     summary = _summary(
         jobs, computation, quarantined,
-        unlabelled=job.dataset.take(usable).unlabelled, conflicts=conflicts, seconds=seconds,
+        unlabelled=dataset.unlabelled // len(jobs), conflicts=conflicts, seconds=seconds,
         seconds_per_image=sum(store.seconds_per_image() for store in stores),
     )  # fmt: skip
     return Features(
@@ -58,13 +59,13 @@ def join_rows(
         summary=summary,
         quarantined=quarantined,
         arguments=job.resolved.arguments(),
-        **_columns(job.dataset, kept.tolist()),
+        **_columns(dataset, job.dataset),
     )
 
 
-def _columns(dataset: Dataset, rows: list[int]) -> dict[str, Any]:
-    """Return what a data set says of some of its images, by the attribute of `Features`."""
-    chosen, classes = dataset.take(rows), dataset.classes
+def _columns(chosen: Dataset, dataset: Dataset) -> dict[str, Any]:
+    """Return what a data set says of its usable images, by the attribute of `Features`."""
+    classes = dataset.classes
     return {
         "y": None if chosen.labels is None else label_codes(chosen.labels, classes or []),
         "classes": classes,

@@ -14,7 +14,7 @@ from ..store.lease import NAME as LEASE_NAME
 from ..store.lease import lease, mark_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.store import Store
-from .prepare import ExtractionJob, make_job
+from .prepare import ExtractionJob, plan_again
 
 log = get_logger(__name__)
 
@@ -26,7 +26,7 @@ def mark_store(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> Extr
     """Mark the store as in use, so that it is not removed; plan again if rows were just removed."""
     if job.plan.compute:
         marks.callback(_remove_empty_store, job.folder)
-    for _ in range(3):
+    for _ in range(_ATTEMPTS):
         if job.plan.compute:
             make_folder(job.folder)
         mark = marks.enter_context(mark_in_use(job.folder))
@@ -36,7 +36,7 @@ def mark_store(job: ExtractionJob, marks: ExitStack, retry_failed: bool) -> Extr
         _wait_for_lease(job.folder)  # a process that removes rows may not have seen the mark
     if job.store is None or _plan_holds(job, job.store):
         return job
-    again = make_job(job.dataset, job.contents, job.resolved, job.cache, retry_failed, job.view)
+    again = plan_again(job, job.resolved, retry_failed)
     return mark_store(again, marks, retry_failed) if again.store is None else again
 
 

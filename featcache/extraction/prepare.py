@@ -173,12 +173,23 @@ def prepare(
                 workers=workers or default_workers(),
                 on_read=bar.update,
             )
-    return [make_job(dataset, contents, resolved, cache, retry_failed, view) for view in views]
+    files = _examples(dataset, contents)
+    return [
+        _make_job(dataset, contents, files, resolved, cache, retry_failed, view) for view in views
+    ]
 
 
-def make_job(
+def plan_again(job: ExtractionJob, resolved: ResolvedBackbone, retry_failed: bool) -> ExtractionJob:
+    """Compare a job's data set with the store of its view as it is now, or of another backbone."""
+    return _make_job(
+        job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view
+    )
+
+
+def _make_job(
     dataset: Dataset,
     contents: list[FileIdentity],
+    files: list[FileIdentity],
     resolved: ResolvedBackbone,
     cache: Path,
     retry_failed: bool,
@@ -186,7 +197,6 @@ def make_job(
 ) -> ExtractionJob:
     """Compare a data set with the store of a view, and plan the extraction."""
     resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
-    files = _examples(dataset, contents)
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     store = _open_store(folder, resolved)
     ids = [file.image_id for file in files if file.image_id is not None]

@@ -98,7 +98,7 @@ class View:
     @property
     def key(self) -> str:
         """What the cache key holds of this view: equal texts, equal pixels."""
-        if self.number == 0 or (self.augmentation == "flip" and self.number % 2 == 0):
+        if self.is_plain:
             return PLAIN
         if isinstance(self.augmentation, str):
             return "flip"
@@ -109,7 +109,7 @@ class View:
     @property
     def is_plain(self) -> bool:
         """Whether this view is the image as it is."""
-        return self.key == PLAIN
+        return self.number == 0 or (self.augmentation == "flip" and self.number % 2 == 0)
 
     def apply(self, pixels: Pixels, image_id: str) -> Pixels:
         """Return the view of an image.

@@ -130,9 +130,10 @@ class StoredRows(NDArrayOperatorsMixin):
             return self._stores[0].read(ids)
         total = np.zeros((len(rows), self.shape[1]), np.float32)
         for number, store in enumerate(self._stores):
-            of_store = np.count_nonzero(sources == number, axis=1)
-            found = np.flatnonzero(of_store)
-            if len(found):
-                total[found] += of_store[found, None] * store.read(ids[found])
-        total /= np.count_nonzero(sources >= 0, axis=1)[:, None]
+            for column in sources.T:
+                found = np.flatnonzero(column == number)
+                if len(found):
+                    total[found] += store.read(ids[found])
+        if sources.shape[1] > 1:
+            total /= np.count_nonzero(sources >= 0, axis=1)[:, None]
         return total
