@@ -72,7 +72,9 @@ def _age(seconds: float) -> str:
     days = (time.time() - seconds) / 86400
     if days < 1 / 24:
         return "within the last hour"
-    return f"{days * 24:.0f} hours ago" if days < 2 else f"{days:.0f} days ago"
+    if days < 2:
+        return f"{format_count(round(days * 24), 'hour')} ago"
+    return f"{days:.0f} days ago"
 
 
 @command("info")
