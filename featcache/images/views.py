@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ MAX_VIEWS = 1000
 Policy = Literal["flip"]
 PLAIN = "plain"  # the key of the image as it is
 _KEY = re.compile(r"augmented-(\d{1,9}):([0-9.,e-]{1,200}):seed (\d{1,19}):view (\d{1,9})")
+_LIMITS = {"rotation": 0.5, "zoom": 0.9}  # of the values of an augmentation; of the others 1
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -65,17 +66,30 @@ class Augmentation:
     saturation: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidRequest(f"{name}={getattr(self, name)!r} must be True or False.")
-        limits = {"rotation": 0.5, "zoom": 0.9}
-        for field in fields(self)[2:]:
-            value, limit = getattr(self, field.name), limits.get(field.name, 1.0)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and 0 <= value <= limit):
-                raise InvalidRequest(
-                    f"{field.name}={value!r} must be a number from 0 to {limit:g}.", received=value
-                )
+        # Plain Python values, so that equal augmentations have one key: -0.0 is 0.0, and the
+        # numbers of NumPy are numbers.
+        for field in fields(Augmentation):
+            value = getattr(self, field.name)
+            if field.name.endswith("flip"):
+                plain: bool | float = _check_flag(field.name, value)
+            else:
+                plain = _check_amount(field.name, value, _LIMITS.get(field.name, 1.0))
+            object.__setattr__(self, field.name, plain)
+
+
+def _check_flag(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidRequest(f"{name}={value!r} must be True or False.", received=value)
+    return bool(value)
+
+
+def _check_amount(name: str, value: Any, limit: float) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= limit):
+        raise InvalidRequest(
+            f"{name}={value!r} must be a number from 0 to {limit:g}.", received=value
+        )
+    return abs(float(value))
 
 
 @dataclass(frozen=True)
@@ -145,22 +159,17 @@ def views_of(
     InvalidRequest
         If there cannot be so many, or the augmentation or the seed is not accepted.
     """
-    whole = isinstance(count, int) and not isinstance(count, bool)
-    if not (whole and 1 <= count <= MAX_VIEWS):
+    if not (_is_whole(count) and 1 <= count <= MAX_VIEWS):
         raise InvalidRequest(
             f"views={count!r} must be a whole number from 1 to {MAX_VIEWS}; 1 is the image alone.",
             received=count,
         )
-    if not (type(random_state) is int and 0 <= random_state < 2**63):
+    if not (_is_whole(random_state) and 0 <= random_state < 2**63):
         raise InvalidRequest(
-            f"random_state={random_state!r} must be a whole number from 0.", received=random_state
+            f"random_state={random_state!r} must be a whole number from 0 to 2**63 - 1.",
+            received=random_state,
         )
-    chosen = Augmentation() if augmentation is None else augmentation
-    if not (isinstance(chosen, Augmentation) or chosen == "flip"):
-        raise InvalidRequest(
-            f"augmentation={augmentation!r} must be an Augmentation, 'flip' or None.",
-            received=augmentation,
-        )
+    chosen = _check_augmentation(augmentation)
     if augmentation is not None and count == 1:
         raise InvalidRequest(
             "augmentation= was given, but views=1 is the image alone. Ask for more, as views=2.",
@@ -173,6 +182,24 @@ def views_of(
             received=count,
         )
     return [View(number, chosen, int(random_state)) for number in range(count)]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _check_augmentation(given: object) -> Augmentation | Policy:
+    """Return the augmentation of an argument."""
+    if given is None:
+        return Augmentation()
+    if isinstance(given, str) and given == "flip":
+        return "flip"
+    # A subclass could have values that the key does not hold.
+    if type(given) is not Augmentation:
+        raise InvalidRequest(
+            f"augmentation={given!r} must be an Augmentation, 'flip' or None.", received=given
+        )
+    return replace(given)  # which checks the values again
 
 
 def parse_augmentation(text: str) -> Augmentation | Policy:
@@ -206,6 +233,8 @@ def parse_augmentation(text: str) -> Augmentation | Policy:
                 f"{', '.join(names)}, as in rotation=0.1,zoom=0.2.",
                 received=text,
             )
+        if name in values:
+            raise InvalidRequest(f"{text!r} gives {name} twice.", received=text)
         values[name] = _parse_value(name, value)
     return Augmentation(**values)  # type: ignore[arg-type]  # it checks the values itself
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from featcache.errors import InvalidRequest
-from featcache.images.views import Augmentation, View, views_of
+from featcache.images.views import Augmentation, View, parse_augmentation, views_of
 
 NONE = Augmentation(False, False, 0, 0, 0, 0, 0, 0)
 
@@ -159,3 +159,35 @@ def test_what_makes_no_sense_is_refused(
 def test_an_augmentation_out_of_range_is_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest, match=name):
         Augmentation(**{name: value})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = only(
+        zoom=np.float64(0.5), shift=np.float32(0.25), vertical_flip=np.True_, rotation=-0.0
+    )
+    plain = only(zoom=0.5, shift=0.25, vertical_flip=True)
+    assert repr(given) == repr(plain)
+    views = views_of(np.int64(3), given, np.uint8(7))  # type: ignore[arg-type]
+    assert [view.key for view in views] == [view.key for view in views_of(3, plain, 7)]
+
+
+def test_an_augmentation_that_was_changed_or_extended_is_refused() -> None:
+    changed = Augmentation()
+    object.__setattr__(changed, "zoom", 5.0)
+
+    class Unchecked(Augmentation):
+        def __post_init__(self) -> None:
+            pass
+
+    for augmentation, message in ((changed, "zoom=5.0"), (Unchecked(zoom=np.nan), "Unchecked")):
+        with pytest.raises(InvalidRequest, match=message):
+            views_of(2, augmentation)
+    with pytest.raises(InvalidRequest, match="must be an Augmentation"):
+        views_of(2, np.array(["flip", "flip"]))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=r"from 0 to 2\*\*63 - 1"):
+        views_of(2, None, 2**63)
+
+
+def test_a_text_gives_a_value_once() -> None:
+    with pytest.raises(InvalidRequest, match="zoom twice"):
+        parse_augmentation("zoom=0.1,zoom=0.2")
