@@ -39,4 +39,9 @@ def system_errors(folder: Path) -> Iterator[None]:
 def _advice(error: OSError) -> str:
     if error.errno == errno.EIO:
         return "check the disk; move a file that stays unreadable out of the folder; then "
+    if error.errno == errno.EMFILE:
+        return (
+            "allow this process more open files (ulimit -n), or extract fewer views, since each "
+            "store takes one; then "
+        )
     return "resolve the reason above, then "

@@ -195,7 +195,8 @@ class Bundle:
         Raises
         ------
         InvalidRequest
-            If `top` is below 1, or an argument of `extract` is not accepted.
+            If `top` is below 1, `tta` comes with other views, or an argument of `extract` is not
+            accepted.
         BundleMismatch
             If a model or a weights file is needed and not passed, or if the arguments do not
             give features of the bundle's key. Nothing is extracted then.
@@ -205,7 +206,7 @@ class Bundle:
         if top < 1:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         if tta:
-            options = {"views": 2, "augmentation": "flip", **options}
+            options = _with_mirror_images(options)
         dataset = _without_labels(photos)
         chosen, arguments = self._extract_arguments(backbone, options)
         self._check_arguments(chosen, arguments)
@@ -263,6 +264,19 @@ class Bundle:
             top_classes = [(self.classes[i], float(row[i])) for i in best]
             found[int(position)] = Prediction(dataset.paths[int(position)], top_classes)
         return [found[position] for position in range(len(dataset))]
+
+
+def _with_mirror_images(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the views of test-time augmentation; refuse other views."""
+    views: dict[str, Any] = {"views": 2, "augmentation": "flip"}
+    for name, value in views.items():
+        if name in options and options[name] != value:
+            raise InvalidRequest(
+                f"tta=True averages a photo and its mirror image, but {name}={options[name]!r} "
+                "asks for other views. Leave out one of the two.",
+                received=options[name],
+            )
+    return {**options, **views}
 
 
 def _without_labels(photos: Any) -> Dataset:

@@ -95,11 +95,15 @@ class Features:
             else ""
         )
         bad = f", {len(self.quarantined)} quarantined" if self.quarantined else ""
-        views = f", {len(np.unique(self.views))} views" if self.views.any() else ""
+        views = f", {format_count(self._n_views, 'view')}" if self.views.any() else ""
         return (
             f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.summary.backbone}"
             f"/{self.spec.layer}{classes}{views}{bad}>"
         )
+
+    @property
+    def _n_views(self) -> int:
+        return len(np.unique(self.views))
 
     @property
     def example_ids(self) -> list[str]:
@@ -112,7 +116,7 @@ class Features:
             "rows": f"{self.X.shape[0]:,} x {self.X.shape[1]:,}",
         }
         if self.views.any():
-            facts["views"] = f"{len(np.unique(self.views)):,} of each image"
+            facts["views"] = f"{self._n_views:,} of each image"
         if self.classes is not None:
             facts["classes"] = f"{len(self.classes):,} ({format_values(self.classes)})"
         if self.parts is not None:
@@ -258,7 +262,7 @@ class Features:
         return self.take(train), self.take(test)
 
     def to_frame(self, *, embeddings: bool = False) -> Any:
-        """Return a pandas DataFrame with one row per image.
+        """Return a pandas DataFrame with one row per row of X.
 
         Labels that were given as a Categorical are a Categorical again, in the same order.
 
@@ -278,7 +282,7 @@ class Features:
         MissingExtra
             If pandas is not installed.
         InvalidRequest
-            If an attribute is named ``path`` or ``id``.
+            If an attribute has the name of one of these columns, or of an embedding's.
         """
         try:
             import pandas as pd
@@ -286,8 +290,6 @@ class Features:
             raise MissingExtra(
                 f"to_frame() needs pandas: {install_hint('pandas')}.", package="pandas"
             ) from error
-        if "path" in self.attributes or "id" in self.attributes:
-            raise InvalidRequest("An attribute column is named 'path' or 'id'; rename it.")
         columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
         if self.views.any():
             columns["view"] = self.views
@@ -299,9 +301,15 @@ class Features:
             columns["split"] = self.parts
         if self.boxes is not None:
             columns["box"] = self.boxes
+        names = [f"f{i}" for i in range(self.X.shape[1])] if embeddings else []
+        taken = sorted(self.attributes.keys() & {*columns, *names})
+        if taken:
+            raise InvalidRequest(
+                f"The data set has a column named {taken[0]!r}, as this table does: rename it.",
+                received=taken,
+            )
         frame = pd.DataFrame({**columns, **self.attributes})
         if embeddings:
-            names = [f"f{i}" for i in range(self.X.shape[1])]
             values = pd.DataFrame(np.asarray(self.X), columns=names)
             frame = pd.concat([frame, values], axis=1)
         return frame

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from conftest import make_tiny_model, photo
-from featcache import Bundle, extract, make_bundle
+from featcache import Augmentation, Bundle, extract, make_bundle
 from featcache.cli.main import main
+from featcache.errors import InvalidRequest
 from heads import LogisticHead
 
 
@@ -56,3 +57,11 @@ def test_the_command_averages_too(
     (expected,) = bundle.predict([str(path)], tta=True, backbone=make_tiny_model())
     name, value = expected.top_classes[0]
     assert f"{name} {100 * value:.1f} %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{"views": 4}, {"augmentation": Augmentation()}])
+def test_mirror_images_and_other_views_exclude_each_other(
+    bundle: Bundle, photos: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest, match="a photo and its mirror image"):
+        bundle.predict(photos, tta=True, backbone=make_tiny_model(), **options)

@@ -198,6 +198,19 @@ def test_mean_views_of_unequal_numbers_of_views(photos: Path, tiny_model: Any) -
     assert np.allclose(mean, [X[:3].mean(axis=0), X[3:].mean(axis=0)], rtol=1e-6)
 
 
+def test_a_frame_keeps_the_numbers_of_views(photos: Path, tiny_model: Any) -> None:
+    pandas = pytest.importorskip("pandas")
+    table = {"path": sorted(map(str, photos.rglob("*.png"))), "view": "side", "f7": 1.0}
+    features = extract(tiny_model, pandas.DataFrame(table), views=2)
+    with pytest.raises(InvalidRequest, match="column named 'view'"):
+        features.to_frame()
+    alone = features[features.views == 0]
+    assert set(alone.to_frame()["view"]) == {"side"}
+    with pytest.raises(InvalidRequest, match="column named 'f7'"):
+        alone.to_frame(embeddings=True)
+    assert "1 view>" in repr(features[features.views == 1])
+
+
 def test_mean_views_of_the_images_alone_is_refused(photos: Path, tiny_model: Any) -> None:
     with pytest.raises(InvalidRequest, match="views=2 or more"):
         extract(tiny_model, photos).mean_views()
