@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from featcache import Dataset
 from featcache.errors import DatasetError, InvalidRequest
 from featcache.toolkit import (
+    BadImage,
     Box,
     MemoryBudget,
     Resize,
@@ -275,9 +276,9 @@ def blind_images(split: Split, folder: Path | None = None) -> Iterator[dict[int,
     with TemporaryDirectory(prefix="featcache-", dir=folder) as name:
         placed: dict[int, str] = {}
         for number, i in zip(order, map(int, positions), strict=True):
-            source = split.dataset.paths[i]
-            target = os.path.join(name, f"{number:07d}{os.path.splitext(source)[1].lower()}")
-            _place(source, target)
+            ending = os.path.splitext(split.dataset.paths[i])[1].lower()
+            target = os.path.join(name, f"{number:07d}{ending if ending.isascii() else ''}")
+            _place(split.dataset, i, target)
             placed[i] = target
         yield placed
 
@@ -294,7 +295,14 @@ def images_of(split: Split, placed: Mapping[int, str], positions: Positions) -> 
     )
 
 
-def _place(source: str, target: str) -> None:
+def _place(dataset: Dataset, position: int, target: str) -> None:
+    """Make an image a file of another name; none if it can no longer be read."""
+    if dataset.images is not None:
+        with suppress(BadImage):
+            data = dataset.source.read(position)
+            Path(target).write_bytes(data)
+        return
+    source = dataset.paths[position]
     try:
         os.link(os.path.realpath(source), target)
     except OSError:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from .data.boxes import CROPS as CROPS
     from .data.boxes import Crop as Crop
     from .data.columns import text_of as text_of
-    from .data.file_index import content_ids as content_ids
+    from .data.content_ids import content_ids as content_ids
     from .data.labels import describe_conflicts as describe_conflicts
     from .data.labels import is_missing as is_missing
     from .data.labels import label_codes as label_codes
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from .images.decode import DECODE_VERSION as DECODE_VERSION
     from .images.decode import RESIZES as RESIZES
     from .images.decode import Resize as Resize
-    from .images.decode import load_image as load_image
     from .images.decode import load_pixels as load_pixels
     from .images.image_file import BadImage as BadImage
     from .images.image_file import Box as Box
@@ -112,7 +111,7 @@ _HOMES = {
     "batches": "extraction.pipeline",
     "cache_folder": "_io.cache_dirs",
     "check_choice": "_io.choices",
-    "content_ids": "data.file_index",
+    "content_ids": "data.content_ids",
     "content_key": "backbones.spec",
     "default_workers": "extraction.pipeline",
     "describe_conflicts": "data.labels",
@@ -128,7 +127,6 @@ _HOMES = {
     "label_codes": "data.labels",
     "label_conflicts": "data.labels",
     "layer_names": "backbones.architecture",
-    "load_image": "images.decode",
     "load_pixels": "images.decode",
     "make_folder": "_io.atomic",
     "make_request": "backbones.request",
@@ -200,7 +198,6 @@ __all__ = [
     "label_codes",
     "label_conflicts",
     "layer_names",
-    "load_image",
     "load_pixels",
     "make_folder",
     "make_request",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import fisher_exact
 
 from featcache.datasets import traits_of
-from featcache.toolkit import BadImage, load_image, text_of
+from featcache.toolkit import BadImage, text_of
 
 from ..evaluation.results import Result
 from ..splits import Split
@@ -68,7 +68,7 @@ def computed_attributes(split: Split) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {"aspect ratio": [], "brightness": [], "megapixels": []}
     for position in map(int, split.test):
         try:
-            image = load_image(split.dataset.paths[position], split.dataset.box(position))
+            image = split.dataset.image(position)
             width, height = image.size
             small = np.asarray(image.convert("L").resize((32, 32)), float)
             values = (width / height, float(small.mean()), width * height / 1e6)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featcache import import_keras, load_backbone
-from featcache.data.file_index import content_ids
+from featcache.data.content_ids import content_ids
 from featcache.datasets.load import load_dataset
 
 from ..contenders.base import Training

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import features
 
 from featcache import Dataset
-from featcache.toolkit import BadImage, load_image, printable
+from featcache.toolkit import BadImage, printable
 
 from ..evaluation.predictions import file_name, top_classes
 from ..evaluation.results import Result
@@ -59,7 +59,7 @@ class ConfusedPair:
 def thumbnail(dataset: Dataset, position: int, side: int = THUMBNAIL) -> str:
     """Return an example as Base64 of a small image; "" if it cannot be read."""
     try:
-        image = load_image(dataset.paths[position], dataset.box(position))
+        image = dataset.image(position)
     except BadImage:
         return ""
     image.thumbnail((side, side))

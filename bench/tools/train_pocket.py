@@ -23,7 +23,7 @@ from featcache._io.cache_dirs import cache_folder, training_folder
 from featcache._io.console import run_command
 from featcache.backbones import pocket
 from featcache.backbones.spec import content_key
-from featcache.data.file_index import content_ids
+from featcache.data.content_ids import content_ids
 from featcache.datasets import drawn_dogs
 from featcache.datasets.drawn.breeds import make_breeds
 from featcache.errors import InvalidRequest

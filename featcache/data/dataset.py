@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+from PIL import Image
 
 from .._io.html import facts_table
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
-from ..images.image_file import Box
+from ..images.decode import Pixels, Resize, crop, decode, pixels_of
+from ..images.image_file import Box, check_content
+from ..images.limits import MemoryBudget
 from ..images.resize_rule import WHOLE
 from .columns import column_array
 from .labels import categories_of, check_categories, classes_of, normalise_labels
+from .sources import FileSource, ImageSource
 
 T = TypeVar("T")
 
@@ -30,7 +34,7 @@ class Dataset:
     Attributes
     ----------
     paths : sequence of str
-        Absolute path of each image.
+        Absolute path of each image, or its name if it is not a file.
     labels : sequence of str, int, bool or float, or None
         Label of each image, all of one type; None for an unlabelled image (NaN, ``pandas.NA``
         and blank strings become None). None instead of a sequence: no labels.
@@ -55,6 +59,8 @@ class Dataset:
         a pandas Categorical. None: the natural order of the labels.
     ignored : sequence of str
         Files of the folder that are not images; see `featcache.load_dataset`.
+    images : ImageSource or None
+        What the images are read from, if not from files: then `paths` are their names.
 
     Raises
     ------
@@ -73,6 +79,7 @@ class Dataset:
     crop: str = WHOLE
     categories: Sequence[Any] | None = None
     ignored: Sequence[str] = ()
+    images: ImageSource | None = None
 
     def __post_init__(self) -> None:
         self._normalise()
@@ -81,6 +88,7 @@ class Dataset:
             "split": self.split,
             "ids": self.ids,
             "boxes": self.boxes,
+            "images": self.images,
             **self.attributes,
         }
         for column, values in columns.items():
@@ -157,6 +165,40 @@ class Dataset:
         """Return the box of an image by its position; None for the whole image."""
         return None if self.boxes is None else self.boxes[position]
 
+    @property
+    def source(self) -> ImageSource:
+        """What the images are read from."""
+        return FileSource(self.paths, self.root) if self.images is None else self.images
+
+    def image(self, position: int) -> Image.Image:
+        """Return an image by its position, as `featcache.extract` sees it before it is resized.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Upright, mode "RGB", cropped to its box.
+
+        Raises
+        ------
+        featcache.toolkit.BadImage
+            If it cannot be read or decoded, exceeds a limit, or its box lies outside it.
+        """
+        with MemoryBudget().reservation() as held:
+            data = self.source.read(position, held.for_file)
+            return crop(decode(data, held), self.box(position))
+
+    def pixels(self, position: int, size: tuple[int, int], how: Resize, expected_id: str) -> Pixels:
+        """Return an image, which must have an image id, resized to (h, w, 3), uint8.
+
+        Raises
+        ------
+        featcache.toolkit.BadImage
+            As `image`, and if it has another id.
+        """
+        with MemoryBudget().reservation() as held:
+            data = check_content(self.source.read(position, held.for_file), expected_id)
+            return pixels_of(data, size, how, self.box(position), held)
+
     def take(self, rows: Iterable[int]) -> Dataset:
         """Return a data set of the given row positions, in the given order."""
         index = list(rows)
@@ -176,4 +218,5 @@ class Dataset:
             crop=self.crop,
             categories=self.categories,
             ignored=self.ignored,
+            images=None if self.images is None else self.images.take(index),
         )

@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from .._io.atomic import read_memo, write_memo
-from .._io.cache_dirs import cache_folder, index_folder
 from .._io.file_state import file_state, is_settled
 from ..images.image_file import BadImage, content_id, is_content_id, read_file
 from ..images.limits import MemoryBudget
-from .dataset import Dataset
 
 VERSION = 2
 _FILES_PER_TASK = 64
@@ -132,26 +130,6 @@ class _Identifier:
         if is_settled(state, started):
             self.updates[path] = (*state, image_id)
         return image_id
-
-
-def content_ids(dataset: Dataset, cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
-    """Return the image id of each image of a data set: the SHA-256 of its file.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    cache_dir : path-like, optional
-        The cache folder with the file index. Default: see `featcache.toolkit.cache_folder`.
-
-    Returns
-    -------
-    list of str
-        64 hexadecimal digits each; "" for a file that cannot be read.
-    """
-    if dataset.ids is not None:
-        return list(dataset.ids)
-    folder = index_folder(cache_folder(cache_dir))
-    return [found.image_id or "" for found in identify(dataset.paths, dataset.root, folder)]
 
 
 def _load(file: Path) -> dict[str, tuple[Any, ...]]:

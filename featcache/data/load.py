@@ -18,9 +18,18 @@ from .columns import label_values, text_column
 from .dataset import Dataset
 from .folder import from_folder, split_of
 from .labels import categories_of, is_missing
+from .memory import (
+    MemorySource,
+    ValueRange,
+    check_value_range,
+    images_of_array,
+    is_array,
+    is_image_in_memory,
+)
 
 _COLUMNS = ("path", "label", "split")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+LABELS_REASON = "labels= goes with an array or a list of images; other data bring their own."
 URL_REASON = "is a URL, not a file; download the image and give the path of the file"
 
 
@@ -30,14 +39,15 @@ def describe(
     *,
     crop: Crop | None = None,
     margin: float = 0.0,
+    value_range: ValueRange | None = None,
 ) -> Dataset:
     """Return a `Dataset` as `featcache.load_dataset` does, except for names of data sets."""
-    if labels is not None and not _is_path_list(data):
-        raise DatasetError("labels= goes with a list of paths; other data bring their own.")
-    return cropped(_load(data, labels), crop, margin)
+    if labels is not None and not (is_array(data) or _is_list(data)):
+        raise DatasetError(LABELS_REASON)
+    return cropped(_load(data, labels, check_value_range(value_range)), crop, margin)
 
 
-def _load(data: Any, labels: Iterable[object] | None) -> Dataset:
+def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, (str, os.PathLike)):
@@ -62,13 +72,37 @@ def _load(data: Any, labels: Iterable[object] | None) -> Dataset:
         _check_names(names, "the DataFrame")
         columns = {str(name): data[name] for name in data.columns}
         return _from_columns(columns, Path.cwd(), "table", "the DataFrame")
-    if _is_path_list(data):
-        return from_paths(data, labels)
+    if is_array(data):
+        return _from_memory(images_of_array(data, value_range), labels, value_range)
+    if _is_list(data):
+        return _from_list(list(data), labels, value_range)
+    hint = " One image is a list of one: [x]." if is_image_in_memory(data) else ""
     raise DatasetError(
-        f"Images can be a folder, a CSV file, a list of paths, a DataFrame or a Dataset, not "
-        f"{type(data).__name__}.",
+        f"Images can be a folder, a CSV file, a DataFrame, an array (n, h, w, 3), a Dataset, or a "
+        f"list of paths, arrays, PIL images or bytes, not {type(data).__name__}.{hint}",
         received=type(data).__name__,
     )
+
+
+def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
+    """Return a `Dataset` of a list of paths, or of images in memory."""
+    in_memory = [is_image_in_memory(item) or is_array(item) for item in items]
+    if not any(in_memory):
+        return from_paths(items, labels)
+    if not all(in_memory):
+        row = in_memory.index(False)
+        raise DatasetError(
+            f"The list holds images in memory, but item {row} is {type(items[row]).__name__}. "
+            "Pass either paths, or arrays, PIL images and bytes.",
+            received=type(items[row]).__name__,
+            row=row,
+        )
+    return _from_memory(items, labels, value_range)
+
+
+def _from_memory(images: Sequence[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
+    source = MemorySource(images, value_range)
+    return Dataset(source.names, labels, name="images", images=source)
 
 
 def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
@@ -226,10 +260,11 @@ def _split_name(value: Any, source: str, row: int) -> str:
     return found
 
 
-def _is_path_list(data: Any) -> bool:
-    if isinstance(data, (str, bytes, os.PathLike, Mapping, Dataset)) or hasattr(data, "columns"):
+def _is_list(data: Any) -> bool:
+    """Return whether data are a list of paths or images, or another iterable of them."""
+    if isinstance(data, (str, os.PathLike, Mapping, Dataset)) or hasattr(data, "columns"):
         return False
-    return isinstance(data, Iterable)
+    return isinstance(data, Iterable) and not is_image_in_memory(data)
 
 
 def _common_root(paths: Sequence[str]) -> str:

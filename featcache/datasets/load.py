@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..data.boxes import Crop
 from ..data.dataset import Dataset
-from ..data.load import describe
+from ..data.load import LABELS_REASON, describe
 from ..errors import DatasetError
 
 
@@ -17,32 +17,41 @@ def load_dataset(
     *,
     crop: Crop | None = None,
     margin: float = 0.0,
+    value_range: tuple[float, float] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Return a `Dataset` of images described by a folder, a table, a list or a name.
+    """Return a `Dataset` of images described by a folder, a table, a list, an array or a name.
 
     No image is decoded.
 
     Parameters
     ----------
-    data : Dataset, path-like, list of paths, or pandas.DataFrame
+    data : Dataset, path-like, pandas.DataFrame, ndarray, or list of paths or images
         A folder with one folder per class (also below ``train/``, ``test/`` ...), a folder of
         images, a CSV file or DataFrame with the column ``path`` and optionally ``label`` and
         ``split``, a list of paths, or the name of a data set that ``featcache fetch`` downloads,
         such as ``"stanford-dogs"``.
+
+        Or images in memory: an array (n, h, w, 3) of RGB or (n, h, w, 1) of grey images, or a
+        list of arrays (h, w, 3), PIL images and bytes of files. Of these, the image id is the
+        hash of the pixels (of bytes: of the bytes, as for a file), so that they are found again
+        in any order. Arrays are uint8, or floats in `value_range`, which are rounded to uint8.
 
         A ``test/`` or ``val/`` without class folders, or without a folder of a training class,
         is an unlabelled part. Labels and further columns of a CSV file become numbers or bools
         as in pandas, unless that would change the text: values with leading zeros stay text, and
         so do labels such as ``1.10`` and ``+1``. Names of folders stay text.
     labels : sequence, optional
-        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None, NaN
-        and blank strings mean unlabelled.
+        Labels for an array or a list: str, int, bool or float, or a pandas Categorical. None,
+        NaN and blank strings mean unlabelled.
     crop : {"whole", "box"}, optional
         ``"box"`` uses the part of each image given by the columns ``left``, ``top``, ``right``
         and ``bottom``, in pixels. Default: whole images.
     margin : float
         Fraction of the box's width and height, 0 to 1, by which to widen it on each side.
+    value_range : (float, float), optional
+        The values of black and white in arrays of floats: ``(0, 1)``, ``(0, 255)`` or
+        ``(-1, 1)``, for example.
     cache_dir : path-like, optional
         The cache folder with downloaded data sets.
 
@@ -65,6 +74,6 @@ def load_dataset(
 
         if data in fetched.NAMES:
             if labels is not None:
-                raise DatasetError("labels= goes with a list of paths; other data bring their own.")
+                raise DatasetError(LABELS_REASON)
             return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
-    return describe(data, labels, crop=crop, margin=margin)
+    return describe(data, labels, crop=crop, margin=margin, value_range=value_range)

@@ -61,6 +61,7 @@ def extract(
     labels: Iterable[object] | None = None,
     crop: Crop | None = None,
     margin: float = 0.0,
+    value_range: tuple[float, float] | None = None,
     on_conflict: OnConflict = "warn",
     views: int = 1,
     augmentation: Augmentation | Policy | None = None,
@@ -80,8 +81,9 @@ def extract(
         ``(b, h, w, 3)``, or its ``.keras`` file: see `featcache.load_model`.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
-        ``path`` column (and ``label``, ``split``, others), a list of paths, a `Dataset`, or
-        the name of a data set that ``featcache fetch`` downloaded.
+        ``path`` column (and ``label``, ``split``, others), an array ``(n, h, w, 3)``, a list of
+        paths, arrays, PIL images or bytes, a `Dataset`, or the name of a data set that
+        ``featcache fetch`` downloaded; see `featcache.load_dataset`.
         Default: the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
     layer : str or int, optional
         The layer whose output is the embedding: its name, its index in ``model.layers`` (-2
@@ -112,13 +114,16 @@ def extract(
         100 images are to be computed; else Keras. ``"tensorflow"``: Keras with
         that backend. Not part of the key.
     labels : sequence, optional
-        Labels for a list of paths: str, int, bool or float, or a pandas Categorical. None,
+        Labels for an array or a list: str, int, bool or float, or a pandas Categorical. None,
         NaN and "" mean unlabelled: such images are kept for prediction, and are no class.
     crop : {"whole", "box"}, optional
         ``"box"``: crop each photo to its columns ``left``, ``top``, ``right`` and ``bottom``,
         in pixels of the upright photo. Default: whole photos. Part of the key.
     margin : float
         Fraction of its size, 0 to 1, by which each box is widened.
+    value_range : (float, float), optional
+        The values of black and white in arrays of floats, such as ``(0, 1)``. Arrays are
+        rounded to uint8, as images are.
     on_conflict : {"warn", "error", "keep"}
         If images of identical content have different labels: log a warning, raise an error
         before anything is computed, or accept them. ``summary.conflicts`` lists them.
@@ -185,7 +190,7 @@ def extract(
         preprocessing=preprocessing, precision=precision,
     )  # fmt: skip
     request = make_request(backbone, options)
-    source = Source(data, labels, crop, margin)
+    source = Source(data, labels, crop, margin, value_range)
     chosen = views_of(views, augmentation, random_state)
     jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
     return _run(jobs, on_conflict, settings, started)

@@ -17,7 +17,7 @@ from ..backbones.resolve import ResolvedBackbone, resolve
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
-from ..data.file_index import FileIdentity, identify
+from ..data.file_index import FileIdentity
 from ..datasets.load import load_dataset
 from ..images.image_file import example_id
 from ..images.views import Augmentation, Policy, View, views_of
@@ -60,14 +60,16 @@ class Source:
     labels: Iterable[object] | None
     crop: Crop | None
     margin: float
+    value_range: tuple[float, float] | None = None
 
     def load(self, cache: Path, progress: bool | None) -> Dataset:
         """Load the data set; without `data`, the one in ``FEATCACHE_DATA`` or the sample."""
         if self.data is None:
             return cropped(default_data(cache, progress), self.crop, self.margin)
         return load_dataset(
-            self.data, self.labels, crop=self.crop, margin=self.margin, cache_dir=cache
-        )
+            self.data, self.labels, crop=self.crop, margin=self.margin,
+            value_range=self.value_range, cache_dir=cache,
+        )  # fmt: skip
 
 
 def explain(
@@ -77,6 +79,7 @@ def explain(
     labels: Iterable[object] | None = None,
     crop: Crop | None = None,
     margin: float = 0.0,
+    value_range: tuple[float, float] | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
@@ -121,7 +124,7 @@ def explain(
         backbone, BackboneOptions(preprocessing=preprocessing, **backbone_options)
     )
     chosen = views_of(views, augmentation, random_state)
-    source = Source(data, labels, crop, margin)
+    source = Source(data, labels, crop, margin, value_range)
     return make_explanation(
         prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
     )
@@ -166,12 +169,8 @@ def prepare(
         contents = [FileIdentity(image_id) for image_id in dataset.ids]
     else:
         with progress_bar(len(dataset), "Identifying", "images", progress) as bar:
-            contents = identify(
-                dataset.paths,
-                dataset.root,
-                cache_dirs.index_folder(cache),
-                workers=workers or default_workers(),
-                on_read=bar.update,
+            contents = dataset.source.identify(
+                cache_dirs.index_folder(cache), workers or default_workers(), bar.update
             )
     files = _examples(dataset, contents)
     return [

@@ -19,11 +19,10 @@ from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop
+from ..data.content_ids import content_ids
 from ..data.dataset import Dataset
-from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest, StoreMismatch
-from ..images.decode import load_pixels
 from ..images.image_file import BadImage, example_ids
 from ..images.resize_rule import parse_resize
 from ..images.views import View, parse_view
@@ -157,10 +156,10 @@ def _errors_of(
     """Return by path how far a computed row is from the stored one, relative to its values."""
     errors: dict[str, float] = {}
     for position, image_id in sample:
-        path, box = dataset.paths[position], dataset.box(position)
-        image = (path, store.spec.image_size, resolved.request.resize, contents[position], box)
+        path, how = dataset.paths[position], resolved.request.resize
         try:
-            pixels = view.apply(load_pixels(*image), image_id)
+            plain = dataset.pixels(position, store.spec.image_size, how, contents[position])
+            pixels = view.apply(plain, image_id)
             row = resolved.backbone.embed(pixels[None])[0]
         except BadImage:
             errors[path] = float("inf")  # a stored image could be read when it was computed

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from .._io.progress import ProgressBar, StageTimings
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
+from ..data.sources import Read
 from ..engines.select import Engine
 from ..images.decode import Pixels, Resize, pixels_of
-from ..images.image_file import BadImage, read_expected
+from ..images.image_file import BadImage, check_content
 from ..images.limits import MemoryBudget
 from ..images.views import View
 from ..store.store import Store
@@ -124,6 +125,7 @@ class Computation:
         self.failures: list[dict[str, BadImage]] = [{} for _ in work.views]
         self.timings = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[Item]]] = []  # not committed yet
+        self._read: Read = work.dataset.source.read
         self._decoded = SharedDecode(self._decode, [item.position for item in work.items])
         self._interval = min(
             _COMMIT_INTERVAL_SECONDS * len(work.views), _MAX_COMMIT_INTERVAL_SECONDS
@@ -163,6 +165,8 @@ class Computation:
     def _run(self, workers: int) -> None:
         stream = batches(self.work.items, self._load, lambda: self.engine.batch_size, workers)
         with ExitStack() as stack:
+            positions = list(dict.fromkeys(item.position for item in self.work.items))
+            self._read = stack.enter_context(self.work.dataset.source.reading(positions))
             stack.callback(self._flush)
             committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
             forward = ThreadPoolExecutor(1, "featcache-forward")
@@ -194,8 +198,8 @@ class Computation:
         started = time.perf_counter()
         file = self.work.contents[position]
         with self._memory.reservation() as held:
-            path, image_id = self.work.dataset.paths[position], str(file.image_id)
-            data = read_expected(path, image_id, held.for_file)
+            data = self._read(position, held.for_file)
+            check_content(data, str(file.image_id))
             read = time.perf_counter()
             try:
                 box = self.work.dataset.box(position)

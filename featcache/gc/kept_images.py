@@ -12,8 +12,8 @@ from typing import Any
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
 from ..data.boxes import COLUMNS, cropped, widened
+from ..data.content_ids import content_ids
 from ..data.dataset import Dataset
-from ..data.file_index import content_ids
 from ..datasets.load import load_dataset
 from ..errors import InvalidRequest
 from ..images.image_file import Box, example_id, example_ids

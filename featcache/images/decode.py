@@ -20,6 +20,7 @@ from . import formats, limits
 from .dicom import open_dicom, render_dicom
 from .heif import open_heif
 from .image_file import BadImage, Box, read_expected, read_file, reason_of
+from .raw_pixels import decode_pixels, is_raw_pixels
 
 DECODE_VERSION = 1
 Resize = Literal["stretch", "crop", "pad"]
@@ -69,6 +70,8 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
         # The limits below are stricter than Pillow's; unusual metadata is not an error.
         with ignored_warnings(), contextlib.ExitStack() as own:
             reserved = held or own.enter_context(limits.MemoryBudget().reservation())
+            if is_raw_pixels(data):
+                return decode_pixels(data, reserved)
             if formats.is_dicom(data):
                 file, needed = open_dicom(data, reserved)
                 reserved.for_decoding(len(data), needed)
@@ -81,7 +84,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
             if not icon:
                 reserved.for_decoding(len(data), needed)
             image.load()
-            return _to_rgb(_apply_orientation(image))
+            return upright_rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -239,6 +242,17 @@ def _open(data: bytes) -> Image.Image:
     if formats.is_heif(data):
         return open_heif(data)
     return Image.open(io.BytesIO(data), formats=formats.openable(data))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened image upright, as 8-bit RGB, by the rules of `decode`.
+
+    Raises
+    ------
+    BadImage
+        If the range of its pixels is unknown.
+    """
+    return _to_rgb(_apply_orientation(image))
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:

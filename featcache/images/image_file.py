@@ -170,7 +170,11 @@ def read_expected(
     BadImage
         As `read_file`, and if the file has another id.
     """
-    data, _ = read_file(path, reserve)
+    return check_content(read_file(path, reserve)[0], expected_id)
+
+
+def check_content(data: bytes, expected_id: str) -> bytes:
+    """Return bytes that must have a given image id; raise `BadImage` if they have another."""
     if content_id(data) != expected_id:
         raise BadImage("was replaced since it was listed; run again", lasting=False)
     return data

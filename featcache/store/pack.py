@@ -18,8 +18,8 @@ from .._io.cache_dirs import stores_folder
 from .._io.paths import absolute_path
 from .._io.system_errors import system_errors
 from ..backbones.spec import BackboneSpec
+from ..data.content_ids import content_ids
 from ..data.dataset import Dataset
-from ..data.file_index import content_ids
 from ..errors import InvalidRequest, StoreError, StoreMismatch
 from ..hdf5.pack_file import Column, PackLayout
 from ..hdf5.shard_metadata import ID_BYTES

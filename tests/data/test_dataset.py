@@ -11,7 +11,7 @@ import pytest
 
 from conftest import photo
 from featcache import Dataset, load_dataset
-from featcache.data.file_index import content_ids
+from featcache.data.content_ids import content_ids
 from featcache.errors import DatasetError, DatasetNotFound, InvalidRequest
 
 
@@ -166,7 +166,7 @@ def test_a_dataset_whose_parts_do_not_agree_is_refused() -> None:
 
 
 def test_labels_go_with_lists_alone(photos: Path) -> None:
-    with pytest.raises(DatasetError, match="labels= goes with a list"):
+    with pytest.raises(DatasetError, match="labels= goes with an array or a list"):
         load_dataset(photos, labels=["a"])
 
 
