@@ -106,7 +106,8 @@ class _Photo:
 
 def _photos(names: Iterable[str]) -> Iterator[_Photo]:
     """Yield the photos of the arguments, in order; those that cannot be used with a reason."""
-    from ..data.load import URL_REASON, is_url, read_csv_paths
+    from ..data.path_list import URL_REASON, is_url
+    from ..data.tables import read_csv_paths
 
     for name in names:
         if is_url(name):

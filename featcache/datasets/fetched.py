@@ -22,8 +22,8 @@ from .._io.logs import get_logger
 from .._io.paths import absolute_path
 from ..data.boxes import COLUMNS, Crop, cropped
 from ..data.dataset import Dataset
-from ..data.load import from_csv
 from ..data.split import stratified_group_split
+from ..data.tables import from_csv
 from ..errors import DatasetError, DatasetNotFound, InvalidRequest, StoreWriteError
 from .archives import unpack
 from .oxford_pets import OXFORD_PETS

@@ -13,7 +13,7 @@ from ..._io.atomic import make_folder, make_write_error, open_folder_atomic, rem
 from ..._io.cache_dirs import cache_folder, samples_folder
 from ..._io.progress import progress_bar
 from ...data.dataset import Dataset
-from ...data.load import from_csv
+from ...data.tables import from_csv
 from ...errors import InvalidRequest
 from .breeds import Breed, Scene, make_breeds, make_scene
 from .drawing import draw

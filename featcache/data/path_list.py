@@ -1,0 +1,63 @@
+"""Lists of image files: absolute paths, and their common folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._io.paths import absolute_path
+from ..errors import DatasetError
+from .dataset import Dataset
+from .labels import is_missing
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+URL_REASON = "is a URL, not a file; download the image and give the path of the file"
+
+
+def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
+    """Return a `Dataset` of a list of image files."""
+    absolute = absolute_paths(paths, "", "the list of paths")
+    if not absolute:
+        raise DatasetError("The list of paths is empty; name at least one image.")
+    return Dataset(
+        paths=absolute,
+        labels=labels,
+        root=common_root(absolute),
+        name=Path(common_root(absolute)).name or "images",
+    )
+
+
+def absolute_paths(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -> list[str]:
+    """Return absolute paths; raise `DatasetError` with the row for a missing path or a URL."""
+    found = []
+    for row, path in enumerate(paths, start=1):
+        is_path = isinstance(path, (str, os.PathLike))
+        if not is_path or is_missing(str(path)):
+            what = "empty" if is_missing(path) else f"{path!r}, which is not a path"
+            raise DatasetError(
+                f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
+                "or leave the row out.",
+                row=row,
+                received=path,
+            )
+        if is_url(path):
+            raise DatasetError(f"{source}: row {row}: {path} {URL_REASON}.", row=row, received=path)
+        found.append(str(absolute_path(path, base)))
+    return found
+
+
+def is_url(path: Any) -> bool:
+    """Return whether a value is a URL, which would otherwise be treated as a local path."""
+    return isinstance(path, str) and _URL.match(path) is not None
+
+
+def common_root(paths: Sequence[str]) -> str:
+    """Return the folder that contains all files; "" if they lie on different drives."""
+    folders = {os.path.dirname(path) for path in paths}
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # different drives
+        return ""
