@@ -92,7 +92,7 @@ class UnknownLayer(InvalidRequest):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class NoFiniteRow(InvalidRequest):
-    """The model gave no finite row for any of `images` valid images."""
+    """The model gave no row that can be stored for any of `images` valid images."""
 
     images: int = 0
 

@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from .extraction.prepare import Source as Source
     from .extraction.prepare import uses_sample as uses_sample
     from .extraction.prepare import weights_for as weights_for
+    from .hdf5.row_dtype import ROW_DTYPES as ROW_DTYPES
+    from .hdf5.row_dtype import RowDtype as RowDtype
     from .images.decode import DECODE_VERSION as DECODE_VERSION
     from .images.decode import RESIZES as RESIZES
     from .images.decode import Resize as Resize
@@ -102,8 +104,10 @@ _HOMES = {
     "POOLINGS": "backbones.spec",
     "PRECISIONS": "backbones.spec",
     "RESIZES": "images.decode",
+    "ROW_DTYPES": "hdf5.row_dtype",
     "RULES": "backbones.preprocessing",
     "Resize": "images.decode",
+    "RowDtype": "hdf5.row_dtype",
     "SharedChange": "_io.shared_change",
     "Source": "extraction.prepare",
     "View": "images.views",

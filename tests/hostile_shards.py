@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from featcache.store.store import Store
-from stores import SPEC, WIDTH, rows_of
+from stores import HALF, SPEC, WIDTH, rows_of
 
 
 def planted(store: Store, build: Any) -> Path:
@@ -76,6 +76,22 @@ def foreign_dtype(file: h5py.File) -> None:
     file.create_dataset(
         "embeddings", data=rows_of(1, 2, 3).astype("f8"), chunks=(3, WIDTH), fletcher32=True
     )
+
+
+def rows_of_another_dtype(file: h5py.File) -> None:
+    sound_parts(file, "embeddings")
+    rows = rows_of(1, 2, 3).astype("f2")
+    file.create_dataset("embeddings", data=rows, chunks=(3, WIDTH), fletcher32=True)
+
+
+def spec_of_another_dtype(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["spec"] = json.dumps(HALF.components())
+
+
+def spec_of_no_dtype(file: h5py.File) -> None:
+    sound_parts(file)
+    file.attrs["spec"] = json.dumps({**SPEC.components(), "row_dtype": "float32, really"})
 
 
 def foreign_spec(file: h5py.File) -> None:
@@ -148,7 +164,8 @@ def without_its_filter(file: h5py.File) -> None:
 
 HOSTILE = [
     external_link, soft_link, external_storage, virtual, shape_bomb, foreign_filter,
-    foreign_dtype, foreign_spec, extra_member, group_instead, no_kind, newer_version,
+    foreign_dtype, rows_of_another_dtype, spec_of_another_dtype, spec_of_no_dtype,
+    foreign_spec, extra_member, group_instead, no_kind, newer_version,
     spec_of_another_kind, fewer_ids, fewer_rows_than_its_name, cut_into_columns, never_written,
     never_written_in_part, without_its_filter,
 ]  # fmt: skip

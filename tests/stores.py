@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from featcache.store.store import Store
 
 WIDTH = 6
 SPEC = BackboneSpec("tiny", "pool", "ab" * 32, "none", (8, 8), "stretch-bilinear", 1, "0f" * 8)
+HALF = replace(SPEC, row_dtype="float16")
+BOTH = (SPEC, HALF)
 
 
 def ids_of(*numbers: int) -> list[str]:
@@ -23,6 +26,11 @@ def ids_of(*numbers: int) -> list[str]:
 
 def rows_of(*numbers: int) -> np.ndarray[Any, Any]:
     return np.array([np.random.default_rng(n).normal(size=WIDTH) for n in numbers], np.float32)
+
+
+def as_stored(rows: np.ndarray[Any, Any], spec: BackboneSpec) -> np.ndarray[Any, Any]:
+    """What a store of a spec gives back for rows."""
+    return rows.astype(spec.row_dtype).astype(np.float32)
 
 
 def filled(store: Store, *batches: tuple[int, ...]) -> Store:

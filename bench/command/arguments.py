@@ -7,7 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import ENGINES, POOLINGS, PRECISIONS, RESIZES, RULES, parse_image_size
+from featcache.toolkit import (
+    ENGINES,
+    POOLINGS,
+    PRECISIONS,
+    RESIZES,
+    ROW_DTYPES,
+    RULES,
+    parse_image_size,
+)
 from heads import HEADS
 
 from ..presets import PRESETS
@@ -43,8 +51,8 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     add("--heads", metavar="A,B", help=f"default: {','.join(HEADS)}")
     options = parser.add_argument_group(
         "options of all backbones",
-        "Options after the @ of a backbone take precedence. All but --precision and --engine apply "
-        "to\nfine-tuned models too; --weights does not apply to models of your own.",
+        "Options after the @ of a backbone take precedence. All but --precision, --row-dtype and "
+        "--engine\napply to fine-tuned models too; --weights does not apply to models of your own.",
     )
     add = options.add_argument
     add("--layer", help="name or index of the layer whose output is the embedding; default: the "
@@ -67,6 +75,8 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         "input; default: that of each backbone")  # fmt: skip
     add("--precision", choices=PRECISIONS, help="number format of the forward pass (default "
         "float32); bfloat16 is faster and less exact")  # fmt: skip
+    add("--row-dtype", choices=ROW_DTYPES, help="number format of stored features (default "
+        "float32); float16 takes half the disk")  # fmt: skip
     add("--engine", choices=ENGINES, help="what runs the backbones (default auto: OpenVINO if "
         "installed and without a GPU, else Keras)")  # fmt: skip
 

@@ -14,6 +14,7 @@ from featcache.toolkit import (
     POOLINGS,
     PRECISIONS,
     RESIZES,
+    ROW_DTYPES,
     RULES,
     BackboneOptions,
     find_backbone,
@@ -34,6 +35,7 @@ BACKBONE_OPTIONS: Mapping[str, Parser] = {
     "weights": non_empty,
     "preprocessing": one_of(RULES),
     "precision": one_of(PRECISIONS),
+    "row_dtype": one_of(ROW_DTYPES),
     "engine": one_of(ENGINES),
 }
 # Not part of what is computed.

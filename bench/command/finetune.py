@@ -25,7 +25,7 @@ _AUGMENTATIONS: Mapping[str, Any] = {
 }
 _INITIAL_HEADS: Mapping[str, Any] = {**{name: name for name in get_args(InitialHead)}, "none": None}
 # A fine-tuned network is trained in float32, by Keras.
-_NOT_TRAINED = ("precision", "engine")
+_NOT_TRAINED = ("precision", "row_dtype", "engine")
 _DEFAULT_PART = 0.4
 
 

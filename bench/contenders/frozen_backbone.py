@@ -115,7 +115,8 @@ class FrozenBackbone:
     def disk_bytes(self) -> int:
         """Return the size of the store, and of the rows of the mirror images."""
         size = featcache.open_store(self.features.summary.folder).size_on_disk()
-        return int(size) + (0 if self._flips is None else self._flips.X.nbytes)
+        flips = self._flips
+        return int(size) + (0 if flips is None else flips.spec.row_bytes(flips.X.size))
 
     def computed_now(self) -> int:
         """Return the number of embeddings that were computed in this run."""

@@ -28,7 +28,7 @@ _BATCH_SIZE = 32  # images of the batch that is measured for an estimate
 # Arguments of `featcache.load_backbone`.
 MODEL_OPTIONS = frozenset({
     "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
-    "precision",
+    "precision", "row_dtype",
 })  # fmt: skip
 _VIEW_OPTIONS = frozenset({"views", "augmentation", "random_state"})
 
@@ -113,7 +113,7 @@ def extraction_estimate(
     pixels = np.zeros((count, *size, 3), np.uint8)
     seconds = seconds_of(lambda: embed(pixels)) / count
     decode = seconds_to_decode(images, size, resolved.request.resize)
-    room = plan.to_compute * (4 * resolved.width + 64)
+    room = plan.to_compute * (resolved.spec.row_bytes(resolved.width) + 64)
     per_image = decode * len(images) if plan.to_compute > len(images) else decode * plan.to_compute
     return Estimate(what, seconds * plan.to_compute + per_image, room, stored=plan.stored)
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
+from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE, ROW_DTYPES, RowDtype
 from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
@@ -47,6 +48,8 @@ class _Request(ABC):
         ``"whole"``, or the kind of boxes: `featcache.Dataset.crop`.
     precision : {"float32", "bfloat16"}
         Number format of the forward pass.
+    row_dtype : {"float32", "float16"}
+        Number format of the stored rows.
     """
 
     layer: str | int | None
@@ -57,6 +60,7 @@ class _Request(ABC):
     weights: Weights
     crop: str = WHOLE
     precision: Precision = "float32"
+    row_dtype: RowDtype = DEFAULT_ROW_DTYPE
 
     @property
     @abstractmethod
@@ -85,6 +89,7 @@ class _Request(ABC):
             "weights": self.weights.argument,
             "preprocessing": rule if isinstance(rule, str) else None,
             "precision": self.precision,
+            "row_dtype": self.row_dtype,
         }
 
     def metadata(self) -> dict[str, str]:
@@ -153,6 +158,7 @@ class BackboneOptions:
     weights : str or path-like
     preprocessing : str, callable or None
     precision : {"float32", "bfloat16"}
+    row_dtype : {"float32", "float16"}
     """
 
     layer: str | int | None = None
@@ -162,6 +168,7 @@ class BackboneOptions:
     weights: WeightsLike = "auto"
     preprocessing: preprocessing.Rule | None = None
     precision: Precision = "float32"
+    row_dtype: RowDtype = DEFAULT_ROW_DTYPE
 
 
 _DEFAULT = BackboneOptions()
@@ -193,6 +200,7 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
     check_pooling(options.pooling)
     check_choice("resize", options.resize, RESIZES)
     check_choice("precision", options.precision, PRECISIONS)
+    check_choice("row_dtype", options.row_dtype, ROW_DTYPES)
     if options.preprocessing is not None:
         preprocessing.fingerprint(options.preprocessing)  # raises for an unknown one
     model = inspect_model_file(backbone) if is_model_file(backbone) else backbone
@@ -206,6 +214,7 @@ class _Checked(TypedDict):
     pooling: Pooling | None
     resize: Resize
     precision: Precision
+    row_dtype: RowDtype
 
 
 def _checked(options: BackboneOptions) -> _Checked:
@@ -215,6 +224,7 @@ def _checked(options: BackboneOptions) -> _Checked:
         "pooling": options.pooling,
         "resize": options.resize,
         "precision": options.precision,
+        "row_dtype": options.row_dtype,
     }
 
 

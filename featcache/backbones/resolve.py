@@ -174,7 +174,7 @@ def load_backbone(
         Normalization layer.
     **options
         As for `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
-        ``weights``, ``precision``.
+        ``weights``, ``precision``, ``row_dtype``.
 
     Returns
     -------
@@ -210,6 +210,7 @@ def _spec(
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
         precision=request.precision,
+        row_dtype=request.row_dtype,
     )
 
 
@@ -229,6 +230,7 @@ def apply_request(request: Request, known: BackboneSpec) -> BackboneSpec:
         decode_version=DECODE_VERSION,
         preprocessing=preprocessing.fingerprint(request.preprocessing),
         precision=request.precision,
+        row_dtype=request.row_dtype,
     )
 
 

@@ -18,9 +18,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from .._io.names import check_name
 from .._io.own_files import is_keyed_name
 from ..errors import InvalidRequest, UnknownBackbone
+from ..hdf5.row_dtype import COMPONENT as ROW_DTYPE
+from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE, ROW_DTYPES
 
 Pooling = Literal["avg", "max", "flat"]
 Precision = Literal["float32", "bfloat16"]
@@ -185,6 +189,8 @@ class BackboneSpec:
     views : str
         ``"plain"`` for images without augmentation; else the policy, seed and number of the
         view: `featcache.images.views.View.key`.
+    row_dtype : str
+        Number format of the stored rows, ``"float32"`` or ``"float16"``.
 
     Raises
     ------
@@ -202,16 +208,30 @@ class BackboneSpec:
     preprocessing: str
     precision: str = "float32"
     views: str = "plain"
+    row_dtype: str = DEFAULT_ROW_DTYPE
 
     def __post_init__(self) -> None:
         # It becomes the name of a folder, and may come from a file that anybody made.
         check_name(self.backbone, "The backbone of a spec")
 
     def components(self) -> dict[str, Any]:
-        """Return the fields by name, as JSON types."""
-        values = asdict(self)
-        values["image_size"] = list(self.image_size)
+        """Return the components of the key by name, as JSON types.
+
+        Without `row_dtype` if that is the default, so that stores which were written before there
+        was a choice have the same key.
+        """
+        values = self.all_values()
+        if self.row_dtype == DEFAULT_ROW_DTYPE:
+            del values[ROW_DTYPE]
         return values
+
+    def all_values(self) -> dict[str, Any]:
+        """Return all fields by name, as JSON types."""
+        return {**asdict(self), "image_size": list(self.image_size)}
+
+    def row_bytes(self, width: int) -> int:
+        """Return the bytes of a stored row of `width` values."""
+        return np.dtype(self.row_dtype).itemsize * width
 
     @classmethod
     def from_components(cls, components: Mapping[str, Any]) -> BackboneSpec:
@@ -224,8 +244,8 @@ class BackboneSpec:
             not safe as part of a path.
         """
         expected = {field.name for field in fields(cls)}
-        if set(components) != expected:
-            unexpected = sorted(expected ^ set(components))
+        if set(components) | {ROW_DTYPE} != expected:
+            unexpected = sorted(expected ^ {*components, ROW_DTYPE})
             raise InvalidRequest(
                 f"A spec has wrong or missing fields: {unexpected}.", received=unexpected
             )
@@ -269,6 +289,14 @@ class BackboneSpec:
 
 def _check_ranges(values: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` for fields of a spec that no extraction produces."""
+    dtype = values.get(ROW_DTYPE)
+    if dtype is not None and (dtype not in ROW_DTYPES or dtype == DEFAULT_ROW_DTYPE):
+        # The default is never written: with it, one spec would have two keys.
+        raise InvalidRequest(
+            f"The {ROW_DTYPE} of a spec is {dtype[:40]!r}, which this version of featcache does "
+            "not write.",
+            received=dtype[:40],
+        )
     for side in values["image_size"]:
         if type(side) is not int or not 1 <= side <= _MAX_SIDE:
             raise InvalidRequest(
@@ -333,5 +361,5 @@ def _strict(value: Any) -> Any:
 
 def differing(one: BackboneSpec, other: BackboneSpec) -> list[str]:
     """Return the names of the fields in which two specs differ, in their order."""
-    mine, theirs = one.components(), other.components()
+    mine, theirs = one.all_values(), other.all_values()
     return [name for name in mine if mine[name] != theirs[name]]

@@ -23,6 +23,7 @@ from ..data.dataset import Dataset
 from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
+from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..images.resize_rule import WHOLE, format_resize, parse_resize
 from .bundle_file import read_bundle, write_bundle
 from .class_names import check_classes, name_classes
@@ -30,7 +31,9 @@ from .classifier import Classifier
 from .code_check import check_codes
 from .model_card import model_card
 
-_BACKBONE_ARGUMENTS = ("layer", "pooling", "image_size", "resize", "weights", "precision")
+_BACKBONE_ARGUMENTS = (
+    "layer", "pooling", "image_size", "resize", "weights", "precision", "row_dtype"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Bundle:
         """
         record = {
             "spec": self.spec.components(),
-            "arguments": dict(self.arguments),
+            "arguments": _without_default_dtype(self.arguments),
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "about": {name: str(value) for name, value in self.metadata.items()},
         }
@@ -373,6 +376,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     classifier, record = read_bundle(path)
     return Bundle(classifier, **record)
+
+
+def _without_default_dtype(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `extract` as they were written before there was a choice of row_dtype."""
+    default = ("row_dtype", DEFAULT_ROW_DTYPE)
+    return {name: value for name, value in arguments.items() if (name, value) != default}
 
 
 def _uncropped(spec: BackboneSpec) -> BackboneSpec:

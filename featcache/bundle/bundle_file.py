@@ -21,6 +21,7 @@ from .._io.stored_zip import check_regular_file, check_stored
 from .._io.wording import first_line
 from ..backbones.spec import BackboneSpec
 from ..errors import BundleError, FeatcacheError
+from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..printable import printable
 from .classifier import STEPS, Classifier, ClassifierStep
 
@@ -44,6 +45,7 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
     "weights": (str, type(None)),
     "preprocessing": (str, type(None)),  # None for a function
     "precision": (str,),
+    "row_dtype": (str,),
 }
 _MAX_ARGUMENT_CHARACTERS = 4096
 
@@ -206,6 +208,7 @@ def _record(head: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(value, dict) for value in record.values()):
         raise ValueError(f"an entry of {_HEAD} is not an object")
     record["arguments"].setdefault("precision", "float32")  # not in older bundles
+    record["arguments"].setdefault("row_dtype", DEFAULT_ROW_DTYPE)
     _check_arguments(record["arguments"])
     if not all(type(value) in (int, float) for value in record["metrics"].values()):
         raise ValueError("a metric is not a number")

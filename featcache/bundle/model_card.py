@@ -10,6 +10,7 @@ from typing import Any
 
 from .._version import __version__
 from ..backbones.spec import BackboneSpec
+from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from .classifier import Classifier
 
 _MAX_SHOWN = 200
@@ -61,8 +62,15 @@ def _details(classifier: Classifier, spec: BackboneSpec, arguments: Mapping[str,
         f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
         f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} values "
         f"to {len(classifier.classes)} scores, temperature {classifier.temperature:.4g}.",
+        *_stored_rows(spec),
         f"- Key of the features: `{spec.key}`.",
     ]
+
+
+def _stored_rows(spec: BackboneSpec) -> list[str]:
+    if spec.row_dtype == DEFAULT_ROW_DTYPE:
+        return []
+    return [f"- Embeddings: rounded to {spec.row_dtype}, in training and in prediction."]
 
 
 def _table(metrics: Mapping[str, float]) -> list[str]:

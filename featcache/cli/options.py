@@ -18,6 +18,7 @@ from ..backbones.request import parse_image_size
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS, Crop
 from ..errors import InvalidRequest
+from ..hdf5.row_dtype import ROW_DTYPES
 from ..images.decode import RESIZES
 from ..images.views import MAX_VIEWS, Augmentation, Policy, parse_augmentation
 
@@ -219,6 +220,10 @@ extraction = options(
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
         help="Number format of the forward pass. bfloat16 is faster and less exact.",
+    ),
+    click.option(
+        "--row-dtype", type=click.Choice(ROW_DTYPES), default="float32", show_default=True,
+        help="Number format of stored rows. float16 takes half the disk and is less exact.",
     ),
     click.option(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,

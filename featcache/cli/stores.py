@@ -25,8 +25,8 @@ _ROWS_SHOWN = 5
 def ls(common: Common) -> int:
     """List the stores of the cache folder.
 
-    Per store: name, rows x width, size on disk, layer, image size, precision, weights, view of
-    augmented images, and last use.
+    Per store: name, rows x width, size on disk, layer, image size, precision, dtype of rows if it
+    is not float32, weights, view of augmented images, and last use.
     """
     from ..images.views import describe_view
     from ..store.manifest import find_stores
@@ -43,8 +43,9 @@ def ls(common: Common) -> int:
         pixels = "x".join(str(side) for side in r["image_size"])
         view = describe_view(r["views"])
         own = "" if r["name"].startswith(r["backbone"]) else f"{r['backbone']}, "
+        rows = "" if r["row_dtype"] == "float32" else f"rows of {r['row_dtype']}, "
         print(
-            f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, "
+            f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, {rows}"
             f"{r['weights']}{view and ', '}{view}; used {_age(r['last_used'])}"
         )
     return 0
@@ -62,6 +63,7 @@ def _record(store: Store) -> dict[str, Any]:
         "layer": store.spec.layer,
         "image_size": list(store.spec.image_size),
         "precision": store.spec.precision,
+        "row_dtype": store.spec.row_dtype,
         "weights": store.metadata.get("weights", "?"),
         "views": store.spec.views,
         "last_used": (store.folder / NAME).stat().st_mtime,

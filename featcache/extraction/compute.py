@@ -120,9 +120,10 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
 def _check_disk(jobs: Sequence[ExtractionJob], width: int) -> None:
     """Raise `StoreWriteError` if the rows of all views do not fit on the disk."""
     rows = sum(len(job.plan.compute) for job in jobs)
+    spec = jobs[0].resolved.spec
     check_free_bytes(
         cache_dirs.stores_folder(jobs[0].cache),
-        4 * rows * width,
-        f"{rows:,} views of images ({width:,} numbers of 4 bytes each) need",
+        rows * spec.row_bytes(width),
+        f"{rows:,} views of images ({width:,} numbers of {spec.row_bytes(1)} bytes each) need",
         "Use fewer views, a smaller layer, or another cache_dir.",
     )

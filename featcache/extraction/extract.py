@@ -26,6 +26,7 @@ from ..data.labels import (
 )
 from ..engines.select import check_engine
 from ..errors import ConflictingLabels
+from ..hdf5.row_dtype import RowDtype
 from ..images.decode import Resize
 from ..images.views import Augmentation, Policy, views_of
 from ..store.manifest import mark_used
@@ -57,6 +58,7 @@ def extract(
     weights: WeightsLike = "auto",
     preprocessing: Rule | None = None,
     precision: Precision = "float32",
+    row_dtype: RowDtype = "float32",
     engine: EngineName = "auto",
     labels: Iterable[object] | None = None,
     crop: Crop | None = None,
@@ -108,6 +110,10 @@ def extract(
         Number format of the forward pass. ``"bfloat16"`` is up to several times as fast
         where the processor or GPU supports it. Its rows, stored separately, differ from
         those in float32 by some per cent of a row's largest value. Part of the key.
+    row_dtype : {"float32", "float16"}
+        Number format in which rows are stored. ``"float16"`` takes half the disk: values are
+        rounded to 11 significant bits, and below 6e-8 to 0. An image with a value beyond 65504 is
+        quarantined. Rows are converted to float32 when they are read. Part of the key.
     engine : {"auto", "openvino", "keras", "tensorflow"}
         What runs the backbone. ``"auto"``: OpenVINO if ``featcache[openvino]`` is installed,
         it can run the model, there is no GPU, and the model was converted before or at least
@@ -157,7 +163,7 @@ def extract(
     Raises
     ------
     UnknownBackbone, UnknownLayer, InvalidRequest
-        If an argument is not accepted, or the model gives no finite value.
+        If an argument is not accepted, or the model gives no row that can be stored.
     ModelRefused
         If a saved model holds anything but Keras' own layers and their weights.
     DatasetError, DatasetNotFound, NoUsableImages
@@ -187,7 +193,7 @@ def extract(
     weights = weights_for(weights, sample=uses_sample(data))
     options = BackboneOptions(
         layer=layer, pooling=pooling, image_size=image_size, resize=resize, weights=weights,
-        preprocessing=preprocessing, precision=precision,
+        preprocessing=preprocessing, precision=precision, row_dtype=row_dtype,
     )  # fmt: skip
     request = make_request(backbone, options)
     source = Source(data, labels, crop, margin, value_range)

@@ -31,7 +31,9 @@ class Features:
     Attributes
     ----------
     X : StoredRows
-        Embeddings, array-like of shape (n, d) and dtype float32, read from the store on use.
+        Embeddings, array-like of shape (n, d) and dtype float32, read from the store on use;
+        float32 also if they are stored as float16, so that sums of them neither overflow nor
+        lose digits.
     y : ndarray (n,), or None
         Codes of the labels: indices into `classes`, int64. If rows are unlabelled, float64
         with NaN for them: estimators refuse NaN. None for a data set without labels.

@@ -250,8 +250,8 @@ def make_explanation(jobs: Sequence[ExtractionJob]) -> Explanation:
         found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
         if found is not None:
             nearest, _, names = found
-            requested = {**spec.components(), **job.resolved.request.metadata()}
-            stored = {**manifests[nearest].spec.components(), **manifests[nearest].metadata}
+            requested = {**spec.all_values(), **job.resolved.request.metadata()}
+            stored = {**manifests[nearest].spec.all_values(), **manifests[nearest].metadata}
             values = {name: (str(stored[name]), str(requested[name])) for name in names}
     return Explanation(
         images=len(job.dataset),

@@ -29,6 +29,7 @@ from ..images.views import View, parse_view
 from ..store.store import Store
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
+_ROUNDING = {"float32": 0.0, "float16": 5e-4}  # half a unit in the last place, 2**-11
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class SampleCheck:
     differing : list of (str, float)
         Path and relative difference of each row that differs by more than the tolerance.
     tolerance : float
-        1e-4 in float32; 0.3 in bfloat16, which engines and processors round differently.
+        1e-4 in float32; 0.3 in bfloat16, which engines and processors round differently. 5e-4
+        more if the stored rows are rounded to float16.
     """
 
     images: int
@@ -133,7 +135,7 @@ def verify_sample(
     chosen = np.random.default_rng(random_state).permutation(len(stored))[:count]
     sample = [stored[int(i)] for i in np.sort(chosen)]
     errors = _errors_of(sample, store, resolved, view, dataset, contents)
-    tolerance = TOLERANCES[store.spec.precision]
+    tolerance = TOLERANCES[store.spec.precision] + _ROUNDING[store.spec.row_dtype]
     bad = [(path, error) for path, error in errors.items() if not error <= tolerance]
     return SampleCheck(len(errors), max(errors.values()), bad, tolerance)
 
@@ -155,6 +157,7 @@ def _errors_of(
 ) -> dict[str, float]:
     """Return by path how far a computed row is from the stored one, relative to its values."""
     errors: dict[str, float] = {}
+    smallest = max(1e-30, float(np.finfo(store.dtype).tiny))
     for position, image_id in sample:
         path, how = dataset.paths[position], resolved.request.resize
         try:
@@ -164,7 +167,7 @@ def _errors_of(
         except BadImage:
             errors[path] = float("inf")  # a stored image could be read when it was computed
             continue
-        errors[path] = _relative_error(row, store.read([image_id])[0])
+        errors[path] = _relative_error(row, store.read([image_id])[0], smallest)
     return errors
 
 
@@ -179,8 +182,11 @@ def _view_of(store: Store) -> View:
     return view
 
 
-def _relative_error(row: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
-    return float(np.abs(row - stored).max() / max(np.abs(row).max(), 1e-30))
+def _relative_error(
+    row: NDArray[np.float32], stored: NDArray[np.float32], smallest: float
+) -> float:
+    """Return the largest difference, relative to the row's largest value; that is >= `smallest`."""
+    return float(np.abs(row - stored).max() / max(np.abs(row).max(), smallest))
 
 
 def _recorded_weights(store: Store) -> str:
@@ -219,6 +225,7 @@ def _make_request(
         "image_size": spec.image_size,
         "resize": rule.resize,
         "precision": spec.precision,
+        "row_dtype": spec.row_dtype,
     }
     if spec.pooling != "none":
         options["pooling"] = spec.pooling

@@ -1,4 +1,4 @@
-"""Checks of computed rows: warn of class probabilities, refuse a model without finite values."""
+"""Checks of computed rows: warn of class probabilities, refuse a model without usable rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ..backbones.graph import OUTPUT
 from ..backbones.request import ModelRequest
 from ..backbones.resolve import ResolvedBackbone
 from ..errors import NoFiniteRow
+from ..hdf5.row_dtype import is_out_of_range, row_dtype
 
 log = get_logger(__name__)
 
-# If none of this many rows is finite, the model is at fault, and computing the others is useless.
+# If none of this many rows can be stored, the model is at fault: the others are not computed.
 _MIN_ROWS = 32
 _TOLERANCE = 1e-3
 _RESOLUTION = 1e-5
@@ -28,17 +29,20 @@ class RowCheck:
     ----------
     resolved : ResolvedBackbone
     stored : int
-        Number of rows in the store; stored rows are finite.
+        Number of rows in the store.
 
     Attributes
     ----------
-    any_finite : bool
-        Whether any row of the backbone was finite, stored ones included.
+    any_usable : bool
+        Whether any row of the backbone could be stored, in this extraction or before: it is
+        finite, and its values are not too large for the dtype of stored rows.
     """
 
     def __init__(self, resolved: ResolvedBackbone, stored: int) -> None:
         self._resolved = resolved
-        self.any_finite = stored > 0
+        self._dtype = row_dtype(resolved.spec.components())
+        self.any_usable = stored > 0
+        self._any_finite = False
         self._seen = 0
 
     def update(self, rows: NDArray[np.float32]) -> None:
@@ -51,27 +55,40 @@ class RowCheck:
         Raises
         ------
         NoFiniteRow
-            If at least 32 rows were computed and none was finite.
+            If at least 32 rows were computed and none could be stored.
         """
         request = self._resolved.request
         defaulted = isinstance(request, ModelRequest) and request.layer is None
         if not self._seen and defaulted and self._resolved.spec.layer == OUTPUT:
             _warn_about_probabilities(request.name, rows)
         self._seen += len(rows)
-        self.any_finite = self.any_finite or bool(np.isfinite(rows).all(axis=1).any())
+        if not self.any_usable:
+            finite = np.isfinite(rows).all(axis=1)
+            self._any_finite = self._any_finite or bool(finite.any())
+            self.any_usable = bool((finite & ~is_out_of_range(rows, self._dtype)).any())
         if self._seen >= _MIN_ROWS:
             self.finish()
 
     def finish(self) -> None:
-        """Raise `NoFiniteRow` if rows were computed, and none was ever finite."""
-        if self.any_finite or not self._seen:
+        """Raise `NoFiniteRow` if rows were computed, and none could ever be stored."""
+        if self.any_usable or not self._seen:
             return
         request = self._resolved.request
         own = isinstance(request, ModelRequest)
         model = "the model" if own else f"{request.name} with weights {request.weights.origin}"
+        if self._any_finite:
+            problem = (
+                f"can be stored as {self._dtype}: {model} gives values beyond "
+                f"{np.finfo(self._dtype).max:.0f}, the largest of {self._dtype}, so nothing is "
+                "stored. Use row_dtype='float32'."
+            )
+        else:
+            problem = (
+                f"is finite: {model} gives NaN or infinite values, so nothing is stored. Check its "
+                "weights."
+            )
         raise NoFiniteRow(
-            f"None of the rows of {self._seen} valid images is finite: {model} gives NaN or "
-            "infinite values, so nothing is stored. Check its weights.",
+            f"None of the rows of {self._seen} valid images {problem}",
             received=request.name,
             images=self._seen,
         )

@@ -19,6 +19,7 @@ from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..data.sources import Read
 from ..engines.select import Engine
+from ..hdf5.row_dtype import is_out_of_range
 from ..images.decode import Pixels, Resize, pixels_of
 from ..images.image_file import BadImage, check_content
 from ..images.limits import MemoryBudget
@@ -121,7 +122,7 @@ class Computation:
     ) -> None:
         self.work, self.engine, self.stores, self._bar = work, engine, stores, bar
         self._check = check
-        self._not_finite: list[Item] = []
+        self._unusable: list[tuple[Item, BadImage]] = []
         self.failures: list[dict[str, BadImage]] = [{} for _ in work.views]
         self.timings = StageTimings()
         self._computed: list[tuple[NDArray[np.float32], list[Item]]] = []  # not committed yet
@@ -146,7 +147,7 @@ class Computation:
         Raises
         ------
         StoreWriteError, OutOfMemory, InvalidRequest
-            If a stage fails, or no row is finite. Rows that are already computed are committed
+            If a stage fails, or no row can be stored. Rows that are already computed are committed
             first.
         KeyboardInterrupt
             On Ctrl-C, once the batch that is in the backbone is committed.
@@ -154,10 +155,9 @@ class Computation:
         try:
             self._run(workers)
         finally:
-            # Without any finite row the model is at fault, not the images.
-            if self._check is None or self._check.any_finite:
-                reason = BadImage("the backbone gives values for it that are not finite")
-                for item in self._not_finite:
+            # Without any usable row the model is at fault, not the images.
+            if self._check is None or self._check.any_usable:
+                for item, reason in self._unusable:
                     self.failures[item.view][item.image_id] = reason
         if self._check is not None:
             self._check.finish()
@@ -243,17 +243,32 @@ class Computation:
             self._bar.update(len(rows))
 
     def _append(self, rows: NDArray[np.float32], items: Sequence[Item]) -> None:
-        finite = np.isfinite(rows).all(axis=1)
-        self._not_finite += [items[i] for i in np.flatnonzero(~finite).tolist()]
+        usable = self._find_usable(rows, items)
         started = time.perf_counter()
         seconds_per_row = (started - self._since) / len(rows)
         self._since = started
         views = np.array([item.view for item in items])
         for view in np.unique(views):
-            chosen = np.flatnonzero((views == view) & finite)
+            chosen = np.flatnonzero((views == view) & usable)
             if len(chosen):
                 seconds = seconds_per_row * np.count_nonzero(views == view)
                 metadata = {**self._versions, "seconds": f"{seconds:.6f}"}
                 ids = [items[i].image_id for i in chosen.tolist()]
                 self.stores[view].append(rows[chosen], ids, metadata)
         self.timings.write += time.perf_counter() - started
+
+    def _find_usable(self, rows: NDArray[np.float32], items: Sequence[Item]) -> NDArray[np.bool_]:
+        """Return which rows can be stored; note why the others cannot."""
+        dtype = self.stores[0].dtype  # the same for all views
+        finite, too_large = np.isfinite(rows).all(axis=1), is_out_of_range(rows, dtype)
+        for unusable, reason in (
+            (~finite, "the backbone gives values for it that are not finite"),
+            (
+                finite & too_large,
+                f"the backbone gives values for it beyond {np.finfo(dtype).max:.0f}, the largest "
+                f"of {dtype}; row_dtype='float32' stores them",
+            ),
+        ):
+            bad = BadImage(reason)
+            self._unusable += [(items[i], bad) for i in np.flatnonzero(unusable).tolist()]
+        return np.asarray(finite & ~too_large)

@@ -18,7 +18,11 @@ from .shard_name import shard_error
 FORMAT_VERSION = 1
 CHUNK_BYTES = 1024 * 1024  # the cache that HDF5 gives a data set by default holds one
 _FLETCHER32 = 3
-_DTYPES_AND_RANKS = {"embeddings": ("<f4", 2), "image_id": ("|u1", 2), "view": ("<i4", 1)}
+_DTYPES_AND_RANKS = {
+    "embeddings": (("<f4", "<f2"), 2),
+    "image_id": (("|u1",), 2),
+    "view": (("<i4",), 1),
+}
 
 Opened = TypeVar("Opened", bound="CheckedFile")
 
@@ -98,14 +102,14 @@ class CheckedFile(ABC):
         # The size of the open file: another process may have merged it and removed its path.
         size = self._file.id.get_filesize()
         for name in names:
-            dtype, rank = _DTYPES_AND_RANKS[name]
+            dtypes, rank = _DTYPES_AND_RANKS[name]
             # The class of the link first: accessing an external link opens its target.
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
                 raise shard_error(self.path, f"{name!r} is a link to another object")
             data = self._file[name]
             if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
                 raise shard_error(self.path, f"{name!r} keeps its data outside the file")
-            if data.dtype.str != dtype or len(data.shape) != rank:
+            if data.dtype.str not in dtypes or len(data.shape) != rank:
                 raise shard_error(
                     self.path, f"{name!r} has type {data.dtype} and shape {data.shape}"
                 )

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .row_dtype import Rows, row_dtype
+
 DIGEST_BYTES = 16  # of SHA-256: enough that two different rows never have the same by chance
 
 
@@ -17,7 +19,7 @@ def row_digests(
     components: Mapping[str, Any],
     ids: NDArray[np.uint8],
     views: NDArray[np.int32],
-    rows: NDArray[np.float32],
+    rows: Rows,
 ) -> NDArray[np.uint8]:
     """Return a digest of each row together with its spec, image id and view.
 
@@ -27,7 +29,8 @@ def row_digests(
         Those of the store's spec, so that equal rows of different specs have other digests.
     ids : ndarray (n, 32), uint8
     views : ndarray (n,), int32
-    rows : ndarray (n, width), float32
+    rows : ndarray (n, width)
+        Of the dtype that the components name.
 
     Returns
     -------
@@ -43,7 +46,7 @@ def row_digests(
     """
     spec = hashlib.sha256(json.dumps(components, sort_keys=True).encode())
     whose = np.column_stack([ids, np.ascontiguousarray(views, "<i4")[:, None].view("u1")])
-    values = np.ascontiguousarray(rows, "<f4")
+    values = np.ascontiguousarray(rows, row_dtype(components))
     found = bytearray()
     for number in range(len(values)):
         one = spec.copy()

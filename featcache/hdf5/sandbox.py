@@ -37,6 +37,7 @@ from .protocol import (
     READ,
     FileKind,
 )
+from .row_dtype import row_dtype
 from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout
 from .shard_name import shard_error
 
@@ -347,11 +348,12 @@ def _shard_metadata(answer: dict[str, Any], values: bytes, size: int) -> ShardMe
         int(answer["rows_per_chunk"]),
     )
     offsets: NDArray[np.int64] = np.array(answer["offsets"], np.int64)
-    layout = Layout(offsets, per_chunk, width)
+    components = dict(answer["components"])
+    layout = Layout(offsets, per_chunk, width, row_dtype(components))
     check_layout(layout, rows, size)
     ids = np.frombuffer(values, "u1", rows * ID_BYTES).reshape(rows, ID_BYTES)
     views = np.frombuffer(values, "<i4", rows, rows * ID_BYTES).astype(np.int32)
-    return ShardMetadata(ids, views, layout, dict(answer["components"]), float(answer["seconds"]))
+    return ShardMetadata(ids, views, layout, components, float(answer["seconds"]))
 
 
 def unsafe_hdf5_reason(source: Path | IO[bytes]) -> str | None:

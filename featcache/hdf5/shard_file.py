@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checked_file import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
+from .row_dtype import Rows, row_dtype
 from .shard_metadata import ID_BYTES, Layout, ShardMetadata
 from .shard_name import shard_error
 
@@ -24,7 +25,7 @@ _FILTER_BYTES = 4  # which the filter fletcher32 adds to each chunk
 
 
 def encode_shard(
-    embeddings: NDArray[np.float32],
+    embeddings: Rows,
     image_ids: NDArray[np.uint8],
     views: NDArray[np.int32],
     components: Mapping[str, Any],
@@ -34,7 +35,8 @@ def encode_shard(
 
     Parameters
     ----------
-    embeddings : ndarray (n, d), float32
+    embeddings : ndarray (n, d)
+        Of the dtype that the components name.
     image_ids : ndarray (n, 32), uint8
     views : ndarray (n,), int32
     components : mapping
@@ -47,7 +49,10 @@ def encode_shard(
     (bytes, ShardMetadata)
     """
     rows, width = embeddings.shape
-    per_chunk = int(np.clip(CHUNK_BYTES // (4 * width), 1, rows))
+    dtype = row_dtype(components)
+    if embeddings.dtype.newbyteorder("<") != dtype:  # HDF5 would convert large values to infinity
+        raise TypeError(f"rows of {embeddings.dtype} for a store of {dtype}")
+    per_chunk = int(np.clip(CHUNK_BYTES // (dtype.itemsize * width), 1, rows))
     # HDF5 treats two files of the same name as one, even in memory: each thread needs its own.
     name = f"shard-{uuid.uuid4().hex}"
     with h5py.File(name, "w", driver="core", backing_store=False) as file:
@@ -56,7 +61,7 @@ def encode_shard(
         file.attrs["spec"] = json.dumps(components, sort_keys=True)
         file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
         data = file.create_dataset(
-            "embeddings", data=embeddings, chunks=(per_chunk, width), fletcher32=True, dtype="<f4"
+            "embeddings", data=embeddings, chunks=(per_chunk, width), fletcher32=True, dtype=dtype
         )
         file.create_dataset(
             "image_id", data=image_ids, chunks=(rows, ID_BYTES), fletcher32=True, dtype="u1"
@@ -65,7 +70,7 @@ def encode_shard(
         file.flush()
         chunks = sorted(_chunks(data), key=lambda chunk: chunk.chunk_offset[0])
         offsets = np.array([chunk.byte_offset for chunk in chunks], np.int64)
-        layout = Layout(offsets, per_chunk, width)
+        layout = Layout(offsets, per_chunk, width, dtype)
         metadata = ShardMetadata(image_ids, views, layout, dict(components), _seconds(provenance))
         return bytes(file.id.get_file_image()), metadata
 
@@ -97,6 +102,9 @@ class ShardFile(CheckedFile):
         components = json.loads(self._attribute("spec"))
         if not isinstance(components, dict):
             raise shard_error(self.path, "its spec is not a JSON object")
+        dtype = row_dtype(components)
+        if data.dtype != dtype:
+            raise shard_error(self.path, f"its rows are of {data.dtype}, those of its spec {dtype}")
         seconds = _seconds(json.loads(self._attribute("provenance")))
         layout = self._layout(data)
         return ShardMetadata(ids[()], views[()].astype(np.int32), layout, components, seconds)
@@ -115,7 +123,7 @@ class ShardFile(CheckedFile):
             offsets[chunk.chunk_offset[0] // per_chunk] = chunk.byte_offset
         if (offsets < 0).any():
             raise shard_error(self.path, "a part of its rows was never written")
-        return Layout(offsets, per_chunk, data.shape[1])
+        return Layout(offsets, per_chunk, data.shape[1], data.dtype)
 
 
 def _chunks(data: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from .._io.atomic import write_atomic
 from .._io.own_files import read_own_file
 from ..errors import StoreCorrupt, StoreMismatch, StoreWriteError
 from .row_digests import DIGEST_BYTES, row_digests
+from .row_dtype import Rows, row_dtype
 from .shard_name import rows_in_name
 
 METADATA_SUFFIX = ".head"
@@ -42,11 +43,14 @@ class Layout:
     offsets : ndarray (chunks,), int64
         First byte of each chunk of rows.
     rows_per_chunk, width : int
+    dtype : dtype
+        Of the rows, little-endian.
     """
 
     offsets: NDArray[np.int64]
     rows_per_chunk: int
     width: int
+    dtype: np.dtype[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,7 @@ def check_metadata(
         raise StoreCorrupt("its number of rows is not the one in its name")
 
 
-def write_metadata(
-    shard: Path, size: int, metadata: ShardMetadata, rows: NDArray[np.float32]
-) -> None:
+def write_metadata(shard: Path, size: int, metadata: ShardMetadata, rows: Rows) -> None:
     """Write the sidecar of an intact shard; do nothing if it cannot be written.
 
     Without a sidecar the shard is inspected again on the next start.
@@ -103,7 +105,7 @@ def write_metadata(
     size : int
         Bytes of the shard.
     metadata : ShardMetadata
-    rows : ndarray (n, width), float32
+    rows : ndarray (n, width)
         Only their digests are stored; see `featcache.hdf5.row_digests.row_digests`.
     """
     digests = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
@@ -177,20 +179,20 @@ def _parse(shard: Path, data: bytes) -> tuple[ShardMetadata, NDArray[np.uint8], 
             return None
         ids, views, digests = _columns(body[8 + length :], int(record["rows"]))
         offsets = np.array(record["offsets"], np.int64)
-        layout = Layout(offsets, int(record["rows_per_chunk"]), int(record["width"]))
+        components = dict(record["components"])
+        layout = Layout(
+            offsets, int(record["rows_per_chunk"]), int(record["width"]), row_dtype(components)
+        )
         check_layout(layout, len(ids), int(record["size"]))
         metadata = ShardMetadata(
-            ids, views.ravel().astype(np.int32), layout, dict(record["components"]),
-            float(record["seconds"]),
-        )  # fmt: skip
+            ids, views.ravel().astype(np.int32), layout, components, float(record["seconds"])
+        )
         return metadata, digests, int(record["size"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
-def metadata_differs(
-    shard: Path, size: int, metadata: ShardMetadata, rows: NDArray[np.float32]
-) -> bool:
+def metadata_differs(shard: Path, size: int, metadata: ShardMetadata, rows: Rows) -> bool:
     """Return whether a shard's sidecar is intact but contradicts the shard.
 
     Parameters
@@ -223,7 +225,7 @@ def check_layout(layout: Layout, rows: int, size: int) -> None:
     chunks = -(-rows // max(1, layout.rows_per_chunk))
     if layout.rows_per_chunk < 1 or layout.width < 1 or layout.offsets.shape != (chunks,):
         raise ValueError("its number of rows does not match its chunks")
-    last = size - 4 * layout.width * layout.rows_per_chunk
+    last = size - layout.dtype.itemsize * layout.width * layout.rows_per_chunk
     if ((layout.offsets < 0) | (layout.offsets > last)).any():
         raise ValueError("a part of its rows lies outside the file")
 

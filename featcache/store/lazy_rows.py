@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 1024
 
 
 class StoredRows(NDArrayOperatorsMixin):
-    """Rows of a store as an array-like of shape (n, d), float32.
+    """Rows of a store as an array-like of shape (n, d), float32 however they are stored.
 
     Indexing with integers, slices, masks or lists reads only the selected rows. `numpy.asarray`,
     arithmetic, NumPy functions and array methods such as ``mean(axis=0)`` read all rows.

@@ -193,7 +193,7 @@ def compact(
 def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> int:
     store.refresh()  # another process may have merged some before we had the lease
     names = _small_shards(store, small)
-    per_group = max(2, merged // (4 * store.width + 64))
+    per_group = max(2, merged // (store.spec.row_bytes(store.width) + 64))
     replaced: list[str] = []
     for group in _groups(store, names, per_group):
         replaced += _merge(store, group)

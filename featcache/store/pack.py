@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ _BYTES_AT_ONCE = 32 << 20
 
 
 def _rows_at_once(width: int) -> int:
-    """Return the number of rows to hold in memory at a time."""
+    """Return the number of rows to hold in memory at a time; they may be float32 in memory."""
     return min(_ROWS_AT_ONCE, max(1, _BYTES_AT_ONCE // (4 * width)))
 
 
@@ -127,19 +128,19 @@ def _encode(texts: Mapping[str, Sequence[str]]) -> dict[str, list[bytes]]:
 def _write(target: Path, store: Store, ids: IdArray, texts: Mapping[str, list[bytes]]) -> None:
     """Write a packed store sequentially, and finally the first line, which has its digest."""
     widths = {name: max(1, *map(len, values)) for name, values in texts.items()}
+    header = PackHeader(store.spec.components(), dict(store.metadata), len(ids), store.width)
     columns = [
-        Column("embeddings", "<f4", (len(ids), store.width)),
+        Column("embeddings", header.dtype.str, (len(ids), store.width)),
         Column("image_id", "u1", (len(ids), ID_BYTES)),
         *(Column(name, f"S{width}", (len(ids),)) for name, width in widths.items()),
     ]
-    header = PackHeader(store.spec.components(), dict(store.metadata), len(ids), store.width)
     user_block = header.user_block()
     layout = PackLayout(columns, _attributes(header), user_block)
     header = replace(
         header, embeddings=layout.offsets["embeddings"], image_id=layout.offsets["image_id"]
     )
     values: dict[str, Iterator[memoryview | bytes]] = {
-        "embeddings": _rows(store, ids),
+        "embeddings": _rows(store, ids, header.dtype),
         "image_id": iter([ids.data]),
         **{name: _pad(texts[name], widths[name]) for name in texts},
     }
@@ -164,10 +165,10 @@ def _attributes(header: PackHeader) -> dict[str, str | int]:
     }
 
 
-def _rows(store: Store, ids: IdArray) -> Iterator[memoryview]:
+def _rows(store: Store, ids: IdArray, dtype: np.dtype[np.floating[Any]]) -> Iterator[memoryview]:
     count = _rows_at_once(store.width)
     for start in range(0, len(ids), count):
-        yield np.ascontiguousarray(store.read(ids[start : start + count]), "<f4").data
+        yield np.ascontiguousarray(store.read(ids[start : start + count]), dtype).data
 
 
 def _pad(values: Sequence[bytes], width: int) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .._io.file_state import file_state
 from ..errors import StoreCorrupt, StoreError, StoreFormatError
+from ..hdf5.row_dtype import Rows, row_dtype
 from ..hdf5.shard_metadata import ID_BYTES
 
 PACK_VERSION = 2
@@ -47,7 +48,7 @@ class PackHeader:
     about : dict of str to str
     rows, width : int
     embeddings, image_id : int
-        Offsets of the values in the file: float32 (rows, width) and uint8 (rows, 32).
+        Offsets of the values in the file: (rows, width) of `dtype`, and uint8 (rows, 32).
     """
 
     spec: dict[str, Any]
@@ -56,6 +57,16 @@ class PackHeader:
     width: int
     embeddings: int = 0
     image_id: int = 0
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        """The dtype of the rows; ValueError if the spec names an unknown one."""
+        return row_dtype(self.spec)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.dtype.itemsize * self.width
 
     def user_block(self) -> int:
         """Return the size of the user block in bytes: 512 or a larger power of two."""
@@ -120,8 +131,8 @@ class PackReader:
         """Close the file. Can be called several times."""
         self._file.close()
 
-    def blocks(self, count: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        """Yield rows (n, width), float32, and ids (n, 32), uint8, `count` at a time.
+    def blocks(self, count: int) -> Iterator[tuple[Rows, NDArray[np.uint8]]]:
+        """Yield rows (n, width), as they are stored, and ids (n, 32), uint8, `count` at a time.
 
         Raises
         ------
@@ -131,9 +142,9 @@ class PackReader:
         header = self.header
         for start in range(0, header.rows, count):
             stop = min(start + count, header.rows)
-            rows = np.empty((stop - start, header.width), "<f4")
+            rows = np.empty((stop - start, header.width), header.dtype)
             ids = np.empty((stop - start, ID_BYTES), np.uint8)
-            self._fill(rows, header.embeddings + start * 4 * header.width)
+            self._fill(rows, header.embeddings + start * header.row_bytes)
             self._fill(ids, header.image_id + start * ID_BYTES)
             if file_state(os.fstat(self._file.fileno())) != self._state:
                 raise self._corrupt_error("it was changed while it was read")
@@ -189,7 +200,7 @@ class PackReader:
         except (ValueError, TypeError, RecursionError) as error:
             raise self._corrupt_error("its header is malformed") from error
         for offset, row_bytes in (
-            (header.embeddings, 4 * header.width),
+            (header.embeddings, header.row_bytes),
             (header.image_id, ID_BYTES),
         ):
             if not LINE_BYTES <= offset <= self._state.size - header.rows * row_bytes:
@@ -243,5 +254,6 @@ def _parse_header(record: Any) -> PackHeader:
         raise ValueError("its numbers are malformed")
     if not isinstance(header.spec, dict) or not isinstance(header.about, Mapping):
         raise TypeError("its spec is not a JSON object")
+    row_dtype(header.spec)  # raises ValueError for an unknown one
     about = {str(name): str(value) for name, value in header.about.items()}
     return PackHeader(header.spec, about, *numbers)

@@ -64,7 +64,7 @@ def _not_removed(path: Path, reason: str, *, failed: bool = False) -> Removals:
 def _make_removal(store: Store, rows: int) -> Removals:
     if not rows:
         return Removals()
-    size = rows * (4 * store.width + 36)
+    size = rows * (store.spec.row_bytes(store.width) + 36)
     reason = "its images are not among those to keep"
     return Removals([Removal(store.folder.name, rows, size, reason)])
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._io.own_files import open_own_file
 from ..hdf5.row_digests import row_digests
+from ..hdf5.row_dtype import Rows
 from ..hdf5.shard_metadata import Layout, read_metadata_or_raise
 from .row_index import unpack_ids
 
@@ -25,14 +26,15 @@ class Salvage:
 
     Attributes
     ----------
-    rows : ndarray (n, width), float32
+    rows : ndarray (n, width)
+        Of the dtype in which they are stored.
     ids : ndarray (n, 32), uint8
     views : ndarray (n,), int32
     intact : ndarray (n,), bool
         Whether the digest of the row is the committed one.
     """
 
-    rows: NDArray[np.float32]
+    rows: Rows
     ids: NDArray[np.uint8]
     views: NDArray[np.int32]
     intact: NDArray[np.bool_]
@@ -94,9 +96,9 @@ def salvage(shard: Path, components: Mapping[str, Any], width: int) -> Salvage |
     return Salvage(rows, metadata.image_ids, metadata.views, (found == digests).all(axis=1))
 
 
-def _read_rows(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:
+def _read_rows(shard: Path, layout: Layout, count: int) -> Rows:
     """Read rows by their offsets; rows that cannot be read are zero."""
-    rows = np.zeros((count, layout.width), "<f4")
+    rows = np.zeros((count, layout.width), layout.dtype)
     readable = False
     with open(open_own_file(shard), "rb", buffering=0) as file:
         for number, offset in enumerate(layout.offsets.tolist()):
@@ -112,7 +114,7 @@ def _read_rows(shard: Path, layout: Layout, count: int) -> NDArray[np.float32]:
     return rows
 
 
-def _fill(file: FileIO, offset: int, rows: NDArray[np.float32]) -> bool:
+def _fill(file: FileIO, offset: int, rows: Rows) -> bool:
     """Fill rows as far as the file goes; return False after a read error."""
     view = rows.data.cast("B")
     try:

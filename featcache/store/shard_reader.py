@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.file_state import FileState, file_state
+from ..hdf5.row_dtype import Rows
 from ..hdf5.shard_metadata import Layout, ShardMetadata
 from ..hdf5.shard_name import find_damage, shard_error
 
 _THREADS = 4
-_ROW_TYPE = np.dtype("<f4")
 
 
 class ShardReader:
@@ -78,6 +78,7 @@ class ShardReader:
         Returns
         -------
         ndarray (n, width), float32
+            Values of other dtypes are converted to it, without loss.
         """
         result = np.empty((len(shard), width), np.float32)
         if not len(shard):
@@ -107,16 +108,16 @@ class ShardReader:
         wanted : ndarray (n,), int64
             Rows of the shard, n > 0; in any order, duplicates allowed.
         result : ndarray (m, width), float32
-        here : ndarray (n,), int64
+        targets : ndarray (n,), int64
             Ascending.
         """
         steps = np.diff(wanted)
-        together = targets[-1] - targets[0] + 1 == len(targets) and result.dtype == _ROW_TYPE
+        together = targets[-1] - targets[0] + 1 == len(targets) and result.dtype == layout.dtype
         if together and (steps > 0).all():  # no copy in between
             self._read_rows(name, layout, wanted, steps, result[targets[0] : targets[-1] + 1])
             return
         rows, back = np.unique(wanted, return_inverse=True)
-        found = np.empty((len(rows), layout.width), _ROW_TYPE)
+        found = np.empty((len(rows), layout.width), layout.dtype)
         self._read_rows(name, layout, rows, np.diff(rows), found)
         result[targets] = found[back]
 
@@ -126,7 +127,7 @@ class ShardReader:
         layout: Layout,
         rows: NDArray[np.int64],
         steps: NDArray[np.int64],
-        found: NDArray[np.float32],
+        found: Rows,
     ) -> None:
         ends = np.flatnonzero(steps != 1) + 1
         path = os.path.join(self._folder, name)
@@ -140,9 +141,9 @@ class ShardReader:
                     self._fill(file, found[first : first + count], path)
                     first, row = first + count, row + count
 
-    def read_all(self, name: str, layout: Layout, count: int) -> NDArray[np.float32]:
-        """Return the rows of a whole shard, (count, width); see `read`."""
-        found = np.empty((count, layout.width), _ROW_TYPE)
+    def read_all(self, name: str, layout: Layout, count: int) -> Rows:
+        """Return the rows of a whole shard as they are stored, (count, width); see `read`."""
+        found = np.empty((count, layout.width), layout.dtype)
         rows = np.arange(count)
         self._read_rows(name, layout, rows, np.diff(rows), found)
         return found
@@ -162,7 +163,7 @@ class ShardReader:
         return file_state((self._folder / name).stat())
 
     @staticmethod
-    def _fill(file: FileIO, rows: NDArray[np.float32], path: str) -> None:
+    def _fill(file: FileIO, rows: Rows, path: str) -> None:
         view = rows.data.cast("B")
         while view:  # a raw read may be short
             try:

@@ -25,6 +25,7 @@ from .._io.system_errors import system_errors
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError, StoreMismatch
+from ..hdf5.row_dtype import Rows, row_dtype
 from ..hdf5.shard_file import encode_shard
 from ..hdf5.shard_metadata import ShardMetadata, write_metadata
 from ..hdf5.shard_name import Damage, make_shard_name, rows_in_name
@@ -36,6 +37,7 @@ from .recovery import MAX_LISTINGS
 from .row_index import IdArray, RowIndex, pack_ids, unpack_ids
 from .shard_lookup import ShardLookup
 from .shard_reader import ShardReader
+from .stored_dtype import to_stored_dtype
 
 _LEASE_WAIT = 10.0
 
@@ -127,6 +129,11 @@ class Store:
     def width(self) -> int:
         """Length of an embedding."""
         return self._manifest.width
+
+    @property
+    def dtype(self) -> np.dtype[np.floating[Any]]:
+        """The dtype in which rows are stored; they are read as float32."""
+        return row_dtype(self.spec.components())
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -244,7 +251,7 @@ class Store:
         Returns
         -------
         ndarray (n, width), float32
-            In the order of `ids`.
+            In the order of `ids`; converted without loss if they are stored as float16.
 
         Raises
         ------
@@ -274,7 +281,7 @@ class Store:
             ids=missing,
         )
 
-    def read_shard(self, name: str) -> tuple[NDArray[np.float32], ShardMetadata] | None:
+    def read_shard(self, name: str) -> tuple[Rows, ShardMetadata] | None:
         """Read a whole shard; None if it was removed or is damaged.
 
         Parameters
@@ -284,7 +291,7 @@ class Store:
 
         Returns
         -------
-        (ndarray (n, width) float32, ShardMetadata) or None
+        (ndarray (n, width) as it is stored, ShardMetadata) or None
         """
         metadata = self._metadata[name]
         with contextlib.suppress(StoreCorrupt, FileNotFoundError):
@@ -305,7 +312,7 @@ class Store:
         Parameters
         ----------
         embeddings : ndarray (n, width)
-            Finite; stored as float32.
+            Finite; stored as `dtype`.
         ids : sequence of str
             Image id of each row.
         provenance : mapping of str to str, optional
@@ -319,11 +326,12 @@ class Store:
         Raises
         ------
         StoreMismatch
-            If the shape is not (number of ids, `width`), or there are no rows.
+            If there are no rows, their shape is not (number of ids, `width`), or a value is too
+            large for `dtype`.
         StoreWriteError
             If the system refuses the write. Rows committed before are intact.
         """
-        rows = np.ascontiguousarray(embeddings, np.float32)
+        rows: Rows = np.ascontiguousarray(embeddings, np.float32)
         if rows.ndim != 2 or rows.shape != (len(ids), self.width) or not len(ids):
             raise StoreMismatch(
                 f"Rows of shape {embeddings.shape} came with {format_count(len(ids), 'id')} for a "
@@ -331,18 +339,13 @@ class Store:
                 stored=self.width,
                 requested=embeddings.shape,
             )
-        return self.append_packed(
-            rows, pack_ids(ids), np.zeros(len(ids), np.int32), provenance or {}
-        )
+        rows, views = to_stored_dtype(rows, self.dtype), np.zeros(len(ids), np.int32)
+        return self.append_packed(rows, pack_ids(ids), views, provenance or {})
 
     def append_packed(
-        self,
-        rows: NDArray[np.float32],
-        ids: IdArray,
-        views: NDArray[np.int32],
-        provenance: Mapping[str, str],
+        self, rows: Rows, ids: IdArray, views: NDArray[np.int32], provenance: Mapping[str, str]
     ) -> str:
-        """Commit rows whose ids are already (n, 32) bytes; see `append`."""
+        """Commit rows of the store's dtype whose ids are already (n, 32) bytes; see `append`."""
         data, metadata = encode_shard(rows, ids, views, self.spec.components(), provenance)
         self._sequence += 1
         sha = hashlib.sha256(data).hexdigest()

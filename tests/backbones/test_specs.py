@@ -26,11 +26,11 @@ SPEC = BackboneSpec(
 CHANGES: dict[str, Any] = {
     "backbone": "vgg19", "layer": "conv5", "weights": "cd" * 32, "pooling": "max",
     "image_size": (224, 225), "resize": "crop-bilinear", "decode_version": 2,
-    "preprocessing": "1f" * 8, "precision": "bfloat16", "views": "flips",
+    "preprocessing": "1f" * 8, "precision": "bfloat16", "views": "flips", "row_dtype": "float16",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("component", list(SPEC.components()))
+@pytest.mark.parametrize("component", list(SPEC.all_values()))
 def test_every_component_is_in_the_key(component: str) -> None:
     other = replace(SPEC, **{component: CHANGES[component]})
     assert other.key != SPEC.key
@@ -39,15 +39,26 @@ def test_every_component_is_in_the_key(component: str) -> None:
 
 def test_the_key_of_a_known_spec_is_pinned() -> None:
     # A change here makes every store of every user a miss: raise a version on purpose only.
+    # The default row_dtype is no component: stores from before there was a choice keep their key.
     assert SPEC.key == "b4e46c9d8716bca2a64bc639f0365188044b4830aa0bfa0a570ecf01578a673a"
 
 
-def test_a_spec_survives_its_file_form() -> None:
-    assert BackboneSpec.from_components(SPEC.components()) == SPEC
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, row_dtype="float16")])
+def test_a_spec_survives_its_file_form(spec: BackboneSpec) -> None:
+    assert BackboneSpec.from_components(spec.components()) == spec
 
 
 @pytest.mark.parametrize(
-    "change", [{"extra": 1}, {"layer": 1.5}, {"image_size": 3}, {"weights": b"x"}]
+    "change",
+    [
+        {"extra": 1},
+        {"layer": 1.5},
+        {"image_size": 3},
+        {"weights": b"x"},
+        {"row_dtype": "float64"},
+        {"row_dtype": "float32"},
+        {"row_dtype": 16},
+    ],
 )
 def test_components_of_a_wrong_form_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises((InvalidRequest, TypeError)):

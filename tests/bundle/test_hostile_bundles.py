@@ -109,7 +109,8 @@ def test_a_head_that_lies_is_refused(made: Any, tmp_path: Path, change: Any, mes
     ("name", "value", "component"),
     [
         ("image_size", [40, 40], "image_size"), ("pooling", "max", "pooling"),
-        ("precision", "bfloat16", "precision"), ("resize", "pad", "resize"),
+        ("precision", "bfloat16", "precision"), ("row_dtype", "float16", "row_dtype"),
+        ("resize", "pad", "resize"),
         ("preprocessing", "caffe", "preprocessing"), ("preprocessing", None, None),
         ("backbone", "mobilenet_v2", "backbone"), ("weights", "random:1", "weights"),
     ],

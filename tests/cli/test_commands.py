@@ -104,10 +104,12 @@ def test_an_own_model_is_known_by_its_name(
 def test_ls_tells_what_sets_stores_apart(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extract("mobilenet", photos, weights="random", image_size=32)
     extract("mobilenet", photos, weights="random:1", image_size=40, precision="bfloat16")
+    extract("mobilenet", photos, weights="random:1", image_size=48, row_dtype="float16")
     assert main(["ls"]) == 0
     out = capsys.readouterr().out
     assert "32x32 px, float32, random (seed 0); used within the last hour" in out
     assert "40x40 px, bfloat16, random (seed 1)" in out
+    assert "48x48 px, float32, rows of float16, random (seed 1)" in out
 
 
 def test_several_stores_that_fit_are_listed(

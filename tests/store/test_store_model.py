@@ -16,7 +16,7 @@ from featcache.gc.collect import collect
 from featcache.store.maintenance import compact
 from featcache.store.pack import pack, unpack
 from featcache.store.store import Store
-from stores import SPEC, WIDTH, ids_of, rows_of
+from stores import HALF, SPEC, WIDTH, as_stored, ids_of, rows_of
 
 numbers = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)
 
@@ -24,11 +24,13 @@ numbers = st.lists(st.integers(0, 40), min_size=1, max_size=6, unique=True)
 class StoreMachine(RuleBasedStateMachine):
     """Every public change of a store, and the same on a dictionary."""
 
+    spec = SPEC
+
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="featcache-model-"))
-        self.home = self.root / "stores" / SPEC.folder
-        self.store = Store.create(self.home, SPEC, WIDTH)
+        self.home = self.root / "stores" / self.spec.folder
+        self.store = Store.create(self.home, self.spec, WIDTH)
         self.model: dict[int, np.ndarray] = {}  # type: ignore[type-arg]
         self.bad: dict[str, str] = {}
 
@@ -39,7 +41,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(some=numbers)
     def append(self, some: list[int]) -> None:
         self.store.append(rows_of(*some), ids_of(*some))
-        self.model |= {number: rows_of(number)[0] for number in some}
+        self.model |= {number: as_stored(rows_of(number)[0], self.spec) for number in some}
 
     @rule()
     def write_manifest(self) -> None:
@@ -114,5 +116,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert verify(self.home) == []
 
 
-StoreMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=16, deadline=None)
+class HalfStoreMachine(StoreMachine):
+    """The same for rows of float16."""
+
+    spec = HALF
+
+
+StoreMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=16, deadline=None)
+HalfStoreMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=16, deadline=None)
 TestStoreMachine = StoreMachine.TestCase
+TestHalfStoreMachine = HalfStoreMachine.TestCase

@@ -196,7 +196,7 @@ def test_options_are_arguments_of_the_api() -> None:
     assert set(BACKBONE_OPTIONS) <= set(inspect.signature(featcache.extract).parameters)
     accepted = set(inspect.signature(bench.FineTuned).parameters) | set(BACKBONE_OPTIONS)
     assert set(FINETUNE_OPTIONS) <= accepted
-    left_out = {"backbone", "unfreeze", "cache_dir", "options", "precision", "engine"}
+    left_out = {"backbone", "unfreeze", "cache_dir", "options", "precision", "row_dtype", "engine"}
     assert accepted - set(FINETUNE_OPTIONS) == left_out
 
 
