@@ -108,6 +108,16 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         "folder in FEATCACHE_DATA, or drawn dogs",
     )
     add(
+        "--path-column",
+        metavar="NAME",
+        help="column of a CSV file with the paths; default: path, or the only usual name",
+    )
+    add(
+        "--label-column",
+        metavar="NAME",
+        help="column of a CSV file with the labels; default: label",
+    )
+    add(
         "--crop", choices=CROPS, help="box: crop each photo to its columns left, top, right, bottom"
     )
     add("--margin", type=float, default=0.0, help="widen each box by this fraction (default 0)")
@@ -298,7 +308,10 @@ def _dataset(options: argparse.Namespace) -> Dataset:
                 received=options.drawn,
             )
         return drawn_dogs(int(match[1]), int(match[2]), progress=progress)
-    images = Source(options.data, None, options.crop, options.margin)
+    images = Source(
+        options.data, None, options.crop, options.margin,
+        path_column=options.path_column, label_column=options.label_column,
+    )  # fmt: skip
     return images.load(cache_folder(options.cache_dir), progress)
 
 

@@ -35,8 +35,8 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
 
     BACKBONE is a name from `featcache backbones`, or the .keras file of a model of your own.
 
-    DATA is a folder of class folders, a folder of images, a CSV file with a column 'path'
-    (optional: label, split), or a data set of `featcache fetch`. Default: the folder in the
+    DATA is a folder of class folders, a folder of images, a CSV file with a column of
+    paths (optional: label, split), or a data set of `featcache fetch`. Default: the folder in the
     environment variable FEATCACHE_DATA, or a small sample of drawn dogs.
     """
     from ..extraction.extract import extract as run

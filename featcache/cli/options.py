@@ -186,9 +186,21 @@ margin = click.option(
     help="Fraction of its size, 0 to 1, by which each box is widened.",
 )
 
+path_column = click.option(
+    "--path-column",
+    metavar="NAME",
+    help="Column of a table with the paths. Default: path, or the only one with a usual name such "
+    "as filename or image_path.",
+)
+label_column = click.option(
+    "--label-column", metavar="NAME", help="Column of a table with the labels. Default: label."
+)
+
 extraction = options(
     click.argument("backbone", shell_complete=complete_backbone),
     click.argument("data", required=False, type=click.Path()),
+    path_column,
+    label_column,
     crop,
     margin,
     click.option(

@@ -22,7 +22,15 @@ from .memory import (
     is_image_in_memory,
 )
 from .path_list import URL_REASON, from_paths, is_url
-from .tables import from_csv, from_frame, is_table
+from .tables import (
+    COLUMNS_REASON,
+    FIND,
+    TableColumns,
+    from_csv,
+    from_frame,
+    is_table,
+    is_table_file,
+)
 
 LABELS_REASON = "labels= goes with an array or a list of images; other data bring their own."
 
@@ -34,11 +42,24 @@ def describe(
     crop: Crop | None = None,
     margin: float = 0.0,
     value_range: ValueRange | None = None,
+    columns: TableColumns = FIND,
 ) -> Dataset:
     """Return a `Dataset` as `featcache.load_dataset` does, except for names of data sets."""
     if labels is not None and not (is_array(data) or _is_list(data)):
         raise DatasetError(LABELS_REASON)
+    if columns.given:
+        return cropped(_from_table(data, columns), crop, margin)
     return cropped(_load(data, labels, check_value_range(value_range)), crop, margin)
+
+
+def _from_table(data: Any, columns: TableColumns) -> Dataset:
+    """Return a `Dataset` of a table some of whose columns were named."""
+    if is_table(data):
+        return from_frame(data, columns)
+    path = absolute_path(data) if isinstance(data, (str, os.PathLike)) else None
+    if path is None or not is_table_file(path):
+        raise DatasetError(COLUMNS_REASON)
+    return from_csv(path, columns)
 
 
 def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | None) -> Dataset:
@@ -50,14 +71,14 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
         path = absolute_path(data)
         if path.is_dir():
             return from_folder(path)
-        if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        if path.is_file() and is_table_file(path):
             return from_csv(path)
         if path.is_file() and looks_like_image(path):
             return from_paths([path])
         if path.is_file():
             raise DatasetError(
                 f"{path} is neither a folder, nor a CSV file, nor an image. A table needs the "
-                "ending .csv and a column 'path'.",
+                "ending .csv or .tsv and a column with paths.",
                 received=str(path),
             )
         raise DatasetNotFound(_not_found(path), received=str(path))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from ..data.boxes import Crop
 from ..data.dataset import Dataset
 from ..data.load import LABELS_REASON, describe
+from ..data.tables import COLUMNS_REASON, TableColumns
 from ..errors import DatasetError
 
 
@@ -18,6 +19,8 @@ def load_dataset(
     crop: Crop | None = None,
     margin: float = 0.0,
     value_range: tuple[float, float] | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Return a `Dataset` of images described by a folder, a table, a list, an array or a name.
@@ -28,7 +31,7 @@ def load_dataset(
     ----------
     data : Dataset, path-like, pandas.DataFrame, ndarray, or list of paths or images
         A folder with one folder per class (also below ``train/``, ``test/`` ...), a folder of
-        images, a CSV file or DataFrame with the column ``path`` and optionally ``label`` and
+        images, a CSV file or DataFrame with a column of paths and optionally ``label`` and
         ``split``, a list of paths, or the name of a data set that ``featcache fetch`` downloads,
         such as ``"stanford-dogs"``.
 
@@ -52,6 +55,12 @@ def load_dataset(
     value_range : (float, float), optional
         The values of black and white in arrays of floats: ``(0, 1)``, ``(0, 255)`` or
         ``(-1, 1)``, for example.
+    path_column : str, optional
+        The column of a table that has the paths; relative ones start at the folder of the CSV
+        file, or at the current folder. Default: ``path``, else the only column with a usual
+        name such as ``filename``, ``image_path`` or ``image``, or ``id`` if its values are files.
+    label_column : str, optional
+        The column of a table that has the labels. Default: ``label``, if there is one.
     cache_dir : path-like, optional
         The cache folder with downloaded data sets.
 
@@ -66,8 +75,9 @@ def load_dataset(
     DatasetError
         If there is no image, a table is malformed, or the layout of a folder is ambiguous.
     InvalidRequest
-        For an invalid `crop` or `margin`.
+        For an invalid `crop`, `margin` or name of a column.
     """
+    columns = TableColumns(path_column, label_column)
     if isinstance(data, str) and not os.path.exists(data):
         # Here, since archives and downloads take a while to import and files need none of it.
         from . import fetched
@@ -75,5 +85,9 @@ def load_dataset(
         if data in fetched.NAMES:
             if labels is not None:
                 raise DatasetError(LABELS_REASON)
+            if columns.given:
+                raise DatasetError(COLUMNS_REASON)
             return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
-    return describe(data, labels, crop=crop, margin=margin, value_range=value_range)
+    return describe(
+        data, labels, crop=crop, margin=margin, value_range=value_range, columns=columns
+    )

@@ -64,6 +64,8 @@ def extract(
     crop: Crop | None = None,
     margin: float = 0.0,
     value_range: tuple[float, float] | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     on_conflict: OnConflict = "warn",
     views: int = 1,
     augmentation: Augmentation | Policy | None = None,
@@ -130,6 +132,8 @@ def extract(
     value_range : (float, float), optional
         The values of black and white in arrays of floats, such as ``(0, 1)``. Arrays are
         rounded to uint8, as images are.
+    path_column, label_column : str, optional
+        The columns of a table with the paths and the labels; see `featcache.load_dataset`.
     on_conflict : {"warn", "error", "keep"}
         If images of identical content have different labels: log a warning, raise an error
         before anything is computed, or accept them. ``summary.conflicts`` lists them.
@@ -196,7 +200,7 @@ def extract(
         preprocessing=preprocessing, precision=precision, row_dtype=row_dtype,
     )  # fmt: skip
     request = make_request(backbone, options)
-    source = Source(data, labels, crop, margin, value_range)
+    source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     chosen = views_of(views, augmentation, random_state)
     jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
     return _run(jobs, on_conflict, settings, started)

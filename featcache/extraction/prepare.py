@@ -18,7 +18,9 @@ from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
+from ..data.tables import COLUMNS_REASON
 from ..datasets.load import load_dataset
+from ..errors import DatasetError
 from ..images.image_file import example_id
 from ..images.views import Augmentation, Policy, View, views_of
 from ..store.manifest import NAME as MANIFEST_NAME
@@ -61,14 +63,19 @@ class Source:
     crop: Crop | None
     margin: float
     value_range: tuple[float, float] | None = None
+    path_column: str | None = None
+    label_column: str | None = None
 
     def load(self, cache: Path, progress: bool | None) -> Dataset:
         """Load the data set; without `data`, the one in ``FEATCACHE_DATA`` or the sample."""
+        if self.data is None and (self.path_column, self.label_column) != (None, None):
+            raise DatasetError(COLUMNS_REASON)
         if self.data is None:
             return cropped(default_data(cache, progress), self.crop, self.margin)
         return load_dataset(
             self.data, self.labels, crop=self.crop, margin=self.margin,
-            value_range=self.value_range, cache_dir=cache,
+            value_range=self.value_range, path_column=self.path_column,
+            label_column=self.label_column, cache_dir=cache,
         )  # fmt: skip
 
 
@@ -80,6 +87,8 @@ def explain(
     crop: Crop | None = None,
     margin: float = 0.0,
     value_range: tuple[float, float] | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
@@ -124,7 +133,7 @@ def explain(
         backbone, BackboneOptions(preprocessing=preprocessing, **backbone_options)
     )
     chosen = views_of(views, augmentation, random_state)
-    source = Source(data, labels, crop, margin, value_range)
+    source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     return make_explanation(
         prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
     )

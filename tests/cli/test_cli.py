@@ -121,7 +121,7 @@ def test_an_error_is_one_paragraph_without_a_traceback(
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.jpg").write_text("no image")
-    (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
+    (tmp_path / "t.csv").write_text("picture,label\na.png,x\n")
     places = {"EMPTY": "empty", "CSV": "t.csv", "PHOTOS": "photos", "TEXT": "text"}
     arguments, message = BAD[case]
     status = main([str(tmp_path / places[a]) if a in places else a for a in arguments] + ["-q"])

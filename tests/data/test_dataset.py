@@ -116,8 +116,8 @@ def test_labels_of_another_length_than_the_paths_are_refused(photos: Path) -> No
     ("rows", "message"),
     [
         (
-            [["file", "label"], ["a.png", "x"]],
-            r"no column 'path'; its columns are \['file', 'label'\]",
+            [["picture", "label"], ["a.png", "x"]],
+            r"no column 'path'; its columns are \['picture', 'label'\]",
         ),
         ([["path", "label"], ["a.png"]], "row 2: 1 value, but the header names 2 columns"),
         ([["path", "split"], ["a.png", "maybe"]], "row 1 has split 'maybe'"),
@@ -271,7 +271,7 @@ def test_blanks_around_the_cells_of_a_csv_file_are_no_part_of_them(photos: Path)
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("Label", "label"), ("labels", "label"), ("SPLIT", "split"), ("Path", "path")],
+    [("Label", "label"), ("labels", "label"), ("SPLIT", "split")],
 )
 def test_columns_that_differ_in_case_or_number_alone_are_refused(
     photos: Path, name: str, expected: str
@@ -283,9 +283,8 @@ def test_columns_that_differ_in_case_or_number_alone_are_refused(
         load_dataset(table(photos / "t.csv", [list(columns), list(columns.values())]))
     with pytest.raises(DatasetError, match=message):
         load_dataset(pd.DataFrame([columns]))
-    if expected != "path":
-        both = pd.DataFrame([{**columns, expected: "test"}])
-        assert list(load_dataset(both).attributes) == [name]
+    both = pd.DataFrame([{**columns, expected: "test"}])
+    assert list(load_dataset(both).attributes) == [name]
 
 
 def test_a_url_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_damaged_download_in_keras_cache_is_not_used(photos: Path, tmp_path: P
 
 
 def test_a_csv_without_a_path_column_is_told(tmp_path: Path, tiny_model: Any) -> None:
-    (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
+    (tmp_path / "t.csv").write_text("picture,label\na.png,x\n")
     with pytest.raises(DatasetError, match="no column 'path'"):
         extract(tiny_model, tmp_path / "t.csv")
 
