@@ -44,7 +44,7 @@ def test_an_image_edited_between_the_look_and_the_decoding_gets_no_row(
         edit_through_a_map(first, other)
         return found
 
-    monkeypatch.setattr("featcache.extraction.prepare.identify", edited_after_it)
+    monkeypatch.setattr("featcache.data.sources.identify", edited_after_it)
     monkeypatch.setattr(
         "featcache.images.image_file.file_state", lambda _: state._replace(size=len(other))
     )
