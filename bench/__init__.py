@@ -12,8 +12,10 @@ from .analysis.summary import Summary, summarise
 from .contenders.base import Contender, ContenderInfo, Training
 from .contenders.cached_head import CachedHead
 from .contenders.frozen_backbone import FrozenBackbone
+from .evaluation.callbacks import Callback
 from .evaluation.evaluate import evaluate
 from .evaluation.results import Cost, Result, Results
+from .evaluation.trackers import MLflowCallback, WandbCallback
 from .finetune.fine_tuned import FineTuned
 from .finetune.network import NO_AUGMENTATION
 from .presets import PRESETS
@@ -25,6 +27,7 @@ __all__ = [
     "PRESETS",
     "Augmentation",
     "CachedHead",
+    "Callback",
     "Contender",
     "ContenderInfo",
     "Cost",
@@ -32,11 +35,13 @@ __all__ = [
     "FineTuned",
     "FrozenBackbone",
     "Images",
+    "MLflowCallback",
     "Result",
     "Results",
     "Split",
     "Summary",
     "Training",
+    "WandbCallback",
     "evaluate",
     "load_split",
     "make_split",

@@ -50,7 +50,7 @@ def test_python_examples_run(
 
 
 def test_there_are_examples_and_commands() -> None:
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
     assert len(COMMANDS) > 8
 
 

@@ -15,6 +15,7 @@ from featcache.toolkit import get_logger
 
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..splits import Images, Split, blind_images, images_of
+from .callbacks import Callback, CallbackList
 from .few_shot import few_shot_curves
 from .memory import PeakMemory
 from .results import Cost, Result, Results
@@ -28,6 +29,7 @@ def evaluate(
     *,
     random_state: int = 0,
     few_shot: Sequence[int] = (),
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
 ) -> Results:
     """Train each contender on the training part and score it on the test part.
@@ -45,6 +47,8 @@ def evaluate(
     few_shot : sequence of int
         Numbers of training images per class, such as (1, 2, 5): also train the quick
         contenders on that few; see `bench.evaluation.few_shot`.
+    callbacks : sequence of Callback
+        Told of each result as soon as it is there; see `bench.Callback`.
     progress : bool, optional
         Show progress bars. Default: if standard error is a terminal.
 
@@ -62,6 +66,24 @@ def evaluate(
     if not contenders:
         raise InvalidRequest("There is no contender to evaluate; name at least one.")
     _check_parts(split)  # now, not after all images were computed
+    told = CallbackList(callbacks)
+    told.begin(split, list(contenders), random_state)
+    results: Results | None = None
+    try:
+        results = _evaluate(contenders, split, random_state, few_shot, told, progress)
+    finally:
+        told.end(results)
+    return results
+
+
+def _evaluate(
+    contenders: Mapping[str, Contender],
+    split: Split,
+    random_state: int,
+    few_shot: Sequence[int],
+    told: CallbackList,
+    progress: bool | None,
+) -> Results:
     with blind_images(split) as placed:
         by_name = np.array(sorted(placed, key=placed.__getitem__))
         prepared = _prepare(contenders, images_of(split, placed, by_name), progress)
@@ -84,6 +106,7 @@ def evaluate(
             _check(name, trial.proba, len(task.test), len(split.classes))
             results.append(_result(name, contender.facts(), task, trial, prepared))
             log.info("%s: top-1 %.4f", name, results[-1].metrics["top1"])
+            told.result(results[-1])
     return Results(results, usable, random_state, prepared.unusable, curves)
 
 
