@@ -16,6 +16,7 @@ Embeddings
 Classifiers
     make_bundle     combine a trained head with the spec of its features
     load_bundle     load a `Bundle`, which predicts from images
+    Predictor       a bundle with its backbone loaded, for a service
 
 Stores
     open_store      open the `Store` in a folder
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .bundle.bundle import make_bundle as make_bundle
     from .bundle.classifier import Classifier as Classifier
     from .bundle.classifier import ClassifierStep as ClassifierStep
+    from .bundle.predictor import Predictor as Predictor
     from .data.dataset import Dataset as Dataset
     from .datasets.load import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
@@ -69,6 +71,7 @@ _MODULES = {
     "Explanation": "extraction.plan",
     "FeatcacheError": "errors",
     "Features": "extraction.features",
+    "Predictor": "bundle.predictor",
     "RandomWeightsWarning": "errors",
     "Store": "store.store",
     "explain": "extraction.prepare",
@@ -93,6 +96,7 @@ __all__ = [
     "Explanation",
     "FeatcacheError",
     "Features",
+    "Predictor",
     "RandomWeightsWarning",
     "Store",
     "__version__",

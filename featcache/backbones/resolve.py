@@ -130,17 +130,23 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
         )
 
 
-def build(request: Request, folder: Path) -> BuiltBackbone:
+def build(request: Request, folder: Path | None) -> BuiltBackbone:
     """Build the backbone of a request and cache the hash of its weights.
 
     The hash is cached only if the weights file did not change while it was loaded.
+
+    Parameters
+    ----------
+    request : Request
+    folder : Path or None
+        The folder of cached weight hashes. None: nothing is written.
     """
     if isinstance(request, TableRequest) and request.weights.path is None:
         request = _available(request)
     state = current_state(request.weights)
     if isinstance(request, TableRequest):
         request = _available(request)  # checks the file whose state is known
-    files = _memo_files(folder, request)
+    files = [] if folder is None else _memo_files(folder, request)
     backbone = Backbone(request)
     found = {
         "backbone": backbone.name,
@@ -148,7 +154,7 @@ def build(request: Request, folder: Path) -> BuiltBackbone:
         "weights": backbone.weights_hash,
         "pooling": backbone.pooling,
     }
-    if _is_unchanged(request, state):
+    if folder is not None and _is_unchanged(request, state):
         still = set(_memo_files(folder, request))
         _write_cached([file for file in files if file in still], found, backbone.width)
     return BuiltBackbone(request, _spec(request, **found), backbone.width, backbone)

@@ -15,7 +15,7 @@ from .._io.paths import absolute_path
 from .._io.wording import format_count
 from ..backbones.keras_types import BackboneLike
 from ..backbones.model_file import is_model_file
-from ..backbones.request import BackboneOptions, make_request
+from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import apply_request, resolve
 from ..backbones.spec import BackboneSpec, differing
 from ..backbones.weights import names_weights_file
@@ -144,10 +144,11 @@ class Bundle:
         BundleMismatch
             If the features are not of the bundle's key.
         """
-        self._check_spec(features.spec)
+        self.check_spec(features.spec)
         return self.classifier.predict_proba(np.asarray(features.X))
 
-    def _check_spec(self, spec: BackboneSpec) -> None:
+    def check_spec(self, spec: BackboneSpec) -> None:
+        """Raise `BundleMismatch` unless features of a spec are of the bundle's key."""
         changed = differing(_uncropped(self.spec), _uncropped(spec))
         if changed:
             raise BundleMismatch(
@@ -211,16 +212,18 @@ class Bundle:
         if tta:
             options = _with_mirror_images(options)
         dataset = _without_labels(photos)
-        chosen, arguments = self._extract_arguments(backbone, options)
-        self._check_arguments(chosen, arguments)
+        chosen, arguments = self.extract_arguments(backbone, options)
+        request = self.backbone_request(chosen, arguments)
+        cache = cache_folder(arguments.get("cache_dir"))
+        self.check_spec(resolve(request, weights_folder(cache)).spec)
         try:
             features = extract(chosen, dataset, **arguments)
         except NoUsableImages as error:
             return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
         return self._predictions(dataset, features, top)
 
-    def _extract_arguments(
-        self, backbone: Any, options: dict[str, Any]
+    def extract_arguments(
+        self, backbone: Any, options: Mapping[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         """Return backbone and arguments for `extract`; refuse paths that the bundle names.
 
@@ -247,14 +250,19 @@ class Bundle:
             )
         return name, arguments
 
-    def _check_arguments(self, backbone: Any, arguments: Mapping[str, Any]) -> None:
-        """Raise `BundleMismatch` if `extract` would give features of another key."""
+    def backbone_request(self, backbone: Any, arguments: Mapping[str, Any]) -> Request:
+        """Return the request for the bundle's backbone, by arguments of `extract_arguments`.
+
+        Raises
+        ------
+        BundleMismatch
+            If it cannot give features of the bundle's key, whatever its weights are.
+        """
         given = {name: arguments[name] for name in _BACKBONE_ARGUMENTS if name in arguments}
         options = BackboneOptions(preprocessing=arguments["preprocessing"], **given)
         request = make_request(backbone, options)
-        self._check_spec(apply_request(request, self.spec))
-        cache = cache_folder(arguments.get("cache_dir"))
-        self._check_spec(resolve(request, weights_folder(cache)).spec)
+        self.check_spec(apply_request(request, self.spec))
+        return request
 
     def _predictions(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
         positions, image = np.unique(features.positions, return_inverse=True)

@@ -223,6 +223,42 @@ def pixels_of(
         return resize(crop(decode(data, reserved), box), size, how)
 
 
+def pixels_of_image(image: Image.Image, size: tuple[int, int], how: Resize) -> Pixels:
+    """Return the pixels of an opened image: those that its file would give.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode; turned upright if it has an EXIF orientation.
+    size : (int, int)
+        Height and width of the result in pixels.
+    how : {"stretch", "crop", "pad"}
+        As for `resize`.
+
+    Returns
+    -------
+    ndarray (h, w, 3), uint8
+
+    Raises
+    ------
+    BadImage
+        If its file is damaged or closed, or it exceeds a limit.
+    """
+    try:
+        with ignored_warnings():
+            reason = limits.excess(image, b"")
+            if reason is not None:
+                raise BadImage(reason)
+            image.load()
+            return resize(_to_rgb(_apply_orientation(image)), size, how)
+    except BadImage:
+        raise
+    except MemoryError as error:
+        raise BadImage("needs more memory than is available", lasting=False) from error
+    except Exception as error:  # codecs raise many types of errors on damaged data
+        raise BadImage(f"is damaged: {reason_of(error)}") from error
+
+
 def _checked_bytes(image: Image.Image, data: bytes) -> int:
     """Return the bytes of memory that decoding needs; raise `BadImage` beyond a limit."""
     reason = limits.excess(image, data) or formats.excess(image, data)
