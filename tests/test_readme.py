@@ -20,7 +20,7 @@ DOCUMENTS = {
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
     if path.name != "CHANGELOG.md"  # which tells of files that are gone
 }
-WITH_EXAMPLES = ("README.md", "docs/guide.md", "docs/serving.md")
+WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/serving.md")
 TEXT = "".join(DOCUMENTS[ROOT / name] for name in WITH_EXAMPLES)
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
@@ -51,7 +51,7 @@ def test_python_examples_run(
 
 
 def test_there_are_examples_and_commands() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert len(COMMANDS) > 8
 
 

@@ -212,7 +212,7 @@ def open_atomic(path: Path, *, description: str = "a file") -> Iterator[FileIO]:
 
 
 @contextlib.contextmanager
-def open_folder_atomic(path: Path) -> Iterator[Path]:
+def open_folder_atomic(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Create a temporary folder that becomes `path` when the block ends, with all in it or not.
 
     All files are fsynced, and so are the folders. If the block raises, or `path` is a folder
@@ -222,6 +222,9 @@ def open_folder_atomic(path: Path) -> Iterator[Path]:
     ----------
     path : Path
         The final path. Its folder must exist.
+    replace : bool
+        Remove an existing folder, once the new one is complete. If the process is killed between
+        the two renames, the old folder has a temporary name and the new one too.
 
     Yields
     ------
@@ -238,10 +241,25 @@ def open_folder_atomic(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         _sync_all(temporary)
-        temporary.rename(path)
+        if replace and path.is_dir():
+            _replace_folder(temporary, path)
+        else:
+            temporary.rename(path)
         sync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # also on Ctrl-C; gone after the rename
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename a folder to the path of another one, which is removed."""
+    old = temporary_path(path.parent)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync_all(folder: Path) -> None:

@@ -45,7 +45,9 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
         return _explain(common, options)
     own = {name: options.pop(name) for name in ("batch_size", "engine")}
     own["on_conflict"] = on_conflict
-    features = run(_backbone(options), options.pop("data"), **own, **_arguments(common, options))
+    features = run(
+        chosen_backbone(options), options.pop("data"), **own, **shared_arguments(common, options)
+    )
     summary = features.summary
     if common.json:
         record = {
@@ -86,7 +88,9 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
 
     for name in ("batch_size", "engine"):  # not part of the key
         options.pop(name)
-    explanation = run(_backbone(options), options.pop("data"), **_arguments(common, options))
+    explanation = run(
+        chosen_backbone(options), options.pop("data"), **shared_arguments(common, options)
+    )
     if common.json:
         record = {
             **vars(explanation),
@@ -101,7 +105,7 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
     return 0
 
 
-def _backbone(options: dict[str, Any]) -> Any:
+def chosen_backbone(options: dict[str, Any]) -> Any:
     """Return the name or path of the backbone; with --allow-h5, the loaded model."""
     from ..backbones.model_file import LEGACY_SUFFIXES, load_model
 
@@ -111,7 +115,8 @@ def _backbone(options: dict[str, Any]) -> Any:
     return load_model(name, allow_h5=True)
 
 
-def _arguments(common: Common, options: dict[str, Any]) -> dict[str, Any]:
+def shared_arguments(common: Common, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as arguments of `extract`, with those that all commands have."""
     return {
         **options,
         "cache_dir": common.cache_dir,

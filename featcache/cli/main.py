@@ -10,6 +10,7 @@ import click
 from .._version import __version__
 from .catalog import backbones, completion, fetch
 from .collect import gc
+from .export import export
 from .extraction import explain, extract
 from .options import CONTEXT
 from .plugins import plugin, plugin_names
@@ -25,6 +26,7 @@ examples:
   featcache extract vgg19 photos/ --layer fc1  another layer, in a store of its own
   featcache extract my_model.keras photos/     a model of your own, saved by Keras
   featcache explain resnet50 photos/           what would be computed, and why
+  featcache export resnet50 photos/ --out x.parquet    embeddings and labels, for other tools
   featcache ls                                 all stores, with rows and size
   featcache predict model.featcache dog.jpg    its classes, with probabilities
   featcache fetch stanford-dogs                20,580 photos of 120 breeds, about 816 MB
@@ -62,8 +64,8 @@ def featcache() -> None:
 
 
 for _command in (
-    extract, explain, ls, info, verify, repair, rm, gc, pack, unpack, backbones, predict, fetch,
-    completion,
+    extract, explain, export, ls, info, verify, repair, rm, gc, pack, unpack, backbones, predict,
+    fetch, completion,
 ):  # fmt: skip
     featcache.add_command(_command)
 

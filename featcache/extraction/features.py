@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +16,8 @@ from .._io.wording import format_count, format_values, install_hint
 from ..backbones.spec import BackboneSpec
 from ..data.split import split_rows
 from ..errors import InvalidRequest, MissingExtra
+from ..export.export import ExportFormat, export_format, export_rows
+from ..export.rows import ExportedRows, spec_metadata
 from ..images.image_file import Box, example_ids
 from ..store.lazy_rows import StoredRows
 from .summary import ExtractionSummary, Quarantined
@@ -262,6 +266,70 @@ class Features:
             codes = [None if np.isnan(code) else int(code) for code in self.y]
         train, test, _ = split_rows(self.ids, codes, self.parts, test_size, random_state)
         return self.take(train), self.take(test)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: ExportFormat | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write embeddings, ids, paths, labels and all other columns to a file for other tools.
+
+        Embeddings are read in blocks, so that they need not fit in memory, and the file appears
+        when it is complete.
+
+        Parameters
+        ----------
+        path : path
+            Missing folders are created.
+        format : {"npy", "npz", "parquet", "csv", "hf"}, optional
+            Default: by the ending of `path`. ``"npy"`` is the matrix, with the columns in a CSV
+            file of the same name; ``"npz"`` holds ``X``, ``y`` (codes), ``classes``, ``ids``,
+            ``paths`` and further columns, without pickled objects; ``"parquet"`` (extra
+            ``parquet``) has a column ``embedding`` of lists of a fixed size, and the key in its
+            metadata; ``"csv"`` has columns ``f0``, ``f1``, ...; ``"hf"`` is a folder for
+            `datasets.load_from_disk` (extra ``datasets``), with labels as a ClassLabel.
+        overwrite : bool
+            Replace an existing file, or a folder that holds nothing but a saved data set.
+
+        Returns
+        -------
+        list of Path
+            What was written.
+
+        Raises
+        ------
+        InvalidRequest
+            If the path exists, its ending does not say the format, or a column of the data set is
+            named as one of the file's own.
+        MissingExtra
+            If the package that writes the format is not installed.
+        StoreWriteError, StoreError
+            If the system refuses; what was there before is unchanged then.
+
+        Examples
+        --------
+        >>> import featcache, numpy, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file, = featcache.extract("pocket").export(f"{folder}/dogs.npz")
+        ...     numpy.load(file)["X"].shape
+        (200, 256)
+        """
+        chosen = export_format(path, format)
+        optional = {
+            "view": self.views if self.views.any() else None,
+            "label": self.labels,
+            "split": self.parts,
+        }
+        columns = {"path": self.paths, "id": self.ids} | optional
+        labelled = self.y is not None and self.classes is not None
+        rows = ExportedRows.of(
+            self.X, columns, self.attributes, self.boxes,
+            self.y if labelled else None, self.classes,
+            spec_metadata(self.spec.key, self.spec.components()),
+        )  # fmt: skip
+        return export_rows(rows, path, chosen, overwrite=overwrite)
 
     def to_frame(self, *, embeddings: bool = False) -> Any:
         """Return a pandas DataFrame with one row per row of X.
