@@ -18,7 +18,7 @@ from ..backbones.keras_types import BackboneLike
 from ..backbones.model import Backbone
 from ..backbones.resolve import build
 from ..backbones.weights import WeightsLike
-from ..data.load import URL_REASON, is_url
+from ..data.path_list import URL_REASON, is_url
 from ..errors import InvalidRequest
 from ..images.decode import Pixels, Resize, pixels_of, pixels_of_image
 from ..images.image_file import BadImage, read_file
@@ -29,7 +29,6 @@ from .bundle import Bundle, Prediction, load_bundle
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | Pixels
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 _EXPECTED = "a path, bytes, a PIL image or an array of uint8 of shape (height, width, 3)"
-_NOT_FINITE = "the backbone gives values for it that are not finite"
 _ON_ACCELERATOR = 16
 
 
@@ -190,13 +189,22 @@ class Predictor:
                     reasons[i] = bad.reason
             if pixels:
                 rows[list(pixels)] = self._forward(list(pixels.values()))
+        rows = self._as_stored(rows)
         finite = np.isfinite(rows).all(axis=1)
         for i in np.flatnonzero(~finite).tolist():
-            reasons[i] = reasons[i] or _NOT_FINITE
+            reasons[i] = reasons[i] or (
+                "the backbone gives values for it that are not finite in "
+                f"{self.bundle.spec.row_dtype}"
+            )
         proba = np.full((len(images), len(self.classes)), np.nan)
         if finite.any():
             proba[finite] = self.bundle.classifier.predict_proba(rows[finite])
         return proba, reasons
+
+    def _as_stored(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return rows rounded as those of the training features were."""
+        with np.errstate(over="ignore"):  # infinite values are reported
+            return rows.astype(self.bundle.spec.row_dtype).astype(np.float32)
 
     def _forward(self, pixels: list[Pixels]) -> NDArray[np.float32]:
         """Return the embeddings of up to `_count` images."""

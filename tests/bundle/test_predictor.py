@@ -194,6 +194,14 @@ def test_a_model_of_ones_own_has_to_be_passed_and_to_be_the_same(dogs: Path) -> 
     assert np.abs(found - bundle.predict_proba(features)).max() < 1e-4
 
 
+def test_rows_are_rounded_as_in_training(dogs: Path) -> None:
+    model = make_tiny_model()
+    features = extract(model, dogs, row_dtype="float16")
+    bundle = make_bundle(features, make_head("logistic").fit(features.X, features.labels))
+    found = Predictor(bundle, backbone=model).predict_proba(features.paths)
+    assert np.abs(found - bundle.predict_proba(features)).max() < 1e-12
+
+
 def test_missing_weights_are_a_clear_error(
     bundle: featcache.Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
