@@ -91,6 +91,11 @@ def archives_folder(cache: Path) -> Path:
     return cache / "archives"
 
 
+def spool_folder(cache: Path) -> Path:
+    """Return the folder of temporary files with the images of streams, which have no names."""
+    return cache / "spool"
+
+
 def warn_if_shared(cache: Path) -> None:
     """Log a warning, once per folder, if other users can write to the cache.
 

@@ -211,7 +211,7 @@ class Bundle:
             raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
         if tta:
             options = _with_mirror_images(options)
-        dataset = _without_labels(photos)
+        dataset = _without_labels(photos, options)
         chosen, arguments = self.extract_arguments(backbone, options)
         request = self.backbone_request(chosen, arguments)
         cache = cache_folder(arguments.get("cache_dir"))
@@ -290,12 +290,13 @@ def _with_mirror_images(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **views}
 
 
-def _without_labels(photos: Any) -> Dataset:
+def _without_labels(photos: Any, options: Mapping[str, Any]) -> Dataset:
     from ..datasets.load import load_dataset
 
     if isinstance(photos, (str, os.PathLike)) and absolute_path(photos).is_dir():
         return images_below(photos)
-    return replace(load_dataset(photos), labels=None, split=None)
+    chosen = {name: options[name] for name in ("value_range", "cache_dir") if name in options}
+    return replace(load_dataset(photos, **chosen), labels=None, split=None, categories=None)
 
 
 def make_bundle(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._io.cache_dirs import cache_folder, spool_folder
 from .._io.paths import absolute_path
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
@@ -22,6 +23,7 @@ from .memory import (
     is_image_in_memory,
 )
 from .path_list import URL_REASON, from_paths, is_url
+from .pipelines import from_pipeline
 from .tables import (
     COLUMNS_REASON,
     FIND,
@@ -43,13 +45,20 @@ def describe(
     margin: float = 0.0,
     value_range: ValueRange | None = None,
     columns: TableColumns = FIND,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Return a `Dataset` as `featcache.load_dataset` does, except for names of data sets."""
+    black_white = check_value_range(value_range)
+    if not columns.given and not isinstance(data, (Dataset, list, tuple, str, os.PathLike)):
+        folder = spool_folder(cache_folder(cache_dir))
+        found = from_pipeline(data, labels, black_white, folder)
+        if found is not None:
+            return cropped(found, crop, margin)
     if labels is not None and not (is_array(data) or _is_list(data)):
         raise DatasetError(LABELS_REASON)
     if columns.given:
         return cropped(_from_table(data, columns), crop, margin)
-    return cropped(_load(data, labels, check_value_range(value_range)), crop, margin)
+    return cropped(_load(data, labels, black_white), crop, margin)
 
 
 def _from_table(data: Any, columns: TableColumns) -> Dataset:

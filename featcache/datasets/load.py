@@ -25,11 +25,11 @@ def load_dataset(
 ) -> Dataset:
     """Return a `Dataset` of images described by a folder, a table, a list, an array or a name.
 
-    No image is decoded.
+    No image of a file is decoded.
 
     Parameters
     ----------
-    data : Dataset, path-like, pandas.DataFrame, ndarray, or list of paths or images
+    data : Dataset, path-like, pandas.DataFrame, ndarray, list of paths or images, or pipeline
         A folder with one folder per class (also below ``train/``, ``test/`` ...), a folder of
         images, a CSV file or DataFrame with a column of paths and optionally ``label`` and
         ``split``, a list of paths, or the name of a data set that ``featcache fetch`` downloads,
@@ -39,6 +39,11 @@ def load_dataset(
         list of arrays (h, w, 3), PIL images and bytes of files. Of these, the image id is the
         hash of the pixels (of bytes: of the bytes, as for a file), so that they are found again
         in any order. Arrays are uint8, or floats in `value_range`, which are rounded to uint8.
+
+        Or a pipeline: a ``tf.data.Dataset``, Keras' ``PyDataset``, PyTorch's ``Dataset`` or
+        ``DataLoader``, or a generator, of images or of (image, label), also in batches. It is
+        iterated here, once, and its images are kept in a temporary file of the cache folder
+        for as long as the data set is used.
 
         A ``test/`` or ``val/`` without class folders, or without a folder of a training class,
         is an unlabelled part. Labels and further columns of a CSV file become numbers or bools
@@ -62,7 +67,7 @@ def load_dataset(
     label_column : str, optional
         The column of a table that has the labels. Default: ``label``, if there is one.
     cache_dir : path-like, optional
-        The cache folder with downloaded data sets.
+        The cache folder with downloaded data sets, and with the images of a pipeline.
 
     Returns
     -------
@@ -89,5 +94,11 @@ def load_dataset(
                 raise DatasetError(COLUMNS_REASON)
             return fetched.load(data, crop=crop, margin=margin, cache_dir=cache_dir)
     return describe(
-        data, labels, crop=crop, margin=margin, value_range=value_range, columns=columns
+        data,
+        labels,
+        crop=crop,
+        margin=margin,
+        value_range=value_range,
+        columns=columns,
+        cache_dir=cache_dir,
     )

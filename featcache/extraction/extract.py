@@ -86,8 +86,9 @@ def extract(
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), an array ``(n, h, w, 3)``, a list of
-        paths, arrays, PIL images or bytes, a `Dataset`, or the name of a data set that
-        ``featcache fetch`` downloaded; see `featcache.load_dataset`.
+        paths, arrays, PIL images or bytes, a ``tf.data.Dataset``, ``PyDataset``, ``DataLoader`` or
+        generator, a `Dataset`, or the name of a data set that ``featcache fetch`` downloaded; see
+        `featcache.load_dataset`.
         Default: the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
     layer : str or int, optional
         The layer whose output is the embedding: its name, its index in ``model.layers`` (-2
