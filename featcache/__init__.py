@@ -8,6 +8,7 @@
 Embeddings
     extract         compute the missing embeddings, and return all as `Features`
     Augmentation    how the augmented views of an image differ
+    Normalization   how a network of your own wants its pixels
     explain         what `extract` would do with the same arguments, and why
     load_dataset    load a folder, table or list of images as a `Dataset`
     load_backbone   load or build a backbone
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from . import errors as errors
     from .backbones.keras_backend import import_keras as import_keras
     from .backbones.model_file import load_model as load_model
+    from .backbones.normalization import Normalization as Normalization
     from .backbones.resolve import load_backbone as load_backbone
     from .backbones.spec import BackboneSpec as BackboneSpec
     from .bundle.bundle import Bundle as Bundle
@@ -71,6 +73,7 @@ _MODULES = {
     "Explanation": "extraction.plan",
     "FeatcacheError": "errors",
     "Features": "extraction.features",
+    "Normalization": "backbones.normalization",
     "Predictor": "bundle.predictor",
     "RandomWeightsWarning": "errors",
     "Store": "store.store",
@@ -96,6 +99,7 @@ __all__ = [
     "Explanation",
     "FeatcacheError",
     "Features",
+    "Normalization",
     "Predictor",
     "RandomWeightsWarning",
     "Store",

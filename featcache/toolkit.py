@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
     from .backbones.graph import nodes_before as nodes_before
+    from .backbones.image_size import parse_image_size as parse_image_size
     from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
     from .backbones.imagenet import IMAGENET_MEAN as IMAGENET_MEAN
     from .backbones.imagenet import IMAGENET_STD as IMAGENET_STD
@@ -44,11 +45,14 @@ if TYPE_CHECKING:
     from .backbones.keras_types import BackboneLike as BackboneLike
     from .backbones.model import Backbone as Backbone
     from .backbones.model_file import is_model_file as is_model_file
+    from .backbones.onnx.backbone import OnnxBackbone as OnnxBackbone
+    from .backbones.onnx.file import is_onnx_file as is_onnx_file
     from .backbones.preprocessing import RULES as RULES
+    from .backbones.preprocessing import affine_of as affine_of
+    from .backbones.preprocessing import as_rule as as_rule
     from .backbones.request import BackboneOptions as BackboneOptions
     from .backbones.request import ModelRequest as ModelRequest
     from .backbones.request import make_request as make_request
-    from .backbones.request import parse_image_size as parse_image_size
     from .backbones.resolve import BuiltBackbone as BuiltBackbone
     from .backbones.spec import ENGINES as ENGINES
     from .backbones.spec import POOLINGS as POOLINGS
@@ -101,6 +105,7 @@ _HOMES = {
     "IMAGENET_STD": "backbones.imagenet",
     "MemoryBudget": "images.limits",
     "ModelRequest": "backbones.request",
+    "OnnxBackbone": "backbones.onnx.backbone",
     "POOLINGS": "backbones.spec",
     "PRECISIONS": "backbones.spec",
     "RESIZES": "images.decode",
@@ -111,7 +116,9 @@ _HOMES = {
     "SharedChange": "_io.shared_change",
     "Source": "extraction.prepare",
     "View": "images.views",
+    "affine_of": "backbones.preprocessing",
     "all_layers": "backbones.architecture",
+    "as_rule": "backbones.preprocessing",
     "batches": "extraction.pipeline",
     "cache_folder": "_io.cache_dirs",
     "check_choice": "_io.choices",
@@ -128,6 +135,7 @@ _HOMES = {
     "ignored_warnings": "_io.held_warnings",
     "is_missing": "data.labels",
     "is_model_file": "backbones.model_file",
+    "is_onnx_file": "backbones.onnx.file",
     "label_codes": "data.labels",
     "label_conflicts": "data.labels",
     "layer_names": "backbones.architecture",
@@ -137,7 +145,7 @@ _HOMES = {
     "nodes_before": "backbones.graph",
     "open_atomic": "_io.atomic",
     "parse_bytes": "_io.wording",
-    "parse_image_size": "backbones.request",
+    "parse_image_size": "backbones.image_size",
     "pixels_folder": "_io.cache_dirs",
     "printable": "printable",
     "progress_bar": "_io.progress",
@@ -178,11 +186,14 @@ __all__ = [
     "Crop",
     "MemoryBudget",
     "ModelRequest",
+    "OnnxBackbone",
     "Resize",
     "SharedChange",
     "Source",
     "View",
+    "affine_of",
     "all_layers",
+    "as_rule",
     "batches",
     "cache_folder",
     "check_choice",
@@ -199,6 +210,7 @@ __all__ = [
     "ignored_warnings",
     "is_missing",
     "is_model_file",
+    "is_onnx_file",
     "label_codes",
     "label_conflicts",
     "layer_names",

@@ -13,6 +13,7 @@ import bench.__main__
 import featcache.cli
 from conftest import photo
 from featcache.backbones.weights import Weights
+from onnx_files import cnn, write
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
@@ -41,6 +42,7 @@ def test_python_examples_run(
 ) -> None:
     for i in range(40):
         photo(tmp_path / "photos" / ("beagle" if i % 2 else "poodle") / f"{i}.jpg", i)
+    write(tmp_path / "network.onnx", cnn())
     monkeypatch.chdir(tmp_path)
     random = Weights("random")
     monkeypatch.setattr("featcache.backbones.request.choose_weights", lambda *_: random)

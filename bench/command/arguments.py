@@ -14,6 +14,7 @@ from featcache.toolkit import (
     RESIZES,
     ROW_DTYPES,
     RULES,
+    as_rule,
     parse_image_size,
 )
 from heads import HEADS
@@ -43,7 +44,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         "--backbones",
         action="append",
         metavar="A,B",
-        help="names from `featcache backbones`, or .keras files of your own models; default: "
+        help="names from `featcache backbones`, or .keras or .onnx files of your own; default: "
         "mobilenet_v2, or pocket on drawn dogs. May be given several times; a value may be one "
         "backbone with options of its own: xception@image_size=224,weights=FILE. A+B puts "
         "the features of both side by side. Options: " + ", ".join(BACKBONE_OPTIONS),
@@ -71,14 +72,15 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (ImageNet), imagenet, random, random:SEED, or a weights file",
     )
-    add("--preprocessing", choices=RULES, help="for models of your own that do not rescale their "
-        "input; default: that of each backbone")  # fmt: skip
+    add("--preprocessing", type=_argument(as_rule), metavar="RULE", help="for models of your own "
+        f"that do not rescale their input: {', '.join(RULES)}, or a mean and standard deviation as "
+        "mean:0.5:std:0.25; default: that of each backbone")  # fmt: skip
     add("--precision", choices=PRECISIONS, help="number format of the forward pass (default "
         "float32); bfloat16 is faster and less exact")  # fmt: skip
     add("--row-dtype", choices=ROW_DTYPES, help="number format of stored features (default "
         "float32); float16 takes half the disk")  # fmt: skip
     add("--engine", choices=ENGINES, help="what runs the backbones (default auto: OpenVINO if "
-        "installed and without a GPU, else Keras)")  # fmt: skip
+        "installed and without a GPU, else Keras or ONNX Runtime)")  # fmt: skip
 
 
 def add_finetune_options(parser: argparse.ArgumentParser) -> None:

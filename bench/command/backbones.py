@@ -1,4 +1,4 @@
-"""Backbones of the command line: names of the table or ``.keras`` files, with their options."""
+"""Backbones of the command line: names of the table or files of networks, with their options."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from featcache.toolkit import (
     PRECISIONS,
     RESIZES,
     ROW_DTYPES,
-    RULES,
     BackboneOptions,
+    as_rule,
     find_backbone,
     is_model_file,
     make_request,
@@ -33,7 +33,7 @@ BACKBONE_OPTIONS: Mapping[str, Parser] = {
     "image_size": parse_image_size,
     "resize": one_of(RESIZES),
     "weights": non_empty,
-    "preprocessing": one_of(RULES),
+    "preprocessing": as_rule,
     "precision": one_of(PRECISIONS),
     "row_dtype": one_of(ROW_DTYPES),
     "engine": one_of(ENGINES),
@@ -79,7 +79,7 @@ class BackboneChoice:
     Attributes
     ----------
     backbone : str
-        Its name in the table, or the path of a ``.keras`` file.
+        Its name in the table, or the path of a ``.keras`` or ``.onnx`` file.
     options : mapping of str to object
         Further arguments of `featcache.extract`, with those of all backbones.
     name : str

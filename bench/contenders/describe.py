@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.toolkit import layer_names
+from featcache.toolkit import OnnxBackbone, layer_names
 
 
 def describe_network(name: str, model: Any, first_free: int | None) -> dict[str, Any]:
@@ -43,6 +43,19 @@ def describe_network(name: str, model: Any, first_free: int | None) -> dict[str,
         "trained_share": free / total if total else 0.0,
         "free_from": "none" if frozen else names[first_free or 0],
         "kinds": dict(Counter(type(layer).__name__ for layer in model.layers).most_common()),
+    }
+
+
+def describe_onnx_network(backbone: OnnxBackbone) -> dict[str, Any]:
+    """Summarise an ONNX network like a Keras model; its operators stand for layers."""
+    return {
+        "network": backbone.title,
+        "layers": len(backbone.operators),
+        "depth": backbone.depth,
+        "parameters": backbone.count_params(),
+        "trained_share": 0.0,
+        "free_from": "none",
+        "kinds": dict(Counter(backbone.operators).most_common()),
     }
 
 

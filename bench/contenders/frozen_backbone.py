@@ -14,10 +14,17 @@ from numpy.typing import NDArray
 import featcache
 from featcache import Features
 from featcache.errors import InvalidRequest, NoUsableImages
-from featcache.toolkit import BackboneLike, find_backbone, format_count, is_model_file
+from featcache.toolkit import (
+    BackboneLike,
+    OnnxBackbone,
+    find_backbone,
+    format_count,
+    is_model_file,
+    is_onnx_file,
+)
 
 from ..splits import Images
-from .describe import describe_network
+from .describe import describe_network, describe_onnx_network
 from .measure import MODEL_OPTIONS, Estimate, extraction_estimate
 
 _FLIP: Mapping[str, Any] = {"views": 2, "augmentation": "flip"}
@@ -145,10 +152,15 @@ class FrozenBackbone:
     def network(self) -> dict[str, Any]:
         """Describe the network, which is built for this."""
         resolved = featcache.load_backbone(self.backbone, **self._model_options)
+        if isinstance(resolved.backbone, OnnxBackbone):
+            return describe_onnx_network(resolved.backbone)
         return describe_network(resolved.request.name, resolved.backbone.model, None)
 
     def parameters(self) -> int:
         """Return the number of weights of the whole network."""
+        if is_onnx_file(self.backbone):
+            built = featcache.load_backbone(self.backbone, **self._model_options).backbone
+            return built.count_params()
         if is_model_file(self.backbone):
             return int(featcache.load_model(self.backbone).count_params())
         if isinstance(self.backbone, str):

@@ -40,7 +40,7 @@ from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
 from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
-from .own_model import copy_own_model
+from .own_model import check_trainable, copy_own_model
 from .parts import class_weights, describe_training, training_parts
 from .saved_model import save_model
 from .training import Run, plain, predict
@@ -162,6 +162,7 @@ class FineTuned(Contender):
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
+        check_trainable(backbone)
         check_options(unfreeze, class_weight, lr_schedule, layer_decay, label_smoothing)
         self.backbone, self.unfreeze = backbone, unfreeze
         self.top = Top(tuple(units), dropout)
@@ -358,7 +359,7 @@ class FineTuned(Contender):
         stored = self._boundary and find_boundary(body, first, self._boundary.layer)
         with preserve_random_state():
             network = build_network(
-                resolved.backbone, training.n_classes, self.unfreeze, self.top,
+                resolved.keras_backbone, training.n_classes, self.unfreeze, self.top,
                 training.random_state, stored,
             )  # fmt: skip
         if head and self.initial_head:

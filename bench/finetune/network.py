@@ -15,6 +15,7 @@ from featcache.toolkit import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Backbone,
+    affine_of,
     layer_names,
 )
 
@@ -207,11 +208,25 @@ def _preprocessing_layers(keras: Any, rule: Any) -> list[Any]:
         kernel = np.eye(3, dtype=np.float32)[:, ::-1].reshape(1, 1, 3, 3)
         swap.set_weights([kernel, -np.array(CAFFE_MEAN_BGR, np.float32)])
         return [swap]
-    if not isinstance(rule, str) or rule not in scaling:
+    if callable(rule):
         raise InvalidRequest(
-            "A fine-tuned model needs preprocessing by one of the named rules, which is saved with "
-            "the model; a function cannot be saved.",
+            "A fine-tuned model needs preprocessing by one of the named rules, or a Normalization, "
+            "which is saved with the model; a function cannot be saved.",
             received=rule,
         )
+    if rule not in scaling:
+        return [_normalization_layer(keras, affine_of(rule))]
     chosen = scaling[rule]
     return [] if chosen is None else [keras.layers.Rescaling(*chosen)]
+
+
+def _normalization_layer(keras: Any, affine: Any) -> Any:
+    """Return a layer that takes a mean off the channels, divides, and may reverse their order."""
+    mean, scale = np.array(affine.mean), np.array(affine.scale)
+    if not affine.reverse:
+        return keras.layers.Rescaling((1 / scale).tolist(), (-mean / scale).tolist())
+    swap = keras.layers.Conv2D(3, 1, trainable=False, name="rgb_to_bgr_normalized")
+    swap.build((None, None, None, 3))
+    kernel = (np.eye(3)[:, ::-1] / scale).astype(np.float32).reshape(1, 1, 3, 3)
+    swap.set_weights([kernel, (-mean / scale).astype(np.float32)])
+    return swap

@@ -1,15 +1,26 @@
-"""The user's own model as the backbone of a fine-tune."""
+"""A model of the user's own as the backbone of a fine-tune."""
 
 from __future__ import annotations
 
 from featcache import import_keras
-from featcache.toolkit import BuiltBackbone, ModelRequest, preserve_random_state
+from featcache.errors import InvalidRequest
+from featcache.toolkit import BuiltBackbone, ModelRequest, is_onnx_file, preserve_random_state
+
+
+def check_trainable(backbone: object) -> None:
+    """Raise `InvalidRequest` for an ONNX network."""
+    if is_onnx_file(backbone):
+        raise InvalidRequest(
+            f"{backbone} is an ONNX network, which cannot be fine-tuned: its graph is run as it "
+            "is. Compare heads on its features, or fine-tune the Keras model.",
+            received=str(backbone),
+        )
 
 
 def copy_own_model(resolved: BuiltBackbone) -> None:
     """Replace the user's own model by a copy, since the caller's must not change."""
     if isinstance(resolved.request, ModelRequest):
-        own = resolved.backbone.model
+        own = resolved.keras_backbone.model
         with preserve_random_state():
-            resolved.backbone.model = import_keras().models.clone_model(own)
-        resolved.backbone.model.set_weights(own.get_weights())
+            resolved.keras_backbone.model = import_keras().models.clone_model(own)
+        resolved.keras_backbone.model.set_weights(own.get_weights())

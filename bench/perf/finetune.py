@@ -107,7 +107,7 @@ def _keras(backbone: str, unfreeze: str, folder: str, cache: str) -> dict[str, f
     images, codes, n_classes = _images(folder)
     train, validation = training_parts(Training(images, codes, n_classes), 0.1)
     resolved = load_backbone(backbone, weights="random", image_size=SIDE, cache_dir=cache)
-    network = build_network(resolved.backbone, n_classes, unfreeze, Top((), 0.0), 0).full
+    network = build_network(resolved.keras_backbone, n_classes, unfreeze, Top((), 0.0), 0).full
     keras = import_keras()
     inputs = keras.Input((SIDE, SIDE, 3))
     x = inputs

@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidRequest
-from .own_code import operations
 
 if TYPE_CHECKING:
     from .model import Backbone
+    from .onnx.backbone import OnnxBackbone
 
 # Of a row's largest value. Batches of other sizes may be summed in another order, which shows
 # where sums are rounded to fewer bits: on GPUs, and in layers of mixed precision.
 _TOLERANCE = 1e-4
 _ROUNDED_TOLERANCE = 0.05
-_FULL_PRECISION = {"float32", "float64"}
 
 
-def check_independence(backbone: Backbone, image_size: tuple[int, int]) -> None:
+def check_independence(backbone: Backbone | OnnxBackbone, image_size: tuple[int, int]) -> None:
     """Raise `InvalidRequest` if the row of an image depends on its batch, or on chance.
 
     Three unlike images go through the model in both orders, and one of them alone. An
@@ -28,7 +27,7 @@ def check_independence(backbone: Backbone, image_size: tuple[int, int]) -> None:
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Backbone or OnnxBackbone
     image_size : (int, int)
         Height and width.
     """
@@ -40,7 +39,7 @@ def check_independence(backbone: Backbone, image_size: tuple[int, int]) -> None:
         _difference(rows, backbone.embed_untraced(noise[::-1])[::-1]),
         _difference(rows[:1], backbone.embed_untraced(noise[:1])),
     )
-    if error > _tolerance(backbone):
+    if error > (_TOLERANCE if backbone.is_exact else _ROUNDED_TOLERANCE):
         raise InvalidRequest(
             f"The model gives an image another row in another batch: they differ by {error:.2g} "
             "of the largest value. It combines values of several images (an operation over axis "
@@ -48,12 +47,6 @@ def check_independence(backbone: Backbone, image_size: tuple[int, int]) -> None:
             "let it compute each image for itself.",
             received=backbone.name,
         )
-
-
-def _tolerance(backbone: Backbone) -> float:
-    types = {getattr(part, "compute_dtype", "float32") for part in operations(backbone.model)}
-    exact = types <= _FULL_PRECISION and not backbone.on_accelerator
-    return _TOLERANCE if exact else _ROUNDED_TOLERANCE
 
 
 def _difference(rows: NDArray[np.float32], others: NDArray[np.float32]) -> float:

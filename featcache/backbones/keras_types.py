@@ -54,5 +54,5 @@ class KerasModel(Protocol):
         ...
 
 
-# What stands for a backbone: a name of the table, the file of a saved model, or a model.
+# What stands for a backbone: a name of the table, the file of a network, or a model.
 BackboneLike = str | os.PathLike[str] | KerasModel

@@ -32,11 +32,15 @@ from .keras_backend import (
     quiet_stderr,
 )
 from .model_file import ModelFile, load_model
+from .own_code import operations
 from .pretrained import Network, build_network
-from .request import ModelRequest, Request, TableRequest
+from .request import ModelRequest, TableRequest
 from .spec import Pooling, Precision, own_model_name
 
 log = get_logger(__name__)
+
+_Request = TableRequest | ModelRequest
+_FULL_PRECISION = {"float32", "float64"}
 
 
 class Backbone:
@@ -44,7 +48,7 @@ class Backbone:
 
     Parameters
     ----------
-    request : Request
+    request : TableRequest or ModelRequest
         What to build.
 
     Attributes
@@ -54,7 +58,7 @@ class Backbone:
     layer : str
         The layer whose output is the feature.
     pooling : str
-        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
+        ``"none"``, ``"avg"``, ``"max"``, ``"flat"`` or ``"cls"``, as applied.
     width : int
         Length of an embedding.
     weights_hash : str
@@ -74,7 +78,9 @@ class Backbone:
         If the layer, the size or the weights do not fit the model.
     """
 
-    def __init__(self, request: Request) -> None:
+    library = "Keras"
+
+    def __init__(self, request: _Request) -> None:
         keras = import_keras()
         self.rule: preprocessing.Rule = request.preprocessing
         with preserve_random_state():
@@ -139,10 +145,21 @@ class Backbone:
         rows = keras.ops.convert_to_numpy(self.model([prepared], training=False))
         return np.asarray(rows, np.float32)
 
-    def export(self, folder: Path) -> None:
-        """Write the model as a TensorFlow SavedModel, for engines that read this format."""
+    def export(self, folder: Path) -> Path:
+        """Write the model as a TensorFlow SavedModel, for engines that read it; return its path."""
         with quiet_stderr():
             self.model.export(str(folder), format="tf_saved_model", verbose=False)
+        return folder
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return int(self.model.count_params())
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all its layers compute in float32 at least, on a processor."""
+        types = {getattr(part, "compute_dtype", "float32") for part in operations(self.model)}
+        return types <= _FULL_PRECISION and not self.on_accelerator
 
     def provenance(self) -> dict[str, str]:
         """Return versions and backend, stored with the rows; not part of the key."""
@@ -182,7 +199,7 @@ def _own(model: Any) -> Network:
     return Network(load_model(model.path) if isinstance(model, ModelFile) else model)
 
 
-def _output_of(keras: Any, network: Network, request: Request) -> tuple[str, Any]:
+def _output_of(keras: Any, network: Network, request: _Request) -> tuple[str, Any]:
     """Return the layer to cut at, and its symbolic output."""
     model = network.model
     if isinstance(request, ModelRequest):
@@ -246,7 +263,7 @@ def _name_of(model: Any) -> str:
 def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple[str, Any]:
     rank = len(output.shape)
     if rank == 2:
-        if pooling in ("avg", "max"):
+        if pooling in ("avg", "max", "cls"):
             raise InvalidRequest(
                 f"pooling={pooling!r} needs a spatial layer, but {layer!r} gives one vector an "
                 "image. Leave pooling out, or name a layer before the global pooling.",
@@ -254,6 +271,14 @@ def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple
             )
         return "none", output
     pooling = pooling or "avg"
+    if pooling == "cls":
+        if rank != 3:
+            raise InvalidRequest(
+                f"pooling='cls' takes the first of the tokens (b, n, d), but {layer!r} gives "
+                f"arrays of rank {rank}.",
+                received=pooling,
+            )
+        return pooling, output[:, 0]
     if pooling == "flat":
         return pooling, keras.layers.Flatten()(output)
     dimension = {3: "1D", 4: "2D", 5: "3D"}.get(rank)
@@ -263,7 +288,7 @@ def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple
     return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
 
 
-def _check_weights(model: Any, request: Request) -> None:
+def _check_weights(model: Any, request: _Request) -> None:
     """Raise `WeightsMismatch` for NaN, which some activations would turn into finite values."""
     for weight in model.weights:
         value = np.asarray(weight)

@@ -30,6 +30,7 @@ from ..hdf5.sandbox import unsafe_hdf5_reason
 from .keras_backend import import_keras, preserve_random_state, quiet_stderr
 from .keras_types import KerasModel
 from .model_config import check_network
+from .onnx.file import is_onnx_file
 from .own_code import operations
 
 KERAS_SUFFIX = ".keras"
@@ -81,11 +82,16 @@ class ModelFile:
         return self.path.stem
 
 
-def is_model_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Return whether the argument `backbone` is the path of a saved model."""
+def is_keras_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether the argument `backbone` is the path of a model that Keras saved."""
     if not isinstance(backbone, (str, os.PathLike)):
         return False
     return os.fspath(backbone).lower().endswith((KERAS_SUFFIX, *LEGACY_SUFFIXES))
+
+
+def is_model_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether the argument `backbone` is the path of a Keras model or an ONNX network."""
+    return is_keras_file(backbone) or is_onnx_file(backbone)
 
 
 def inspect_model_file(path: str | os.PathLike[str]) -> ModelFile:
@@ -136,6 +142,11 @@ def _model_path(path: str | os.PathLike[str]) -> Path:
             f"{path} contains weights only, not a model. Name the backbone that they belong to, "
             "such as 'vgg16', and pass the file as weights= (--weights); for your own network, "
             "load them into it and pass the keras.Model.",
+            path=path,
+        )
+    if is_onnx_file(path):
+        raise ModelRefused(
+            f"{path} is an ONNX network, not a Keras model: pass its path as the backbone.",
             path=path,
         )
     return path

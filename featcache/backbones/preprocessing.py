@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
 from .function_hash import function_hash
-from .imagenet import CAFFE_MEAN_BGR, IMAGENET_MEAN, IMAGENET_STD
+from .imagenet import CAFFE_MEAN_BGR, CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from .normalization import Normalization, parse_normalization
 from .spec import RuleName
 
 FloatImages = NDArray[np.float32]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
-Rule = RuleName | Callable[[FloatImages], Any]
+Rule = RuleName | Normalization | Callable[[FloatImages], Any]
 
 _MEAN = np.array(IMAGENET_MEAN, np.float32)
 _STD = np.array(IMAGENET_STD, np.float32)
 _MEAN_BGR = np.array(CAFFE_MEAN_BGR, np.float32)
+_CLIP_MEAN = np.array(CLIP_MEAN, np.float32)
+_CLIP_STD = np.array(CLIP_STD, np.float32)
 
 _RULES: dict[RuleName, Callable[[FloatImages], NDArray[Any]]] = {
     "none": lambda x: x,
@@ -37,8 +40,13 @@ _RULES: dict[RuleName, Callable[[FloatImages], NDArray[Any]]] = {
     "tf": lambda x: x / np.float32(127.5) - np.float32(1),
     "torch": lambda x: (x / np.float32(255) - _MEAN) / _STD,
     "caffe": lambda x: x[..., ::-1] - _MEAN_BGR,
+    "clip": lambda x: (x / np.float32(255) - _CLIP_MEAN) / _CLIP_STD,
 }
-_OR_A_FUNCTION = ", or pass a function that takes a float32 RGB batch in 0..255"
+_OR_ANOTHER = (
+    ", or pass a featcache.Normalization, or a function that takes a float32 RGB batch in 0..255"
+)
+# Two normalizations that differ by less are one: so do the roundings of their numbers.
+_EQUAL = 1e-6
 _OTHER_SHAPES = ((24, 40), (33, 7))
 _LARGE_BATCH = 257  # more than the 256 images of a batch on a GPU
 # Pixels of a batch of the size asked for, of 2 images at least: some tenths of a second.
@@ -75,7 +83,57 @@ AFFINE = {
     "tf": Affine(False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "torch": Affine(False, _three(_MEAN * 255), _three(_STD * 255)),
     "caffe": Affine(True, _three(_MEAN_BGR), (1, 1, 1)),
+    "clip": Affine(False, _three(_CLIP_MEAN * 255), _three(_CLIP_STD * 255)),
 }
+
+
+def affine_of(rule: RuleName | Normalization) -> Affine:
+    """Return a rule that is not a function as engines know it."""
+    if isinstance(rule, Normalization):
+        return Affine(rule.channels == "bgr", rule.pixel_mean, rule.pixel_std)
+    return AFFINE[rule]
+
+
+def as_rule(rule: object) -> Rule:
+    """Return the argument ``preprocessing=`` as a rule.
+
+    A normalization that does what a named rule does is that rule, so that both have one key.
+
+    Parameters
+    ----------
+    rule : str, Normalization or callable
+        A name, or the text of a normalization (`normalization.parse_normalization`).
+
+    Raises
+    ------
+    InvalidRequest
+        If it is none of these.
+
+    Examples
+    --------
+    >>> as_rule(Normalization(mean=0.5, std=0.5)), as_rule("mean:0.5:std:0.25").std
+    ('tf', (0.25, 0.25, 0.25))
+    """
+    if isinstance(rule, str) and ":" in rule:
+        rule = parse_normalization(rule)
+    if isinstance(rule, Normalization):
+        return next((name for name in RULES if _are_equal(affine_of(rule), AFFINE[name])), rule)
+    if not callable(rule):
+        check_choice("preprocessing", rule, RULES, _OR_ANOTHER)
+    return rule  # type: ignore[return-value]
+
+
+def format_rule(rule: Rule) -> str | None:
+    """Return the text for which `as_rule` returns a rule; None for a function."""
+    return None if callable(rule) else str(rule)
+
+
+def _are_equal(one: Affine, other: Affine) -> bool:
+    if one.reverse != other.reverse:
+        return False
+    means = np.abs(np.subtract(one.mean, other.mean)) / 255
+    scales = np.abs(np.divide(one.scale, other.scale) - 1)
+    return bool(max(means.max(), scales.max()) < _EQUAL)
 
 
 def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
@@ -83,11 +141,12 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
 
     Parameters
     ----------
-    rule : str or callable
-        ``"none"`` (0..255 unchanged), ``"unit"`` (0..1), ``"tf"`` (-1..1), ``"torch"`` (0..1,
-        then ImageNet's mean and standard deviation), ``"caffe"`` (BGR minus ImageNet's mean),
-        or a function from float32 ``(b, h, w, 3)`` RGB in 0..255 to an array of that shape.
-        The named rules are those of `keras.applications.imagenet_utils`.
+    rule : str, Normalization or callable
+        ``"none"`` (0..255 unchanged), ``"unit"`` (0..1), ``"tf"`` (-1..1, also known as mean and
+        standard deviation 0.5), ``"torch"`` (0..1, then ImageNet's mean and standard deviation),
+        ``"caffe"`` (BGR minus ImageNet's mean), ``"clip"`` (0..1, then those of CLIP's images),
+        a `Normalization`, or a function from float32 ``(b, h, w, 3)`` RGB in 0..255 to an array
+        of that shape. All names but ``"clip"`` are those of `keras.applications.imagenet_utils`.
     images : ndarray (b, h, w, 3)
         RGB, 0..255, uint8 or float32. Never overwritten.
 
@@ -106,8 +165,13 @@ def apply(rule: Rule, images: NDArray[Any]) -> FloatImages:
     [1.0, 1.0, 1.0]
     """
     pixels = images.astype(np.float32)  # a copy, which a function may overwrite
+    if isinstance(rule, Normalization):
+        affine = affine_of(rule)
+        ordered = pixels[..., ::-1] if affine.reverse else pixels
+        mean, scale = np.array(affine.mean, np.float32), np.array(affine.scale, np.float32)
+        return np.asarray((ordered - mean) / scale, np.float32)
     if not callable(rule):
-        check_choice("preprocessing", rule, RULES, _OR_A_FUNCTION)
+        check_choice("preprocessing", rule, RULES, _OR_ANOTHER)
         return np.asarray(_RULES[rule](pixels), np.float32)
     try:
         prepared = np.asarray(rule(pixels), dtype=np.float32)
@@ -154,8 +218,9 @@ def fingerprint(rule: Rule) -> str:
     Returns
     -------
     str
-        16 hexadecimal digits. For a named rule they depend only on its results; for a function
-        also on its source and all values that it refers to (`function_hash.function_hash`).
+        16 hexadecimal digits. For a named rule they depend only on its results, for a
+        normalization on its values; for a function also on its source and all values that it
+        refers to (`function_hash.function_hash`).
 
     Raises
     ------
@@ -164,6 +229,9 @@ def fingerprint(rule: Rule) -> str:
         batch, on randomness or on earlier calls, or if it refers to an object that cannot be
         hashed.
     """
+    rule = as_rule(rule)
+    if isinstance(rule, Normalization):
+        return _fingerprint_of_values(affine_of(rule))
     prepared = _rounded(apply(rule, synthetic_images()))
     if not callable(rule):
         return hashlib.sha256(prepared.tobytes()).hexdigest()[:16]
@@ -178,6 +246,12 @@ def fingerprint(rule: Rule) -> str:
     return digest.hexdigest()[:16]
 
 
+def _fingerprint_of_values(affine: Affine) -> str:
+    values = [f"{value:.7e}" for value in (*affine.mean, *affine.scale)]
+    text = " ".join(["normalization", "bgr" if affine.reverse else "rgb", *values])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def check_rule_at_size(rule: Rule, size: tuple[int, int]) -> None:
     """Check that a function processes images of the requested size independently.
 
@@ -185,8 +259,8 @@ def check_rule_at_size(rule: Rule, size: tuple[int, int]) -> None:
 
     Parameters
     ----------
-    rule : str or callable
-        As in `apply`; named rules need no check.
+    rule : str, Normalization or callable
+        As in `apply`; only functions need a check.
     size : (int, int)
         Height and width in pixels.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, ClassVar, NoReturn, TypedDict
 
 from .._io.choices import check_choice
 from ..errors import InvalidRequest
@@ -15,34 +14,32 @@ from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
 from .graph import checked_layer
+from .image_size import ImageSize, checked_size
 from .input_check import check_input
 from .keras_types import BackboneLike, KerasModel
-from .model_file import ModelFile, inspect_model_file, is_model_file
+from .model_file import ModelFile, inspect_model_file, is_keras_file
+from .onnx.file import is_onnx_file, read_onnx_file
+from .onnx.network import OnnxNetwork, read_network
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
 from .weights import Weights, WeightsLike, choose_weights
-
-_MAX_SIDE = 4096
-
-
-# One side in pixels, or height and width.
-ImageSize = int | Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Request(ABC):
-    """Common attributes of both kinds of requests.
+    """Common attributes of all kinds of requests.
 
     Attributes
     ----------
     layer : str, int or None
         Name or index. None means the entry's default layer, or the default for weights without
-        the top; for your own model, that of `featcache.backbones.graph.default_layer`.
-    pooling : {"avg", "max", "flat"} or None
-        None means average pooling of spatial layers.
+        the top; for your own model, that of `featcache.backbones.graph.default_layer`; for an
+        ONNX network, its output.
+    pooling : {"avg", "max", "flat", "cls"} or None
+        None means average pooling of spatial layers and of tokens.
     image_size : (int, int)
         Height and width in pixels.
     resize : {"stretch", "crop", "pad"}
-    preprocessing : str or callable
+    preprocessing : str, Normalization or callable
     weights : Weights
     crop : str
         ``"whole"``, or the kind of boxes: `featcache.Dataset.crop`.
@@ -61,6 +58,8 @@ class _Request(ABC):
     crop: str = WHOLE
     precision: Precision = "float32"
     row_dtype: RowDtype = DEFAULT_ROW_DTYPE
+    # Whether the network is the user's own, and not one of the table.
+    is_own: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -79,7 +78,6 @@ class _Request(ABC):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `featcache.extract` for the same request."""
-        rule = self.preprocessing
         return {
             "backbone": self.backbone,
             "layer": self.layer,
@@ -87,7 +85,7 @@ class _Request(ABC):
             "image_size": list(self.image_size),
             "resize": self.resize,
             "weights": self.weights.argument,
-            "preprocessing": rule if isinstance(rule, str) else None,
+            "preprocessing": preprocessing.format_rule(self.preprocessing),
             "precision": self.precision,
             "row_dtype": self.row_dtype,
         }
@@ -102,7 +100,7 @@ class _Request(ABC):
             "backbone": self.name,
             "weights": self.weights.origin,
             "weights_argument": self.weights.argument,
-            "preprocessing": rule if isinstance(rule, str) else getattr(rule, "__name__", "own"),
+            "preprocessing": preprocessing.format_rule(rule) or getattr(rule, "__name__", "own"),
         }
 
 
@@ -111,6 +109,7 @@ class TableRequest(_Request):
     """Request for a backbone of the table."""
 
     entry: BackboneEntry
+    is_own: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -140,8 +139,25 @@ class ModelRequest(_Request):
         return str(self.model.path) if isinstance(self.model, ModelFile) else self.name
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnnxRequest(_Request):
+    """Request for an ONNX network in a file, up to the requested layer."""
+
+    network: OnnxNetwork
+
+    @property
+    def name(self) -> str:
+        """The file name without its ending."""
+        return self.network.name
+
+    @property
+    def backbone(self) -> str:
+        """The path of the file."""
+        return str(self.network.path)
+
+
 # Built by `make_request`.
-Request = TableRequest | ModelRequest
+Request = TableRequest | ModelRequest | OnnxRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +167,12 @@ class BackboneOptions:
     Attributes
     ----------
     layer : str, int or None
-    pooling : {"avg", "max", "flat"} or None
+    pooling : {"avg", "max", "flat", "cls"} or None
     image_size : int, (int, int) or None
         Side or (height, width) in pixels.
     resize : {"stretch", "crop", "pad"}
     weights : str or path-like
-    preprocessing : str, callable or None
+    preprocessing : str, Normalization, callable or None
     precision : {"float32", "bfloat16"}
     row_dtype : {"float32", "float16"}
     """
@@ -185,16 +201,20 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
 
     Returns
     -------
-    TableRequest or ModelRequest
+    TableRequest, ModelRequest or OnnxRequest
 
     Raises
     ------
     InvalidRequest, UnknownBackbone
         If an argument is invalid.
+    UnknownLayer
+        If an ONNX network has no such layer.
     WeightsUnavailable
         If a weights file does not exist.
     ModelRefused
-        If a saved model is not safe to load.
+        If a saved model or an ONNX network is not safe to load.
+    MissingExtra
+        If the backbone is an ONNX network, and `onnx` is not installed.
     """
     options = replace(options, layer=checked_layer(options.layer))
     check_pooling(options.pooling)
@@ -202,8 +222,12 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
     check_choice("precision", options.precision, PRECISIONS)
     check_choice("row_dtype", options.row_dtype, ROW_DTYPES)
     if options.preprocessing is not None:
-        preprocessing.fingerprint(options.preprocessing)  # raises for an unknown one
-    model = inspect_model_file(backbone) if is_model_file(backbone) else backbone
+        rule = preprocessing.as_rule(options.preprocessing)
+        preprocessing.fingerprint(rule)  # raises for an unsuitable function
+        options = replace(options, preprocessing=rule)
+    if is_onnx_file(backbone):
+        return _onnx_request(read_network(read_onnx_file(backbone), options.layer), options)
+    model = inspect_model_file(backbone) if is_keras_file(backbone) else backbone
     if isinstance(model, str):
         return _table_request(find_backbone(model), options)
     return _model_request(model, options)
@@ -229,7 +253,7 @@ def _checked(options: BackboneOptions) -> _Checked:
 
 
 def _table_request(entry: BackboneEntry, options: BackboneOptions) -> TableRequest:
-    size = _size(options.image_size, (entry.image_size, entry.image_size))
+    size = checked_size(options.image_size, (entry.image_size, entry.image_size))
     _check_at_size(options.preprocessing, size)
     return TableRequest(
         entry=entry,
@@ -243,17 +267,7 @@ def _table_request(entry: BackboneEntry, options: BackboneOptions) -> TableReque
 def _model_request(model: Any, options: BackboneOptions) -> ModelRequest:
     if not isinstance(model, ModelFile):
         _check_model(model)
-    native_size = _input_size(model)
-    size = _size(options.image_size, native_size)
-    if native_size is not None and size != tuple(native_size):
-        raise InvalidRequest(
-            f"The model accepts only images of {native_size[0]} x {native_size[1]} pixels, not "
-            f"{size[0]} x {size[1]}; omit image_size=.",
-            received=size,
-        )
-    if options.weights not in ("auto", "imagenet-or-random"):
-        raise InvalidRequest("Your own model has its own weights; omit weights=.")
-    _check_at_size(options.preprocessing, size)
+    size = _own_size(options, _input_size(model))
     return ModelRequest(
         model=model,
         image_size=size,
@@ -263,11 +277,44 @@ def _model_request(model: Any, options: BackboneOptions) -> ModelRequest:
     )
 
 
+def _onnx_request(network: OnnxNetwork, options: BackboneOptions) -> OnnxRequest:
+    size = _own_size(options, network.input.size)
+    return OnnxRequest(
+        network=network,
+        image_size=size,
+        preprocessing=options.preprocessing or _unknown_rule(),
+        weights=Weights("model", network.path, digest=network.file.digest),
+        **_checked(options),
+    )
+
+
+def _own_size(options: BackboneOptions, native_size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the image size of a model of the user's own, and check what depends on it."""
+    size = checked_size(options.image_size, native_size)
+    if native_size is not None and size != tuple(native_size):
+        raise InvalidRequest(
+            f"The model accepts only images of {native_size[0]} x {native_size[1]} pixels, not "
+            f"{size[0]} x {size[1]}; omit image_size=.",
+            received=size,
+        )
+    if options.weights not in ("auto", "imagenet-or-random"):
+        raise InvalidRequest("Your own model has its own weights; omit weights=.")
+    _check_at_size(options.preprocessing, size)
+    return size
+
+
 def _check_model(model: Any) -> None:
     """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
+    if hasattr(model, "state_dict") and hasattr(model, "forward"):
+        raise InvalidRequest(
+            f"{type(model).__name__} is a PyTorch model: export it with torch.onnx.export("
+            "model.eval(), torch.zeros(1, 3, height, width), 'model.onnx', external_data=False) "
+            "and pass the path 'model.onnx'.",
+            received=type(model).__name__,
+        )
     if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
         raise InvalidRequest(
-            f"A backbone is a name, the path of a .keras file or a keras.Model, not "
+            f"A backbone is a name, the path of a .keras or .onnx file or a keras.Model, not "
             f"{type(model).__name__}.",
             received=type(model).__name__,
         )
@@ -279,59 +326,11 @@ def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> No
         preprocessing.check_rule_at_size(rule, size)
 
 
-def parse_image_size(text: str) -> int | tuple[int, int]:
-    """Return the image size that a text describes.
-
-    Parameters
-    ----------
-    text : str
-        A side in pixels, or height and width as ``"192x256"``.
-
-    Raises
-    ------
-    InvalidRequest
-        If it is neither.
-
-    Examples
-    --------
-    >>> parse_image_size("192"), parse_image_size("192x256")
-    (192, (192, 256))
-    """
-    match = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", text.strip())
-    if match is None:
-        raise InvalidRequest(
-            f"{text!r} is not a size; give 192, or height and width as 192x256.", received=text
-        )
-    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))
-
-
 def check_pooling(pooling: object) -> None:
     """Raise `InvalidRequest` unless `pooling` is None or one of `POOLINGS`."""
     if pooling is not None:
         otherwise = ", or leave it out (avg for spatial layers)"
         check_choice("pooling", pooling, POOLINGS, otherwise)
-
-
-def _size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
-    if given is None and native is not None:
-        return int(native[0]), int(native[1])
-    sizes = f"one side or (height, width) in pixels, 1 to {_MAX_SIDE}"
-    if given is None:
-        raise InvalidRequest(
-            f"The model's input size is open, so image_size= must be given: {sizes}.",
-            received=None,
-        )
-    try:
-        pair = (given, given) if isinstance(given, int) else tuple(int(side) for side in given)
-    except (TypeError, ValueError):
-        pair = ()
-    if len(pair) == 2 and all(1 <= side <= _MAX_SIDE for side in pair):
-        return int(pair[0]), int(pair[1])
-    if len(pair) == 2:
-        message = f"image_size={given!r} is out of range; give {sizes}."
-    else:
-        message = f"image_size={given!r} is not a size; give {sizes}."
-    raise InvalidRequest(message, received=given)
 
 
 def _input_size(model: Any) -> tuple[int, int] | None:
@@ -348,9 +347,14 @@ def _rule_of(model: Any) -> RuleName:
         kinds = [type(layer).__name__ for layer in model.layers[:6]]
     if "Rescaling" in kinds or "Normalization" in kinds:
         return "none"
+    return _unknown_rule()
+
+
+def _unknown_rule() -> NoReturn:
     raise InvalidRequest(
         "How are images prepared for your model? Pass preprocessing='none' (RGB 0..255), 'unit' "
-        "(0..1), 'tf' (-1..1), 'torch' or 'caffe' (ImageNet's mean), or a function. The wrong "
-        "one would give plausible but useless features.",
+        "(0..1), 'tf' (-1..1), 'torch' or 'caffe' (ImageNet's mean), 'clip', a "
+        "featcache.Normalization, or a function. The wrong one would give plausible but useless "
+        "features.",
         received=None,
     )

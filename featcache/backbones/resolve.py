@@ -18,13 +18,22 @@ from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.file_state import FileState
 from .._io.logs import get_logger
 from .._io.own_files import check_integer
+from ..errors import InvalidRequest
 from ..images.decode import DECODE_VERSION
 from ..images.resize_rule import format_resize
 from . import preprocessing
 from .graph import OUTPUT
 from .keras_types import BackboneLike
 from .model import Backbone
-from .request import BackboneOptions, ModelRequest, Request, TableRequest, make_request
+from .onnx.backbone import OnnxBackbone
+from .request import (
+    BackboneOptions,
+    ModelRequest,
+    OnnxRequest,
+    Request,
+    TableRequest,
+    make_request,
+)
 from .spec import BackboneEntry, BackboneSpec, content_key
 from .weights import current_state, ensure_available, identities, weights_without_top
 
@@ -55,9 +64,20 @@ class ResolvedBackbone:
 
 @dataclass(frozen=True)
 class BuiltBackbone(ResolvedBackbone):
-    """A `ResolvedBackbone` with the `Backbone` itself, in the attribute `backbone`."""
+    """A `ResolvedBackbone` with the backbone itself, in the attribute `backbone`."""
 
-    backbone: Backbone
+    backbone: Backbone | OnnxBackbone
+
+    @property
+    def keras_backbone(self) -> Backbone:
+        """The backbone, whose `model` can be trained; `InvalidRequest` for an ONNX network."""
+        if isinstance(self.backbone, OnnxBackbone):
+            raise InvalidRequest(
+                f"{self.request.name} is an ONNX network, which cannot be trained; train a head on "
+                "its features instead.",
+                received=self.request.backbone,
+            )
+        return self.backbone
 
 
 def resolve(request: Request, folder: Path) -> ResolvedBackbone:
@@ -110,6 +130,8 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
     request, layer = resolved.request, resolved.spec.layer
     if request.layer is not None:
         return
+    if isinstance(request, OnnxRequest):
+        return  # it is the output, or was named
     if isinstance(request, ModelRequest):
         if layer == OUTPUT:
             return
@@ -147,7 +169,7 @@ def build(request: Request, folder: Path | None) -> BuiltBackbone:
     if isinstance(request, TableRequest):
         request = _available(request)  # checks the file whose state is known
     files = [] if folder is None else _memo_files(folder, request)
-    backbone = Backbone(request)
+    backbone = OnnxBackbone(request) if isinstance(request, OnnxRequest) else Backbone(request)
     found = {
         "backbone": backbone.name,
         "layer": backbone.layer,
@@ -172,12 +194,13 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, path-like or keras.Model
-        As for `featcache.extract`: a name in the table, a ``.keras`` file, or a model.
+        As for `featcache.extract`: a name in the table, a ``.keras`` or ``.onnx`` file, or a
+        model.
     cache_dir : path-like, optional
         The cache folder. Default: ``FEATCACHE_CACHE``, else the user's cache folder.
-    preprocessing : str or callable, optional
+    preprocessing : str, Normalization or callable, optional
         As for `featcache.extract`. Required for your own model unless it contains a Rescaling or
-        Normalization layer.
+        Normalization layer of Keras.
     **options
         As for `featcache.extract`: ``layer``, ``pooling``, ``image_size``, ``resize``,
         ``weights``, ``precision``, ``row_dtype``.
@@ -185,8 +208,9 @@ def load_backbone(
     Returns
     -------
     BuiltBackbone
-        ``backbone.model`` is the `keras.Model` from preprocessed pixels (b, h, w, 3), float32,
-        to embeddings (b, width); ``spec`` identifies its features; ``width`` is their length.
+        ``backbone.embed`` computes embeddings (b, width) of pixels (b, h, w, 3), uint8. Of a
+        Keras model, ``backbone.model`` is the `keras.Model` that does so from preprocessed
+        pixels, float32. ``spec`` identifies its features; ``width`` is their length.
 
     Raises
     ------
@@ -195,7 +219,9 @@ def load_backbone(
     WeightsUnavailable, WeightsMismatch
         If the weights cannot be downloaded, or do not belong to the backbone.
     ModelRefused
-        If a saved model is not safe to load.
+        If a saved model or an ONNX network is not safe to load.
+    MissingExtra
+        If the backbone is an ONNX network, and `onnx` or `onnxruntime` is not installed.
     """
     request = make_request(backbone, BackboneOptions(preprocessing=preprocessing, **options))
     resolved = build(request, weights_folder(cache_folder(cache_dir)))

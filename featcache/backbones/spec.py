@@ -26,10 +26,10 @@ from ..errors import InvalidRequest, UnknownBackbone
 from ..hdf5.row_dtype import COMPONENT as ROW_DTYPE
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE, ROW_DTYPES
 
-Pooling = Literal["avg", "max", "flat"]
+Pooling = Literal["avg", "max", "flat", "cls"]
 Precision = Literal["float32", "bfloat16"]
-RuleName = Literal["none", "unit", "tf", "torch", "caffe"]
-EngineName = Literal["auto", "openvino", "keras", "tensorflow"]
+RuleName = Literal["none", "unit", "tf", "torch", "caffe", "clip"]
+EngineName = Literal["auto", "openvino", "keras", "tensorflow", "onnxruntime"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -150,8 +150,8 @@ def find_backbone(name: str) -> BackboneEntry:
         hint = f"Did you mean {' or '.join(map(repr, names))}? " if names else ""
         raise UnknownBackbone(
             f"There is no backbone {name!r}. {hint}`featcache backbones` lists all "
-            f"{len(table)}; your own keras.Model, or the path of a saved one (.keras), can stand "
-            "in its place.",
+            f"{len(table)}; your own keras.Model, or the path of a saved one (.keras) or of an "
+            "ONNX network (.onnx), can stand in its place.",
             received=name,
             near=names,
         )
@@ -168,14 +168,14 @@ class BackboneSpec:
     Attributes
     ----------
     backbone : str
-        Name in the table, or ``custom-<hash of the architecture>``: 1 to 100 letters, digits,
-        ``_``, ``.`` and ``-``, since it becomes part of a path.
+        Name in the table, or ``custom-<hash of the architecture or graph>``: 1 to 100 letters,
+        digits, ``_``, ``.`` and ``-``, since it becomes part of a path.
     layer : str
         The layer whose output is the feature, named as in a fresh Keras session.
     weights : str
         SHA-256 of the values of all weights up to that layer, in hexadecimal digits.
     pooling : str
-        ``"none"``, ``"avg"``, ``"max"`` or ``"flat"``, as applied.
+        ``"none"``, ``"avg"``, ``"max"``, ``"flat"`` or ``"cls"``, as applied.
     image_size : (int, int)
         Height and width of the backbone's input in pixels.
     resize : str

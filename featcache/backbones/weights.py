@@ -62,6 +62,8 @@ class Weights:
         Whether random weights are used if those of ImageNet are unavailable.
     top : bool
         Whether an ImageNet file includes the classification top.
+    digest : str or None
+        SHA-256 of the file, if its bytes were read already; it is not read again then.
     """
 
     kind: WeightsKind
@@ -69,6 +71,7 @@ class Weights:
     seed: int = 0
     or_random: bool = False
     top: bool = True
+    digest: str | None = None
 
     @property
     def origin(self) -> str:
@@ -251,6 +254,8 @@ def identities(weights: Weights, entry: BackboneEntry | None) -> Iterator[list[A
     published = _published_identity(weights, entry)
     if published:
         yield published
+    elif weights.digest is not None:
+        yield ["content", weights.digest]
     elif weights.path is not None:
         state = file_state(os.stat(weights.path))
         if is_settled(state, time.time_ns()):
@@ -270,8 +275,9 @@ def _published_identity(weights: Weights, entry: BackboneEntry | None) -> list[A
 
 
 def current_state(weights: Weights) -> FileState | None:
-    """Return the state of the file of the weights; None if they have none."""
-    return None if weights.path is None else file_state(os.stat(weights.path))
+    """Return the state of the file of the weights; None if there is none to be read."""
+    is_read = weights.path is None or weights.digest is not None
+    return None if is_read else file_state(os.stat(str(weights.path)))
 
 
 def _file_hash(path: Path, known: str) -> str:

@@ -182,7 +182,7 @@ class Bundle:
             Number of classes per photo.
         tta : bool
             Test-time augmentation: average the probabilities of each photo and its mirror image.
-        backbone : keras.Model or path of a .keras file, optional
+        backbone : keras.Model or path of a .keras or .onnx file, optional
             Needed if the bundle was made with a model that is not in the table. The path in
             the bundle is never opened.
         **options
@@ -238,7 +238,7 @@ class Bundle:
         if self.spec.is_own_model or is_model_file(name):
             raise BundleMismatch(
                 f"The bundle was made with a user-defined model ({name}), which it does not "
-                "contain: pass that model, or its .keras file, as backbone= (--backbone).",
+                "contain: pass that model, or its .keras or .onnx file, as backbone= (--backbone).",
                 received=name,
             )
         weights = arguments["weights"]

@@ -33,7 +33,8 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     not be used), and the folder of the store. In Python, featcache.extract() with the same
     arguments returns the embeddings.
 
-    BACKBONE is a name from `featcache backbones`, or the .keras file of a model of your own.
+    BACKBONE is a name from `featcache backbones`, or the file of a model of your own: .keras, or
+    .onnx as other frameworks export it, which needs --preprocessing.
 
     DATA is a folder of class folders, a folder of images, a CSV file with a column of
     paths (optional: label, split), or a data set of `featcache fetch`. Default: the folder in the

@@ -25,6 +25,7 @@ examples:
   featcache extract resnet50 photos/           embeddings of a folder of class folders
   featcache extract vgg19 photos/ --layer fc1  another layer, in a store of its own
   featcache extract my_model.keras photos/     a model of your own, saved by Keras
+  featcache extract my_network.onnx photos/ --preprocessing torch     of any framework
   featcache explain resnet50 photos/           what would be computed, and why
   featcache export resnet50 photos/ --out x.parquet    embeddings and labels, for other tools
   featcache ls                                 all stores, with rows and size

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.console import run_command
 from .._io.wording import parse_bytes
-from ..backbones.request import parse_image_size
+from ..backbones.image_size import parse_image_size
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS, Crop
 from ..errors import InvalidRequest
@@ -206,11 +206,13 @@ extraction = options(
     click.option(
         "--layer",
         help="Layer whose output is the embedding: a name, or an index such as -2. Default: the "
-        "one that feeds the classification layer.",
+        "one that feeds the classification layer. Of an ONNX network a tensor or node; default: "
+        "its output.",
     ),
     click.option(
         "--pooling", type=click.Choice(POOLINGS),
-        help="How the output of a layer with spatial axes becomes a vector. Default: avg.",
+        help="How the output of a layer with spatial axes, or of tokens, becomes a vector; cls: "
+        "the first token. Default: avg.",
     ),
     click.option(
         "--image-size", type=ImageSize(),
@@ -227,7 +229,8 @@ extraction = options(
     click.option(
         "--preprocessing",
         help="For a model of your own that does not rescale inside: none (0..255), unit (0..1), "
-        "tf (-1..1), torch or caffe.",
+        "tf (-1..1), torch or caffe (ImageNet), clip, or a mean and standard deviation of 0..1 as "
+        "mean:0.48:0.46:0.41:std:0.27:0.26:0.28 (also scale:0.0039, channels:bgr).",
     ),
     click.option(
         "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
@@ -239,7 +242,8 @@ extraction = options(
     ),
     click.option(
         "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
-        help="What runs the backbone. auto: OpenVINO if installed and without a GPU, else Keras.",
+        help="What runs the backbone. auto: OpenVINO if installed and without a GPU, else Keras, "
+        "or ONNX Runtime for an ONNX network.",
     ),
     click.option(
         "--views", type=click.IntRange(1, MAX_VIEWS), metavar="N", default=1, show_default=True,

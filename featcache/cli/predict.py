@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backbone",
-    metavar="MODEL.keras",
-    help="The model, if the bundle was made with a user-defined one.",
+    metavar="MODEL",
+    help="The .keras or .onnx file, if the bundle was made with a model of your own.",
 )
 @click.option(
     "--weights", metavar="FILE", help="The weights, if the bundle was made with a weights file."

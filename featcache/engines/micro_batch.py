@@ -10,7 +10,13 @@ from .._io.atomic import read_memo, write_memo
 # Another size must be faster than the default by this factor: times vary by a few per cent.
 _MARGIN = 0.97
 # Texts of the frameworks' errors, which have no common exception type.
-_OUT_OF_MEMORY_TEXTS = ("resource_exhausted", "out of memory", "bad_alloc", "oom when allocating")
+_OUT_OF_MEMORY_TEXTS = (
+    "resource_exhausted",
+    "out of memory",
+    "bad_alloc",
+    "oom when allocating",
+    "failed to allocate memory",
+)
 
 
 class MicroBatchSize:

@@ -1,7 +1,7 @@
 """Conversion of a backbone to OpenVINO, and its runner on the processor.
 
-Keras exports its graph as a SavedModel, OpenVINO converts it, and the result is stored in a
-folder of the cache with checksums. Loading it needs neither Keras nor TensorFlow.
+Keras exports its graph as a SavedModel, an ONNX network is one already. OpenVINO converts it, and
+the result is stored in a folder of the cache with checksums. Loading it needs no other framework.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .._io.own_files import CONVERTED_FILES, CONVERTED_SEAL
 from .._io.wording import first_line
 from ..backbones import preprocessing
 from ..backbones.model import Backbone
+from ..backbones.onnx.backbone import OnnxBackbone
 from .openvino_graph import split_dense_end, with_preprocessing
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -92,6 +93,7 @@ class OpenVINORunner:
         self._queue: Any = None
         self._dense: Any = None  # the model's last layers, if a whole batch goes through them
         self._size = 0
+        self._one_by_one = False  # whether the network takes one image at a time
         with _refusals():
             self._compile(size)
 
@@ -102,6 +104,8 @@ class OpenVINORunner:
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images per micro-batch."""
+        if self._one_by_one:
+            size = 1
         if size != self._size:
             self._compile(size)
         if callable(self._rule):
@@ -135,6 +139,8 @@ class OpenVINORunner:
         # Release the previous model first: two compiled models would need twice the memory.
         self._queue = self._dense = None
         model = _core().read_model(self._folder / CONVERTED_FILES[0])
+        if model.input(0).partial_shape[0].is_static:
+            self._one_by_one, self.candidates, size = True, (1,), 1
         model = with_preprocessing(model, self._rule)
         model.reshape([size, *self._image_size, 3])
         model, dense = split_dense_end(model)
@@ -161,12 +167,14 @@ def _share_memory(array: NDArray[Any]) -> Any:
     return openvino.Tensor(array, shared_memory=True)
 
 
-def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) -> None:
+def convert(
+    backbone: Backbone | OnnxBackbone, folder: Path, accept: Callable[[Path], None]
+) -> None:
     """Convert a backbone and store it in a folder, atomically.
 
     Parameters
     ----------
-    backbone : Backbone
+    backbone : Backbone or OnnxBackbone
     folder : Path
         Replaced if it exists.
     accept : callable
@@ -176,14 +184,14 @@ def convert(backbone: Backbone, folder: Path, accept: Callable[[Path], None]) ->
     Raises
     ------
     NotConvertible
-        If Keras cannot export it, OpenVINO cannot read it, the disk or `accept` refuses.
+        If it cannot be exported, OpenVINO cannot read it, the disk or `accept` refuses.
     """
     make_folder(folder.parent, private=True)
     with _refusals(), open_folder_atomic(folder) as work:
-        backbone.export(work / "saved")
+        exported = backbone.export(work / "saved")
         import openvino
 
-        model = _core().read_model(work / "saved")
+        model = _core().read_model(exported)
         openvino.save_model(model, work / CONVERTED_FILES[0], compress_to_fp16=False)
         del model  # it maps the files that go now
         shutil.rmtree(work / "saved")

@@ -18,13 +18,16 @@ _ROW_BY_ROW = {"MatMul", "Add", "Multiply", "Relu", "Elu", "Gelu", "Sigmoid", "S
 
 
 def with_preprocessing(model: Any, rule: preprocessing.Rule) -> Any:
-    """Add a named preprocessing rule to the model, which then takes uint8 without a copy."""
+    """Add a preprocessing rule to the model, which then takes uint8 without a copy.
+
+    A function is not added: the model is returned unchanged.
+    """
     if callable(rule):
         return model
     from openvino import Layout, Type
     from openvino.preprocess import PrePostProcessor
 
-    affine = preprocessing.AFFINE[rule]
+    affine = preprocessing.affine_of(rule)
     if affine.same_for_all:
         return _with_flat_preprocessing(model, affine)
     processor = PrePostProcessor(model)

@@ -23,12 +23,14 @@ from .._io.logs import get_logger
 from .._io.wording import install_hint
 from ..backbones.independence import check_independence
 from ..backbones.model import Backbone
-from ..backbones.request import ModelRequest, Request
+from ..backbones.onnx.backbone import OnnxBackbone
+from ..backbones.request import OnnxRequest, Request
 from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
 from ..errors import EngineUnavailable, OutOfMemory
 from . import openvino
 from .keras import KerasRunner
 from .micro_batch import MicroBatchSize, find_fastest, is_out_of_memory, read_size, write_size
+from .onnxruntime import OnnxRuntimeRunner
 from .openvino import NotConvertible, OpenVINORunner
 
 log = get_logger(__name__)
@@ -85,7 +87,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """``"keras"`` or ``"openvino"``."""
+        """``"keras"``, ``"openvino"`` or ``"onnxruntime"``."""
         return self._runner.name
 
     @property
@@ -147,7 +149,7 @@ class EngineRequest:
 
     Attributes
     ----------
-    engine : {"auto", "openvino", "keras", "tensorflow"}
+    engine : {"auto", "openvino", "keras", "tensorflow", "onnxruntime"}
     request : Request
     spec : BackboneSpec
     cache : Path
@@ -191,7 +193,7 @@ class EngineRequest:
 
 
 def load_converted_engine(request: EngineRequest) -> Engine | None:
-    """Return an engine for a model converted earlier, without importing Keras; else None."""
+    """Return an engine for a model converted earlier, without building it; else None."""
     if not _may_use_openvino(request) or _may_have_accelerator(request):
         return None
     try:
@@ -201,7 +203,7 @@ def load_converted_engine(request: EngineRequest) -> Engine | None:
         return None
 
 
-def make_engine(request: EngineRequest, backbone: Backbone) -> Engine:
+def make_engine(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> Engine:
     """Return an engine for a backbone; convert it to OpenVINO if that saves time.
 
     Raises
@@ -211,15 +213,10 @@ def make_engine(request: EngineRequest, backbone: Backbone) -> Engine:
     InvalidRequest
         If the rows of a model of the user's own depend on the batch.
     """
-    if isinstance(request.request, ModelRequest):
+    _check_engine_of(backbone, request)
+    if request.request.is_own:
         check_independence(backbone, request.spec.image_size)
-    is_required = request.engine == "openvino"
-    if request.engine == "tensorflow" and backbone.backend != "tensorflow":
-        raise EngineUnavailable(
-            f"engine='tensorflow' was requested, but Keras runs on {backbone.backend}. Unset "
-            "KERAS_BACKEND, or use engine='keras'.",
-            received=request.engine,
-        )
+    is_required = request.engine == "openvino" or _needs_openvino(request)
     worth = is_required or (request.images >= _WORTH_CONVERTING and not backbone.on_accelerator)
     if worth and _may_use_openvino(request):
         name = request.request.name
@@ -228,29 +225,78 @@ def make_engine(request: EngineRequest, backbone: Backbone) -> Engine:
         except NotConvertible as reason:
             if is_required:
                 raise EngineUnavailable(
-                    f"OpenVINO cannot run {name}: {reason}. Leave engine= out to run it with "
-                    "Keras.",
+                    f"OpenVINO cannot run {name}: {reason}. {_without_openvino(request, backbone)}",
                     received=request.engine,
                 ) from reason
-            log.info("%s: OpenVINO cannot run it (%s); Keras does.", name, reason)
-    return _make_engine(KerasRunner(backbone), request)
+            log.info("%s: OpenVINO cannot run it (%s); %s does.", name, reason, backbone.library)
+    if _needs_openvino(request):
+        raise EngineUnavailable(
+            f"ONNX Runtime computes in float32 only, and OpenVINO cannot be used with "
+            f"engine={request.engine!r} for {request.spec.precision} on this machine. "
+            "Leave precision= out.",
+            received=request.engine,
+        )
+    return _make_engine(_own_runner(backbone), request)
 
 
-def _load_or_convert(request: EngineRequest, backbone: Backbone) -> OpenVINORunner:
+def _check_engine_of(backbone: Backbone | OnnxBackbone, request: EngineRequest) -> None:
+    """Raise `EngineUnavailable` if an engine was requested that does not run such a backbone."""
+    engine, name = request.engine, request.request.name
+    if isinstance(backbone, OnnxBackbone):
+        if engine in ("keras", "tensorflow"):
+            raise EngineUnavailable(
+                f"engine={engine!r} was requested, but {name} is an ONNX network; use "
+                "engine='onnxruntime' or 'openvino', or leave it out.",
+                received=engine,
+            )
+    elif engine == "onnxruntime":
+        raise EngineUnavailable(
+            f"engine='onnxruntime' was requested, but {name} is a Keras model, not an ONNX "
+            "network; use engine='keras' or 'openvino', or leave it out.",
+            received=engine,
+        )
+    elif engine == "tensorflow" and backbone.backend != "tensorflow":
+        raise EngineUnavailable(
+            f"engine='tensorflow' was requested, but Keras runs on {backbone.backend}. Unset "
+            "KERAS_BACKEND, or use engine='keras'.",
+            received=engine,
+        )
+
+
+def _needs_openvino(request: EngineRequest) -> bool:
+    """Return whether only OpenVINO computes in the requested precision."""
+    return isinstance(request.request, OnnxRequest) and request.spec.precision != "float32"
+
+
+def _without_openvino(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> str:
+    if _needs_openvino(request):
+        return f"Leave precision= out to run it with {backbone.library}."
+    return f"Leave engine= out to run it with {backbone.library}."
+
+
+def _own_runner(backbone: Backbone | OnnxBackbone) -> Runner:
+    """Return the runner of the library that built the backbone."""
+    if isinstance(backbone, OnnxBackbone):
+        return OnnxRuntimeRunner(backbone)
+    return KerasRunner(backbone)
+
+
+def _load_or_convert(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> OpenVINORunner:
     """Return the runner of the converted model; convert it if there is no intact one."""
     precision = request.spec.precision
     with contextlib.suppress(NotConvertible):
         return request.runner(request.folder, precision)
 
     def check_agreement(folder: Path) -> None:
-        """Raise `NotConvertible` unless the embeddings of a few images agree with Keras."""
+        """Raise `NotConvertible` unless the embeddings of a few images agree."""
         shape = (4, *request.spec.image_size, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         expected = backbone.embed_in("float32", pixels)
         found = request.runner(folder, "float32").run(pixels, 4)
         error = np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30)
         if not error <= AGREEMENT:
-            raise NotConvertible(f"its embeddings differ from Keras' by {error:.1e}")
+            owner = backbone.library + ("'" if backbone.library.endswith("s") else "'s")
+            raise NotConvertible(f"its embeddings differ from {owner} by {error:.1e}")
 
     log.info("%s: converting for OpenVINO, once", request.request.name)
     openvino.convert(backbone, request.folder, check_agreement)

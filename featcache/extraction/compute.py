@@ -29,7 +29,7 @@ class RunSettings:
 
     Attributes
     ----------
-    engine : {"auto", "openvino", "keras", "tensorflow"}
+    engine : {"auto", "openvino", "keras", "tensorflow", "onnxruntime"}
     batch_size, workers : int or None
     retry_failed : bool
     progress : bool or None

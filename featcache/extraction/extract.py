@@ -82,7 +82,8 @@ def extract(
     ----------
     backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), a built model of inputs
-        ``(b, h, w, 3)``, or its ``.keras`` file: see `featcache.load_model`.
+        ``(b, h, w, 3)``, its ``.keras`` file (see `featcache.load_model`), or the ``.onnx`` file
+        of a network of any framework.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), an array ``(n, h, w, 3)``, a list of
@@ -94,10 +95,12 @@ def extract(
         The layer whose output is the embedding: its name, its index in ``model.layers`` (-2
         is the last but one), or ``"output"`` for the model's output. Default: the layer that
         feeds the classification layer, or the output of your own model if it has none; see
-        `featcache.backbones.graph.default_layer`. With weights that lack the classification top,
+        `featcache.backbones.graph.default_layer`. Of an ONNX network: the name of an output, a
+        tensor or a node; default: its output. With weights that lack the classification top,
         VGG and MobileNetV3 default to their last layer before it.
-    pooling : {"avg", "max", "flat"}, optional
-        How the output of a layer with spatial axes becomes a vector. Default: ``"avg"``.
+    pooling : {"avg", "max", "flat", "cls"}, optional
+        How the output of a layer with spatial axes, or of tokens ``(b, n, d)``, becomes a vector.
+        ``"cls"`` takes the first token. Default: ``"avg"``.
     image_size : int or (int, int), optional
         Side, or height and width, in pixels. Default: the backbone's native size.
     resize : {"stretch", "crop", "pad"}
@@ -106,9 +109,9 @@ def extract(
         ``"auto"``: ImageNet weights from Keras' cache or a download; for the sample of drawn
         dogs ``"imagenet-or-random"``, which falls back to random weights with a
         `RandomWeightsWarning`. A file may lack the classification top.
-    preprocessing : str or callable, optional
-        Default: the backbone's own. Needed for a model of your own that does not rescale its
-        input; see `featcache.backbones.preprocessing.apply`.
+    preprocessing : str, Normalization or callable, optional
+        Default: the backbone's own. Needed for an ONNX network, and for a model of your own that
+        does not rescale its input; see `featcache.backbones.preprocessing.apply`.
     precision : {"float32", "bfloat16"}
         Number format of the forward pass. ``"bfloat16"`` is up to several times as fast
         where the processor or GPU supports it. Its rows, stored separately, differ from
@@ -117,11 +120,11 @@ def extract(
         Number format in which rows are stored. ``"float16"`` takes half the disk: values are
         rounded to 11 significant bits, and below 6e-8 to 0. An image with a value beyond 65504 is
         quarantined. Rows are converted to float32 when they are read. Part of the key.
-    engine : {"auto", "openvino", "keras", "tensorflow"}
+    engine : {"auto", "openvino", "keras", "tensorflow", "onnxruntime"}
         What runs the backbone. ``"auto"``: OpenVINO if ``featcache[openvino]`` is installed,
         it can run the model, there is no GPU, and the model was converted before or at least
-        100 images are to be computed; else Keras. ``"tensorflow"``: Keras with
-        that backend. Not part of the key.
+        100 images are to be computed; else Keras, or ONNX Runtime for an ONNX network.
+        ``"tensorflow"``: Keras with that backend. Not part of the key.
     labels : sequence, optional
         Labels for an array or a list: str, int, bool or float, or a pandas Categorical. None,
         NaN and "" mean unlabelled: such images are kept for prediction, and are no class.
@@ -170,7 +173,10 @@ def extract(
     UnknownBackbone, UnknownLayer, InvalidRequest
         If an argument is not accepted, or the model gives no row that can be stored.
     ModelRefused
-        If a saved model holds anything but Keras' own layers and their weights.
+        If a saved model holds anything but Keras' own layers and their weights, or an ONNX
+        network anything but ONNX' own operators that only compute.
+    MissingExtra
+        If the backbone is an ONNX network, and ``featcache[onnx]`` is not installed.
     DatasetError, DatasetNotFound, NoUsableImages
         If the data cannot be listed or no image can be used; or labels conflict and
         `on_conflict` is ``"error"``: then the attribute `conflicts` lists them.

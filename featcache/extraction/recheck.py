@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from .._io.cache_dirs import cache_folder, weights_folder
 from ..backbones.keras_types import BackboneLike
-from ..backbones.preprocessing import RULES
+from ..backbones.preprocessing import as_rule
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import BackboneSpec, differing
@@ -229,9 +230,8 @@ def _make_request(
     }
     if spec.pooling != "none":
         options["pooling"] = spec.pooling
-    name = store.metadata.get("preprocessing")
-    if name in RULES:
-        options["preprocessing"] = name
+    with contextlib.suppress(InvalidRequest):  # a function, or one of a later version
+        options["preprocessing"] = as_rule(store.metadata.get("preprocessing"))
     if backbone is None:
         options["weights"] = weights or _recorded_weights(store)
         backbone = spec.backbone

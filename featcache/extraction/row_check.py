@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from .._io.logs import get_logger
 from ..backbones.graph import OUTPUT
-from ..backbones.request import ModelRequest
 from ..backbones.resolve import ResolvedBackbone
 from ..errors import NoFiniteRow
 from ..hdf5.row_dtype import is_out_of_range, row_dtype
@@ -58,7 +57,7 @@ class RowCheck:
             If at least 32 rows were computed and none could be stored.
         """
         request = self._resolved.request
-        defaulted = isinstance(request, ModelRequest) and request.layer is None
+        defaulted = request.is_own and request.layer is None
         if not self._seen and defaulted and self._resolved.spec.layer == OUTPUT:
             _warn_about_probabilities(request.name, rows)
         self._seen += len(rows)
@@ -74,8 +73,11 @@ class RowCheck:
         if self.any_usable or not self._seen:
             return
         request = self._resolved.request
-        own = isinstance(request, ModelRequest)
-        model = "the model" if own else f"{request.name} with weights {request.weights.origin}"
+        model = (
+            "the model"
+            if request.is_own
+            else f"{request.name} with weights {request.weights.origin}"
+        )
         if self._any_finite:
             problem = (
                 f"can be stored as {self._dtype}: {model} gives values beyond "

@@ -19,6 +19,7 @@ PINNED = {
     "tf": "c018d628a86bee40",
     "torch": "b98ce519e312cd25",
     "caffe": "d91b2a4fd452072e",
+    "clip": "6537076a8e5e93be",
 }
 
 

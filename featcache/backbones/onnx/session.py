@@ -1,0 +1,69 @@
+"""Runs an encoded network with ONNX Runtime, on the processor."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .library import import_onnxruntime
+from .rebuild import PIXELS
+
+# Of the values of an image between all nodes of a network that was not run before.
+_MAX_BYTES = 4 * 2**30
+_FATAL = 4
+
+Run = Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+def open_session(encoded: bytes) -> Run:
+    """Return a function that runs a network on pixels (b, h, w, 3)."""
+    return _open(encoded, import_onnxruntime().SessionOptions())
+
+
+def open_limited_session(encoded: bytes) -> Run:
+    """Return a function that runs a network within 4 GiB of memory, as it is, for a trial.
+
+    Some bytes of a file can ask for an array of terabytes.
+    """
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    # Otherwise such an array could be made, outside the limit, when the network is optimized.
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    if _limit_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    run_options = runtime.RunOptions()
+    run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return _open(encoded, options, run_options)
+
+
+@functools.cache
+def _limit_memory() -> bool:
+    """Register the allocator of trials with ONNX Runtime, which keeps it for the process."""
+    runtime = import_onnxruntime()
+    place = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    limit = runtime.OrtArenaCfg({"max_mem": _MAX_BYTES, "arena_extend_strategy": 1})
+    try:
+        runtime.create_and_register_allocator(place, limit)
+    except Exception:  # the application has registered one of its own
+        return False
+    return True
+
+
+def _open(encoded: bytes, options: Any, run_options: Any = None) -> Run:
+    options.log_severity_level = _FATAL  # errors are raised as well
+    session = import_onnxruntime().InferenceSession(
+        encoded, options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        (found,) = session.run(None, {PIXELS: pixels}, run_options)
+        return np.asarray(found)
+
+    return run
