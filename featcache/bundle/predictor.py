@@ -16,6 +16,7 @@ from PIL import Image
 from ..backbones import preprocessing
 from ..backbones.keras_types import BackboneLike
 from ..backbones.model import Backbone
+from ..backbones.onnx.backbone import OnnxBackbone
 from ..backbones.resolve import build
 from ..backbones.weights import WeightsLike
 from ..data.path_list import URL_REASON, is_url
@@ -44,7 +45,7 @@ class Predictor:
     ----------
     bundle : Bundle or path
         A bundle, or the file of one.
-    backbone : keras.Model or path of a .keras file, optional
+    backbone : keras.Model or path of a .keras or .onnx file, optional
         Needed if the bundle was made with a model that is not in the table.
     weights : path, optional
         Needed if the bundle was made with weights in a file.
@@ -89,7 +90,7 @@ class Predictor:
         self.bundle.check_spec(built.spec)
         self._size = request.image_size
         self._resize: Resize = request.resize
-        self._backbone: Backbone | None = built.backbone
+        self._backbone: Backbone | OnnxBackbone | None = built.backbone
         # Always the same number of images, so that Keras compiles the model once: a graph for any
         # number is slower than one for a fixed number.
         self._count = _ON_ACCELERATOR if built.backbone.on_accelerator else 1
