@@ -11,7 +11,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx_files import SIDE, changed, channels_last, cnn, made, transformer, weights, write
 
 import featcache
 import heads
@@ -25,6 +24,7 @@ from featcache.errors import (
     WeightsMismatch,
 )
 from featcache.images.decode import decode, resize
+from onnx_files import SIDE, changed, channels_last, cnn, made, transformer, weights, write
 
 
 def pixels_of(photos: Path) -> Any:
