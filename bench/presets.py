@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from featcache import Augmentation
 from featcache.errors import InvalidRequest
 from featcache.toolkit import Crop
 from heads import HEADS
@@ -14,7 +15,14 @@ T = TypeVar("T")
 _BACKBONES = ("vgg19", "resnet50", "inception_resnet_v2")
 _FINE_TUNED = ("resnet50-40", "inception_resnet_v2-80")
 
-# Arguments of `FineTuned`: the settings of the reference runs on Stanford Dogs.
+# Arguments of `FineTuned` that all presets share.
+REFERENCE_SETTINGS: Mapping[str, Any] = {
+    "augmentation": Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0),
+    "units": (1024,),
+    "initial_head": None,
+}
+# Arguments of `FineTuned`: the settings of the reference runs on Stanford Dogs. Their boundaries
+# are stored in float32; boundary_dtype="float16" halves them, within the rounding of float16.
 PRESETS: dict[str, dict[str, Any]] = {
     "vgg19-frozen": {
         "backbone": "vgg19", "layer": "block5_pool", "pooling": "max", "unfreeze": 0.0,

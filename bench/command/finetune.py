@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from featcache import Augmentation
 from featcache.errors import InvalidRequest
-from featcache.toolkit import is_model_file, parse_bytes
+from featcache.toolkit import ROW_DTYPES, is_model_file, parse_bytes
 from heads.schedule import RATE_SCHEDULES
 
 from ..finetune.fine_tuned import FineTuned
@@ -69,6 +69,7 @@ FINETUNE_OPTIONS: Mapping[str, Parser] = {
     "validation_fraction": number(0, 0.999),
     "class_weight": one_of(("balanced",)),
     "boundary": non_empty,
+    "boundary_dtype": one_of(ROW_DTYPES),
     "max_cache": parse_bytes,
     **{name: parser for name, parser in BACKBONE_OPTIONS.items() if name not in _NOT_TRAINED},
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from featcache.errors import InvalidRequest
-from featcache.toolkit import check_choice
+from featcache.toolkit import ROW_DTYPES, check_choice
 from heads.parameters import Interval
 from heads.schedule import RATE_SCHEDULES
 
@@ -31,3 +33,13 @@ def check_options(
     ):
         if value not in allowed:
             raise InvalidRequest(f"{name}={value!r} must be {allowed}.", received=value)
+
+
+def check_boundary_dtype(boundary_dtype: str, options: Container[str]) -> None:
+    """Raise `InvalidRequest` unless it is a dtype of rows, and the only one that is given."""
+    check_choice("boundary_dtype", boundary_dtype, ROW_DTYPES)
+    if "row_dtype" in options:
+        raise InvalidRequest(
+            "row_dtype= is that of features; a fine-tune stores the outputs of its boundary: "
+            "pass boundary_dtype= instead."
+        )

@@ -18,6 +18,7 @@ from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     BackboneLike,
     BuiltBackbone,
+    RowDtype,
     cache_folder,
     content_key,
     format_count,
@@ -30,11 +31,11 @@ from heads.schedule import RateSchedule, Schedule
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
 from ..contenders.measure import Estimate, seconds_of
-from ..presets import PRESETS, find_preset
+from ..presets import PRESETS, REFERENCE_SETTINGS, find_preset
 from ..splits import Images
 from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
-from .checks import check_options
+from .checks import check_boundary_dtype, check_options
 from .initial_head import InitialHead, check_initial_head, head_weights
 from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
@@ -49,11 +50,6 @@ log = get_logger(__name__)
 
 _VERSION = 3
 _MODEL_FILE = "model.keras"
-_REFERENCE = {
-    "augmentation": Augmentation(True, True, 0, 0.2, 0.3, 0, 0, 0),
-    "units": (1024,),
-    "initial_head": None,
-}
 
 
 class FineTuned(Contender):
@@ -118,6 +114,9 @@ class FineTuned(Contender):
     boundary : str, optional
         The frozen layer whose outputs are stored. Default: the smallest output among the last
         ones before the trained layers.
+    boundary_dtype : {"float32", "float16"}
+        Number format in which they are stored. ``"float16"`` halves the disk space: values are
+        rounded, except in the saved model; images with a value beyond 65504 are unusable.
     max_cache : int
         Bytes that the outputs of the boundary may take; 0: train on pixels. Default: 20 GiB.
     cache_dir : path, optional
@@ -158,12 +157,14 @@ class FineTuned(Contender):
         validation_fraction: float = 0.1,
         class_weight: Literal["balanced"] | None = None,
         boundary: str | None = None,
+        boundary_dtype: RowDtype = "float32",
         max_cache: int = MAX_CACHE,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
         check_trainable(backbone)
         check_options(unfreeze, class_weight, lr_schedule, layer_decay, label_smoothing)
+        check_boundary_dtype(boundary_dtype, options)
         self.backbone, self.unfreeze = backbone, unfreeze
         self.top = Top(tuple(units), dropout)
         self.initial_head = check_initial_head(initial_head, self.top.units)
@@ -174,7 +175,8 @@ class FineTuned(Contender):
         )
         self.label_smoothing, self.validation_fraction = label_smoothing, validation_fraction
         self.layer_decay, self.class_weight, self._options = layer_decay, class_weight, options
-        self.boundary, self.max_cache, self._cache_dir = boundary, max_cache, cache_dir
+        self.boundary, self.boundary_dtype, self.max_cache = boundary, boundary_dtype, max_cache
+        self._cache_dir = cache_dir
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> FineTuned:
@@ -192,7 +194,7 @@ class FineTuned(Contender):
         InvalidRequest
             If there is no preset of that name.
         """
-        return cls(**{**_REFERENCE, **find_preset(name, PRESETS), **changes})
+        return cls(**{**REFERENCE_SETTINGS, **find_preset(name, PRESETS), **changes})
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
         """Check weights and layers; compute the boundary's outputs, or decode all images."""
@@ -204,8 +206,8 @@ class FineTuned(Contender):
 
     def _input_plan(self) -> InputPlan:
         return InputPlan(
-            self.backbone, self._extract_options(), self.unfreeze, self.boundary, self.max_cache,
-            self.views, self.schedule.batch_size,
+            self.backbone, self._extract_options(), self.unfreeze, self.boundary,
+            self.boundary_dtype, self.max_cache, self.views, self.schedule.batch_size,
         )  # fmt: skip
 
     def _extract_options(self) -> dict[str, Any]:
@@ -215,13 +217,11 @@ class FineTuned(Contender):
         """Train, or resume an earlier run; the weights are those of the best epoch."""
         inputs = self._prepared()  # raises unless prepare() was called
         inputs.prepare_views(training.images, training.progress)
-        seed = training.random_state
         network, self._resolved = self._build(training)
-        self.model, self._trained, self._first_free = (
-            network.full, network.trained, network.first_free,
-        )  # fmt: skip
+        self.model, self._trained = network.full, network.trained
+        self._first_free = network.first_free
         self.folder = self._run_folder(training)
-        self._run = Run(self._trained, self.folder, self.schedule, seed)
+        self._run = Run(self._trained, self.folder, self.schedule, training.random_state)
         if self._run.resumed_at:
             log.info("%s: resumed after epoch %d", self.folder.name, self._run.resumed_at)
         unseen = self._train_run(self._run, training)
@@ -232,8 +232,7 @@ class FineTuned(Contender):
     def _train_run(self, run: Run, training: Training) -> NDArray[np.int64]:
         """Train a run on some of its images; return those of the others that it never saw."""
         train, validation = training_parts(training, self.validation_fraction)
-        balanced = self.class_weight == "balanced"
-        weights = class_weights(training.codes, training.n_classes) if balanced else None
+        weights = class_weights(training.codes, training.n_classes) if self.class_weight else None
         read = self._reader(training.images)
         run.train(read, training.codes, train, validation, weights, training.progress)
         return np.setdiff1d(validation, train)
@@ -273,8 +272,7 @@ class FineTuned(Contender):
         """Describe the trained network and the cost of training."""
         history = self._run.progress.history
         about = self._resolved.request.metadata()
-        model = self.model
-        trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+        trainable = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
         layers = weight_counts(self._resolved.backbone.model)
         start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
         return ContenderInfo(
@@ -284,7 +282,7 @@ class FineTuned(Contender):
             weights=about["weights"],
             weights_kind=self._resolved.request.weights.kind,
             trainable_parameters=trainable,
-            total_parameters=int(model.count_params()),
+            total_parameters=int(self.model.count_params()),
             disk_bytes=sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
             + self._prepared().disk_bytes,
             fit_seconds=history["seconds"][-1] + self._fold_seconds,
@@ -381,8 +379,10 @@ class FineTuned(Contender):
 
     def _run_folder(self, training: Training) -> Path:
         """Return the folder of the run, named by a hash of all that determines its result."""
+        dtype = self.boundary_dtype
         key = content_key(
             {
+                **({} if dtype == "float32" else {"boundary": dtype}),  # as in earlier runs
                 "version": _VERSION,
                 "spec": self._resolved.spec.key,
                 **describe_training(training),
@@ -397,5 +397,5 @@ class FineTuned(Contender):
                 "class_weight": self.class_weight,
             }
         )
-        name = f"{self._resolved.spec.backbone}-{key[:16]}"
-        return training_folder(cache_folder(self._cache_dir)) / name
+        runs = training_folder(cache_folder(self._cache_dir))
+        return runs / f"{self._resolved.spec.backbone}-{key[:16]}"

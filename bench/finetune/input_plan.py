@@ -13,6 +13,7 @@ from featcache.toolkit import (
     BackboneLike,
     BackboneOptions,
     BuiltBackbone,
+    RowDtype,
     View,
     format_count,
     get_logger,
@@ -74,7 +75,7 @@ class InputPlan:
     backbone : str or keras.Model
     options : mapping
         Further arguments of `featcache.extract`.
-    unfreeze, boundary, max_cache
+    unfreeze, boundary, boundary_dtype, max_cache
         As for `FineTuned`.
     views : Views
     batch_size : int
@@ -84,6 +85,7 @@ class InputPlan:
     options: Mapping[str, Any]
     unfreeze: float | int | str
     boundary: str | None
+    boundary_dtype: RowDtype
     max_cache: int
     views: Views
     batch_size: int
@@ -101,7 +103,7 @@ class InputPlan:
         boundary = find_boundary(body, first, self.boundary)
         if boundary is None or not self.max_cache:
             return None
-        needed = 4 * boundary.width * n_images * self.views.count
+        needed = self._bytes(boundary) * n_images * self.views.count
         log.info(
             "%s: the outputs of the boundary %r (%s) take at most %.1f GB for %s of %s",
             self.backbone, boundary.layer, " x ".join(map(str, boundary.shape)), needed / 1e9,
@@ -113,15 +115,19 @@ class InputPlan:
             return None
         return boundary if self._reads_faster(resolved, boundary) else None
 
+    def _bytes(self, boundary: Boundary) -> int:
+        """Return the bytes of the stored outputs of a boundary for one view of one image."""
+        return np.dtype(self.boundary_dtype).itemsize * boundary.width
+
     def _reads_faster(self, resolved: BuiltBackbone, boundary: Boundary) -> bool:
         """Return whether reading the boundary's outputs is faster than computing them again."""
         height, width = resolved.spec.image_size
-        if 4 * boundary.width <= 3 * height * width:
+        if self._bytes(boundary) <= 3 * height * width:
             return True
         frozen = import_keras().Model(resolved.backbone.model.input, boundary.tensor)
         pixels = np.zeros((self.batch_size, height, width, 3), np.float32)
         computing = seconds_of(lambda: frozen.predict_on_batch(pixels)) / len(pixels)
-        reading = 4 * boundary.width / _BYTES_PER_SECOND
+        reading = self._bytes(boundary) / _BYTES_PER_SECOND
         if reading > computing:
             log.info("Reading them takes longer than computing them: training on pixels")
         return reading <= computing
@@ -131,7 +137,9 @@ class InputPlan:
     ) -> Inputs:
         """Compute the boundary's outputs for all images, or decode them."""
         if boundary is not None:
-            stored = StoredInputs(self.backbone, boundary, self.options, self.views.options())
+            stored = StoredInputs(
+                self.backbone, boundary, self._extract_options(boundary), self.views.options()
+            )
             stored.extract(images, progress)
             return stored
         options = {name: v for name, v in self.options.items() if name != "cache_dir"}
@@ -142,13 +150,16 @@ class InputPlan:
         )  # fmt: skip
         return PixelInputs(pixels, self.views.listed())
 
+    def _extract_options(self, boundary: Boundary) -> dict[str, Any]:
+        return boundary_options(boundary, self.options, self.boundary_dtype)
+
     def estimate(
         self, boundary: Boundary | None, images: Images, resolved: BuiltBackbone
     ) -> Estimate:
         """Estimate the cost of the inputs."""
         if boundary is not None:
-            options = boundary_options(boundary, self.options)
-            return extraction_estimate(self.backbone, images, {**options, **self.views.options()})
+            options = {**self._extract_options(boundary), **self.views.options()}
+            return extraction_estimate(self.backbone, images, options)
         height, width = resolved.spec.image_size
         decode = seconds_to_decode(images, (height, width), resolved.request.resize)
         room = len(images) * height * width * 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import featcache
 from featcache import Features
-from featcache.toolkit import View
+from featcache.toolkit import RowDtype, View
 
 from ..splits import Images
 from .boundary import Boundary
@@ -106,7 +106,7 @@ class StoredInputs(Inputs):
     backbone : str or keras.Model
     boundary : Boundary
     options : mapping
-        Arguments of `featcache.extract` for the backbone, without the layer.
+        Arguments of `featcache.extract` for the outputs of the layer: `boundary_options`.
     views : mapping
         Its arguments ``views``, ``augmentation`` and ``random_state``.
     """
@@ -119,7 +119,7 @@ class StoredInputs(Inputs):
         views: Mapping[str, Any],
     ) -> None:
         self._backbone, self.boundary, self._views = backbone, boundary, views
-        self._options = boundary_options(boundary, options)
+        self._options = dict(options)
         self._plain: Features | None = None
         self._augmented: Features | None = None
         self._n_computed = 0
@@ -171,7 +171,7 @@ class StoredInputs(Inputs):
     def disk_bytes(self) -> int:
         """Size of the rows that training reads."""
         parts = [part for part in (self._plain, self._augmented) if part is not None]
-        return sum(int(part.X.nbytes) for part in parts)
+        return sum(part.spec.row_bytes(part.X.size) for part in parts)
 
     @property
     def computed_now(self) -> int:
@@ -186,10 +186,22 @@ class StoredInputs(Inputs):
         return features
 
 
-def boundary_options(boundary: Boundary, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `featcache.extract` for the outputs of a boundary layer."""
+def boundary_options(
+    boundary: Boundary, options: Mapping[str, Any], dtype: RowDtype
+) -> dict[str, Any]:
+    """Return the arguments of `featcache.extract` for the outputs of a boundary layer.
+
+    Parameters
+    ----------
+    boundary : Boundary
+    options : mapping
+        Those for the backbone, without the layer.
+    dtype : {"float32", "float16"}
+        Number format in which the outputs are stored.
+    """
+    options = {**options, "row_dtype": dtype}
     if boundary.is_output:
-        return dict(options)  # the last layer may be the pooling that these options name
+        return options  # the last layer may be the pooling that these options name
     pooling = "flat" if len(boundary.shape) > 1 else None
     return {**options, "layer": boundary.layer, "pooling": pooling}
 

@@ -82,7 +82,7 @@ class RowCheck:
             problem = (
                 f"can be stored as {self._dtype}: {model} gives values beyond "
                 f"{np.finfo(self._dtype).max:.0f}, the largest of {self._dtype}, so nothing is "
-                "stored. Use row_dtype='float32'."
+                "stored. Store rows as float32."
             )
         else:
             problem = (

@@ -266,7 +266,7 @@ class Computation:
             (
                 finite & too_large,
                 f"the backbone gives values for it beyond {np.finfo(dtype).max:.0f}, the largest "
-                f"of {dtype}; row_dtype='float32' stores them",
+                f"of {dtype}; rows of float32 hold them",
             ),
         ):
             bad = BadImage(reason)

@@ -67,7 +67,7 @@ def test_an_image_with_a_value_too_large_is_quarantined_with_the_reason(photos: 
     half = extract(model, photos, row_dtype="float16", **options)
     (bad,) = half.quarantined
     assert Path(bad.path).name == "00.png"
-    assert "beyond 65504, the largest of float16; row_dtype='float32' stores them" in bad.reason
+    assert "beyond 65504, the largest of float16; rows of float32 hold them" in bad.reason
     assert np.isfinite(np.asarray(half.X)).all()
     again = extract(model, photos, row_dtype="float16", **options)
     assert (again.summary.computed, len(again.quarantined)) == (0, 1)
@@ -75,7 +75,7 @@ def test_an_image_with_a_value_too_large_is_quarantined_with_the_reason(photos: 
 
 
 def test_if_no_row_fits_it_is_an_error_that_says_what_to_do(photos: Path) -> None:
-    with pytest.raises(NoFiniteRow, match=r"can be stored as float16: .* Use row_dtype='float32'"):
+    with pytest.raises(NoFiniteRow, match=r"can be stored as float16: .* Store rows as float32"):
         extract(scaled_model(100), photos, preprocessing="none", row_dtype="float16")
     assert not list(stores_folder(cache_folder()).iterdir())
 
