@@ -9,6 +9,7 @@ Embeddings
     extract         compute the missing embeddings, and return all as `Features`
     Augmentation    how the augmented views of an image differ
     Normalization   how a network of your own wants its pixels
+    import_features store embeddings that were computed elsewhere
     explain         what `extract` would do with the same arguments, and why
     load_dataset    load a folder, table or list of images as a `Dataset`
     load_backbone   load or build a backbone
@@ -38,6 +39,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import datasets as datasets
     from . import errors as errors
+    from .backbones.imported import ImportedModel as ImportedModel
     from .backbones.keras_backend import import_keras as import_keras
     from .backbones.model_file import load_model as load_model
     from .backbones.normalization import Normalization as Normalization
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from .errors import RandomWeightsWarning as RandomWeightsWarning
     from .extraction.extract import extract as extract
     from .extraction.features import Features as Features
+    from .extraction.imports import import_features as import_features
     from .extraction.plan import Explanation as Explanation
     from .extraction.prepare import explain as explain
     from .images.views import Augmentation as Augmentation
@@ -74,10 +77,12 @@ _MODULES = {
     "FeatcacheError": "errors",
     "Features": "extraction.features",
     "Normalization": "backbones.normalization",
+    "ImportedModel": "backbones.imported",
     "Predictor": "bundle.predictor",
     "RandomWeightsWarning": "errors",
     "Store": "store.store",
     "explain": "extraction.prepare",
+    "import_features": "extraction.imports",
     "import_keras": "backbones.keras_backend",
     "extract": "extraction.extract",
     "load_bundle": "bundle.bundle",
@@ -99,6 +104,7 @@ __all__ = [
     "Explanation",
     "FeatcacheError",
     "Features",
+    "ImportedModel",
     "Normalization",
     "Predictor",
     "RandomWeightsWarning",
@@ -108,6 +114,7 @@ __all__ = [
     "errors",
     "explain",
     "extract",
+    "import_features",
     "import_keras",
     "load_backbone",
     "load_bundle",

@@ -34,6 +34,7 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 _OWN_MODEL = "custom-"
+IMPORTED = "imported-"
 _MAX_SIDE = 2**16
 _MAX_FIELD_LENGTH = 4096  # characters
 _MAX_VERSION = 10**6
@@ -279,6 +280,11 @@ class BackboneSpec:
     def is_own_model(self) -> bool:
         """Whether the backbone is a model of the caller's, and not in the table."""
         return self.backbone.startswith(_OWN_MODEL)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the features were computed elsewhere: `featcache.import_features`."""
+        return self.backbone.startswith(IMPORTED)
 
     @property
     def network(self) -> str:

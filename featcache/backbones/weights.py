@@ -33,7 +33,7 @@ RANDOM_VERSION = 1
 _SUFFIXES = (".weights.h5", ".h5")
 _Word = Literal["auto", "imagenet", "imagenet-or-random", "random"]
 _WORDS: tuple[_Word, ...] = get_args(_Word)
-WeightsKind = Literal["imagenet", "packaged", "file", "random", "model"]
+WeightsKind = Literal["imagenet", "packaged", "file", "random", "model", "imported"]
 # Human-readable origin of the weights, which stores record.
 _ORIGINS: dict[WeightsKind, str] = {
     "imagenet": "imagenet",

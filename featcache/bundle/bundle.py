@@ -87,6 +87,8 @@ class Bundle:
     @property
     def file_options(self) -> tuple[str, ...]:
         """Options of ``featcache predict`` for the model or weights file, if one is needed."""
+        if self.spec.is_imported:
+            return ()
         for name, is_file in (("backbone", is_model_file), ("weights", names_weights_file)):
             if is_file(self.arguments[name]):
                 return f"--{name}", str(self.arguments[name])
@@ -229,6 +231,13 @@ class Bundle:
 
         Otherwise a bundle from elsewhere could choose which files of this machine are opened.
         """
+        if self.spec.is_imported:
+            raise BundleMismatch(
+                f"The bundle was made from imported embeddings ({self.spec.backbone}), which "
+                "featcache cannot compute for other photos. Import those of the photos too, and "
+                "pass the features to predict_proba().",
+                received=self.spec.backbone,
+            )
         # Older bundles of user-defined models do not name the layer; it was the output.
         arguments = {**self.arguments, "layer": self.spec.layer, **options}
         name = arguments.pop("backbone")

@@ -57,9 +57,16 @@ def model_card(
 def _details(classifier: Classifier, spec: BackboneSpec, arguments: Mapping[str, Any]) -> list[str]:
     height, width = spec.image_size
     return [
-        f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
-        f"{arguments.get('weights')}. It is not in this file, which holds the hash of its weights.",
-        f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
+        *(
+            ["- Embeddings: computed elsewhere and imported, so that photos cannot be predicted."]
+            if spec.is_imported
+            else [
+                f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
+                f"{arguments.get('weights')}. It is not in this file, which holds the hash of its "
+                "weights.",
+                f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
+            ]
+        ),
         f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} values "
         f"to {len(classifier.classes)} scores, temperature {classifier.temperature:.4g}.",
         *_stored_rows(spec),

@@ -59,11 +59,11 @@ def join_rows(
         summary=summary,
         quarantined=quarantined,
         arguments=job.resolved.arguments(),
-        **_columns(dataset, job.dataset),
+        **columns_of(dataset, job.dataset),
     )
 
 
-def _columns(chosen: Dataset, dataset: Dataset) -> dict[str, Any]:
+def columns_of(chosen: Dataset, dataset: Dataset) -> dict[str, Any]:
     """Return what a data set says of its usable images, by the attribute of `Features`."""
     classes = dataset.classes
     return {

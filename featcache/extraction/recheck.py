@@ -208,6 +208,11 @@ def _make_request(
 ) -> Request:
     """Return a request of the backbone of a store, from its spec and metadata."""
     spec: BackboneSpec = store.spec
+    if spec.is_imported:
+        raise InvalidRequest(
+            f"{store.folder.name} holds imported features, which featcache cannot compute again.",
+            received=None,
+        )
     if backbone is None and spec.is_own_model:
         raise InvalidRequest(
             f"{store.folder.name} holds features of a user-defined model; pass that model as "

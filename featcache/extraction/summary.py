@@ -51,7 +51,7 @@ class ExtractionSummary:
         Human-readable name of the backbone.
     weights : str
         Human-readable origin of the weights.
-    weights_kind : {"imagenet", "packaged", "file", "random", "model"}
+    weights_kind : {"imagenet", "packaged", "file", "random", "model", "imported"}
         The origin as a code, for programs.
     seconds_per_image : float
         Mean wall time of computing an image with all its views, over all extractions.
