@@ -14,6 +14,7 @@ from ..images.formats import looks_like_image
 from .boxes import Crop, cropped
 from .dataset import Dataset
 from .folder import from_folder
+from .huggingface import from_hugging_face
 from .memory import (
     MemorySource,
     ValueRange,
@@ -51,7 +52,9 @@ def describe(
     black_white = check_value_range(value_range)
     if not columns.given and not isinstance(data, (Dataset, list, tuple, str, os.PathLike)):
         folder = spool_folder(cache_folder(cache_dir))
-        found = from_pipeline(data, labels, black_white, folder)
+        found = from_hugging_face(data, labels, black_white, folder)
+        if found is None:
+            found = from_pipeline(data, labels, black_white, folder)
         if found is not None:
             return cropped(found, crop, margin)
     if labels is not None and not (is_array(data) or _is_list(data)):

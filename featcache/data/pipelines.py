@@ -183,7 +183,10 @@ def from_stream(
 
 
 def _entry(image: Any, value_range: ValueRange | None, spool: Spool) -> Entry:
+    """Keep an image, or the reason why there is none."""
     try:
+        if isinstance(image, BadImage):
+            raise image
         data = bytes_of(image, value_range)
     except BadImage as bad:
         return Entry(FileIdentity(None, bad.reason))
