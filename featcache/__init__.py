@@ -11,6 +11,7 @@ Embeddings
     Normalization   how a network of your own wants its pixels
     import_features store embeddings that were computed elsewhere
     explain         what `extract` would do with the same arguments, and why
+    FeatureExtractor  embeddings as a step of a scikit-learn pipeline
     load_dataset    load a folder, table or list of images as a `Dataset`
     load_backbone   load or build a backbone
     load_model      load a saved Keras model, checked before Keras opens it
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from .extraction.imports import import_features as import_features
     from .extraction.plan import Explanation as Explanation
     from .extraction.prepare import explain as explain
+    from .extraction.transformer import FeatureExtractor as FeatureExtractor
     from .images.views import Augmentation as Augmentation
     from .store.maintenance import repair as repair
     from .store.maintenance import verify as verify
@@ -75,6 +77,7 @@ _MODULES = {
     "Dataset": "data.dataset",
     "Explanation": "extraction.plan",
     "FeatcacheError": "errors",
+    "FeatureExtractor": "extraction.transformer",
     "Features": "extraction.features",
     "Normalization": "backbones.normalization",
     "ImportedModel": "backbones.imported",
@@ -103,6 +106,7 @@ __all__ = [
     "Dataset",
     "Explanation",
     "FeatcacheError",
+    "FeatureExtractor",
     "Features",
     "ImportedModel",
     "Normalization",

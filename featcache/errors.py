@@ -140,6 +140,13 @@ class NoUsableImages(DatasetError):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class UnusableImages(DatasetError):
+    """Some images cannot be used where each needs a row; carries `quarantined`."""
+
+    quarantined: Sequence[QuarantinedImage] = ()
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class UnsafeArchive(DatasetError):
     """An archive has a member outside the target folder, or too large; carries `member`."""
 
