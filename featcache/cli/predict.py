@@ -14,6 +14,7 @@ import click
 from ..errors import DatasetError
 from ..printable import printable
 from .options import Common, command, no_progress
+from .prediction_table import ID_KINDS, IdKind, PredictionTable, summary_line
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Prediction
@@ -43,6 +44,20 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Test-time augmentation: average the probabilities of each photo and its mirror image.",
 )
+@click.option("--csv", "out", metavar="FILE", help="Write the classes to a CSV file as well.")
+@click.option(
+    "--proba", is_flag=True, help="With --csv: a column with the probability of each class."
+)
+@click.option(
+    "--id",
+    "ids",
+    type=click.Choice(ID_KINDS),
+    default="path",
+    show_default=True,
+    help="With --csv: the first column: the path, the file's name, or its name without ending, as "
+    "competitions ask for.",
+)
+@click.option("--overwrite", is_flag=True, help="With --csv: replace FILE if it exists.")
 @click.option("--strict", is_flag=True, help="Exit with status 1 if a photo cannot be used.")
 @no_progress
 def predict(
@@ -50,6 +65,11 @@ def predict(
     bundle: str,
     photos: tuple[str, ...],
     strict: bool,
+    out: str | None,
+    proba: bool,
+    ids: IdKind,
+    overwrite: bool,
+    top: int,
     **options: Any,
 ) -> int:
     """Predict the classes of photos.
@@ -62,26 +82,43 @@ def predict(
     PHOTOS are image files, folders (searched at any depth), CSV files with a column 'path', or
     - to read paths from standard input. For a photo that cannot be used, the line gives the
     reason.
+
+    With --csv FILE, FILE has one line per photo: its path, the most probable class (empty if there
+    is no prediction) and, with --proba, the probability of each class. Photos without a prediction
+    are printed.
     """
     from ..bundle.bundle import load_bundle
+
+    if out is None and (proba or overwrite or ids != "path"):
+        raise click.UsageError("--proba, --id and --overwrite go with --csv FILE.")
 
     listed = list(_photos(photos))
     if not listed:
         raise DatasetError("No photo was given; name photos or folders, or give a list with -.")
     model = load_bundle(bundle)
+    table = None
+    if out is not None:
+        table = PredictionTable(out, model.classes, ids, proba, overwrite)
+        table.check([photo.path for photo in listed])  # before anything is computed
     usable = [photo.file or photo.path for photo in listed if photo.reason is None]
     answers = model.predict(
         usable,
+        top=len(model.classes) if proba else top,
         cache_dir=common.cache_dir,
         progress=common.progress,
         **{name: value for name, value in options.items() if value},
     ) if usable else []  # fmt: skip
     found = _in_place(listed, answers)
+    written = None if table is None else table.write(found)
+    found = [replace(one, top_classes=one.top_classes[:top]) for one in found]
     if common.json:
         print(json.dumps([_record(prediction) for prediction in found], indent=2))
     else:
         for prediction in found:
-            print(_line(prediction))
+            if written is None or prediction.reason:
+                print(_line(prediction))
+        if written is not None:
+            print(summary_line(written, found))
     return int(strict and any(prediction.reason for prediction in found))
 
 

@@ -33,7 +33,7 @@ def write_csv(rows: ExportedRows, path: Path) -> None:
     """Write one line per row: its columns, then its embedding in columns f0, f1, ..."""
     names = [f"f{i}" for i in range(rows.width)]
     rows.check_names(names)
-    with _open_text(path) as file:
+    with open_text(path) as file:
         header = [*(column.name for column in rows.columns), *names]
         write_table(file, header, _lines(rows))
 
@@ -47,7 +47,7 @@ def write_npy(rows: ExportedRows, path: Path) -> None:
         _write_header(file, rows.X.dtype, rows.X.shape)
         for block in rows.blocks():
             file.write(rows.read(block).tobytes())
-        with _open_text(sidecar_of(path)) as table:
+        with open_text(sidecar_of(path)) as table:
             header = [column.name for column in rows.columns]
             write_table(table, header, zip(*(c.values for c in rows.columns), strict=True))
 
@@ -135,7 +135,8 @@ def _open_buffered(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Open a file of UTF-8 text for writing; it takes the place of `path` when the block ends."""
     with _open_buffered(path) as buffered:
         text = io.TextIOWrapper(buffered, "utf-8", newline="")
         yield text
