@@ -47,9 +47,15 @@ def checked_size(given: Any, native: tuple[int, int] | None) -> tuple[int, int]:
     InvalidRequest
         If it is no size, or is needed and was not given.
     """
-    if given is None and native is not None:
-        return int(native[0]), int(native[1])
     sizes = f"one side or (height, width) in pixels, 1 to {_MAX_SIDE}"
+    if given is None and native is not None:
+        if not all(1 <= side <= _MAX_SIDE for side in native):
+            raise InvalidRequest(
+                f"The model takes images of {native[0]} x {native[1]} pixels; a backbone takes "
+                f"{sizes}.",
+                received=tuple(native),
+            )
+        return int(native[0]), int(native[1])
     if given is None:
         raise InvalidRequest(
             f"The model's input size is open, so image_size= must be given: {sizes}.",

@@ -66,8 +66,11 @@ class OnnxBackbone:
         self.pooling = pooling[0]
         self._encoded = rebuild(network, request.image_size, pooling, one_by_one=self._one_by_one)
         self._run = open_session(self._encoded)
-        probe = np.zeros((1, *request.image_size, 3), np.uint8)
-        self.width = int(self.embed(probe).shape[1])
+        self.width = int(self._run(np.zeros((1, *request.image_size, 3), np.float32)).shape[1])
+        if not self.width:
+            raise InvalidRequest(
+                f"Layer {self.layer!r} of {self.title} gives no values.", received=self.layer
+            )
 
     @property
     def model(self) -> Any:
@@ -82,8 +85,18 @@ class OnnxBackbone:
         """Compute embeddings (b, width), float32, of pixels (b, h, w, 3), which are RGB."""
         prepared = preprocessing.apply(self.rule, pixels)
         if not self._one_by_one:
-            return np.asarray(self._run(prepared), np.float32)
-        return np.concatenate([self._run(image[None]) for image in prepared]).astype(np.float32)
+            return self._checked(self._run(prepared), len(pixels))
+        return np.concatenate([self._checked(self._run(image[None]), 1) for image in prepared])
+
+    def _checked(self, rows: NDArray[Any], count: int) -> NDArray[np.float32]:
+        """Return rows; raise `InvalidRequest` unless there is one of the same width per image."""
+        if rows.shape != (count, self.width):
+            raise InvalidRequest(
+                f"{self.title} gives an array {rows.shape} for {count} images, not one row of "
+                f"{self.width} values per image, so it cannot be used.",
+                received=rows.shape,
+            )
+        return rows.astype(np.float32, copy=False)
 
     def embed_in(self, precision: Precision, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute embeddings as `embed`, always in float32."""

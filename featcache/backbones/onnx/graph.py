@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..._io.wording import format_values
 from ...errors import InvalidRequest, UnknownLayer
 from ..graph import OUTPUT
 from .file import OnnxFile, refusal
@@ -14,6 +15,9 @@ from .library import import_onnx
 from .nodes import Node, Refused, constant_of, read_node, read_opset
 
 _OPEN, _DONE = 1, 2
+# Of characters of a name that becomes part of a spec or a message.
+_MAX_NAME = 1000
+_MAX_COMPARED = 20_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Graph:
     nodes: tuple[Any, ...]
     producers: Mapping[str, int]
     weights: Mapping[str, Any]
+    _origins: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def tensor(self, layer: str | int | None) -> tuple[str, str]:
         """Return the tensor of a layer, and the name of the layer in a spec.
@@ -68,6 +73,12 @@ class Graph:
             raise self._unknown(layer)
         if (found,) == self.outputs:
             return found, OUTPUT
+        if len(found) > _MAX_NAME:
+            raise InvalidRequest(
+                f"The tensor of layer {layer[:40]!r} has a name of {len(found):,} characters; the "
+                f"limit is {_MAX_NAME:,}.",
+                received=layer,
+            )
         if found == OUTPUT and found not in self.outputs:
             raise InvalidRequest(
                 "layer='output' means the output of the network, but a tensor before its end is "
@@ -119,14 +130,17 @@ class Graph:
 
     def origin(self, tensor: str) -> str:
         """Return the tensor that a tensor is equal to, past nodes that change nothing."""
-        seen = set()
-        while (at := self.producers.get(tensor)) is not None:
+        passed: list[str] = []
+        while tensor not in self._origins and (at := self.producers.get(tensor)) is not None:
             node = self.nodes[at]
-            if node.op_type != "Identity" or len(node.input) != 1 or tensor in seen:
+            if node.op_type != "Identity" or len(node.input) != 1:
                 break
             read_node(node, self.opset)  # it may be another operator of that name
-            seen.add(tensor)
-            tensor = node.input[0]
+            passed.append(tensor)
+            self._origins[tensor] = tensor  # until it is known; a cycle ends here
+            tensor = str(node.input[0])
+        tensor = self._origins.get(tensor, tensor)
+        self._origins.update(dict.fromkeys(passed, tensor))
         return tensor
 
     def constant(self, tensor: str) -> Any | None:
@@ -139,7 +153,7 @@ class Graph:
     def _only_output(self) -> str:
         if len(self.outputs) == 1:
             return self.outputs[0]
-        names = ", ".join(self.outputs)
+        names = format_values(self.outputs, str)
         raise InvalidRequest(
             f"The network has {len(self.outputs)} outputs; name one with layer=: {names}.",
             received=list(self.outputs),
@@ -153,10 +167,12 @@ class Graph:
 
     def _unknown(self, layer: str) -> UnknownLayer:
         names = list(dict.fromkeys([*self.producers, *(n.name for n in self.nodes if n.name)]))
-        near = difflib.get_close_matches(layer, names, n=5, cutoff=0.4)
-        last = [name for name in list(self.producers)[-8:] if name not in near]
+        short = [name for name in names if len(name) <= _MAX_NAME // 4][:_MAX_COMPARED]
+        near = difflib.get_close_matches(layer[:_MAX_NAME], short, n=5, cutoff=0.4)
+        given = [name for name in list(self.producers)[-8:] if len(name) <= _MAX_NAME // 4]
+        last = [name for name in given if name not in near]
         return UnknownLayer(
-            f"{self.file.name} has no tensor or node {layer!r}. "
+            f"{self.file.name} has no tensor or node {layer[:_MAX_NAME]!r}. "
             + (f"Near it: {', '.join(near)}. " if near else "")
             + f"Its last tensors are {', '.join(last)}.",
             received=layer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from .rebuild import PIXELS
 
 # Of the values of an image between all nodes of a network that was not run before.
 _MAX_BYTES = 4 * 2**30
+_MAX_SECONDS = 300
 _FATAL = 4
 
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -25,9 +27,9 @@ def open_session(encoded: bytes) -> Run:
 
 
 def open_limited_session(encoded: bytes) -> Run:
-    """Return a function that runs a network within 4 GiB of memory, as it is, for a trial.
+    """Return a function that runs a network within 4 GiB and five minutes, as it is, for a trial.
 
-    Some bytes of a file can ask for an array of terabytes.
+    Some bytes of a file can ask for an array of terabytes. The time ends between two nodes.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
@@ -38,7 +40,17 @@ def open_limited_session(encoded: bytes) -> Run:
         options.add_session_config_entry("session.use_env_allocators", "1")
     run_options = runtime.RunOptions()
     run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return _open(encoded, options, run_options)
+    run = _open(encoded, options, run_options)
+
+    def run_limited(pixels: NDArray[np.float32]) -> NDArray[Any]:
+        timer = threading.Timer(_MAX_SECONDS, lambda: setattr(run_options, "terminate", True))
+        timer.start()
+        try:
+            return run(pixels)
+        finally:
+            timer.cancel()
+
+    return run_limited
 
 
 @functools.cache

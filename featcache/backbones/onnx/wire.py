@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 MAX_DESCRIPTION_BYTES = 32 * 2**20
-MAX_WEIGHTS = 100_000
-_MAX_FIELDS = 2_000_000
-_GRAPH, _INITIALIZER = 7, 5  # of ModelProto, of GraphProto
+MAX_WEIGHTS = MAX_NODES = 100_000
+_MAX_FIELDS = 1_000_000
+_GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # of ModelProto; of GraphProto
 _NUMBERS = {4, 5, 9, 10}  # of TensorProto: float_data, int32_data, raw_data, double_data
 _FIXED = {1: 8, 5: 4}  # bytes of a value, by wire type
 _VARINT, _LENGTH = 0, 2
@@ -20,9 +20,10 @@ _VARINT, _LENGTH = 0, 2
 def check_encoding(data: bytes) -> None:
     """Raise `ValueError` for a file that takes far more memory than its bytes, or is no ONNX file.
 
-    Everything but the numbers of weights may take 32 MiB, and there may be 100,000 weights.
+    Everything but the numbers of weights may take 32 MiB, and there may be 100,000 weights and as
+    many nodes.
     """
-    description = weights = 0
+    description = weights = nodes = 0
     count = _Counter()
     for field, start, end in _fields(data, 0, len(data), count):
         if field != _GRAPH:
@@ -34,6 +35,9 @@ def check_encoding(data: bytes) -> None:
                 description += _description_of_weights(data, first, last, count)
             else:
                 description += last - first
+                nodes += inner == _NODE
+        if nodes > MAX_NODES:
+            raise ValueError(f"it has more than {MAX_NODES:,} nodes")
         if weights > MAX_WEIGHTS:
             raise ValueError(f"it has more than {MAX_WEIGHTS:,} weights")
     if description > MAX_DESCRIPTION_BYTES:
