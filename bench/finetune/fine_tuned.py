@@ -42,7 +42,7 @@ from .inputs import Inputs
 from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
 from .own_model import check_trainable, copy_own_model
-from .parts import class_weights, describe_training, training_parts
+from .parts import class_weights, describe_mode, describe_training, training_parts
 from .saved_model import save_model
 from .training import Run, plain, predict
 
@@ -55,12 +55,11 @@ _MODEL_FILE = "model.keras"
 class FineTuned(Contender):
     """Contender: a backbone with a new classification top, whose last part is trained.
 
-    The outputs of the last frozen layer, the boundary, are computed once, stored like features
-    and read in training, unless they are too large: then it is trained on decoded pixels, with
-    the same result. There is a checkpoint after each epoch: an interrupted run resumes, and a
-    finished one is read. The probabilities are calibrated by a temperature that is part of the
-    last layer. It is fitted on the validation images or, if these are fewer than 50, by
-    cross-validation, which takes up to twice the training time in addition.
+    The outputs of the last frozen layer, the boundary, are stored like features and read in
+    training, unless they are too large: then it is trained on decoded pixels, with the same result.
+    An interrupted run resumes after its last epoch, and a finished one is read. The probabilities
+    are calibrated by a temperature in the last layer, fitted on the validation images or, if these
+    are fewer than 50, by cross-validation, which takes up to twice the training time in addition.
 
     Parameters
     ----------
@@ -350,8 +349,7 @@ class FineTuned(Contender):
 
     def _build(self, training: Training, head: bool = True) -> tuple[Network, BuiltBackbone]:
         """Return the compiled network and its backbone; with the weights of the initial head."""
-        resolved = self._load()
-        copy_own_model(resolved)
+        copy_own_model(resolved := self._load())
         body = resolved.backbone.model
         first = first_free_layer(weight_counts(body), self.unfreeze)
         stored = self._boundary and find_boundary(body, first, self._boundary.layer)
@@ -386,6 +384,7 @@ class FineTuned(Contender):
                 "version": _VERSION,
                 "spec": self._resolved.spec.key,
                 **describe_training(training),
+                **describe_mode(self._resolved.keras_backbone.model),
                 "unfreeze": self._first_free,
                 "top": [*self.top.units, repr(float(self.top.dropout))],
                 "initial_head": self.initial_head,

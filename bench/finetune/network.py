@@ -16,6 +16,7 @@ from featcache.toolkit import (
     IMAGENET_STD,
     Backbone,
     affine_of,
+    all_layers,
     layer_names,
 )
 
@@ -33,8 +34,8 @@ class Network:
     full : keras.Model
         From RGB pixels (b, h, w, 3), float32, 0 to 255, to class probabilities (b, n_classes).
     trained : keras.Model
-        The part that is trained: `full`, or from the output of the boundary layer to the class
-        probabilities. It shares its layers with `full`.
+        What is trained: all of it, or the part from the output of the boundary layer on. It
+        shares its layers with `full`, and runs those of the backbone in inference mode.
     first_free : int
         Index of the backbone's first layer that is trained.
     """
@@ -54,8 +55,9 @@ def build_network(
 ) -> Network:
     """Return a backbone with a new top, whose last layers are trainable.
 
-    Batch normalisation of the backbone stays in inference mode: the statistics of the small
-    batches of fine-tuning would destroy what the backbone has learned.
+    The backbone stays in inference mode: the statistics that batch normalisation takes of small
+    batches would destroy what the backbone has learned, and dropout in its frozen part would
+    give outputs that are not those that are stored.
 
     Parameters
     ----------
@@ -78,23 +80,43 @@ def build_network(
     body = backbone.model
     first = first_free_layer(weight_counts(body), unfreeze)
     for number, layer in enumerate(body.layers):
-        layer.trainable = number >= first and type(layer).__name__ != "BatchNormalization"
+        layer.trainable = number >= first
+    for layer in all_layers(body):
+        if type(layer).__name__ == "BatchNormalization":
+            layer.trainable = False
     layers = top.layers(n_classes, random_state)
     inputs = keras.Input(body.input_shape[1:])
     x = inputs
     for layer in _preprocessing_layers(keras, backbone.rule):
         x = layer(x)
-    outputs = _apply(layers, body(x, training=False))
-    full = keras.Model(inputs, outputs, name=f"{body.name}_finetuned")
+    full = keras.Model(inputs, _apply(layers, body(x)), name=f"{body.name}_finetuned")
     if boundary is None:
-        return Network(full, full, first)
+        embedding = _inference_layer(keras, body)(x)
+        return Network(full, keras.Model(inputs, _apply(layers, embedding), name=full.name), first)
     stored = keras.Input(boundary.shape)
     embedding = stored
     if not boundary.is_output:
         tail = keras.Model(boundary.tensor, body.output, name=f"{body.name}_tail")
-        embedding = tail(stored, training=False)
+        embedding = _inference_layer(keras, tail)(stored)
     trained = keras.Model(stored, _apply(layers, embedding), name=full.name)
     return Network(full, trained, first)
+
+
+def _inference_layer(keras: Any, model: Any) -> Any:
+    """Return a layer that runs a model in inference mode.
+
+    Not ``model(x, training=False)``: Keras replaces that by the mode of the model around it.
+    """
+
+    class InInferenceMode(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def call(self, inputs: Any) -> Any:
+            return self.model(inputs, training=False)
+
+    return InInferenceMode()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from featcache import import_keras
 from featcache.errors import InvalidRequest
-from featcache.toolkit import BuiltBackbone, ModelRequest, is_onnx_file, preserve_random_state
+from featcache.toolkit import (
+    BuiltBackbone,
+    ModelRequest,
+    all_layers,
+    is_onnx_file,
+    preserve_random_state,
+)
 
 
 def check_trainable(backbone: object) -> None:
@@ -22,5 +28,10 @@ def copy_own_model(resolved: BuiltBackbone) -> None:
     if isinstance(resolved.request, ModelRequest):
         own = resolved.keras_backbone.model
         with preserve_random_state():
-            resolved.keras_backbone.model = import_keras().models.clone_model(own)
-        resolved.keras_backbone.model.set_weights(own.get_weights())
+            copy = import_keras().models.clone_model(own)
+        copy.set_weights(own.get_weights())
+        for layer in all_layers(copy):
+            # Normalization keeps values that follow from its weights; else those of a new layer.
+            if hasattr(layer, "finalize_state"):
+                layer.finalize_state()
+        resolved.keras_backbone.model = copy

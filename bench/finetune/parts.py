@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import stratified_group_split
+from featcache.toolkit import all_layers, stratified_group_split
 
 from ..contenders.base import Training
 
@@ -37,6 +38,21 @@ def describe_training(training: Training) -> dict[str, Any]:
         "classes": training.n_classes,
         "seed": training.random_state,
     }
+
+
+def describe_mode(body: Any) -> dict[str, str]:
+    """Return a component of the key of runs with a backbone that earlier versions trained wrongly.
+
+    Layers such as Dropout, and batch normalisation in a nested model, ran as in training.
+    """
+    outer = {id(layer) for layer in body.layers}
+    affected = any(
+        "training" in signature(layer.call).parameters
+        for layer in all_layers(body)
+        if not hasattr(layer, "layers")
+        and not (type(layer).__name__ == "BatchNormalization" and id(layer) in outer)
+    )
+    return {"mode": "inference"} if affected else {}
 
 
 def class_weights(codes: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from heads.schedule import Schedule
 
 
 def run(images: Images, codes: Any, model: Any = None, **options: Any) -> FineTuned:
-    contender = FineTuned(model or blocks(), "b2_conv", **{**SETTINGS, **options})
+    contender = FineTuned(model or blocks(), **{"unfreeze": "b2_conv", **SETTINGS, **options})
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, random_state=1, progress=False)
     return contender
@@ -248,3 +248,26 @@ def test_an_estimate_counts_the_passes_of_all_views(easy_images: Any) -> None:
     assert few.disk_bytes >= 3 * 40 * 4 * 392
     run(images, codes)
     assert contender.estimate(images, 30, 2).disk_bytes < few.disk_bytes
+
+
+def test_dropout_of_the_backbone_does_nothing_in_training(easy_images: Any) -> None:
+    import keras
+
+    def make() -> Any:
+        body = blocks()
+        x = keras.layers.Dropout(0.5, name="early")(body.get_layer("b1_add").output)
+        x = keras.layers.Conv2D(8, 3, name="late")(x)
+        model = keras.Model(body.input, keras.layers.GlobalAveragePooling2D()(x))
+        model.get_layer("late").set_weights(
+            [np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.layers[-2].weights]
+        )
+        return model
+
+    images, codes = easy_images
+    options: dict[str, Any] = {"unfreeze": "late", "epochs": 2, "views": 1}
+    stored = run(images, codes, make(), **options)
+    pixels = run(images, codes, make(), max_cache=0, cache_dir=images.paths[0] + "-p", **options)
+    assert stored.facts().notes["stored outputs of"] == "early"
+    for name in ("loss", "val_loss"):
+        expected = pixels.facts().history[name]
+        assert stored.facts().history[name] == pytest.approx(expected, rel=1e-4, abs=1e-7)

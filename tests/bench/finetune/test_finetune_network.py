@@ -16,6 +16,7 @@ from bench.finetune.network import (
     first_free_layer,
     weight_counts,
 )
+from bench.finetune.own_model import copy_own_model
 from conftest import make_tiny_model
 from featcache.backbones.preprocessing import apply
 from featcache.errors import InvalidRequest
@@ -114,3 +115,37 @@ def test_a_preprocessing_function_is_refused_since_it_cannot_be_saved() -> None:
     resolved = featcache.load_backbone(body, preprocessing=lambda x: x / 3)
     with pytest.raises(InvalidRequest, match="named rules"):
         build_network(resolved.backbone, 2, 0.0, Top((), 0.0), 0)
+
+
+def test_a_nested_model_stays_in_inference_mode() -> None:
+    import keras
+
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()]
+    )
+    inputs = keras.Input((8, 8, 3))
+    body = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inner(inputs)))
+    resolved = featcache.load_backbone(body, preprocessing="unit")
+    trained = build_network(resolved.backbone, 3, 1.0, Top((), 0.0), 0).trained
+    trained.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    norm = inner.layers[-1]
+    before = [w.copy() for w in norm.get_weights()]
+    pixels = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype("float32")
+    trained.train_on_batch(pixels, np.array([0, 1, 2, 0, 1, 2]))
+    assert all(np.array_equal(a, b) for a, b in zip(before, norm.get_weights(), strict=True))
+    assert np.allclose(trained(pixels, training=True), trained(pixels, training=False))
+
+
+def test_the_copy_of_an_own_model_has_its_normalisation() -> None:
+    import keras
+
+    pixels = np.random.default_rng(0).uniform(0, 255, (6, 8, 8, 3)).astype("float32")
+    norm = keras.layers.Normalization(axis=-1)
+    norm.adapt(pixels)
+    inputs = keras.Input((8, 8, 3))
+    own = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(norm(inputs)))
+    resolved = featcache.load_backbone(own, preprocessing="none")
+    copy_own_model(resolved)
+    copy = resolved.backbone.model
+    assert copy is not own
+    assert np.allclose(copy.predict_on_batch(pixels), own.predict_on_batch(pixels), atol=1e-5)
