@@ -5,7 +5,7 @@ Then `curl --data-binary @dog.jpg localhost:8000/predict?top=3`.
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -19,10 +19,8 @@ def make_app(model, max_bytes=10 * 2**20, max_seconds=10.0, max_requests=8):
 
     @asynccontextmanager
     async def lifespan(app):
-        with (
-            featcache.Predictor(model) as app.state.predictor,
-            ThreadPoolExecutor(max_requests) as app.state.pool,
-        ):
+        app.state.pool = futures.ThreadPoolExecutor(max_requests)
+        with featcache.Predictor(model) as app.state.predictor, app.state.pool:
             yield
 
     app = FastAPI(title="featcache", lifespan=lifespan)
@@ -37,8 +35,8 @@ def make_app(model, max_bytes=10 * 2**20, max_seconds=10.0, max_requests=8):
 
     async def answer(request, top):
         body = await asyncio.wait_for(read_body(request), max_seconds)
-        predict = app.state.predictor.predict
-        return await asyncio.get_running_loop().run_in_executor(app.state.pool, predict, body, top)
+        predict, loop = app.state.predictor.predict, asyncio.get_running_loop()
+        return await loop.run_in_executor(app.state.pool, predict, body, top)
 
     @app.post("/predict")
     async def predict(request: Request, top: int = Query(5, ge=1, le=1000)):
