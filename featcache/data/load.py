@@ -23,6 +23,7 @@ from .memory import (
     is_array,
     is_image_in_memory,
 )
+from .parquet import from_parquet, is_parquet
 from .path_list import URL_REASON, from_paths, is_url
 from .pipelines import from_pipeline
 from .tables import (
@@ -85,6 +86,8 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
             return from_folder(path)
         if path.is_file() and is_table_file(path):
             return from_csv(path)
+        if path.is_file() and is_parquet(path):
+            return from_parquet([path])
         if path.is_file() and looks_like_image(path):
             return from_paths([path])
         if path.is_file():
@@ -111,6 +114,10 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
 def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
     """Return a `Dataset` of a list of paths, or of images in memory."""
     in_memory = [is_image_in_memory(item) or is_array(item) for item in items]
+    if items and all(map(is_parquet, items)):
+        if labels is not None:
+            raise DatasetError(LABELS_REASON)
+        return from_parquet(items)
     if not any(in_memory):
         return from_paths(items, labels)
     if not all(in_memory):
