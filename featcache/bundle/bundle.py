@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._io.atomic import make_folder, write_atomic
 from .._io.cache_dirs import cache_folder, weights_folder
 from .._io.paths import absolute_path
 from .._io.wording import format_count
@@ -25,6 +26,7 @@ from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
 from ..extraction.features import Features
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..images.resize_rule import WHOLE, format_resize, parse_resize
+from ..printable import printable
 from .bundle_file import read_bundle, write_bundle
 from .class_names import check_classes, name_classes
 from .classifier import Classifier
@@ -102,8 +104,39 @@ class Bundle:
         )
 
     def card(self) -> str:
-        """Return the model card, in Markdown."""
+        """Return the model card, in Markdown, as the Hugging Face Hub shows it.
+
+        Of `metadata`, ``Data`` names the data set of `metrics` there, and ``License`` the license.
+        """
         return model_card(self.classifier, self.spec, self.arguments, self.metrics, self.metadata)
+
+    def save_card(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model card to a file, such as the ``README.md`` of a repository.
+
+        Parameters
+        ----------
+        path : path
+            Missing folders are created.
+        overwrite : bool
+            Replace an existing file.
+
+        Raises
+        ------
+        InvalidRequest
+            If the file exists and `overwrite` is False.
+        StoreWriteError
+            If the write fails; an existing file is unchanged then.
+        """
+        target = absolute_path(path)
+        if os.path.lexists(target) and not overwrite:
+            raise InvalidRequest(
+                f"{target} exists and is not overwritten; choose another path, or pass "
+                "overwrite=True.",
+                received=str(target),
+            )
+        make_folder(target.parent)
+        text = printable(self.card(), keep="\n")  # the path of a model may hold anything
+        write_atomic(target, text.encode(), description="the model card")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bundle to a file, atomically.

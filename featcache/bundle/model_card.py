@@ -5,12 +5,15 @@ After Mitchell et al. 2019, "Model cards for model reporting", arXiv:1810.03993.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from .._version import __version__
 from ..backbones.spec import BackboneSpec
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
+from ..printable import printable
 from .classifier import Classifier
 
 _MAX_SHOWN = 200
@@ -23,10 +26,11 @@ def model_card(
     metrics: Mapping[str, float],
     metadata: Mapping[str, str],
 ) -> str:
-    """Return the model card, in Markdown."""
-    names = [str(name) for name in classifier.classes]
+    """Return the model card, in Markdown, with the metadata that the Hugging Face Hub reads."""
+    names = [printable(name) for name in classifier.classes]
     shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
     lines = [
+        *_front_matter(metrics, metadata),
         f"# Classifier of photos into {len(names)} classes",
         "",
         f"A head on the embeddings of a frozen {arguments.get('backbone')}, made by featcache "
@@ -35,7 +39,11 @@ def model_card(
         "## Model details",
         "",
         *_details(classifier, spec, arguments),
-        *(f"- {name}: {value}" for name, value in metadata.items()),
+        *(f"- {printable(name)}: {printable(value)}" for name, value in metadata.items()),
+        "",
+        "## Use",
+        "",
+        *_use(spec),
         "",
         "## Metrics",
         "",
@@ -52,6 +60,54 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _front_matter(metrics: Mapping[str, float], metadata: Mapping[str, str]) -> list[str]:
+    """Return the block of YAML; texts are quoted as in JSON, which is YAML as well."""
+    given = {name.lower(): value for name, value in metadata.items()}
+    lines = ["---", "library_name: featcache", "pipeline_tag: image-classification", "tags:"]
+    lines += ["- image-classification", "- transfer-learning", "- frozen-backbone"]
+    if "license" in given:
+        lines.append(f"license: {_quoted(given['license'])}")
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    if finite:
+        data = _quoted(given.get("data", "not named"))
+        lines += [
+            "model-index:",
+            '- name: "featcache classifier"',
+            "  results:",
+            "  - task:",
+            "      type: image-classification",
+            "    dataset:",
+            f"      name: {data}",
+            f"      type: {data}",
+            "    metrics:",
+        ]
+        for name, value in finite.items():
+            lines += [f"    - type: {_quoted(name)}", f"      value: {value:.6g}"]
+    return [*lines, "---", ""]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _use(spec: BackboneSpec) -> list[str]:
+    if spec.is_imported:
+        return ["`featcache.load_bundle(file).predict_proba(features)`, of imported features."]
+    needed = ", backbone=..." if spec.is_own_model else ""
+    return [
+        "```python",
+        "import featcache",
+        "",
+        f'with featcache.Predictor("model.featcache"{needed}) as predictor:',
+        '    print(predictor.predict("photo.jpg", top=5))',
+        "```",
+    ]
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|")
 
 
 def _details(classifier: Classifier, spec: BackboneSpec, arguments: Mapping[str, Any]) -> list[str]:
@@ -83,7 +139,7 @@ def _stored_rows(spec: BackboneSpec) -> list[str]:
 def _table(metrics: Mapping[str, float]) -> list[str]:
     if not metrics:
         return ["No metrics were given."]
-    rows = [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
+    rows = [f"| {_cell(name)} | {value:.4f} |" for name, value in metrics.items()]
     return ["| metric | value |", "| --- | --- |", *rows]
 
 
