@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from .onnx.file import is_onnx_file, read_onnx_file
 from .onnx.network import OnnxNetwork, read_network
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
 from .weights import Weights, WeightsLike, choose_weights
+
+_PYTORCH_SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +230,7 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
         options = replace(options, preprocessing=rule)
     if is_onnx_file(backbone):
         return _onnx_request(read_network(read_onnx_file(backbone), options.layer), options)
+    _refuse_pytorch(backbone)
     model = inspect_model_file(backbone) if is_keras_file(backbone) else backbone
     if isinstance(model, str):
         return _table_request(find_backbone(model), options)
@@ -303,15 +307,22 @@ def _own_size(options: BackboneOptions, native_size: tuple[int, int] | None) -> 
     return size
 
 
+def _refuse_pytorch(backbone: Any) -> None:
+    """Raise `InvalidRequest` for a PyTorch model or the file of one: there is a way by ONNX."""
+    is_path = isinstance(backbone, (str, os.PathLike))
+    is_file = is_path and os.fspath(backbone).lower().endswith(_PYTORCH_SUFFIXES)
+    if is_file or (hasattr(backbone, "state_dict") and hasattr(backbone, "forward")):
+        what = str(backbone) if is_path else type(backbone).__name__
+        raise InvalidRequest(
+            f"{what} is a PyTorch model: export it with torch.onnx.export(model.eval(), "
+            "torch.zeros(1, 3, height, width), 'model.onnx', external_data=False) and pass the "
+            "path 'model.onnx'.",
+            received=what,
+        )
+
+
 def _check_model(model: Any) -> None:
     """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
-    if hasattr(model, "state_dict") and hasattr(model, "forward"):
-        raise InvalidRequest(
-            f"{type(model).__name__} is a PyTorch model: export it with torch.onnx.export("
-            "model.eval(), torch.zeros(1, 3, height, width), 'model.onnx', external_data=False) "
-            "and pass the path 'model.onnx'.",
-            received=type(model).__name__,
-        )
     if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
         raise InvalidRequest(
             f"A backbone is a name, the path of a .keras or .onnx file or a keras.Model, not "

@@ -131,7 +131,14 @@ def _log_layer(resolved: ResolvedBackbone) -> None:
     if request.layer is not None:
         return
     if isinstance(request, OnnxRequest):
-        return  # it is the output, or was named
+        if request.network.feeding and resolved.spec.pooling == "none":
+            log.warning(
+                "%s ends in a linear layer of %d values; its features are these values. If they "
+                "are class scores, layer=%r, which feeds that layer, gives better features; "
+                "layer='output' keeps the output without this warning.",
+                request.name, resolved.width, request.network.feeding,
+            )  # fmt: skip
+        return
     if isinstance(request, ModelRequest):
         if layer == OUTPUT:
             return

@@ -12,12 +12,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import featcache
-import heads
-from featcache import Normalization, explain, extract, load_backbone
+from featcache import explain, extract, load_backbone
 from featcache.errors import (
-    BundleMismatch,
-    EngineUnavailable,
     InvalidRequest,
     ModelRefused,
     UnknownLayer,
@@ -212,38 +208,6 @@ def test_preprocessing_and_an_open_size_have_to_be_given(photos: Path, tmp_path:
         extract(file, photos, preprocessing="unit", image_size=2)
 
 
-def test_a_bundle_needs_the_same_network(photos: Path, tmp_path: Path) -> None:
-    file = write(tmp_path / "net.onnx", cnn())
-    rule = Normalization(mean=(0.5, 0.4, 0.3), std=0.3, channels="bgr")
-    features = extract(file, photos, preprocessing=rule)
-    head = heads.LogisticHead().fit(features)
-    featcache.make_bundle(features, head).save(tmp_path / "b.featcache")
-    bundle = featcache.load_bundle(tmp_path / "b.featcache")
-    with pytest.raises(BundleMismatch, match=r"\.onnx file, as backbone="):
-        bundle.predict(photos)
-    moved = Path(shutil.copy(file, tmp_path / "moved.onnx"))
-    found = bundle.predict(photos, backbone=moved)
-    expected = head.predict(np.asarray(features.X))
-    assert [p.top_classes[0][0] for p in found] == [features.classes[int(i)] for i in expected]
-    write(moved, cnn(seed=1))
-    with pytest.raises(BundleMismatch, match="in weights"):
-        bundle.predict(photos, backbone=moved)
-    assert bundle.file_options[0] == "--backbone"
-
-
-def test_engines_of_the_other_kind_are_refused(
-    photos: Path, tmp_path: Path, tiny_model: Any
-) -> None:
-    file = write(tmp_path / "net.onnx", cnn())
-    for engine in ("keras", "tensorflow"):
-        with pytest.raises(EngineUnavailable, match="is an ONNX network"):
-            extract(file, photos, preprocessing="unit", engine=engine)
-    with pytest.raises(EngineUnavailable, match="is a Keras model"):
-        extract(tiny_model, photos, engine="onnxruntime")
-    with pytest.raises(EngineUnavailable, match="float32 only"):
-        extract(file, photos, preprocessing="unit", precision="bfloat16", engine="onnxruntime")
-
-
 def test_a_network_that_mixes_images_or_draws_numbers_is_refused(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -298,13 +262,47 @@ def test_the_first_token_of_a_keras_model_can_be_taken(photos: Path, tmp_path: P
         assert np.abs(np.asarray(found.X) - expected).max() < 1e-5
 
 
-def test_a_model_of_pytorch_is_to_be_exported(photos: Path) -> None:
-    class Network:
-        def state_dict(self) -> dict[str, Any]:
-            return {}
+@pytest.mark.parametrize("make", [cnn, channels_last])
+def test_channels_that_are_left_open_follow_from_the_first_convolution(
+    tmp_path: Path, make: Callable[..., Any]
+) -> None:
+    plain = key(make(), tmp_path)
+    opened = make()
+    for dimension in opened.graph.input[0].type.tensor_type.shape.dim:
+        dimension.Clear()
+    assert key(opened, tmp_path, image_size=SIDE) == plain
+    # Not from a later one.
+    kernel = numpy_helper.from_array(np.ones((6, 4, 3, 3), np.float32), "kernel")
+    opened.graph.initializer[0].CopyFrom(kernel)
+    with pytest.raises(InvalidRequest, match="takes arrays"):
+        key(opened, tmp_path, image_size=SIDE)
 
-        def forward(self, x: Any) -> Any:
-            return x
 
-    with pytest.raises(InvalidRequest, match=r"export it with torch\.onnx\.export\("):
-        extract(Network(), photos)  # type: ignore[arg-type]
+def classifier(*, bias: bool, softmax: bool) -> Any:
+    model = cnn()
+    model.graph.initializer.extend(weights(2, top=(6, 4), offsets=(4,)))
+    last = [
+        helper.make_node("Dropout", ["features"], ["dropped"]),
+        helper.make_node("MatMul", ["dropped", "top"], ["scores"]),
+    ]
+    if bias:
+        last.append(helper.make_node("Add", ["offsets", "scores"], ["sums"]))
+    if softmax:
+        last.append(helper.make_node("Softmax", [last[-1].output[0]], ["probabilities"], axis=1))
+    model.graph.node.extend(last)
+    model.graph.output[0].name = last[-1].output[0]
+    return model
+
+
+@pytest.mark.parametrize(("bias", "softmax"), [(True, False), (False, True)])
+def test_an_output_that_may_be_class_scores_is_told(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, bias: bool, softmax: bool
+) -> None:
+    file = write(tmp_path / "net.onnx", classifier(bias=bias, softmax=softmax))
+    options: dict[str, Any] = {"preprocessing": "unit", "cache_dir": tmp_path}
+    load_backbone(file, **options)
+    assert "layer='dropped', which feeds that layer" in caplog.text
+    caplog.clear()
+    load_backbone(file, layer="output", **options)
+    load_backbone(file, layer="dropped", **options)
+    assert caplog.text == ""

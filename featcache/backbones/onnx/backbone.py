@@ -14,6 +14,7 @@ from ...errors import InvalidRequest
 from .. import preprocessing
 from ..request import OnnxRequest
 from ..spec import EngineName, Precision, own_model_name
+from .library import import_onnxruntime
 from .rebuild import find_pooling, rebuild
 from .session import open_limited_session, open_session
 
@@ -127,6 +128,7 @@ def _try(request: OnnxRequest) -> tuple[tuple[int, ...], bool]:
     A network may be exported for any number of images, but compute one only.
     """
     network, one_by_one = request.network, request.network.input.one_by_one
+    import_onnxruntime()  # raises if it is missing
     while True:
         images = np.zeros((1 if one_by_one else 2, *request.image_size, 3), np.float32)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from .library import import_onnx
 from .nodes import Node, Refused, constant_of, read_node, read_opset
 
 _OPEN, _DONE = 1, 2
+_SCORES = {"LogSoftmax", "Sigmoid", "Softmax"}
+_LINEAR = {"Gemm", "MatMul"}
 # Of characters of a name that becomes part of a spec or a message.
 _MAX_NAME = 1000
 _MAX_COMPARED = 20_000
@@ -149,6 +151,25 @@ class Graph:
             return self.weights[tensor]
         at = self.producers.get(tensor)
         return None if at is None else constant_of(self.nodes[at], self.opset)
+
+    def feeding(self, nodes: Sequence[Node]) -> str | None:
+        """Return the tensor that feeds the linear layer in which nodes end; None for another end.
+
+        Such a layer, with or without softmax or sigmoid, may compute class scores.
+        """
+        by_output = {name: node for node in nodes for name in node.outputs}
+        last: Node | None = nodes[-1] if nodes else None
+        while last is not None and last.operator in _SCORES:
+            last = by_output.get(self.origin(last.inputs[0]))
+        if last is not None and last.operator == "Add":
+            added = [name for name in last.inputs if not self._is_constant(name)]
+            last = by_output.get(self.origin(added[0])) if len(added) == 1 else None
+        if last is None or last.operator not in _LINEAR or not self._is_constant(last.inputs[1]):
+            return None
+        return None if self._is_constant(last.inputs[0]) else self.origin(last.inputs[0])
+
+    def _is_constant(self, tensor: str) -> bool:
+        return self.constant(self.origin(tensor)) is not None
 
     def _only_output(self) -> str:
         if len(self.outputs) == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
@@ -38,6 +38,27 @@ def layouts_of(
         if known is not None:
             found.update(dict.fromkeys(filter(None, node.outputs), known))
     return found
+
+
+def channels_of(
+    nodes: Sequence[Node], given: str, weights: Mapping[str, NDArray[Any]]
+) -> Layout | None:
+    """Return the layout of an input that goes into a convolution of three channels; else None.
+
+    Some exporters leave the number of channels open.
+    """
+    for layout in get_args(Layout):
+        found = layouts_of(nodes, given, layout, weights)
+        for node in nodes:
+            # What went through another convolution does not have the channels of the input.
+            if node.operator in CHANNELS_SECOND:
+                kernel = weights.get(node.inputs[1]) if len(node.inputs) > 1 else None
+                groups = node.attributes.get("group", ("INT", 1))[1]
+                fits = kernel is not None and kernel.ndim == 4 and kernel.shape[1] * groups == 3
+                if node.operator == "Conv" and fits and found.get(node.inputs[0]) == "nchw":
+                    return layout  # type: ignore[no-any-return]
+                break
+    return None
 
 
 def _layout_of(

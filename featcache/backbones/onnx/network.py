@@ -19,7 +19,7 @@ from ...errors import InvalidRequest, WeightsMismatch
 from ..spec import content_key
 from .file import OnnxFile, refusal
 from .graph import Graph, read_graph
-from .layout import Layout, layouts_of
+from .layout import Layout, channels_of, layouts_of
 from .library import import_onnx
 from .nodes import Node, Refused, array_of
 
@@ -71,6 +71,8 @@ class OnnxNetwork:
     output : str
     layout : {"nchw", "nhwc"} or None
         That of the output if it has four axes, as far as the graph tells.
+    feeding : str or None
+        The layer that feeds the last one, if that is linear and may compute class scores.
     """
 
     file: OnnxFile
@@ -81,6 +83,7 @@ class OnnxNetwork:
     weights: Mapping[str, NDArray[Any]] = field(repr=False, compare=False)
     output: str
     layout: Layout | None
+    feeding: str | None = None
 
     @property
     def path(self) -> Path:
@@ -162,11 +165,12 @@ def read_network(file: OnnxFile, layer: str | int | None) -> OnnxNetwork:
         raise InvalidRequest(
             f"The tensor {tensor!r} of {file.name} does not depend on the image.", received=layer
         )
-    read = read_input(builder.inputs)
+    read = read_input(builder.inputs, channels_of(renamed, _INPUT, builder.weights))
     layouts = layouts_of(renamed, _INPUT, read.layout, builder.weights)
     return OnnxNetwork(
-        file, name, graph.opset, read, renamed, builder.weights, output, layouts.get(output)
-    )
+        file, name, graph.opset, read, renamed, builder.weights, output, layouts.get(output),
+        graph.feeding(nodes),
+    )  # fmt: skip
 
 
 class _Renaming:
@@ -215,8 +219,15 @@ class _Renaming:
         return name
 
 
-def read_input(inputs: Sequence[Any]) -> Input:
-    """Return what a network takes; raise `InvalidRequest` unless that is a batch of RGB images."""
+def read_input(inputs: Sequence[Any], by_graph: Layout | None) -> Input:
+    """Return what a network takes; raise `InvalidRequest` unless that is a batch of RGB images.
+
+    Parameters
+    ----------
+    inputs : sequence of ValueInfoProto
+    by_graph : {"nchw", "nhwc"} or None
+        The layout that the graph asks for, if the number of channels is open.
+    """
     kinds = import_onnx().TensorProto.DataType
     if len(inputs) != 1:
         named = ", ".join(one.name for one in inputs)
@@ -238,6 +249,8 @@ def read_input(inputs: Sequence[Any]) -> Input:
     layouts: list[Layout] = []
     if len(shape) == 4:
         layouts = [*["nchw"] * (shape[1] == 3), *["nhwc"] * (shape[3] == 3)]  # type: ignore[list-item]
+        if by_graph and shape[1 if by_graph == "nchw" else 3] is None:
+            layouts = [by_graph]
     if len(layouts) != 1:
         raise InvalidRequest(
             f"The network takes arrays ({text}); a backbone takes RGB images, (b, 3, h, w) or "
