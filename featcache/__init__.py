@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from .backbones.spec import BackboneSpec as BackboneSpec
     from .bundle.bundle import Bundle as Bundle
     from .bundle.bundle import load_bundle as load_bundle
-    from .bundle.bundle import make_bundle as make_bundle
     from .bundle.classifier import Classifier as Classifier
     from .bundle.classifier import ClassifierStep as ClassifierStep
+    from .bundle.make import make_bundle as make_bundle
     from .bundle.predictor import Predictor as Predictor
     from .data.dataset import Dataset as Dataset
     from .datasets.load import load_dataset as load_dataset
@@ -89,7 +89,7 @@ _MODULES = {
     "import_keras": "backbones.keras_backend",
     "extract": "extraction.extract",
     "load_bundle": "bundle.bundle",
-    "make_bundle": "bundle.bundle",
+    "make_bundle": "bundle.make",
     "load_backbone": "backbones.resolve",
     "load_dataset": "datasets.load",
     "load_model": "backbones.model_file",

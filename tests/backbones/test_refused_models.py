@@ -14,7 +14,7 @@ from own_models import body, dense_softmax, expected
 from conftest import photo
 from featcache import extract
 from featcache._io.cache_dirs import cache_folder
-from featcache.bundle.bundle import make_bundle
+from featcache.bundle.make import make_bundle
 from featcache.errors import FeatcacheError, InvalidRequest
 from heads import make_head
 
