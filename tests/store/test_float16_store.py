@@ -22,6 +22,7 @@ from featcache.store.manifest import Manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.pack_format import LINE_BYTES, PackReader, first_line
 from featcache.store.store import Store
+from hostile_shards import planted, spec_of_another_dtype
 from stores import HALF, SPEC, WIDTH, as_stored, filled, ids_of, rows_of, shards
 
 NUMBERS = (1, 2, 3)
@@ -98,6 +99,14 @@ def test_a_store_never_mixes_dtypes(tmp_path: Path) -> None:
     assert not found.contains(ids_of(7, 8)).any()
     repair(half.folder)
     assert np.array_equal(Store(half.folder).read(ids_of(1)), as_stored(rows_of(1), HALF))
+
+
+def test_a_shard_whose_rows_are_not_of_its_spec_is_passed_over(tmp_path: Path) -> None:
+    store = filled(half_store(tmp_path), (7,))
+    planted(store, spec_of_another_dtype)
+    (damage,) = Store(store.folder).damaged
+    assert damage.reason == "its rows are of float32, those of its spec float16"
+    assert Store(store.folder).ids() == ids_of(7)
 
 
 def sign_sidecar(shard: Path, components: dict[str, Any]) -> None:
