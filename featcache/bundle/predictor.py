@@ -21,6 +21,7 @@ from ..backbones.resolve import build
 from ..backbones.weights import WeightsLike
 from ..data.path_list import URL_REASON, is_url
 from ..errors import InvalidRequest
+from ..extraction.row_check import unusable_reasons
 from ..images.decode import Pixels, Resize, pixels_of, pixels_of_image
 from ..images.image_file import BadImage, read_file
 from ..images.limits import MAX_PIXELS, MemoryBudget
@@ -190,22 +191,15 @@ class Predictor:
                     reasons[i] = bad.reason
             if pixels:
                 rows[list(pixels)] = self._forward(list(pixels.values()))
-        rows = self._as_stored(rows)
-        finite = np.isfinite(rows).all(axis=1)
-        for i in np.flatnonzero(~finite).tolist():
-            reasons[i] = reasons[i] or (
-                "the backbone gives values for it that are not finite in "
-                f"{self.bundle.spec.row_dtype}"
-            )
+        dtype = np.dtype(self.bundle.spec.row_dtype)
+        unusable = unusable_reasons(rows, dtype)
+        reasons = [one or other for one, other in zip(reasons, unusable, strict=True)]
+        usable = np.array([reason is None for reason in reasons], bool)
         proba = np.full((len(images), len(self.classes)), np.nan)
-        if finite.any():
-            proba[finite] = self.bundle.classifier.predict_proba(rows[finite])
+        if usable.any():
+            rounded = rows[usable].astype(dtype).astype(np.float32)  # as in training
+            proba[usable] = self.bundle.classifier.predict_proba(rounded)
         return proba, reasons
-
-    def _as_stored(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return rows rounded as those of the training features were."""
-        with np.errstate(over="ignore"):  # infinite values are reported
-            return rows.astype(self.bundle.spec.row_dtype).astype(np.float32)
 
     def _forward(self, pixels: list[Pixels]) -> NDArray[np.float32]:
         """Return the embeddings of up to `_count` images."""

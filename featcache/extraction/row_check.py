@@ -96,6 +96,28 @@ class RowCheck:
         )
 
 
+def unusable_reasons(
+    rows: NDArray[np.float32], dtype: np.dtype[np.floating[Any]]
+) -> list[str | None]:
+    """Return for each row why it cannot be stored in a dtype; None if it can.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0], [np.nan], [7e4]], np.float32)
+    >>> [reason is None for reason in unusable_reasons(rows, np.dtype(np.float16))]
+    [True, False, False]
+    """
+    reasons: list[str | None] = [None] * len(rows)
+    for row in np.flatnonzero(is_out_of_range(rows, dtype)).tolist():
+        reasons[row] = (
+            f"the backbone gives values for it beyond {np.finfo(dtype).max:.0f}, the largest of "
+            f"{dtype}; rows of float32 hold them"
+        )
+    for row in np.flatnonzero(~np.isfinite(rows).all(axis=1)).tolist():
+        reasons[row] = "the backbone gives values for it that are not finite"
+    return reasons
+
+
 def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
     """Return whether rows look like class probabilities: non-negative, with equal sums.
 

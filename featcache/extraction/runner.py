@@ -19,7 +19,6 @@ from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..data.sources import Read
 from ..engines.select import Engine
-from ..hdf5.row_dtype import is_out_of_range
 from ..images.decode import Pixels, Resize, pixels_of
 from ..images.image_file import BadImage, check_content
 from ..images.limits import MemoryBudget
@@ -27,7 +26,7 @@ from ..images.views import View
 from ..store.store import Store
 from .pipeline import Batch, batches
 from .prepare import ExtractionJob
-from .row_check import RowCheck
+from .row_check import RowCheck, unusable_reasons
 from .shared_decode import SharedDecode
 
 _MAX_IN_FLIGHT = 2  # batches in the backbone or before it; more would only take memory
@@ -243,7 +242,11 @@ class Computation:
             self._bar.update(len(rows))
 
     def _append(self, rows: NDArray[np.float32], items: Sequence[Item]) -> None:
-        usable = self._find_usable(rows, items)
+        reasons = unusable_reasons(rows, self.stores[0].dtype)  # that of all views
+        self._unusable += [
+            (item, BadImage(why)) for item, why in zip(items, reasons, strict=True) if why
+        ]
+        usable = np.array([why is None for why in reasons])
         started = time.perf_counter()
         seconds_per_row = (started - self._since) / len(rows)
         self._since = started
@@ -256,19 +259,3 @@ class Computation:
                 ids = [items[i].image_id for i in chosen.tolist()]
                 self.stores[view].append(rows[chosen], ids, metadata)
         self.timings.write += time.perf_counter() - started
-
-    def _find_usable(self, rows: NDArray[np.float32], items: Sequence[Item]) -> NDArray[np.bool_]:
-        """Return which rows can be stored; note why the others cannot."""
-        dtype = self.stores[0].dtype  # the same for all views
-        finite, too_large = np.isfinite(rows).all(axis=1), is_out_of_range(rows, dtype)
-        for unusable, reason in (
-            (~finite, "the backbone gives values for it that are not finite"),
-            (
-                finite & too_large,
-                f"the backbone gives values for it beyond {np.finfo(dtype).max:.0f}, the largest "
-                f"of {dtype}; rows of float32 hold them",
-            ),
-        ):
-            bad = BadImage(reason)
-            self._unusable += [(items[i], bad) for i in np.flatnonzero(unusable).tolist()]
-        return np.asarray(finite & ~too_large)

@@ -16,6 +16,10 @@ RowDtype = Literal["float32", "float16"]
 ROW_DTYPES: tuple[RowDtype, ...] = get_args(RowDtype)
 DEFAULT_ROW_DTYPE: RowDtype = "float32"
 COMPONENT = "row_dtype"
+_DTYPES: Mapping[str, np.dtype[np.floating[Any]]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+}
 
 Rows = NDArray[np.floating[Any]]
 
@@ -41,8 +45,7 @@ def row_dtype(components: Mapping[str, Any]) -> np.dtype[np.floating[Any]]:
     name = components.get(COMPONENT, DEFAULT_ROW_DTYPE)
     if name not in ROW_DTYPES:
         raise ValueError(f"its rows are of type {str(name)[:40]}, not {' or '.join(ROW_DTYPES)}")
-    dtype: np.dtype[np.floating[Any]] = np.dtype(name).newbyteorder("<")
-    return dtype
+    return _DTYPES[name]
 
 
 def is_out_of_range(rows: Rows, dtype: np.dtype[np.floating[Any]]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from conftest import make_tiny_model
-from featcache import explain, extract, load_bundle, make_bundle, verify
+from featcache import Predictor, explain, extract, load_bundle, make_bundle, verify
 from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.errors import BundleMismatch, InvalidRequest, NoFiniteRow
 from featcache.extraction.recheck import verify_sample
@@ -72,6 +72,9 @@ def test_an_image_with_a_value_too_large_is_quarantined_with_the_reason(photos: 
     again = extract(model, photos, row_dtype="float16", **options)
     assert (again.summary.computed, len(again.quarantined)) == (0, 1)
     assert len(extract(model, photos, **options)) == 12
+    bundle = make_bundle(half, LogisticHead().fit(half.X, half.y))
+    (prediction,) = Predictor(bundle, backbone=model).predict([bad.path])
+    assert (prediction.top_classes, prediction.reason) == ([], bad.reason)
 
 
 def test_if_no_row_fits_it_is_an_error_that_says_what_to_do(photos: Path) -> None:
