@@ -15,11 +15,13 @@ from featcache.datasets import drawn_dogs
 from featcache.errors import InvalidRequest
 from featcache.toolkit import (
     CROPS,
+    MAX_VIEWS,
     Source,
     cache_folder,
     format_count,
     is_model_file,
     make_folder,
+    parse_augmentation,
     run_command,
     uses_sample,
 )
@@ -27,7 +29,7 @@ from heads import HEADS, make_head
 
 from .analysis.earlier import describe_differences, read_earlier_run
 from .analysis.summary import summarise
-from .command.arguments import add_backbone_options, add_finetune_options
+from .command.arguments import add_backbone_options, add_finetune_options, argument
 from .command.backbones import (
     BACKBONE_OPTIONS,
     BackboneChoice,
@@ -35,6 +37,7 @@ from .command.backbones import (
     check_layer,
     parse_backbones,
 )
+from .command.entries import whole_number
 from .command.finetune import parse_all_fine_tuned
 from .contenders.base import Contender
 from .contenders.cached_head import CachedHead
@@ -143,6 +146,20 @@ def _add_split_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_contender_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--views",
+        type=argument(whole_number(1, MAX_VIEWS)),
+        metavar="N",
+        default=1,
+        help="views of each training image that heads are trained on: itself and augmented ones "
+        "(default 1); fine-tuned models have the option views of their own",
+    )
+    add(
+        "--augmentation",
+        type=argument(parse_augmentation),
+        metavar="AUGMENTATION",
+        help="how they differ: flip (with --views 2), or values, as in rotation=0.1,zoom=0.2",
+    )
     add(
         "--tta",
         action="store_true",
@@ -323,13 +340,16 @@ def _contenders(options: argparse.Namespace, *, is_sample: bool) -> dict[str, Co
     choices = parse_backbones(given, shared)
     names = [name.strip() for name in (options.heads or ",".join(HEADS)).split(",")]
     extraction = {"batch_size": options.batch_size, "cache_dir": options.cache_dir}
+    views = {"views": options.views, "augmentation": options.augmentation}
+    suffix = f" on {options.views} views" if options.views > 1 else ""
     contenders: dict[str, Contender] = {
-        f"{choice.name} + {name}{' + flip' if tta else ''}": CachedHead(
+        f"{choice.name} + {name}{suffix}{' + flip' if tta else ''}": CachedHead(
             [
                 FrozenBackbone(part.backbone, **extraction, **part.options)
                 for part in (choice, *choice.others)
             ],
             make_head(name),
+            **views,
             tta=tta,
         )
         for choice in choices

@@ -11,11 +11,14 @@ import numpy as np
 from featcache.toolkit import format_count, free_bytes, get_logger
 
 from .contenders.base import Contender, Training
-from .contenders.measure import Estimate
+from .contenders.measure import Estimate, Work
 from .evaluation.evaluate import training_of
 from .splits import Images, Split, images_of
 
 log = get_logger(__name__)
+
+# Earlier runs have trained it; it is not measured.
+_FINISHED = Work("", 0, lambda: Estimate("training", 0, 0, at_most=True))
 
 
 def estimates(
@@ -39,28 +42,35 @@ def estimates(
     everything = np.concatenate([split.train, split.test])
     images = images_of(split, dict(enumerate(split.dataset.paths)), everything)
     trainings = [training_of(*run) for run in runs]
-    found: dict[str, Estimate | None] = {}
+    works: dict[str, Work] = {}
+    needed_by: dict[str, list[str]] = {}
+    trained = {name: one.count_trained(trainings) for name, one in contenders.items()}
     for name, contender in contenders.items():
-        work = contender.shared_work() or name
-        if work not in found:
-            log.info("%s: estimating time and disk space", name)
-            found[work] = _estimate(contender, images, trainings)
-        estimate = found[work]
+        done = trained[name] == len(trainings)
+        own = [_FINISHED] if done else _works(contender, images, trainings[0])
+        for work in own:
+            shared = work.name or name
+            if shared not in works or work.images > works[shared].images:
+                works[shared] = work
+            needed_by.setdefault(shared, []).append(name)
+    found = []
+    for shared, work in works.items():
+        names = needed_by[shared]
+        log.info("%s: estimating time and disk space", ", ".join(names))
+        estimate = work.measure()
         if estimate is not None:
-            found[work] = replace(estimate, contenders=(*estimate.contenders, name))
-    return [estimate for estimate in found.values() if estimate is not None]
+            n_trained = trained[names[0]] if estimate.at_most else 0
+            left = len(trainings) - n_trained
+            found.append(replace(estimate, contenders=tuple(names), times=left, trained=n_trained))
+    return found
 
 
-def _estimate(
-    contender: Contender, images: Images, trainings: Sequence[Training]
-) -> Estimate | None:
-    """Estimate one kind of work; what was trained in earlier runs is not measured."""
-    trained = contender.count_trained(trainings)
-    if trained == len(trainings):
-        return Estimate("training", 0, 0, at_most=True, times=0, trained=trained)
-    first = trainings[0]
-    found = contender.estimate(images, len(first.images), first.n_classes)
-    return found and replace(found, times=len(trainings) - trained, trained=trained)
+def _works(contender: Contender, images: Images, training: Training) -> Sequence[Work]:
+    """Return the kinds of work of a contender; its own estimate, if it does not divide it."""
+    count, n_classes = len(training.images), training.n_classes
+    return contender.works(images, count, n_classes) or [
+        Work("", count, lambda: contender.estimate(images, count, n_classes))
+    ]
 
 
 def describe(found: Sequence[Estimate], folder: Path) -> str:

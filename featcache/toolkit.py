@@ -84,7 +84,9 @@ if TYPE_CHECKING:
     from .images.image_file import Box as Box
     from .images.image_file import example_ids as example_ids
     from .images.limits import MemoryBudget as MemoryBudget
+    from .images.views import MAX_VIEWS as MAX_VIEWS
     from .images.views import View as View
+    from .images.views import parse_augmentation as parse_augmentation
     from .images.views import views_of as views_of
     from .printable import printable as printable
 
@@ -160,6 +162,8 @@ _HOMES = {
     "training_folder": "_io.cache_dirs",
     "preserve_random_state": "backbones.keras_backend",
     "uses_sample": "extraction.prepare",
+    "MAX_VIEWS": "images.views",
+    "parse_augmentation": "images.views",
     "views_of": "images.views",
     "weights_for": "extraction.prepare",
     "write_all": "_io.atomic",
@@ -174,6 +178,7 @@ __all__ = [
     "ENGINES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "MAX_VIEWS",
     "POOLINGS",
     "PRECISIONS",
     "RESIZES",
@@ -219,6 +224,7 @@ __all__ = [
     "make_request",
     "nodes_before",
     "open_atomic",
+    "parse_augmentation",
     "parse_bytes",
     "parse_image_size",
     "pixels_folder",

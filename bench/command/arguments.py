@@ -25,7 +25,7 @@ from .entries import whole_number
 from .finetune import FINETUNE_OPTIONS
 
 
-def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a parser whose errors argparse shows as they are."""
 
     def parse_argument(text: str) -> Any:
@@ -61,7 +61,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
     add("--pooling", choices=POOLINGS, help="of layers with spatial axes (default avg)")
     add(
         "--image-size",
-        type=_argument(parse_image_size),
+        type=argument(parse_image_size),
         metavar="PIXELS",
         help="side, or height and width as 192x256; default: the native size of each backbone",
     )
@@ -72,7 +72,7 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (ImageNet), imagenet, random, random:SEED, or a weights file",
     )
-    add("--preprocessing", type=_argument(as_rule), metavar="RULE", help="for models of your own "
+    add("--preprocessing", type=argument(as_rule), metavar="RULE", help="for models of your own "
         f"that do not rescale their input: {', '.join(RULES)}, or a mean and standard deviation as "
         "mean:0.5:std:0.25; default: that of each backbone")  # fmt: skip
     add("--precision", choices=PRECISIONS, help="number format of the forward pass (default "
@@ -98,7 +98,7 @@ def add_finetune_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--epochs",
-        type=_argument(whole_number(1)),
+        type=argument(whole_number(1)),
         metavar="N",
         help="maximum number of epochs of fine-tuned models",
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featcache import Bundle
 
 from ..splits import Images
-from .measure import Estimate
+from .measure import Estimate, Work, total
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,18 @@ class Contender(ABC):
 
     def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate | None:
         """Estimate the cost of `prepare` and `fit` from a measured batch; None if negligible."""
-        return None
+        return total(self.works(images, n_train, n_classes))
+
+    def works(self, images: Images, n_train: int, n_classes: int) -> Sequence[Work]:
+        """Return the kinds of work that `estimate` is the sum of, if other contenders share some.
+
+        The first `n_train` images are the training part. Default: none.
+        """
+        return []
 
     def count_trained(self, trainings: Sequence[Training]) -> int:
         """Return how many of some trainings earlier runs have finished: they are only read."""
         return 0
-
-    def shared_work(self) -> str | None:
-        """Return a name of the work that contenders share, such as an extraction; None if none."""
-        return None
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]

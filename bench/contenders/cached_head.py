@@ -6,23 +6,22 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
 import featcache
-from featcache import Bundle
+from featcache import Augmentation, Bundle
 from featcache.errors import InvalidRequest
-from featcache.toolkit import BackboneLike
+from featcache.toolkit import BackboneLike, views_of
 from heads import Head, make_head
 
 from ..splits import Images
 from .base import Contender, ContenderInfo, Training
-from .frozen_backbone import FrozenBackbone
-from .measure import Estimate
+from .frozen_backbone import FLIP, FrozenBackbone
+from .measure import Work
 
 
 class CachedHead(Contender):
@@ -36,10 +35,15 @@ class CachedHead(Contender):
         cannot use is left out.
     head : str or Head
         A name in `heads.HEADS`, or a head with other parameters.
+    views : int
+        Number of views of each training image that the head is trained on, the image itself
+        included; those of one photo are never both trained on and held out. Test images have no
+        augmented views.
+    augmentation : Augmentation or "flip", optional
+        How the views differ, as for `featcache.extract`.
     tta : bool
         Test-time augmentation: predict the mean of the probabilities of each image and its mirror
-        image. The head is trained on the images alone, and only the mirror images of those that
-        are predicted are extracted.
+        image. Only the mirror images of those that are predicted are extracted.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     **options
@@ -58,6 +62,8 @@ class CachedHead(Contender):
         backbone: BackboneLike | FrozenBackbone | Sequence[BackboneLike | FrozenBackbone],
         head: str | Head = "logistic",
         *,
+        views: int = 1,
+        augmentation: Augmentation | Literal["flip"] | None = None,
         tta: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
@@ -72,8 +78,11 @@ class CachedHead(Contender):
             for one in given
         ]
         self.head = make_head(head) if isinstance(head, str) else head
-        self.tta = tta
+        listed = views_of(views, augmentation)
+        self.views, self.tta = len(listed), tta
+        self.augmentation = listed[-1].augmentation if self.views > 1 else None
         self.quick = self.head.trains_in_seconds
+        self._fit_seconds: float | None = None
         self._predict_seconds: float | None = None
 
     def prepare(self, images: Images, progress: bool | None = None) -> Mapping[str, str]:
@@ -84,28 +93,56 @@ class CachedHead(Contender):
         return unusable
 
     def train(self, training: Training) -> None:
-        """Train the head on the stored rows of the images."""
+        """Train the head on the stored rows of all views of the images."""
+        views = self._view_options()
+        extraction = 0.0
+        if views is not None:
+            for part in self.parts:
+                extraction += part.prepare_views(
+                    "training", training.images, views, training.progress
+                )
+        started = time.perf_counter()
+        self._train_on_rows(training)
+        # Without the extraction of views, which `extract_seconds` has.
+        self._fit_seconds = time.perf_counter() - started if extraction else None
+
+    def _train_on_rows(self, training: Training) -> None:
         head = cast(Head, clone(self.head))
         if "random_state" in head.get_params():
             head.set_params(random_state=training.random_state)
         self._n_classes = training.n_classes
-        blocks = [part.embeddings(training.images) for part in self.parts]
+        blocks = [self._training_rows(part, training.images) for part in self.parts]
         # Otherwise distances would be those of the backbone with the largest values. One backbone
         # alone stays as it is, so that a bundle of the head takes its embeddings.
         alone = len(blocks) == 1
         self._scales = [1.0 if alone else _total_std(block) for block in blocks]
-        # Boxes of one photo are not both trained on and held out.
+        # Boxes and views of one photo are not both trained on and held out.
         self._trained = head.fit(
-            self._joined(blocks), training.codes, groups=training.images.photos
+            self._joined(blocks),
+            np.tile(training.codes, self.views),
+            groups=training.images.photos * self.views,
         )
+
+    def _view_options(self) -> Mapping[str, Any] | None:
+        """Return the arguments of `featcache.extract` for the views; None for the images alone."""
+        if self.views == 1:
+            return None
+        return {"views": self.views, "augmentation": self.augmentation}
+
+    def _training_rows(self, part: FrozenBackbone, images: Images) -> NDArray[np.float32]:
+        """Return the rows of all views: those of the images, then those of view 1, and so on."""
+        others = [part.view_embeddings("training", images, v) for v in range(1, self.views)]
+        return np.concatenate([part.embeddings(images), *others])
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Predict from the stored rows; classes without training images get probability 0."""
-        extraction = sum(part.prepare_flips(images) for part in self.parts) if self.tta else 0.0
+        extraction = 0.0
+        if self.tta:
+            extraction = sum(part.prepare_views("test", images, FLIP) for part in self.parts)
         started = time.perf_counter()
         proba = self._predict([part.embeddings(images) for part in self.parts])
         if self.tta:
-            proba += self._predict([part.flipped_embeddings(images) for part in self.parts])
+            proba += self._predict([part.view_embeddings("test", images, 1) for part in self.parts])
             proba /= 2
         # Without the extraction of mirror images, which `extract_seconds` has.
         self._predict_seconds = time.perf_counter() - started if extraction else None
@@ -128,6 +165,7 @@ class CachedHead(Contender):
             total_parameters=parameters + sum(part.parameters() for part in self.parts),
             disk_bytes=sum(part.disk_bytes() for part in self.parts),
             computed_now=computed,
+            fit_seconds=self._fit_seconds,
             predict_seconds=self._predict_seconds,
             history=getattr(self._trained, "history_", {}),
             notes={
@@ -136,14 +174,17 @@ class CachedHead(Contender):
                 "layer": " + ".join(spec.layer for spec in specs),
                 "head": " ".join(repr(self.head).split()),
                 "computed_now": str(computed),
+                **({"views": f"{self.views}, {self.augmentation}"} if self.views > 1 else {}),
                 **({"tta": "mean over the image and its mirror image"} if self.tta else {}),
             },
         )
 
-    def shared_work(self) -> str:
-        """Return a name of the extraction, which heads on the same backbones share."""
-        name = " + ".join(part.work() for part in self.parts)
-        return f"{name} and mirror images" if self.tta else name
+    def works(self, images: Images, n_train: int, n_classes: int) -> list[Work]:
+        """Return the extractions, which heads on the same backbones share."""
+        views = self._view_options()
+        return [
+            work for part in self.parts for work in part.works(images, n_train, views, tta=self.tta)
+        ]
 
     def bundle(
         self, classes: Sequence[str], metrics: Mapping[str, float], metadata: Mapping[str, str]
@@ -159,18 +200,6 @@ class CachedHead(Contender):
         classifier = self._trained.to_classifier(names)
         features = self.parts[0].features
         return featcache.make_bundle(features, classifier, metrics=metrics, metadata=metadata)
-
-    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
-        """Estimate the extraction of the images that are not stored yet, from a measured batch."""
-        n_flips = len(images) - n_train if self.tta else 0
-        found = [part.estimate(images, n_flips) for part in self.parts]
-        return replace(
-            found[0],
-            what="; ".join(one.what for one in found),
-            seconds=sum(one.seconds for one in found),
-            disk_bytes=sum(one.disk_bytes for one in found),
-            stored=sum(one.stored for one in found),
-        )
 
     def network(self) -> dict[str, Any] | None:
         """Describe the backbones, which are frozen and are built for this; counts are sums."""

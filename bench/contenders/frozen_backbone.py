@@ -1,12 +1,11 @@
-"""`FrozenBackbone`: the stored features of one backbone, of images and of their mirror images."""
+"""`FrozenBackbone`: the stored features of one backbone, of images and of their views."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +24,20 @@ from featcache.toolkit import (
 
 from ..splits import Images
 from .describe import describe_network, describe_onnx_network
-from .measure import MODEL_OPTIONS, Estimate, extraction_estimate
+from .measure import MODEL_OPTIONS, Work, extraction_estimate
 
-_FLIP: Mapping[str, Any] = {"views": 2, "augmentation": "flip"}
+Views = Mapping[str, Any]
+Part = Literal["training", "test"]
+FLIP: Views = {"views": 2, "augmentation": "flip"}
+
+
+class _ViewRows:
+    """The features of several views of images, and the row of each image in view 0."""
+
+    def __init__(self, images: Images, features: Features) -> None:
+        self.asked, self.features = frozenset(images.ids), features
+        alone = features[features.views == 0]
+        self.rows = {image_id: row for row, image_id in enumerate(alone.example_ids)}
 
 
 class FrozenBackbone:
@@ -45,7 +55,7 @@ class FrozenBackbone:
     Raises
     ------
     InvalidRequest
-        If augmented views are asked for: a contender reads one row per image.
+        If augmented views are asked for, which `CachedHead` does.
     """
 
     def __init__(
@@ -55,20 +65,20 @@ class FrozenBackbone:
         cache_dir: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        several = sorted({"views", "augmentation"} & set(options))
+        several = sorted({"views", "augmentation", "random_state"} & set(options))
         if several:
             raise InvalidRequest(
-                f"{several[0]}= is not an option of a head in a comparison, which reads one row "
-                "per image; tta=True averages the predictions for an image and its mirror image.",
+                f"{several[0]}= is not an option of a backbone: give views= and augmentation= to "
+                "CachedHead. Their seed is 0, so that all contenders share the stored rows.",
                 received=options[several[0]],
             )
         self.backbone = backbone
         self._options = {"cache_dir": cache_dir, **options}
         self._model_options = {k: v for k, v in self._options.items() if k in MODEL_OPTIONS}
         self._features: Features | None = None
-        self._flips: Features | None = None
+        self._views: dict[str, _ViewRows] = {}
         self._rows: dict[str, int] = {}
-        self._flip_rows: dict[str, int] = {}
+        self._n_computed = 0
 
     @property
     def features(self) -> Features:
@@ -80,7 +90,7 @@ class FrozenBackbone:
     def prepare(self, images: Images, progress: bool | None = None) -> dict[str, str]:
         """Extract the features of all images that are not stored yet; return what is unusable."""
         self._features = features = self._extract(images, progress)
-        self._flips, self._flip_rows = None, {}
+        self._views, self._n_computed = {}, features.summary.computed
         self._rows = {image_id: row for row, image_id in enumerate(features.example_ids)}
         return {images.ids[bad.position]: bad.reason for bad in features.quarantined}
 
@@ -96,58 +106,82 @@ class FrozenBackbone:
             )
         return features.X[[self._rows[image_id] for image_id in images.ids]]
 
-    def prepare_flips(self, images: Images) -> float:
-        """Extract the mirror images that are not stored yet; return the seconds it took."""
+    def prepare_views(
+        self, part: Part, images: Images, views: Views, progress: bool | None = None
+    ) -> float:
+        """Extract the views of images that are not stored yet; return the seconds it took.
+
+        Parameters
+        ----------
+        part : {"training", "test"}
+            What the images are; each has views of its own.
+        images : Images
+        views : mapping
+            Arguments of `featcache.extract` that select views.
+        progress : bool, optional
+        """
         started = time.perf_counter()
-        if any(image_id not in self._flip_rows for image_id in images.ids):
-            both = self._extract(images, None, **_FLIP)
-            self._flips = flips = both[both.views == 1]
-            self._flip_rows = {image_id: row for row, image_id in enumerate(flips.example_ids)}
+        if part not in self._views or not self._views[part].asked.issuperset(images.ids):
+            features = self._extract(images, progress, **views)
+            self._n_computed += features.summary.computed
+            self._views[part] = _ViewRows(images, features)
         return time.perf_counter() - started
 
-    def flipped_embeddings(self, images: Images) -> NDArray[np.float32]:
-        """Return the rows (n, d) of the mirror images that `prepare_flips` was given."""
-        assert self._flips is not None
-        return self._flips.X[[self._flip_rows[image_id] for image_id in images.ids]]
+    def view_embeddings(self, part: Part, images: Images, view: int) -> NDArray[np.float32]:
+        """Return the rows (n, d) of a view of images that `prepare_views` was given.
+
+        An image that lacks one, since its row is not finite, has the row of the image itself.
+        """
+        stored = self._views[part]
+        rows = self.embeddings(images)
+        found = [i for i, image_id in enumerate(images.ids) if image_id in stored.rows]
+        first = view * len(stored.rows)
+        rows[found] = stored.features.X[[first + stored.rows[images.ids[i]] for i in found]]
+        return rows
 
     def extract_seconds(self) -> float:
         """Return the seconds of computing all features, even if that was before this run."""
-        seconds = self.features.summary.seconds_per_image * len(self.features)
-        if self._flips is not None:
+        each = self.features.summary.seconds_per_image
+        seconds = each * len(self.features)
+        for stored in self._views.values():
             # That of the views of an image is the sum over its views.
-            more = self._flips.summary.seconds_per_image - self.features.summary.seconds_per_image
-            seconds += max(0.0, more) * len(self._flips)
+            more = max(0.0, stored.features.summary.seconds_per_image - each)
+            seconds += more * stored.features.views.tolist().count(0)
         return float(seconds)
 
     def disk_bytes(self) -> int:
-        """Return the size of the store, and of the rows of the mirror images."""
-        size = featcache.open_store(self.features.summary.folder).size_on_disk()
-        flips = self._flips
-        return int(size) + (0 if flips is None else flips.spec.row_bytes(flips.X.size))
+        """Return the size of the store, and of the rows of augmented views."""
+        size = int(featcache.open_store(self.features.summary.folder).size_on_disk())
+        for stored in self._views.values():
+            rows = stored.features
+            size += rows.spec.row_bytes(rows[rows.views > 0].X.size)
+        return size
 
     def computed_now(self) -> int:
         """Return the number of embeddings that were computed in this run."""
-        flips = 0 if self._flips is None else self._flips.summary.computed
-        return self.features.summary.computed + flips
+        return self._n_computed
 
-    def estimate(self, images: Images, n_flips: int = 0) -> Estimate:
-        """Estimate the extraction of what is not stored yet, with that many mirror images."""
-        if not n_flips:
-            return extraction_estimate(self.backbone, images, self._options)
-        first, rest = range(n_flips), range(n_flips, len(images))
-        both = extraction_estimate(self.backbone, images.take(first), {**self._options, **_FLIP})
-        plain = extraction_estimate(self.backbone, images.take(rest), self._options)
-        return replace(
-            both,
-            what=f"{both.what}, with mirror images, and {plain.what}",
-            seconds=both.seconds + plain.seconds,
-            disk_bytes=both.disk_bytes + plain.disk_bytes,
-            stored=both.stored + plain.stored,
+    def works(
+        self, images: Images, n_train: int, views: Views | None = None, *, tta: bool = False
+    ) -> list[Work]:
+        """Return the extraction of images, of views of the first `n_train` and of mirror images."""
+        train, test = images.take(range(n_train)), images.take(range(n_train, len(images)))
+        found = [self._work("", images, None)]
+        if views is not None:
+            found.append(self._work(f"training {sorted(views.items())}", train, views))
+        if tta and len(test):
+            found.append(self._work("mirror images", test, FLIP))
+        return found
+
+    def _work(self, suffix: str, images: Images, views: Views | None) -> Work:
+        # Two models of your own may have one name.
+        name = self.backbone if isinstance(self.backbone, (str, os.PathLike)) else id(self.backbone)
+        options = sorted(self._model_options.items(), key=str)
+        return Work(
+            f"{name} {options} {suffix}",
+            len(images),
+            lambda: extraction_estimate(self.backbone, images, self._options, views),
         )
-
-    def work(self) -> str:
-        """Return a name of the extraction, which contenders share."""
-        return f"{self.backbone} {sorted(self._model_options.items(), key=str)}"
 
     def network(self) -> dict[str, Any]:
         """Describe the network, which is built for this."""

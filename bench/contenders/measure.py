@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ MODEL_OPTIONS = frozenset({
     "cache_dir", "layer", "pooling", "image_size", "resize", "weights", "preprocessing",
     "precision", "row_dtype",
 })  # fmt: skip
-_VIEW_OPTIONS = frozenset({"views", "augmentation", "random_state"})
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,25 @@ class Estimate:
         return self.seconds * (self.times if self.at_most else 1)
 
 
+@dataclass(frozen=True)
+class Work:
+    """A kind of work that can be estimated.
+
+    Attributes
+    ----------
+    name : str
+        Contenders share work of one name; "" for work of one contender alone.
+    images : int
+        Number of images. Of two works of one name, the larger one contains the other.
+    measure : callable
+        Returns the estimate.
+    """
+
+    name: str
+    images: int
+    measure: Callable[[], Estimate | None]
+
+
 def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> float:
     """Measure the seconds per image of decoding with all cores, on at most 64 images."""
     few = images.take(range(min(64, len(images))))
@@ -88,7 +106,10 @@ def seconds_to_decode(images: Images, size: tuple[int, int], resize: Resize) -> 
 
 
 def extraction_estimate(
-    backbone: BackboneLike, images: Images, options: Mapping[str, Any]
+    backbone: BackboneLike,
+    images: Images,
+    options: Mapping[str, Any],
+    views: Mapping[str, Any] | None = None,
 ) -> Estimate:
     """Estimate the extraction of the rows that are not stored yet, from a measured batch.
 
@@ -98,24 +119,56 @@ def extraction_estimate(
     images : Images
     options : mapping
         Further arguments of `featcache.extract`.
+    views : mapping, optional
+        Its arguments that select views: then the rows of the images themselves do not count.
     """
     chosen = {name: value for name, value in options.items() if name in MODEL_OPTIONS}
-    views = {name: value for name, value in options.items() if name in _VIEW_OPTIONS}
-    plan = featcache.explain(backbone, images.dataset(), progress=False, **chosen, **views)
+    stored, count = _plan(backbone, images, chosen, views)
+    kind = "image" if views is None else "augmented view"
+    if views is not None and views["augmentation"] == "flip":
+        kind = "mirror image"
     name = Path(backbone).stem if is_model_file(backbone) else backbone
-    what = f"features of {format_count(plan.to_compute, 'image')} by {name}"
-    if not plan.to_compute:
-        return Estimate(what, 0, 0, stored=plan.stored)
+    what = f"features of {format_count(count, kind)} by {name}"
+    if not count:
+        return Estimate(what, 0, 0, stored=stored)
     resolved = featcache.load_backbone(backbone, **chosen)
     embed, size = resolved.backbone.embed, resolved.spec.image_size
     # Of little work, measuring takes little as well: a batch runs three times.
-    count = min(options.get("batch_size") or _BATCH_SIZE, -(-plan.to_compute // 30))
-    pixels = np.zeros((count, *size, 3), np.uint8)
-    seconds = seconds_of(lambda: embed(pixels)) / count
+    batch = min(options.get("batch_size") or _BATCH_SIZE, -(-count // 30))
+    pixels = np.zeros((batch, *size, 3), np.uint8)
+    seconds = seconds_of(lambda: embed(pixels)) / batch * count
     decode = seconds_to_decode(images, size, resolved.request.resize)
-    room = plan.to_compute * (resolved.spec.row_bytes(resolved.width) + 64)
-    per_image = decode * len(images) if plan.to_compute > len(images) else decode * plan.to_compute
-    return Estimate(what, seconds * plan.to_compute + per_image, room, stored=plan.stored)
+    room = count * (resolved.spec.row_bytes(resolved.width) + 64)
+    return Estimate(what, seconds + decode * min(count, len(images)), room, stored=stored)
+
+
+def _plan(
+    backbone: BackboneLike,
+    images: Images,
+    options: Mapping[str, Any],
+    views: Mapping[str, Any] | None,
+) -> tuple[int, int]:
+    """Return how many rows are stored, and how many are to be computed."""
+    data = images.dataset()
+    alone = featcache.explain(backbone, data, progress=False, **options)
+    if views is None:
+        return alone.stored, alone.to_compute
+    both = featcache.explain(backbone, data, progress=False, **options, **views)
+    return both.stored - alone.stored, both.to_compute - alone.to_compute
+
+
+def total(works: Sequence[Work]) -> Estimate | None:
+    """Return the sum of the estimates; None if there are none."""
+    parts = [one for work in works if (one := work.measure()) is not None]
+    if not parts:
+        return None
+    return Estimate(
+        "; ".join(one.what for one in parts),
+        sum(one.seconds for one in parts),
+        sum(one.disk_bytes for one in parts),
+        at_most=any(one.at_most for one in parts),
+        stored=sum(one.stored for one in parts),
+    )
 
 
 def seconds_of(step: Callable[[], object], times: int = 2) -> float:

@@ -21,7 +21,6 @@ from featcache.toolkit import (
     RowDtype,
     cache_folder,
     content_key,
-    format_count,
     get_logger,
     preserve_random_state,
     training_folder,
@@ -30,7 +29,8 @@ from heads.schedule import RateSchedule, Schedule
 
 from ..contenders.base import Contender, ContenderInfo, Training
 from ..contenders.describe import describe_network
-from ..contenders.measure import Estimate, seconds_of
+from ..contenders.frozen_backbone import FrozenBackbone
+from ..contenders.measure import Estimate, Work
 from ..presets import PRESETS, REFERENCE_SETTINGS, find_preset
 from ..splits import Images
 from .boundary import find_boundary
@@ -44,7 +44,7 @@ from .optimizer import compile_for_training
 from .own_model import check_trainable, copy_own_model
 from .parts import class_weights, describe_mode, describe_training, training_parts
 from .saved_model import save_model
-from .training import Run, plain, predict
+from .training import Run, plain, predict, training_estimate
 
 log = get_logger(__name__)
 
@@ -236,22 +236,21 @@ class FineTuned(Contender):
         run.train(read, training.codes, train, validation, weights, training.progress)
         return np.setdiff1d(validation, train)
 
-    def estimate(self, images: Images, n_train: int, n_classes: int) -> Estimate:
-        """Estimate decoding and training for all epochs, from a measured training step."""
-        plan = self._input_plan()
-        self._boundary = plan.find_boundary(self._load(), len(images))
-        network, resolved = self._build(Training(images, np.zeros(0, np.int64), n_classes), False)
-        model, size = network.trained, self.schedule.batch_size
-        batch = np.zeros((size, *model.input_shape[1:]), np.float32)
-        step = seconds_of(lambda: model.train_on_batch(batch, np.zeros(size, np.int64)), times=1)
-        steps = self.schedule.epochs * -(-n_train // size)
-        inputs = plan.estimate(self._boundary, images, resolved)
-        trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-        # A checkpoint holds the trained weights, the best ones and Adam's two moments.
-        room = inputs.disk_bytes + 16 * trained + 4 * int(network.full.count_params())
-        epochs = format_count(self.schedule.epochs, "epoch")
-        what = f"{epochs} of {resolved.request.name} from {self.unfreeze}"
-        return Estimate(what, steps * step + inputs.seconds, room, at_most=True)
+    def works(self, images: Images, n_train: int, n_classes: int) -> list[Work]:
+        """Return the extraction or decoding of what is read, and training for all epochs."""
+        plan, resolved = self._input_plan(), self._load()
+        self._boundary = plan.find_boundary(resolved, len(images))
+        works = plan.works(self._boundary, images, n_train, resolved)
+        if self.initial_head:
+            frozen = FrozenBackbone(self.backbone, **self._extract_options())
+            works += frozen.works(images.take(range(n_train)), n_train)
+        training = Training(images.take(range(n_train)), np.zeros(0, np.int64), n_classes)
+        what = f"{resolved.request.name} from {self.unfreeze}"
+
+        def measure() -> Estimate:
+            return training_estimate(self._build(training, False)[0], self.schedule, n_train, what)
+
+        return [*works, Work("", n_train, measure)]
 
     def count_trained(self, trainings: Sequence[Training]) -> int:
         """Return how many of some trainings earlier runs have finished."""

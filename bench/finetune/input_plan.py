@@ -21,7 +21,8 @@ from featcache.toolkit import (
     views_of,
 )
 
-from ..contenders.measure import Estimate, extraction_estimate, seconds_of, seconds_to_decode
+from ..contenders.frozen_backbone import FrozenBackbone
+from ..contenders.measure import Estimate, Work, seconds_of, seconds_to_decode
 from ..splits import Images
 from .boundary import Boundary, find_boundary
 from .inputs import Inputs, PixelInputs, StoredInputs, boundary_options
@@ -153,14 +154,21 @@ class InputPlan:
     def _extract_options(self, boundary: Boundary) -> dict[str, Any]:
         return boundary_options(boundary, self.options, self.boundary_dtype)
 
-    def estimate(
-        self, boundary: Boundary | None, images: Images, resolved: BuiltBackbone
-    ) -> Estimate:
-        """Estimate the cost of the inputs."""
+    def works(
+        self, boundary: Boundary | None, images: Images, n_train: int, resolved: BuiltBackbone
+    ) -> list[Work]:
+        """Return the work of computing the inputs; views are of the first `n_train` images."""
         if boundary is not None:
-            options = {**self._extract_options(boundary), **self.views.options()}
-            return extraction_estimate(self.backbone, images, options)
+            stored = FrozenBackbone(self.backbone, **self._extract_options(boundary))
+            views = self.views.options() if self.views.count > 1 else None
+            return stored.works(images, n_train, views)
         height, width = resolved.spec.image_size
-        decode = seconds_to_decode(images, (height, width), resolved.request.resize)
-        room = len(images) * height * width * 3
-        return Estimate("decoded pixels", decode * len(images), room)
+        resize = resolved.request.resize
+
+        def measure() -> Estimate:
+            decode = seconds_to_decode(images, (height, width), resize)
+            return Estimate(
+                "decoded pixels", decode * len(images), len(images) * height * width * 3
+            )
+
+        return [Work(f"pixels {height} x {width} {resize}", len(images), measure)]

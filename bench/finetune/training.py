@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featcache.toolkit import (
     all_layers,
+    format_count,
     get_logger,
     make_folder,
     progress_bar,
@@ -23,6 +24,9 @@ from featcache.toolkit import (
     write_atomic,
 )
 from heads.schedule import Progress, Schedule
+
+from ..contenders.measure import Estimate, seconds_of
+from .network import Network
 
 log = get_logger(__name__)
 
@@ -233,3 +237,16 @@ def predict(
             out = np.asarray(model.predict_on_batch(read(padded)), np.float64)
         parts.append(out[: len(chosen)])
     return np.concatenate(parts)
+
+
+def training_estimate(network: Network, schedule: Schedule, n_train: int, what: str) -> Estimate:
+    """Estimate training for all epochs, from a measured step."""
+    model, size = network.trained, schedule.batch_size
+    batch = np.zeros((size, *model.input_shape[1:]), np.float32)
+    step = seconds_of(lambda: model.train_on_batch(batch, np.zeros(size, np.int64)), times=1)
+    steps = schedule.epochs * -(-n_train // size)
+    trained = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    # A checkpoint holds the trained weights, the best ones and Adam's two moments.
+    room = 16 * trained + 4 * int(network.full.count_params())
+    epochs = format_count(schedule.epochs, "epoch")
+    return Estimate(f"{epochs} of {what}", steps * step, room, at_most=True)

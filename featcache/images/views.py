@@ -172,7 +172,8 @@ def views_of(
     chosen = _check_augmentation(augmentation)
     if augmentation is not None and count == 1:
         raise InvalidRequest(
-            "augmentation= was given, but views=1 is the image alone. Ask for more, as views=2.",
+            "augmentation= was given, but views=1 is the image alone. Ask for more, as views=2 "
+            "(--views 2).",
             received=count,
         )
     if chosen == "flip" and count > 2:

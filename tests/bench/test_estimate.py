@@ -94,3 +94,24 @@ def test_only_training_is_repeated(tmp_path: Path) -> None:
     assert "  features: about 60 s, 0.00 GB\n    for a, b\n" in text
     assert "  training: at most 60 s, 3 times, 0.00 GB (1 other run trained already)\n" in text
     assert "Total: about 4 min" in text
+
+
+def test_work_that_contenders_share_in_part_is_counted_once(
+    photos: Path, own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "--data", str(photos), "--backbones", own, "--backbones", f"{own}@layer=conv",
+        "--backbones", f"{own}+{own}@layer=conv", "--heads", "logistic", "--tta", "--views", "3",
+        "--finetune", f"{own}:conv@epochs=2,views=2", "--test-size", "0.25", "--out",
+        str(tmp_path / "out"), "--quiet", "--estimate", "--seeds", "2",
+    ]  # fmt: skip
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    # Of two backbones: the images, the views of 8 training images, 4 test images mirrored; and
+    # of the boundary of the fine-tune, which reads no mirror images.
+    assert out.count("features of 12 images by own: about") == 3
+    assert out.count("features of 16 augmented views by own: about") == 2
+    assert out.count("features of 4 mirror images by own: about") == 2
+    assert out.count("features of 8 augmented views by own: about") == 1
+    assert out.count("2 epochs of own from conv: at most") == 1
+    assert out.count("features of") == 8
