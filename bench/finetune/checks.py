@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from featcache.errors import InvalidRequest
 from featcache.toolkit import ROW_DTYPES, check_choice
-from heads.parameters import Interval
-from heads.schedule import RATE_SCHEDULES
+from heads.parameters import Integers, Interval
+from heads.schedule import RATE_SCHEDULES, Schedule
 
-from .network import first_free_layer
+from .network import Top, first_free_layer
 
 _DECAY = Interval(0, 1, closed_low=True, closed_high=True)
 _SMOOTHING = Interval(0, 1, closed_low=True)
+_NUMBERS: Mapping[str, Integers | Interval] = {
+    "epochs": Integers(1),
+    "batch_size": Integers(1),
+    "learning_rate": Interval(0),
+    "patience": Integers(1),
+    "lr_patience": Integers(1),
+    "factor": Interval(0, 1, closed_high=True),
+    "warmup": Interval(0, closed_low=True),
+    "dropout": Interval(0, 1, closed_low=True),
+    "validation_fraction": Interval(0, 1, closed_low=True),
+    "max_cache": Integers(0),
+}
 
 
 def check_options(
@@ -33,6 +45,28 @@ def check_options(
     ):
         if value not in allowed:
             raise InvalidRequest(f"{name}={value!r} must be {allowed}.", received=value)
+
+
+def check_training(
+    schedule: Schedule, top: Top, validation_fraction: float, max_cache: int
+) -> None:
+    """Raise `InvalidRequest` unless these numbers are in their ranges.
+
+    With a learning rate of NaN or zero epochs, a network would keep its initial weights; with a
+    validation fraction above 1 it would be validated on its training images.
+    """
+    values = {**vars(schedule), "dropout": top.dropout, "max_cache": max_cache}
+    values["validation_fraction"] = validation_fraction
+    for name, allowed in _NUMBERS.items():
+        if values[name] not in allowed:
+            raise InvalidRequest(
+                f"{name}={values[name]!r} must be {allowed}.", received=values[name]
+            )
+    for width in top.units:
+        if width not in Integers(1):
+            raise InvalidRequest(
+                f"units={top.units!r} must be whole numbers from 1.", received=width
+            )
 
 
 def check_boundary_dtype(boundary_dtype: str, options: Container[str]) -> None:

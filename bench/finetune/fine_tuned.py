@@ -35,7 +35,7 @@ from ..presets import PRESETS, REFERENCE_SETTINGS, find_preset
 from ..splits import Images
 from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
-from .checks import check_boundary_dtype, check_options
+from .checks import check_boundary_dtype, check_options, check_training
 from .initial_head import InitialHead, check_initial_head, head_weights
 from .input_plan import MAX_CACHE, InputPlan, Views
 from .inputs import Inputs
@@ -172,6 +172,7 @@ class FineTuned(Contender):
         self.schedule = Schedule(
             epochs, batch_size, learning_rate, patience, lr_patience, factor, lr_schedule, warmup
         )
+        check_training(self.schedule, self.top, validation_fraction, max_cache)
         self.label_smoothing, self.validation_fraction = label_smoothing, validation_fraction
         self.layer_decay, self.class_weight, self._options = layer_decay, class_weight, options
         self.boundary, self.boundary_dtype, self.max_cache = boundary, boundary_dtype, max_cache

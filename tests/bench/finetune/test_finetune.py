@@ -270,3 +270,17 @@ def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
     one, other = json.loads(resumed), json.loads(whole)
     assert len(one) == len(other) == 6
     assert np.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 0}, {"batch_size": 0}, {"learning_rate": float("nan")}, {"patience": 0},
+        {"lr_patience": 1.5}, {"factor": 7.0}, {"warmup": -1}, {"dropout": 1.0},
+        {"validation_fraction": 1.5}, {"max_cache": -1}, {"units": (0,)},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    ((name, _),) = options.items()
+    with pytest.raises(InvalidRequest, match=name):
+        FineTuned("pocket", **options)
