@@ -73,6 +73,12 @@ def with_attribute(**fields: Any) -> Any:
     return model
 
 
+def with_strides(*values: int) -> Any:
+    model = cnn()
+    model.graph.node[0].attribute[0].ints[:] = values
+    return model
+
+
 def with_dims(*dims: int) -> Any:
     model = cnn()
     model.graph.initializer[0].dims[:] = dims
@@ -142,6 +148,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: with_attribute(type=onnx.AttributeProto.GRAPH), "attribute 'strides'",
     ),
     "a reference": (lambda: with_attribute(ref_attr_name="x"), "attribute 'strides'"),
+    "an enormous stride": (lambda: with_strides(2**40), "'strides' .* is 1,099,511,627,776"),
     "too few values": (lambda: with_dims(6, 3, 3, 4), "do not have the declared shape"),
     "negative shape": (lambda: with_dims(-6, -3, 3, 3), "do not have the declared shape"),
     "enormous shape": (lambda: with_dims(2**62, 4), "do not have the declared shape"),
@@ -333,6 +340,14 @@ def _deep(file: Path) -> None:
     file.write_bytes(b"\x3a" + _varint(len(inner)) + inner)
 
 
+def _not_text(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"strides", b"strid\xf2s"))
+
+
+def _not_text_either(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"kernel", b"k\xf2rnel"))
+
+
 def _varint(value: int) -> bytes:
     found = bytearray()
     while value > 127:
@@ -351,7 +366,9 @@ def _weights(file: Path) -> None:
     file.write_bytes(b"\x3a" + _varint(len(body)) + body)
 
 
-@pytest.mark.parametrize("damage", [_truncated, _noise, _picture, _deep, _nodes, _weights])
+@pytest.mark.parametrize(
+    "damage", [_truncated, _noise, _picture, _deep, _nodes, _weights, _not_text, _not_text_either]
+)
 def test_files_that_are_no_networks_are_refused(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -211,6 +211,7 @@ def read_graph(file: OnnxFile) -> Graph:
     """
     model, graph = file.model, file.model.graph
     try:
+        _check_names(graph)
         opset = read_opset(model, import_onnx())
         if len(model.functions):
             raise Refused(
@@ -230,6 +231,18 @@ def read_graph(file: OnnxFile) -> Graph:
         raise refusal(file.path, str(error)) from error
     outputs = tuple(dict.fromkeys(one.name for one in graph.output))
     return Graph(file, opset, inputs, outputs, tuple(graph.node), producers, weights)
+
+
+def _check_names(graph: Any) -> None:
+    """Raise `Refused` for names that are not text, which the parser returns as bytes."""
+    for node in graph.node:
+        names = [node.op_type, node.domain, node.name, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+        if not all(isinstance(name, str) for name in names):
+            raise Refused("a name in it is not text")
+    for one in (*graph.initializer, *graph.input, *graph.output):
+        if not isinstance(one.name, str):
+            raise Refused("a name in it is not text")
 
 
 def _producers(graph: Any) -> dict[str, int]:

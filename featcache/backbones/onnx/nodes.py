@@ -24,6 +24,13 @@ _NUMBERS = (
     "UINT64", "BOOL",
 )  # fmt: skip
 
+# Sizes in pixels: some runtimes divide by one that they have cut to 32 bits, and end the process.
+_SIZES = {
+    "blocksize", "dilations", "group", "kernel_shape", "output_padding", "output_shape", "pads",
+    "strides",
+}  # fmt: skip
+_MAX_SIZE = 2**20
+
 
 class Refused(Exception):
     """A network is not used; the message says why, without a full stop."""
@@ -114,8 +121,19 @@ def _attributes(node: Any, onnx: Any) -> dict[str, tuple[str, Any]]:
             value = array_of(value)
         elif kind in ("FLOATS", "INTS", "STRINGS"):
             value = tuple(value)
+        if one.name in _SIZES and kind in ("INT", "INTS"):
+            _check_sizes(node.op_type, one.name, value if kind == "INTS" else (value,))
         found[one.name] = (kind, value)
     return found
+
+
+def _check_sizes(operator: str, name: str, values: tuple[int, ...]) -> None:
+    largest = max(map(abs, values), default=0)
+    if largest > _MAX_SIZE:
+        raise Refused(
+            f"the attribute {name!r} of its operator {operator} is {largest:,}; the limit is "
+            f"{_MAX_SIZE:,}"
+        )
 
 
 def _check_training(node: Node) -> None:
