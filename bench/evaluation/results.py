@@ -147,6 +147,10 @@ class Results:
     unusable: dict[str, str]
     few_shot: list[FewShot] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        count = format_count(len(self.results), "contender")
+        return f"<Results of {count} on {self.split.dataset.name}, split {self.split.name}>"
+
     def __iter__(self) -> Iterator[Result]:
         return iter(self.results)
 

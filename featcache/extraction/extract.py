@@ -218,7 +218,7 @@ def _run(
 ) -> Features:
     """Carry out the jobs: compute and commit what is missing, and join the rows to the labels."""
     name = jobs[0].resolved.request.name
-    log.info("%s: %s", name, make_explanation(jobs))
+    log.log(_level(jobs, settings), "%s: %s", name, make_explanation(jobs))
     conflicts = _find_conflicts(jobs[0], on_conflict)
     computation: Computation | None = None
     with ExitStack() as marks:
@@ -234,8 +234,19 @@ def _run(
             mark_used(job.folder)
     ignored = jobs[0].dataset.ignored
     lost = features.quarantined or features.summary.unlabelled or worth_warning(ignored)
-    log.log(logging.WARNING if lost else logging.INFO, "%s: %s", name, features.summary)
+    level = logging.WARNING if lost else _level(jobs, settings)
+    log.log(level, "%s: %s", name, features.summary)
     return features
+
+
+def _level(jobs: list[ExtractionJob], settings: RunSettings) -> int:
+    """Return the level at which the log says what is done.
+
+    A search asks for stored rows hundreds of times, without progress bars: two lines for each
+    would bury the rest in a notebook.
+    """
+    nothing = not any(job.plan.compute for job in jobs)
+    return logging.DEBUG if nothing and settings.progress is False else logging.INFO
 
 
 def _find_conflicts(job: ExtractionJob, on_conflict: OnConflict) -> list[dict[str, Any]]:

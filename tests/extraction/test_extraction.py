@@ -172,3 +172,17 @@ def test_each_call_logs_counts_and_place(
     with caplog.at_level(logging.INFO, "featcache"):
         folder = extract(tiny_model, photos).summary.folder
     assert f"12 images: 0 stored, 12 to compute, 0 quarantined; store {folder}" in caplog.text
+
+
+def test_a_search_on_stored_rows_does_not_fill_the_log(
+    photos: Path, tiny_model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def log_of(progress: bool | None) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "featcache"):
+            extract(tiny_model, photos, cache_dir=tmp_path / "cache", progress=progress)
+        return caplog.text
+
+    assert "12 computed" in log_of(progress=False)
+    assert log_of(progress=False) == ""
+    assert "12 stored" in log_of(progress=None)
