@@ -42,9 +42,9 @@ def export(
 
     Arguments and options are those of `extract`, which computes what is not stored yet.
 
-    FILE ends in .npy (the matrix, and a .csv beside it), .npz (arrays X, y, classes, ids, paths),
-    .parquet (needs the extra parquet) or .csv. With --format hf it is a folder of a Hugging
-    Face data set (needs the extra datasets).
+    FILE ends in .npy (the matrix; ids, paths and labels are in a .rows.csv beside it), .npz
+    (arrays X, y, classes, ids, paths), .parquet (needs the extra parquet) or .csv. With --format
+    hf it is a folder of a Hugging Face data set (needs the extra datasets).
     """
     from ..extraction.extract import extract
 

@@ -40,6 +40,10 @@ class Column:
     @classmethod
     def of(cls, name: str, values: Sequence[Any] | NDArray[Any]) -> Column:
         """Return a column of the kind that its values have; values of mixed types become text."""
+        if isinstance(values, np.ndarray) and values.dtype.kind in "mM":  # else numbers
+            texts = values.astype("U").astype(object)
+            texts[np.isnat(values)] = None
+            values = texts
         listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
         listed = [None if _is_missing(value) else value for value in listed]
         kinds = {type(value) for value in listed} - {type(None)}

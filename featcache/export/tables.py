@@ -25,8 +25,11 @@ _BLOCK_ROWS = 2**14
 
 
 def sidecar_of(path: Path) -> Path:
-    """Return the path of the CSV file beside a .npy file."""
-    return path.with_suffix(".csv")
+    """Return the path of the CSV file beside a .npy file.
+
+    Not the same name with .csv, which may be the table that the data set was read from.
+    """
+    return path.with_suffix(".rows.csv")
 
 
 def write_csv(rows: ExportedRows, path: Path) -> None:
@@ -39,7 +42,7 @@ def write_csv(rows: ExportedRows, path: Path) -> None:
 
 
 def write_npy(rows: ExportedRows, path: Path) -> None:
-    """Write the embeddings as .npy, and the columns as a CSV file of the same name.
+    """Write the embeddings as .npy, and the columns as a CSV file beside it.
 
     The CSV file is renamed first, so that each new matrix has its columns beside it.
     """

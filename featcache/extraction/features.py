@@ -285,8 +285,8 @@ class Features:
             Missing folders are created.
         format : {"npy", "npz", "parquet", "csv", "hf"}, optional
             Default: by the ending of `path`. ``"npy"`` is the matrix, with the columns in a CSV
-            file of the same name; ``"npz"`` holds ``X``, ``y`` (codes), ``classes``, ``ids``,
-            ``paths`` and further columns, without pickled objects; ``"parquet"`` (extra
+            file beside it, ``x.rows.csv``; ``"npz"`` holds ``X``, ``y`` (codes), ``classes``,
+            ``ids``, ``paths`` and further columns, without pickled objects; ``"parquet"`` (extra
             ``parquet``) has a column ``embedding`` of lists of a fixed size, and the key in its
             metadata; ``"csv"`` has columns ``f0``, ``f1``, ...; ``"hf"`` is a folder for
             `datasets.load_from_disk` (extra ``datasets``), with labels as a ClassLabel.

@@ -153,6 +153,7 @@ def _dataset(images: Any, labels: Iterable[object] | None, cache: Path) -> Datas
     listed = list(images)
     are_ids = [is_content_id(image) for image in listed]
     if listed and all(are_ids):
+        listed = [str(image_id) for image_id in listed]  # not those of NumPy
         return Dataset(paths=listed, ids=listed, labels=None if labels is None else list(labels))
     if any(are_ids):
         raise DatasetError(

@@ -75,7 +75,7 @@ def test_numpy_files_hold_all_rows_without_pickle(
     assert found["note"].tolist()[:3] == ["x", "", "@y"]
     assert f"featcache_key={features.spec.key}" in found["metadata"].tolist()
     files = features.export(tmp_path / "m.npy")
-    assert [file.name for file in files] == ["m.npy", "m.csv"]
+    assert [file.name for file in files] == ["m.npy", "m.rows.csv"]
     assert np.array_equal(np.load(files[0], mmap_mode="r"), features.X)
     with open(files[1], newline="", encoding="utf-8") as file:
         assert [row["path"] for row in csv.DictReader(file)] == features.paths
@@ -214,6 +214,18 @@ def test_a_data_set_of_boxes_can_be_read_again(tmp_path: Path) -> None:
     assert again.boxes == features.boxes
     assert again.labels == features.labels
     assert len(np.load(export(features, tmp_path, "npz"))["left"]) == 2
+
+
+def test_times_are_text_and_the_table_of_the_data_is_kept(
+    features: featcache.Features, tmp_path: Path
+) -> None:
+    times = np.array(["2024-05-01T10:00", "NaT", "2024-05-02"], "datetime64[ns]")
+    few = replace(features[:3], attributes={"taken": times})
+    (tmp_path / "data.csv").write_text("the table that the photos come from")
+    export(few, tmp_path, "npy", overwrite=True)
+    assert (tmp_path / "data.csv").read_text() == "the table that the photos come from"
+    found = np.load(export(few, tmp_path, "npz"))["taken"].tolist()
+    assert found == ["2024-05-01T10:00:00.000000000", "", "2024-05-02T00:00:00.000000000"]
 
 
 def test_labels_keep_their_type(features: featcache.Features, tmp_path: Path) -> None:
