@@ -67,6 +67,11 @@ def check_target(
     MissingExtra
         If the package that writes the format is not installed.
     """
+    if "\0" in os.fspath(path):
+        raise InvalidRequest(
+            f"{os.fspath(path)!r} cannot be the path of a file: it holds a null character.",
+            received=os.fspath(path),
+        )
     if format == "hf":
         import_datasets()
     if format == "parquet":

@@ -56,6 +56,12 @@ def write_folder(rows: ExportedRows, path: Path) -> None:
     from datasets.arrow_writer import ArrowWriter
 
     rows.check_names([EMBEDDING])
+    if not len(rows):
+        raise InvalidRequest(
+            "There are no rows to export: datasets.load_from_disk cannot open a data set without "
+            "any. Select at least one row.",
+            received=0,
+        )
     features = _features(datasets, rows)
     replaced = _label_codes(rows)
     arrow = temporary_path(path.parent)

@@ -181,6 +181,22 @@ def test_the_ending_says_the_format(
         features.export(tmp_path / path, "h5")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_rows_give_a_file_that_opens_or_an_error(
+    features: featcache.Features, tmp_path: Path, format: str
+) -> None:
+    if format == "hf":
+        with pytest.raises(InvalidRequest, match="no rows to export"):
+            export(features[[]], tmp_path, format)
+        return
+    path = export(features[[]], tmp_path, format)
+    if format in ("npy", "npz"):
+        found: Any = np.load(path)
+        assert (found if format == "npy" else found["X"]).shape == (0, 8)
+    with pytest.raises(InvalidRequest, match="null character"):
+        features.export(f"a\0.{format}")
+
+
 def test_odd_names_and_labels_are_kept_apart(features: featcache.Features, tmp_path: Path) -> None:
     few = features[:3]
     odd = replace(few, paths=["a\udcff.png", "-b.png", "c\td.png"])
