@@ -1,6 +1,6 @@
 """Images that lie in files with many images each, such as archives and Parquet files.
 
-A container is opened once and stays open; its images are read in place. Ids are remembered for as
+Its images are read in place. Ids are remembered for as
 long as the container's file stays unchanged, so that a second run reads none of them.
 """
 
@@ -14,8 +14,9 @@ import stat
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _ITEMS_PER_TASK = 64
 class Container(ABC):
     """A file with many images.
 
+    It is opened for each read, since a data set may have thousands of such files.
+
     Parameters
     ----------
     path : Path
@@ -42,8 +45,11 @@ class Container(ABC):
     Attributes
     ----------
     path : Path
-    handle : int
-        Its open file, closed with this object.
+    size : int
+    state : FileState
+        Of the file when its images were listed.
+    listed_at : int
+        Time in nanoseconds before they were listed.
     in_order : bool
         Whether images are read much faster one after the other than by several threads.
     """
@@ -52,16 +58,17 @@ class Container(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listed_at = time.time_ns()
         try:
-            self.handle = open_to_read(path)
+            with self.opened() as handle:
+                status = os.fstat(handle)
         except (OSError, ValueError) as error:
             raise DatasetNotFound(
                 f"{path} cannot be opened: {reason_of(error)}.", path=path
             ) from error
-        weakref.finalize(self, os.close, self.handle)
-        if not stat.S_ISREG(os.fstat(self.handle).st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise DatasetError(f"{path} is not a regular file.", path=path)
-        self.size = os.fstat(self.handle).st_size
+        self.size, self.state = status.st_size, file_state(status)
 
     @abstractmethod
     def read(self, item: int, reserve: Reserve) -> bytes:
@@ -72,20 +79,38 @@ class Container(ABC):
     def selection(self) -> str:
         """What distinguishes these images from others of the same file, such as a column."""
 
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Context manager with the open file."""
+        handle = open_to_read(self.path)
+        try:
+            yield handle
+        finally:
+            os.close(handle)
+
     def read_at(self, start: int, size: int) -> bytes:
         """Return up to `size` bytes of the file from an offset."""
-        data = os.pread(self.handle, size, start)
-        while len(data) < size and (
-            more := os.pread(self.handle, size - len(data), start + len(data))
-        ):
-            data += more
-        return data
+        with self.opened() as handle:
+            return pread(handle, start, size)
+
+    def is_unchanged(self) -> bool:
+        """Return whether the file is as it was when its images were listed."""
+        try:
+            return file_state(os.stat(self.path)) == self.state
+        except OSError:
+            return False
+
+
+def pread(handle: int, start: int, size: int) -> bytes:
+    """Return up to `size` bytes of an open file from an offset; fewer at its end."""
+    data = os.pread(handle, size, start)
+    while len(data) < size and (more := os.pread(handle, size - len(data), start + len(data))):
+        data += more
+    return data
 
 
 class OpenContainer(io.RawIOBase):
-    """A container as a seekable binary file with a position of its own.
-
-    Several of them may be open at a time, since none moves the position of the container's file.
+    """A container as a seekable binary file, which is closed with this object.
 
     Parameters
     ----------
@@ -93,7 +118,9 @@ class OpenContainer(io.RawIOBase):
     """
 
     def __init__(self, container: Container) -> None:
-        self._container, self._position = container, 0
+        self._size, self._position = container.size, 0
+        self._handle = open_to_read(container.path)
+        weakref.finalize(self, os.close, self._handle)
 
     def readable(self) -> bool:
         """Return True."""
@@ -105,8 +132,7 @@ class OpenContainer(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to an offset from the start, the current position or the end; return it."""
-        size = self._container.size
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if base + offset < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._position = base + offset
@@ -114,7 +140,7 @@ class OpenContainer(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; return the number of bytes read, 0 at the end."""
-        data = self._container.read_at(self._position, len(buffer))
+        data = pread(self._handle, self._position, len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -185,11 +211,9 @@ def _identify(
     on_read: Callable[[int], object],
 ) -> dict[int, FileIdentity]:
     """Return the id of some images of a container, and remember them."""
-    started = time.time_ns()
-    state = file_state(os.fstat(container.handle))
     text = f"{container.path}\0{container.selection}"
     file = index / f"{hashlib.sha256(os.fsencode(text)).hexdigest()[:24]}-images.json"
-    known = _load(file, list(state))
+    known = _load(file, list(container.state)) if container.is_unchanged() else {}
     found = {item: FileIdentity(known[item]) for item in items if item in known}
     on_read(len(found))
     missing = [item for item in items if item not in found]
@@ -201,13 +225,12 @@ def _identify(
         ):
             found.update(zip(part, ids, strict=True))
             on_read(len(part))
-    unchanged = file_state(os.fstat(container.handle)) == state
-    if missing and unchanged and is_settled(state, started):
+    # The items are those of the listing: ids of another state would belong to other images.
+    if missing and container.is_unchanged() and is_settled(container.state, container.listed_at):
         known.update({i: one.image_id for i, one in found.items() if one.image_id})
-        body = {str(item): image_id for item, image_id in known.items()}
-        write_memo(
-            file, {"version": _VERSION, "state": list(state), "ids": body}, "the index of images"
-        )
+        ids = {str(item): image_id for item, image_id in known.items()}
+        body = {"version": _VERSION, "state": list(container.state), "ids": ids}
+        write_memo(file, body, "the index of images")
     return found
 
 

@@ -55,7 +55,8 @@ def from_parquet(paths: Sequence[str | os.PathLike[str]]) -> Dataset:
     DatasetError
         If a file is damaged, or has no column of images or several.
     """
-    files = [ParquetFile(absolute_path(path)) for path in paths]
+    cache = _BatchCache()
+    files = [ParquetFile(absolute_path(path), cache) for path in paths]
     first = files[0]
     for file in files[1:]:
         if (file.column, file.label) != (first.column, first.label):
@@ -93,12 +94,49 @@ def _split(files: Sequence[ParquetFile]) -> list[str] | None:
     return [str(part) for part, file in zip(parts, files, strict=True) for _ in range(len(file))]
 
 
+class _BatchCache:
+    """The last batches of rows that were unpacked, of all files of a data set.
+
+    Attributes
+    ----------
+    lock : threading.Lock
+        Held while a batch is unpacked or used.
+    stream : (path, int, int, iterator) or None
+        File, row group, number of the next batch, and batches from there on.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.stream: tuple[Path, int, int, Iterator[Any]] | None = None
+        self._batches: OrderedDict[tuple[Path, int, int], Any] = OrderedDict()
+
+    def get(self, key: tuple[Path, int, int]) -> Any | None:
+        """Return a batch by file, row group and number."""
+        if key in self._batches:
+            self._batches.move_to_end(key)
+        return self._batches.get(key)
+
+    def add(self, key: tuple[Path, int, int], batch: Any) -> None:
+        """Keep a batch, and drop those not used for longest beyond the limits."""
+        self._batches[key] = batch
+        sizes = [batch.get_total_buffer_size() for batch in self._batches.values()]
+        while len(sizes) > 1 and (len(sizes) > _MAX_BATCHES or sum(sizes) > _MAX_BATCHES_BYTES):
+            self._batches.popitem(last=False)
+            del sizes[0]
+
+
 class ParquetFile(Container):
     """A Parquet file.
 
     Its images are unpacked in batches of rows, of which the last few are kept. The headers of all
     pages are checked first, and values that occur several times are kept once, so that a small
     file cannot unpack to more memory than its images have.
+
+    Parameters
+    ----------
+    path : Path
+    cache : _BatchCache
+        Shared by the files of a data set.
 
     Attributes
     ----------
@@ -115,7 +153,7 @@ class ParquetFile(Container):
 
     in_order = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cache: _BatchCache) -> None:
         super().__init__(path)
         try:
             import pyarrow
@@ -125,9 +163,7 @@ class ParquetFile(Container):
                 f"Parquet files need pyarrow: {install_hint('parquet')}.", package="pyarrow"
             ) from error
         self._pa, self._parquet = pyarrow, parquet
-        self._lock = threading.Lock()
-        self._batches: OrderedDict[tuple[int, int], Any] = OrderedDict()
-        self._streams: dict[int, tuple[int, Iterator[Any]]] = {}
+        self._cache = cache
         self._checked: dict[int, BadImage | None] = {}
         try:
             metadata = self._open(()).metadata
@@ -247,7 +283,7 @@ class ParquetFile(Container):
         """Return the bytes of the image in a row."""
         group = bisect.bisect_right(self._starts, item) - 1
         try:
-            with self._lock:
+            with self._cache.lock:
                 cell = self._cell(group, item - self._starts[group])
         except BadImage:
             raise
@@ -267,37 +303,32 @@ class ParquetFile(Container):
             raise BadImage(bad_group.reason)
         size = self._rows_per_batch(group)
         number = row // size
-        if (group, number) not in self._batches:
-            self._unpack(group, number, size)
-        self._batches.move_to_end((group, number))
-        return self._batches[group, number][row % size].as_py()
+        batch = self._cache.get((self.path, group, number))
+        if batch is None:
+            batch = self._unpack(group, number, size)
+        return batch[row % size].as_py()
 
     def _rows_per_batch(self, group: int) -> int:
         total = max(1, int(self._metadata.row_group(group).total_byte_size))
         count = self._starts[group + 1] - self._starts[group]
         return max(1, min(_MAX_ROWS_PER_BATCH, _BATCH_BYTES * count // total))
 
-    def _unpack(self, group: int, number: int, size: int) -> None:
+    def _unpack(self, group: int, number: int, size: int) -> Any:
         """Unpack the batches of a row group up to one, from the last one or from the start."""
-        following, stream = self._streams.get(group, (0, iter(())))
-        if not 0 < following <= number:
-            file = self._open([self._leaf])
-            stream = file.iter_batches(
+        at, last = 0, self._cache.stream
+        if last is not None and last[:2] == (self.path, group) and last[2] <= number:
+            at, stream = last[2:]
+        else:
+            stream = self._open([self._leaf]).iter_batches(
                 size, row_groups=[group], columns=[self.column], use_threads=False
             )
-            following = 0
-        self._streams = {}  # one at a time: each has its buffers
-        for at in range(following, number + 1):
-            self._batches[group, at] = next(stream).column(0)
-            self._forget()
-        self._streams = {group: (number + 1, stream)}
-
-    def _forget(self) -> None:
-        """Drop the batches that were not used for longest, beyond a limit; keep one."""
-        sizes = [batch.get_total_buffer_size() for batch in self._batches.values()]
-        while len(sizes) > 1 and (len(sizes) > _MAX_BATCHES or sum(sizes) > _MAX_BATCHES_BYTES):
-            self._batches.popitem(last=False)
-            del sizes[0]
+        self._cache.stream = None  # one at a time: each has its buffers, and an open file
+        for following in range(at, number + 1):
+            batch = next(stream).column(0)
+            self._cache.add((self.path, group, following), batch)
+        if number * size + len(batch) < self._starts[group + 1] - self._starts[group]:
+            self._cache.stream = (self.path, group, number + 1, stream)
+        return batch
 
 
 def _listed(chunk: Any) -> list[Any]:
