@@ -161,7 +161,7 @@ def _photos(names: Iterable[str]) -> Iterator[_Photo]:
 
 
 def _photos_below(folder: str) -> list[_Photo]:
-    from ..data.folder import list_images, other_files
+    from ..data.listing import list_images, other_files
 
     try:
         listing = list_images(folder)

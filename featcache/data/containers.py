@@ -91,7 +91,7 @@ class Container(ABC):
     def read_at(self, start: int, size: int) -> bytes:
         """Return up to `size` bytes of the file from an offset."""
         with self.opened() as handle:
-            return pread(handle, start, size)
+            return pread(handle, start, min(size, max(0, self.size - start)))
 
     def is_unchanged(self) -> bool:
         """Return whether the file is as it was when its images were listed."""
@@ -201,6 +201,9 @@ def _read(container: Container, item: int, reserve: Reserve) -> bytes:
         return container.read(item, reserve)
     except OSError as error:
         raise BadImage(f"cannot be read: {reason_of(error)}", lasting=False) from error
+    except BadImage as bad:
+        # An image with an id was read before: what fails now is the container, not its content.
+        raise BadImage(bad.reason, lasting=False) from bad
 
 
 def _identify(
@@ -228,8 +231,8 @@ def _identify(
     # The items are those of the listing: ids of another state would belong to other images.
     if missing and container.is_unchanged() and is_settled(container.state, container.listed_at):
         known.update({i: one.image_id for i, one in found.items() if one.image_id})
-        ids = {str(item): image_id for item, image_id in known.items()}
-        body = {"version": _VERSION, "state": list(container.state), "ids": ids}
+        kept = {str(item): image_id for item, image_id in known.items()}
+        body = {"version": _VERSION, "state": list(container.state), "ids": kept}
         write_memo(file, body, "the index of images")
     return found
 

@@ -1,20 +1,20 @@
-"""Data sets from folders: images, classes and split by the layout, and the ignored files."""
+"""Data sets from folders: images, classes and split by the layout."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from .._io.logs import get_logger
 from .._io.paths import absolute_path
 from .._io.wording import format_count, format_values
 from ..errors import DatasetError
-from ..images.formats import SUFFIXES, has_image_signature, is_readable, missing_extra_of
+from ..images.formats import SUFFIXES, is_readable
 from .dataset import Dataset
+from .listing import Listing, list_images, other_files
+from .sources import ImageSource
 
 log = get_logger(__name__)
 
@@ -29,15 +29,6 @@ _LAYOUT = (
     "training images into one folder per class, or list all images in a CSV file with the "
     "columns path, label and split."
 )
-# Not images, and not worth a warning.
-_SIDECARS = frozenset({
-    ".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".py", ".mat",
-    ".npy", ".npz", ".zip", ".tar", ".gz", ".log", ".gitkeep",
-})  # fmt: skip
-# Backups and incomplete downloads: duplicates or fragments of images.
-_UNFINISHED = frozenset({".bak", ".crdownload", ".download", ".orig", ".part", ".swp", ".tmp"})
-# Written by operating systems into folders.
-_CLUTTER = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx"})
 
 
 def split_of(name: str) -> str | None:
@@ -50,22 +41,6 @@ def split_of(name: str) -> str | None:
     """
     match = _SPLIT_NAME.fullmatch(name.strip())
     return None if match is None else _PARTS[match[1].lower()]
-
-
-@dataclass
-class Listing:
-    """Image files and other files below a folder.
-
-    Attributes
-    ----------
-    images : list of str
-        Paths of image files, sorted.
-    ignored : list of str
-        Other files, and hidden folders, which end in a separator.
-    """
-
-    images: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
 
 
 def from_folder(path: str | Path) -> Dataset:
@@ -88,9 +63,34 @@ def from_folder(path: str | Path) -> Dataset:
     files, ignored = listing.images, listing.ignored
     below = len(os.path.join(str(root), ""))
     parts = [file[below:].split(os.sep) for file in files]
+    return arrange(root, files, parts, ignored)
+
+
+def arrange(
+    root: Path,
+    files: Sequence[str],
+    parts: Sequence[list[str]],
+    ignored: Sequence[str] = (),
+    images: ImageSource | None = None,
+) -> Dataset:
+    """Return the data set of images with the layout of their folders; see `from_folder`.
+
+    Parameters
+    ----------
+    root : Path
+        The folder, or what has the images instead.
+    files : sequence of str
+        Names of the images.
+    parts : sequence of list of str
+        Folders and file name of each image, below `root`.
+    ignored : sequence of str
+        Files that are not images.
+    images : ImageSource, optional
+        What the images are read from, if not from files.
+    """
     loose = [file for file, p in zip(files, parts, strict=True) if len(p) == 1]
     if len(loose) == len(files):
-        return Dataset(paths=files, root=str(root), name=root.name, ignored=ignored)
+        return Dataset(files, root=str(root), name=root.name, ignored=ignored, images=images)
     if loose:
         raise DatasetError(
             f"{root} holds {format_count(len(loose), 'image')} beside class folders (the first is "
@@ -102,10 +102,11 @@ def from_folder(path: str | Path) -> Dataset:
     if _is_split(root, parts):
         labels = _labels(root, parts)
         split = [str(split_of(p[0])) for p in parts]
-        return Dataset(files, labels, split, str(root), root.name, ignored=ignored)
+        return Dataset(files, labels, split, str(root), root.name, ignored=ignored, images=images)
     _report_nested_splits(root, parts)
     _check_depth(root, parts)
-    return Dataset(files, [p[0] for p in parts], root=str(root), name=root.name, ignored=ignored)
+    labels = [p[0] for p in parts]
+    return Dataset(files, labels, root=str(root), name=root.name, ignored=ignored, images=images)
 
 
 def images_below(path: str | os.PathLike[str]) -> Dataset:
@@ -133,60 +134,6 @@ def _some_images(root: Path) -> Listing:
             received=listing.ignored,
         )
     return listing
-
-
-def ignored_by_ending(paths: Iterable[str]) -> dict[str, int]:
-    """Count files by ending; endings of possible images first, then by frequency.
-
-    Examples
-    --------
-    >>> ignored_by_ending(["notes.txt", "b.txt", "a.HEIC", "notes", ".git/"])
-    {'.heic': 1, '(no ending)': 1, '.txt': 2, '(hidden folder)': 1}
-    >>> ignored_by_ending([".hidden.jpg"])
-    {'(hidden file)': 1}
-    """
-    counts: Counter[str] = Counter()
-    image_endings = set()
-    for path in paths:
-        ending = _ending(path) or "(no ending)"
-        if _is_hidden(path):
-            ending = "(hidden folder)" if path.endswith(os.sep) else "(hidden file)"
-        counts[ending] += 1
-        if _may_be_image(path):
-            image_endings.add(ending)
-    return dict(sorted(counts.items(), key=lambda item: (item[0] not in image_endings, -item[1])))
-
-
-def worth_warning(ignored: Iterable[str]) -> bool:
-    """Return whether any of the ignored files may be an image: neither text nor hidden."""
-    return any(map(_may_be_image, ignored))
-
-
-def _may_be_image(path: str) -> bool:
-    return not _is_hidden(path) and _ending(path) not in _SIDECARS
-
-
-def _is_hidden(path: str) -> bool:
-    return os.path.basename(path.rstrip(os.sep)).startswith(".")
-
-
-def _ending(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def extras_for(ignored: Iterable[str]) -> list[str]:
-    """Return the hints on how to install support for some of the ignored files."""
-    hints = {missing_extra_of(path) for path in ignored if _may_be_image(path)}
-    return sorted(hint for hint in hints if hint is not None)
-
-
-def other_files(ignored: Sequence[str]) -> str:
-    """Return a sentence on the ignored files of a folder and how to read them; "" for none."""
-    if not ignored:
-        return ""
-    counts = ", ".join(f"{n} {ending}" for ending, n in ignored_by_ending(ignored).items())
-    how = "".join(f" {hint}." for hint in extras_for(ignored))
-    return f" It holds other files: {counts}.{how}"
 
 
 def _is_split(root: Path, parts: Sequence[list[str]]) -> bool:
@@ -329,52 +276,3 @@ def _refuse_one_folder(root: Path, top: str, below: Sequence[str], split: bool) 
         "images in a CSV file with the columns path and label.",
         received=top,
     )
-
-
-def list_images(root: str) -> Listing:
-    """List the files below a folder; reads the signature of files with an unknown ending.
-
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be listed.
-    """
-    listing = Listing()
-    _walk(root, set(), listing)
-    listing.images.sort()
-    listing.ignored.sort()
-    return listing
-
-
-def _walk(folder: str, seen: set[tuple[int, int]], listing: Listing) -> None:
-    """Add the files below a folder; visits each folder once, so that loops of links end."""
-    try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DatasetError(f"{folder} cannot be listed: {error.strerror}.", path=folder) from error
-    for entry in entries:
-        if entry.name.lower() in _CLUTTER or entry.name.startswith("._"):
-            continue
-        try:
-            is_folder = entry.is_dir()
-        except OSError:  # a loop of links; one named like an image fails when it is read
-            is_folder = False
-        if entry.name.startswith("."):
-            listing.ignored.append(os.path.join(entry.path, "") if is_folder else entry.path)
-        elif is_folder:
-            _walk(entry.path, seen, listing)
-        else:
-            (listing.images if _is_image(entry.path) else listing.ignored).append(entry.path)
-
-
-def _is_image(path: str) -> bool:
-    """Return whether a file is an image, by its ending or, if that is unknown, its signature."""
-    ending = _ending(path)
-    if ending in SUFFIXES or ending in _SIDECARS | _UNFINISHED:
-        return is_readable(ending)
-    # Camera raw has the signature of TIFF, but its first image is a thumbnail.
-    return has_image_signature(path, tiff=not ending)

@@ -226,7 +226,10 @@ class HuggingFaceSource(ImageSource):
             cell = self._parts[part][row][self._column]
         except Exception as error:  # of Arrow, for a damaged file
             raise BadImage(f"could not be loaded: {error}", lasting=False) from error
-        return bytes_of_cell(cell, reserve)
+        try:
+            return bytes_of_cell(cell, reserve)
+        except BadImage as bad:  # not lasting: an image with an id was read before
+            raise BadImage(bad.reason, lasting=False) from bad
 
     def take(self, rows: Sequence[int]) -> HuggingFaceSource:
         """Return a source of some of the images."""

@@ -11,6 +11,7 @@ from .._io.cache_dirs import cache_folder, spool_folder
 from .._io.paths import absolute_path
 from ..errors import DatasetError, DatasetNotFound
 from ..images.formats import looks_like_image
+from .archive import expand_braces, from_archives, is_archive
 from .boxes import Crop, cropped
 from .dataset import Dataset
 from .folder import from_folder
@@ -84,6 +85,11 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
         path = absolute_path(data)
         if path.is_dir():
             return from_folder(path)
+        shards = [] if path.exists() else expand_braces(str(data))
+        if len(shards) > 1:
+            return _from_list(shards, labels, value_range)
+        if path.is_file() and is_archive(path):
+            return from_archives([path])
         if path.is_file() and is_table_file(path):
             return from_csv(path)
         if path.is_file() and is_parquet(path):
@@ -113,11 +119,12 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
 
 def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
     """Return a `Dataset` of a list of paths, or of images in memory."""
+    for is_container, load in ((is_parquet, from_parquet), (is_archive, from_archives)):
+        if items and all(map(is_container, items)):
+            if labels is not None:
+                raise DatasetError(LABELS_REASON)
+            return load(items)
     in_memory = [is_image_in_memory(item) or is_array(item) for item in items]
-    if items and all(map(is_parquet, items)):
-        if labels is not None:
-            raise DatasetError(LABELS_REASON)
-        return from_parquet(items)
     if not any(in_memory):
         return from_paths(items, labels)
     if not all(in_memory):

@@ -282,7 +282,10 @@ class MapSource(ImageSource):
         """Return the bytes of an image, of an item that is asked for again."""
         with self._lock:
             image, _ = item_of(self._data, self._rows[position])
-        return bytes_of(image, self._value_range, reserve)
+        try:
+            return bytes_of(image, self._value_range, reserve)
+        except BadImage as bad:  # not lasting: an image with an id was read before
+            raise BadImage(bad.reason, lasting=False) from bad
 
     def take(self, rows: Sequence[int]) -> MapSource:
         """Return a source of some of the images."""

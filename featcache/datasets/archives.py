@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from .._io.atomic import make_write_error
 from .._io.progress import progress_bar
+from .._io.tar_entry import DAMAGE, TarEntry
 from ..errors import DatasetError, UnsafeArchive
 
 _BLOCK = 1 << 20
@@ -19,13 +19,6 @@ _MAX_BYTES_PER_FILE = 64 * 2**20
 _MAX_PARTS = 32
 _MAX_BYTES_PER_PART = 200
 _MAX_BYTES_PER_NAME = 1024
-_MAX_BYTES_PER_HEADER = 1 << 16
-_LONG = (
-    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-)  # fmt: skip
-# Headers that refer to each other are read one within the other.
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
 
 
 def unpack(
@@ -72,7 +65,7 @@ def unpack(
         # Read as a stream: one pass, and the bar shows how far in the archive it is.
         with (
             open(archive, "rb") as raw,
-            tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Entry) as tar,
+            tarfile.open(fileobj=raw, mode="r:*", tarinfo=TarEntry) as tar,
             progress_bar(size, f"Unpacking {archive.name}", "B", progress) as bar,
         ):
             for member in _limited(tar, archive, max_bytes, max_files):
@@ -86,7 +79,7 @@ def unpack(
                 bar.update(max(0, raw.tell() - bar.n))
     except UnsafeArchive:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DatasetError(
             f"{archive} is cut off or damaged ({error or type(error).__name__}). Delete it and get "
             "it again.",
@@ -110,26 +103,6 @@ def _limited(
                 member=member.name,
             )
         yield member
-
-
-class _Entry(tarfile.TarInfo):
-    """An entry that raises where `tarfile` would stop silently or use much memory."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
-        """Read a header; `tarfile` would treat a damaged or missing one as the archive's end."""
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if buf and not any(buf):
-                raise  # zeros are how an archive ends
-            raise tarfile.ReadError(str(error)) from error
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        """Read the data of a header; the method that `tarfile` lets subclasses override."""
-        if self.type in _LONG and self.size > _MAX_BYTES_PER_HEADER:
-            raise tarfile.ReadError(f"a header declares {self.size:,} bytes")
-        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
 
 def _check(member: tarfile.TarInfo, archive: Path) -> None:

@@ -44,7 +44,8 @@ def load_dataset(
         ``DataLoader``, or a generator, of images or of (image, label), also in batches. It is
         iterated here, once, and its images are kept in a temporary file of the cache folder
         for as long as the data set is used. Or a ``Dataset``, ``DatasetDict`` or
-        ``IterableDataset`` of Hugging Face with a column of images, or Parquet files with one.
+        ``IterableDataset`` of Hugging Face with a column of images, Parquet files with one, or
+        archives of images, which are read in place.
 
         A ``test/`` or ``val/`` without class folders, or without a folder of a training class,
         is an unlabelled part. Labels and further columns of a CSV file become numbers or bools

@@ -17,13 +17,13 @@ from ..backbones.request import BackboneOptions, make_request
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop
-from ..data.folder import worth_warning
 from ..data.labels import (
     ON_CONFLICT,
     OnConflict,
     describe_conflicts,
     label_conflicts,
 )
+from ..data.listing import worth_warning
 from ..engines.select import check_engine
 from ..errors import ConflictingLabels
 from ..hdf5.row_dtype import RowDtype

@@ -11,8 +11,8 @@ import numpy as np
 
 from .._io.wording import format_count
 from ..data.dataset import Dataset
-from ..data.folder import extras_for, ignored_by_ending
 from ..data.labels import label_codes
+from ..data.listing import extras_for, ignored_by_ending
 from ..errors import NoUsableImages
 from ..store.lazy_rows import StoredRows
 from ..store.row_index import pack_ids
