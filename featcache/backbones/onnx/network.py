@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ class OnnxNetwork:
         digest = hashlib.sha256()
         for value in self.weights.values():
             digest.update(f"{value.dtype.str}{value.shape}".encode())
-            digest.update(value.tobytes())
+            digest.update(_bytes_of(value))
         return digest.hexdigest()
 
     def depth(self) -> int:
@@ -167,9 +167,10 @@ def read_network(file: OnnxFile, layer: str | int | None) -> OnnxNetwork:
         )
     read = read_input(builder.inputs, channels_of(renamed, _INPUT, builder.weights))
     layouts = layouts_of(renamed, _INPUT, read.layout, builder.weights)
+    # The parsed file takes as much memory as the weights.
     return OnnxNetwork(
-        file, name, graph.opset, read, renamed, builder.weights, output, layouts.get(output),
-        graph.feeding(nodes),
+        replace(file, model=None), name, graph.opset, read, renamed, builder.weights, output,
+        layouts.get(output), graph.feeding(nodes),
     )  # fmt: skip
 
 
@@ -213,7 +214,8 @@ class _Renaming:
 
     def _weight(self, value: NDArray[Any]) -> str:
         value = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).reshape(value.shape)
-        digest = hashlib.sha256(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
+        digest = hashlib.sha256(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(_bytes_of(value))
         name = self._known.setdefault(digest.hexdigest(), f"w{len(self._known)}")
         self.weights.setdefault(name, value)
         return name
@@ -266,6 +268,11 @@ def read_input(inputs: Sequence[Any], by_graph: Layout | None) -> Input:
     height, width = shape[2:] if layouts[0] == "nchw" else shape[1:3]
     size = None if height is None or width is None else (height, width)
     return Input(layouts[0], kind, size, shape[0] == 1)
+
+
+def _bytes_of(value: NDArray[Any]) -> memoryview:
+    """Return the bytes of an array without a copy, if it is contiguous."""
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
 
 
 def _side(dimension: Any) -> int | None:
