@@ -76,7 +76,7 @@ def test_your_own_model_must_say_how_pixels_are_prepared(photos: Path) -> None:
 
 
 def test_what_is_no_backbone_is_told(photos: Path) -> None:
-    expected = r"a name, the path of a \.keras file or a keras\.Model, not int"
+    expected = r"a name, the path of a \.keras or \.onnx file or a keras\.Model, not int"
     with pytest.raises(InvalidRequest, match=expected):
         extract(7, photos)
 
