@@ -19,7 +19,7 @@ from ..backbones.model import Backbone
 from ..backbones.onnx.backbone import OnnxBackbone
 from ..backbones.resolve import build
 from ..backbones.weights import WeightsLike
-from ..data.path_list import URL_REASON, is_url
+from ..data.urls import URL_REASON, is_url
 from ..errors import InvalidRequest
 from ..extraction.row_check import unusable_reasons
 from ..images.decode import Pixels, Resize, pixels_of, pixels_of_image

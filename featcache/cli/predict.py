@@ -143,15 +143,18 @@ class _Photo:
 
 def _photos(names: Iterable[str]) -> Iterator[_Photo]:
     """Yield the photos of the arguments, in order; those that cannot be used with a reason."""
-    from ..data.path_list import URL_REASON, is_url
     from ..data.tables import read_csv_paths
+    from ..data.urls import clean_url, is_url
 
     for name in names:
         if is_url(name):
-            yield _Photo(name, URL_REASON)
+            yield _Photo(clean_url(name), file=name)
         elif name == "-":
             lines = (line.rstrip("\n") for line in sys.stdin if line.strip())
-            yield from (_Photo(line, URL_REASON if is_url(line) else None) for line in lines)
+            yield from (
+                _Photo(clean_url(line), file=line) if is_url(line) else _Photo(line)
+                for line in lines
+            )
         elif os.path.isdir(name):
             yield from _photos_below(name)
         elif name.lower().endswith((".csv", ".tsv")):

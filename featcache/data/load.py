@@ -25,8 +25,9 @@ from .memory import (
     is_image_in_memory,
 )
 from .parquet import from_parquet, is_parquet
-from .path_list import URL_REASON, from_paths, is_url
+from .path_list import from_paths
 from .pipelines import from_pipeline
+from .remote import from_url
 from .tables import (
     COLUMNS_REASON,
     FIND,
@@ -36,6 +37,7 @@ from .tables import (
     is_table,
     is_table_file,
 )
+from .urls import is_url
 
 LABELS_REASON = "labels= goes with an array or a list of images; other data bring their own."
 
@@ -81,7 +83,7 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
         return data
     if isinstance(data, (str, os.PathLike)):
         if is_url(data):
-            raise DatasetError(f"{data} {URL_REASON}.", received=data)
+            return from_url(str(data))
         path = absolute_path(data)
         if path.is_dir():
             return from_folder(path)

@@ -1,9 +1,8 @@
-"""Lists of image files: absolute paths, and their common folder."""
+"""Lists of images: absolute paths, their common folder, and URLs."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from .._io.paths import absolute_path
 from ..errors import DatasetError
 from .dataset import Dataset
 from .labels import is_missing
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-URL_REASON = "is a URL, not a file; download the image and give the path of the file"
+from .remote import remote_source
+from .urls import check_url, is_url
 
 
 def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
@@ -22,6 +20,9 @@ def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
     absolute = absolute_paths(paths, "", "the list of paths")
     if not absolute:
         raise DatasetError("The list of paths is empty; name at least one image.")
+    source = remote_source(absolute)
+    if source is not None:
+        return Dataset(source.names, labels, images=source)
     return Dataset(
         paths=absolute,
         labels=labels,
@@ -31,7 +32,7 @@ def from_paths(paths: Iterable[Any], labels: Any = None) -> Dataset:
 
 
 def absolute_paths(paths: Iterable[Any], base: str | os.PathLike[str], source: str) -> list[str]:
-    """Return absolute paths; raise `DatasetError` with the row for a missing path or a URL."""
+    """Return absolute paths and URLs; raise `DatasetError` with the row of a missing one."""
     found = []
     for row, path in enumerate(paths, start=1):
         is_path = isinstance(path, (str, os.PathLike))
@@ -44,14 +45,10 @@ def absolute_paths(paths: Iterable[Any], base: str | os.PathLike[str], source: s
                 received=path,
             )
         if is_url(path):
-            raise DatasetError(f"{source}: row {row}: {path} {URL_REASON}.", row=row, received=path)
+            found.append(check_url(str(path)))
+            continue
         found.append(str(absolute_path(path, base)))
     return found
-
-
-def is_url(path: Any) -> bool:
-    """Return whether a value is a URL, which would otherwise be treated as a local path."""
-    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def common_root(paths: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ from .dataset import Dataset
 from .folder import split_of
 from .labels import categories_of, is_missing
 from .path_list import absolute_paths
+from .remote import remote_source
+from .urls import clean_url
 
 log = get_logger(__name__)
 
@@ -119,7 +121,8 @@ def read_csv_paths(path: str | Path) -> list[tuple[str, str]]:
     cells = _read_csv(path)
     names = _find_columns(cells, FIND, path.parent, str(path))
     written = cells[str(names.path)]
-    return list(zip(written, _from_cells(cells, names, path).paths, strict=True))
+    files = absolute_paths(written, path.parent.resolve(), str(path))
+    return [(clean_url(cell), file) for cell, file in zip(written, files, strict=True)]
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
@@ -254,6 +257,7 @@ def _from_columns(
     columns: dict[str, Any], names: TableColumns, base: Path, title: str, source: str
 ) -> Dataset:
     paths = absolute_paths(columns[str(names.path)], base, source)
+    remote = remote_source(paths)
     split = None if "split" in (names.path, names.label) else columns.get("split")
     if split is not None:
         split = [_split_name(value, source, row) for row, value in enumerate(split, start=1)]
@@ -263,7 +267,10 @@ def _from_columns(
         labels = None  # an empty column
     used = {names.path, names.label, "split"}
     others = {name: values for name, values in columns.items() if name not in used}
-    return Dataset(paths, labels, split, str(base), title, others, categories=categories)
+    return Dataset(
+        paths if remote is None else remote.names, labels, split, str(base), title, others,
+        categories=categories, images=remote,
+    )  # fmt: skip
 
 
 def _check_names(names: Sequence[str], source: str) -> None:

@@ -287,11 +287,11 @@ def test_columns_that_differ_in_case_or_number_alone_are_refused(
     assert list(load_dataset(both).attributes) == [name]
 
 
-def test_a_url_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    url = "https://example.org/x.jpg"
+def test_a_url_of_a_kind_that_is_not_opened_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    url = "reference://example.org/x.jpg"
     csv_file = table(tmp_path / "t.csv", [["path"], [url]])
     for data in (url, [url], csv_file):
-        with pytest.raises(DatasetError, match=r"https://example.org/x.jpg is a URL, not a file"):
+        with pytest.raises(DatasetError, match=r"example.org/x.jpg is a URL of a kind that is not"):
             load_dataset(data)
 
 
