@@ -122,7 +122,7 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
 def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
     """Return a `Dataset` of a list of paths, or of images in memory."""
     for is_container, load in ((is_parquet, from_parquet), (is_archive, from_archives)):
-        if items and all(map(is_container, items)):
+        if items and all(map(is_container, items)) and not any(map(is_url, items)):
             if labels is not None:
                 raise DatasetError(LABELS_REASON)
             return load(items)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # The modules that open URLs are imported on use: asyncio takes a while to import.
 _VERSION = 1
-_TABLES = (".csv", ".tsv")
+_CONTAINERS = (".csv", ".tsv", ".parquet", ".tar", ".zip", ".gz")
 
 
 class RemoteSource(ImageSource):
@@ -188,9 +188,11 @@ def from_url(url: str) -> Dataset:
     check_installed(url)
     name = clean_url(url)
     inner = name.partition("::")[0]
-    if inner.lower().endswith(_TABLES):
+    if inner.lower().endswith(_CONTAINERS):
         raise DatasetError(
-            f"{name} is a table. Download it; its column of paths may hold URLs.", received=name
+            f"{name} is a table or an archive. Download it; the paths in a table may be URLs. "
+            f"Images in a zip archive are zip://*::{name}.",
+            received=name,
         )
     files = RemoteFiles()
     try:

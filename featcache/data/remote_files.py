@@ -37,8 +37,7 @@ _REASONS = {
     "ServerDisconnectedError": "the server closed the connection",
     "ClientPayloadError": "the server's answer is incomplete",
     "ClientResponseError": "the server's answer is malformed",
-    "InvalidUrlRedirectClientError": "the server redirects to what is no URL of the web",
-    "InvalidUrlClientError": "it is not a valid URL",
+    "RedirectClientError": "the server redirects to what is no URL of the web",
     "InvalidURL": "it is not a valid URL",
 }
 _EXTRAS = {"s3": "s3", "s3a": "s3"}

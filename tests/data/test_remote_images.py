@@ -316,7 +316,7 @@ def test_urls_with_other_secrets_are_not_confused():
         ("zip://a.jpg", "does not say which archive"),
         ("zip://a.jpg::reference://b", "a kind that is not opened"),
         ("https://h/photos/", "cannot be listed"),
-        ("https://h/table.csv", "is a table"),
+        ("https://h/table.csv", "is a table or an archive"),
         ("memory://nowhere/*.jpg", "No image was found"),
     ],
 )
