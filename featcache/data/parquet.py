@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._io.logs import get_logger
 from .._io.paths import absolute_path
 from .._io.wording import first_line, install_hint
 from ..errors import DatasetError, MissingExtra
@@ -26,6 +27,8 @@ from .parquet_pages import check_pages
 from .pipelines import MAX_IMAGES
 from .sources import Reserve
 
+log = get_logger(__name__)
+
 SUFFIXES = (".parquet", ".pq")
 _BATCH_BYTES = 32 * 2**20
 _MAX_ROWS_PER_BATCH = 256
@@ -33,6 +36,7 @@ _MAX_BATCHES = 8
 _MAX_BATCHES_BYTES = 256 * 2**20
 _BUFFER_BYTES = 1 << 20
 _MAX_COLUMN_BYTES = 2**30  # of labels and attributes, which are read completely
+_MAX_ATTRIBUTES = 1000
 _PART = re.compile(r"([A-Za-z]+)-\d+-of-\d+(?:-[0-9a-f]+)?")
 
 
@@ -76,14 +80,28 @@ def from_parquet(paths: Sequence[str | os.PathLike[str]]) -> Dataset:
         labels, categories = named_labels(values, first.classes.get(first.label))
     others = {
         name: column_array([v for file in files for v in file.named_values(name)])
-        for name in first.scalars
-        if name not in (first.label, *RESERVED) and all(name in file.scalars for file in files)
+        for name in _attributes(files)
     }
+    for file in files:
+        file.close()
     names = [f"{files[number].path}[{row}]" for number, row in rows]
     return Dataset(
         names, labels, _split(files), str(first.path.parent), first.path.stem, others,
         categories=categories, images=ContainerSource(files, rows, names),
     )  # fmt: skip
+
+
+def _attributes(files: Sequence[ParquetFile]) -> list[str]:
+    """Return the columns of numbers and text that all files have, besides the labels."""
+    first = files[0]
+    if len(first.scalars) > _MAX_ATTRIBUTES:
+        log.warning(
+            "%s has %d columns of numbers and text; only the labels are read. Up to %d are kept.",
+            first.path, len(first.scalars), _MAX_ATTRIBUTES,
+        )  # fmt: skip
+        return []
+    shared = set(first.scalars).intersection(*(file.scalars for file in files))
+    return [n for n in first.scalars if n in shared and n not in (first.label, *RESERVED)]
 
 
 def _split(files: Sequence[ParquetFile]) -> list[str] | None:
@@ -165,6 +183,8 @@ class ParquetFile(Container):
         self._pa, self._parquet = pyarrow, parquet
         self._cache = cache
         self._checked: dict[int, BadImage | None] = {}
+        self._chunks: dict[str, list[int]] = {}
+        self._texts: Any = None
         try:
             metadata = self._open(()).metadata
             self._schema = metadata.schema.to_arrow_schema()
@@ -173,6 +193,9 @@ class ParquetFile(Container):
                 f"{path} cannot be read as Parquet: {first_line(error, 200)}.", path=path
             ) from error
         self._metadata = metadata
+        for number in range(metadata.num_columns):
+            column = metadata.schema.column(number).path.partition(".")[0]
+            self._chunks.setdefault(column, []).append(number)
         self.columns = list(self._schema.names)
         self.classes = _class_names(self._schema.metadata or {})
         self._choose_columns()
@@ -242,8 +265,11 @@ class ParquetFile(Container):
                 total += self._check_chunks(group, column)
             if total > _MAX_COLUMN_BYTES:
                 raise BadImage(f"has {total:,} bytes; the limit is {_MAX_COLUMN_BYTES:,}")
-            text = not self._pa.types.is_primitive(self._schema.field(column).type)
-            table = self._open([column] if text else ()).read([column], use_threads=False)
+            if self._texts is None:  # opened once, since reading its footer may take long
+                primitive = self._pa.types.is_primitive
+                kept_once = [n for n in self.scalars if not primitive(self._schema.field(n).type)]
+                self._texts = self._open(kept_once)
+            table = self._texts.read([column], use_threads=False)
             return [value for chunk in table.column(0).chunks for value in _listed(chunk)]
         except BadImage as bad:
             raise DatasetError(
@@ -255,6 +281,10 @@ class ParquetFile(Container):
                 path=self.path,
             ) from error
 
+    def close(self) -> None:
+        """Close what was opened for the columns of numbers and text."""
+        self._texts = None
+
     def named_values(self, column: str) -> list[Any]:
         """Return the values of a column, those of a ``ClassLabel`` as text."""
         names = self.classes.get(column)
@@ -265,10 +295,8 @@ class ParquetFile(Container):
     def _check_chunks(self, group: int, column: str) -> int:
         """Check all pages of a column in a row group; return their declared size."""
         row_group, total = self._metadata.row_group(group), 0
-        for number in range(row_group.num_columns):
+        for number in self._chunks.get(column, ()):
             chunk = row_group.column(number)
-            if chunk.path_in_schema.partition(".")[0] != column:
-                continue
             start = chunk.data_page_offset
             if chunk.dictionary_page_offset:
                 start = min(start, chunk.dictionary_page_offset)

@@ -239,3 +239,13 @@ def test_endless_pages_end(monkeypatch):
     page = b"\x15\x00\x15\x00\x15\x00\x00"
     with pytest.raises(BadImage, match="more than 100 pages"):
         check_pages(lambda start, size: page * 10_000, 0, 10**6)
+
+
+def test_the_attributes_of_very_wide_tables_are_left_out(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(parquet, "_MAX_ATTRIBUTES", 3)
+    columns = {f"c{i}": [i] for i in range(4)}
+    pq.write_table(pa.table({"image": [b"a"], "label": [7], **columns}), tmp_path / "a.parquet")
+    dataset = featcache.load_dataset(tmp_path / "a.parquet")
+    assert dataset.labels == [7]
+    assert dataset.attributes == {}
+    assert "5 columns" in caplog.text
