@@ -37,8 +37,9 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     .onnx as other frameworks export it, which needs --preprocessing.
 
     DATA is a folder of class folders, a folder of images, a CSV file with a column of
-    paths (optional: label, split), or a data set of `featcache fetch`. Default: the folder in the
-    environment variable FEATCACHE_DATA, or a small sample of drawn dogs.
+    paths (optional: label, split), a zip or tar archive or a Parquet file of images, or a data set
+    of `featcache fetch`. Default: the folder in the environment variable FEATCACHE_DATA, or a
+    small sample of drawn dogs.
     """
     from ..extraction.extract import extract as run
 

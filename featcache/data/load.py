@@ -113,7 +113,7 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
         return _from_list(list(data), labels, value_range)
     hint = " One image is a list of one: [x]." if is_image_in_memory(data) else ""
     raise DatasetError(
-        f"Images can be a folder, a CSV file, a DataFrame, an array (n, h, w, 3), a Dataset, or a "
+        f"Images can be a folder, a table, an archive, an array (n, h, w, 3), a pipeline, or a "
         f"list of paths, arrays, PIL images or bytes, not {type(data).__name__}.{hint}",
         received=type(data).__name__,
     )
