@@ -19,6 +19,7 @@ from ..errors import MissingExtra
 from ..images.image_file import MAX_BYTES, BadImage, read_file
 from .read_ahead import MAX_REQUESTS, Gate, wait_async, wait_for
 from .urls import HTTP, is_url, scheme_of, without_secrets
+from .zip_directory import read_directory
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -64,7 +65,7 @@ class RemoteFiles:
 
     def __init__(self) -> None:
         self._systems: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
 
     def close(self) -> None:
@@ -90,8 +91,12 @@ class RemoteFiles:
         """
         try:
             if not is_url(url):
-                return self._submit(_read_local, url, known, gate)
+                return self._submit(_read_local, url, gate)
+            if scheme_of(url) == "zip":  # opening the archive takes requests of its own
+                return self._submit(self._read_member, url, known, gate)
             system, path = self.locate(url)
+            if scheme_of(url) == "file":  # which may be a pipe, or endless
+                return self._submit(_read_local, path, gate)
         except Exception as error:
             failed: Future[Fetched] = Future()
             failed.set_exception(_bad(error, url))
@@ -108,6 +113,13 @@ class RemoteFiles:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(MAX_REQUESTS, "featcache-remote")
             return self._pool.submit(read, *arguments)
+
+    def _read_member(self, url: str, known: str | None, gate: Gate) -> Fetched:
+        try:
+            system, path = self.locate(url)
+        except Exception as error:
+            raise _bad(error, url) from None
+        return _read(system, path, url, known, gate)
 
     def locate(self, url: str) -> tuple[Any, str]:
         """Return the file system of a URL, and the path in it.
@@ -137,9 +149,13 @@ class RemoteFiles:
     def _archive(self, kind: Any, outer: str) -> Any:
         """Return the file system of an archive, which is opened once."""
         system, path = self.locate(outer if is_url(outer) else f"file://{outer}")
-        with self._lock:
+        with self._opening:
             if outer not in self._systems:
-                self._systems[outer] = kind(fo=system.open(path, "rb"))
+                if not system.isfile(path):  # opening a pipe would wait for ever
+                    raise FileNotFoundError(path)
+                archive = system.open(path, "rb")
+                _check_directory(archive, system.size(path))
+                self._systems[outer] = kind(fo=archive)
             return self._systems[outer]
 
     def list_files(self, url: str) -> list[tuple[str, str]]:
@@ -176,6 +192,19 @@ class RemoteFiles:
         system, path = self.locate(url)
         system.invalidate_cache()
         return bool(system.isdir(path))
+
+
+def _check_directory(archive: Any, size: int | None) -> None:
+    """Raise `ValueError` if a zip archive has more members than can be listed in memory."""
+
+    def read(start: int, length: int) -> bytes:
+        archive.seek(start)
+        return bytes(archive.read(length))
+
+    if size is None:
+        raise ValueError("the server does not say how large the archive is")
+    for _ in read_directory(read, size):
+        pass
 
 
 def _is_file(info: Mapping[str, Any]) -> bool:
@@ -356,7 +385,7 @@ def _read(system: Any, path: str, url: str, known: str | None, gate: Gate) -> Fe
         raise _bad(error, url) from None
 
 
-def _read_local(path: str, known: str | None, gate: Gate) -> Fetched:
+def _read_local(path: str, gate: Gate) -> Fetched:
     return Fetched(read_file(path, lambda size: wait_for(gate, size))[0], None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _PATH_NAMES = frozenset({
     "imgname", "imgpath", "imgurl", "photo", "photopath", "uri", "url",
 })  # fmt: skip
 _LABEL_NAMES = frozenset({"class", "classlabel", "classname", "category", "target"})
+_MAX_LISTED = 50
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 COLUMNS_REASON = (
     "path_column= and label_column= go with a table: a CSV file or a DataFrame. Other data have "
@@ -184,7 +186,8 @@ def _find_columns(
     for argument, name in (("path_column", given.path), ("label_column", given.label)):
         if name is not None and name not in columns:
             raise DatasetError(
-                f"{source} has no column {name!r} ({argument}); its columns are {list(columns)}.",
+                f"{source} has no column {name!r} ({argument}); its columns are "
+                f"{_listed(columns)}.",
                 received=name,
                 expected=list(columns),
             )
@@ -216,18 +219,25 @@ def _find_path(columns: Mapping[str, Any], base: Path, source: str) -> str:
     if found:
         raise DatasetError(
             f"{source} has no column 'path', and several that may be meant: "
-            f"{', '.join(map(repr, found))}. Say which holds the paths: path_column={found[0]!r} "
-            f"(--path-column). Its columns are {list(columns)}.",
+            f"{', '.join(map(repr, found[:_MAX_LISTED]))}. Say which holds the paths: "
+            f"path_column={found[0]!r} (--path-column). Its columns are {_listed(columns)}.",
             received=list(columns),
             expected="path",
         )
     raise DatasetError(
-        f"{source} has no column 'path'; its columns are {list(columns)}. If one of them holds the "
-        "paths of the images, name it: path_column='...' (--path-column). Optional: label, split, "
+        f"{source} has no column 'path'; its columns are {_listed(columns)}. If one of "
+        "them holds the paths of the images, name it: path_column='...' (--path-column). Optional: label, split, "
         "and any others, which are kept as attributes.",
         received=list(columns),
         expected="path",
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return the names of columns for a message, at most fifty of them."""
+    listed = list(names)
+    more = f" and {len(listed) - _MAX_LISTED:,} more" if len(listed) > _MAX_LISTED else ""
+    return f"{listed[:_MAX_LISTED]}{more}"
 
 
 def _plain(name: str) -> str:
@@ -274,7 +284,7 @@ def _from_columns(
 
 
 def _check_names(names: Sequence[str], source: str) -> None:
-    duplicates = sorted({name for name in names if list(names).count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise DatasetError(
             f"{source} has several columns called {', '.join(map(repr, duplicates))}; one of them "

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import pickle
 import socket
 import time
@@ -395,3 +396,28 @@ def test_no_usable_url_is_an_error(server, tmp_path):
 def test_a_source_of_urls_takes_rows(urls):
     source = RemoteSource(urls).take([2, 0])
     assert list(source.names) == [urls[2], urls[0]]
+
+
+def test_what_is_no_regular_file_is_not_waited_for(memory, images, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    memory.pipe("/no.zip", b"PK\5\6" + b"\xff" * 40)
+    urls = [
+        f"file://{tmp_path}/pipe", "file:///dev/zero", f"zip://a.png::{tmp_path}/pipe",
+        "zip://a.png::memory://no.zip", "zip://a.png::memory://none.zip", f"file://{images[1][0]}",
+    ]  # fmt: skip
+    found = identify(urls, tmp_path)
+    reasons = [one.reason for one in found]
+    assert reasons[0] == reasons[1] == "is not a regular file"
+    assert reasons[2] == reasons[4] == "cannot be read: it does not exist"
+    assert reasons[3].startswith("cannot be read: ")
+    assert found[5].image_id
+
+
+def test_hostile_urls_are_quarantined_one_by_one(tmp_path):
+    urls = [
+        "http://", "http:///x", "https://[::1", "http://127.0.0.1:99999/a", "http://\x00/a",
+        "http://" + "a" * 300 + ".invalid/", "http://user@:80/", "http://\ud800/",
+        "memory://\ud800", "zip://a::zip://b::/etc/passwd", "zip://../../etc/passwd::/etc/hostname",
+    ]  # fmt: skip
+    found = identify(urls, tmp_path)
+    assert all(one.image_id is None and one.reason for one in found)

@@ -154,3 +154,11 @@ def test_commands_take_the_names(tmp_path, capsys):
     assert "1 image" in capsys.readouterr().out
     assert bench_main(["--data", *shared, "--cache-dir", str(tmp_path), "--quiet"]) == 2
     assert "has one class, 'x'" in capsys.readouterr().err
+
+
+def test_a_table_of_very_many_columns_is_refused_at_once(tmp_path):
+    names = ",".join(f"c{i}" for i in range(50_000))
+    path = write(tmp_path / "t.csv", f"{names}\n{names}\n")
+    with pytest.raises(DatasetError, match=r"'c49'\] and 49,950 more") as caught:
+        featcache.load_dataset(path)
+    assert len(str(caught.value)) < 2000
