@@ -23,8 +23,8 @@ from .sources import ImageSource, Read, Reserve, no_limit
 from .urls import HTTP, check_url, clean_url, is_url, memo_key, scheme_of, without_secrets
 
 if TYPE_CHECKING:
+    from .fetched import Fetched
     from .read_ahead import ReadAhead
-    from .remote_files import Fetched
 
 # The modules that open URLs are imported on use: asyncio takes a while to import.
 _VERSION = 1

@@ -1,63 +1,38 @@
 """Files behind URLs, through fsspec: read with limits, and whether they have changed.
 
-The only module that imports fsspec and aiohttp.
+The only module that imports fsspec.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-import email.utils
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from .._io.wording import first_line, install_hint
 from ..errors import MissingExtra
-from ..images.image_file import MAX_BYTES, BadImage, read_file
+from ..images.image_file import BadImage, read_file
+from . import remote_http
+from .fetched import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    SETTLED_SECONDS,
+    TOTAL_SECONDS,
+    Fetched,
+    bad_image,
+    checked_size,
+    failed,
+)
 from .read_ahead import MAX_REQUESTS, Gate, wait_async, wait_for
-from .urls import HTTP, is_url, scheme_of, without_secrets
+from .urls import HTTP, is_url, scheme_of
 from .zip_directory import read_directory
 
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-_TOTAL_SECONDS = 280.0  # below the time after which a decoder gives up
-RETRY_SECONDS = (0.3, 1.5)
-_BUSY = frozenset({429, 500, 502, 503, 504})
-_SETTLED_SECONDS = 3.0
-_CHUNK = 1 << 18
 _ETAGS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "generation")
 _TIMES = ("LastModified", "last_modified", "updated", "mtime")
-# What errors of aiohttp mean; their own texts quote the answer of the server.
-_REASONS = {
-    "TooManyRedirects": "the server redirects without end",
-    "ClientConnectorDNSError": "its host is unknown",
-    "ClientConnectorError": "the server cannot be reached",
-    "ServerDisconnectedError": "the server closed the connection",
-    "ClientPayloadError": "the server's answer is incomplete",
-    "ClientResponseError": "the server's answer is malformed",
-    "RedirectClientError": "the server redirects to what is no URL of the web",
-    "InvalidURL": "it is not a valid URL",
-}
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """What a read found.
-
-    Attributes
-    ----------
-    data : bytes or None
-        None: unchanged, the version is the one that was known.
-    version : str or None
-        Identifies these bytes among those of the same URL; None if the server does not say.
-    """
-
-    data: bytes | None
-    version: str | None
 
 
 class RemoteFiles:
@@ -98,11 +73,13 @@ class RemoteFiles:
             if scheme_of(url) == "file":  # which may be a pipe, or endless
                 return self._submit(_read_local, path, gate)
         except Exception as error:
-            failed: Future[Fetched] = Future()
-            failed.set_exception(_bad(error, url))
-            return failed
+            outcome: Future[Fetched] = Future()
+            outcome.set_exception(bad_image(error, url))
+            return outcome
         if scheme_of(url) in HTTP:
-            return asyncio.run_coroutine_threadsafe(_get(system, url, known, gate), system.loop)
+            return asyncio.run_coroutine_threadsafe(
+                remote_http.get(system, url, known, gate), system.loop
+            )
         if system.async_impl:
             read = _read_async(system, path, url, known, gate)
             return asyncio.run_coroutine_threadsafe(read, system.loop)
@@ -118,7 +95,7 @@ class RemoteFiles:
         try:
             system, path = self.locate(url)
         except Exception as error:
-            raise _bad(error, url) from None
+            raise bad_image(error, url) from None
         return _read(system, path, url, known, gate)
 
     def locate(self, url: str) -> tuple[Any, str]:
@@ -245,118 +222,14 @@ def _s3_options() -> dict[str, Any]:
     return {"config_kwargs": {**ours, **conf.get("s3", {}).get("config_kwargs", {})}}
 
 
-async def _get(system: Any, url: str, known: str | None, gate: Gate) -> Fetched:
-    """Read a URL of HTTP, unless the server still has the known version."""
-    for pause in (*RETRY_SECONDS, None):
-        try:
-            return await _get_once(system, url, known, gate)
-        except BadImage:
-            raise
-        except Exception as error:
-            if pause is None or not _passes(error):
-                raise _bad(error, url) from None  # its text may hold secrets
-            await asyncio.sleep(pause)
-    raise AssertionError("unreachable")
-
-
-def _passes(error: Exception) -> bool:
-    """Return whether a request that failed may succeed when it is repeated."""
-    import aiohttp
-
-    if isinstance(error, (aiohttp.ClientConnectorError, TimeoutError)):
-        return False
-    return isinstance(error, (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, _Busy))
-
-
-class _Busy(Exception):
-    """The server asks to try again."""
-
-
-async def _get_once(system: Any, url: str, known: str | None, gate: Gate) -> Fetched:
-    import aiohttp
-
-    session = await system.set_session()
-    times = aiohttp.ClientTimeout(
-        _TOTAL_SECONDS,
-        connect=2 * CONNECT_SECONDS,  # with the look-up of the host
-        sock_connect=CONNECT_SECONDS,
-        sock_read=READ_SECONDS,
-    )
-    # Content that is sent compressed could inflate to any size.
-    headers = {"Accept-Encoding": "identity", **_condition(known)}
-    options = {"timeout": times, "auto_decompress": False, **system.kwargs}
-    async with session.get(system.encode_url(url), headers=headers, **options) as response:
-        if known is not None and response.status == 304:
-            return Fetched(None, known)
-        if response.status in _BUSY:
-            raise _Busy(f"the server answers with status {response.status}")
-        if response.status != 200:
-            raise _failed(f"the server answers with status {response.status}")
-        version = _http_version(response.headers)
-        if known is not None and version == known:
-            return Fetched(None, known)
-        coding = response.headers.get("Content-Encoding", "identity").lower()
-        if coding != "identity":
-            raise _failed(f"the server sends it compressed ({coding[:20]!r}), unasked")
-        return Fetched(await _body(response, gate), version)
-
-
-async def _body(response: Any, gate: Gate) -> bytes:
-    """Return what a response holds, at most `MAX_BYTES`."""
-    reserved = _checked_size(response.content_length or 0)
-    await wait_async(gate, reserved)
-    data = bytearray()
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        data += chunk
-        if len(data) > reserved:  # sent without its length
-            more = _checked_size(len(data)) - reserved
-            await wait_async(gate, more)
-            reserved += more
-    return bytes(data)
-
-
-def _condition(known: str | None) -> dict[str, str]:
-    """Return the headers that ask for content other than the known version."""
-    kind, _, value = (known or "").partition(" ")
-    if kind == "etag":
-        return {"If-None-Match": value}
-    if kind == "modified":
-        return {"If-Modified-Since": value.rpartition(" ")[0]}
-    return {}
-
-
-def _http_version(headers: Mapping[str, str]) -> str | None:
-    """Return what identifies the content of a response among those of its URL, if anything."""
-    etag = headers.get("ETag", "")
-    if etag.startswith('"') and _is_header(etag):
-        return f"etag {etag}"
-    modified, length = headers.get("Last-Modified", ""), headers.get("Content-Length", "")
-    try:
-        age = _seconds(headers.get("Date", "")) - _seconds(modified)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    # The time counts seconds: within one, a file may change again.
-    if age < _SETTLED_SECONDS or not length.isdecimal() or not _is_header(modified):
-        return None
-    return f"modified {modified} {length}"
-
-
-def _is_header(value: str) -> bool:
-    return len(value) <= 1000 and value.isascii() and value.isprintable()
-
-
-def _seconds(date: str) -> float:
-    return email.utils.parsedate_to_datetime(date).timestamp()
-
-
 async def _read_async(system: Any, path: str, url: str, known: str | None, gate: Gate) -> Fetched:
     try:
         read = _read_object(system, path, known, gate)
-        return await asyncio.wait_for(read, _TOTAL_SECONDS)
+        return await asyncio.wait_for(read, TOTAL_SECONDS)
     except BadImage:
         raise
     except Exception as error:
-        raise _bad(error, url) from None
+        raise bad_image(error, url) from None
 
 
 async def _read_object(system: Any, path: str, known: str | None, gate: Gate) -> Fetched:
@@ -382,7 +255,7 @@ def _read(system: Any, path: str, url: str, known: str | None, gate: Gate) -> Fe
     except BadImage:
         raise
     except Exception as error:
-        raise _bad(error, url) from None
+        raise bad_image(error, url) from None
 
 
 def _read_local(path: str, gate: Gate) -> Fetched:
@@ -392,11 +265,11 @@ def _read_local(path: str, gate: Gate) -> Fetched:
 def _inspect(info: Mapping[str, Any]) -> tuple[int, str | None]:
     """Return size and version of a file; raise `BadImage` if it is a folder or too large."""
     if not _is_file(info):
-        raise _failed("it is a folder")
+        raise failed("it is a folder")
     size = info.get("size")
     if not isinstance(size, int) or size < 0:
-        raise _failed("the server does not say how large it is")
-    return _checked_size(size), _version(info, size)
+        raise failed("the server does not say how large it is")
+    return checked_size(size), _version(info, size)
 
 
 def _version(info: Mapping[str, Any], size: int) -> str | None:
@@ -415,39 +288,11 @@ def _settled(time: Any) -> bool:
     if isinstance(time, datetime.datetime):
         time = time.timestamp()
     if isinstance(time, (int, float)):
-        return datetime.datetime.now().timestamp() - time >= _SETTLED_SECONDS
+        return datetime.datetime.now().timestamp() - time >= SETTLED_SECONDS
     return True
-
-
-def _checked_size(size: int) -> int:
-    if size > MAX_BYTES:
-        raise _failed(f"it has {size:,} bytes or more; the limit is {MAX_BYTES:,}")
-    return size
 
 
 def _complete(data: bytes, size: int) -> bytes:
     if len(data) != size:
-        raise _failed(f"{len(data):,} bytes came instead of the {size:,} that were declared")
+        raise failed(f"{len(data):,} bytes came instead of the {size:,} that were declared")
     return data
-
-
-def _failed(reason: str) -> BadImage:
-    return BadImage(f"cannot be read: {reason}", lasting=False)
-
-
-def _bad(error: Exception, url: str) -> BadImage:
-    """Return the reason why a URL cannot be read, without its secrets."""
-    if isinstance(error, BadImage):
-        return error
-    if isinstance(error, MissingExtra):
-        return _failed(str(error))
-    if isinstance(error, FileNotFoundError):
-        return _failed("it does not exist")
-    if isinstance(error, PermissionError):
-        return _failed("access is denied")
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-        return _failed("the server takes too long")
-    for kind in type(error).__mro__:
-        if kind.__name__ in _REASONS:
-            return _failed(_REASONS[kind.__name__])
-    return _failed(without_secrets(first_line(error), url)[:200])

@@ -226,8 +226,8 @@ def _find_path(columns: Mapping[str, Any], base: Path, source: str) -> str:
         )
     raise DatasetError(
         f"{source} has no column 'path'; its columns are {_listed(columns)}. If one of "
-        "them holds the paths of the images, name it: path_column='...' (--path-column). Optional: label, split, "
-        "and any others, which are kept as attributes.",
+        "them holds the paths of the images, name it: path_column='...' (--path-column). Optional: "
+        "label, split, and any others, which are kept as attributes.",
         received=list(columns),
         expected="path",
     )

@@ -16,7 +16,7 @@ from photo_server import photo_server, send
 
 import featcache
 from conftest import photo
-from featcache.data import remote_files
+from featcache.data import fetched, remote_http
 from featcache.data.remote import RemoteSource
 from featcache.data.urls import clean_url, memo_key, without_secrets
 from featcache.errors import DatasetError, DatasetNotFound, MissingExtra, NoUsableImages
@@ -33,7 +33,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(remote_files, "RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(remote_http, "RETRY_SECONDS", (0.01, 0.01))
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_more_than_was_declared_ends_at_the_limit(server, tmp_path, monkeypatch)
                 handler.wfile.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
                 sent.append(1)
 
-    monkeypatch.setattr(remote_files, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(fetched, "MAX_BYTES", 3_000_000)
     server.answers["/a.png"] = endless
     (found,) = identify([f"{server.url}/a.png"], tmp_path)
     assert "the limit is 3,000,000" in found.reason
@@ -235,7 +235,7 @@ def test_more_than_was_declared_ends_at_the_limit(server, tmp_path, monkeypatch)
 
 
 def test_a_server_that_does_not_answer_is_left(server, urls, tmp_path, monkeypatch):
-    monkeypatch.setattr(remote_files, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(remote_http, "READ_SECONDS", 0.3)
     server.answers["/slow"] = lambda handler: time.sleep(3)
     started = time.perf_counter()
     found = identify([f"{server.url}/slow", urls[0]], tmp_path)
