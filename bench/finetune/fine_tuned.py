@@ -37,9 +37,9 @@ from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
 from .checks import check_boundary_dtype, check_options, check_training
 from .initial_head import InitialHead, check_initial_head, head_weights
-from .input_plan import MAX_CACHE, InputPlan, Views
+from .input_plan import MAX_CACHE, InputPlan, Views, view_count
 from .inputs import Inputs
-from .network import NO_AUGMENTATION, Network, Top, build_network, first_free_layer, weight_counts
+from .network import Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
 from .own_model import check_trainable, copy_own_model
 from .parts import class_weights, describe_mode, describe_training, training_parts
@@ -78,9 +78,9 @@ class FineTuned(Contender):
         None, random weights. Default: ``"logistic"``, if `units` is empty.
     augmentation : Augmentation or "flip", optional
         Default: ``Augmentation()``; `NO_AUGMENTATION` for none.
-    views : int
+    views : int, optional
         Number of views of each training image, the image itself included: epoch `e` trains on
-        view ``e % views``.
+        view ``e % views``. Default: 4; with ``"flip"`` 2, with `NO_AUGMENTATION` 1.
     epochs : int
         Maximum number of epochs.
     batch_size : int
@@ -142,7 +142,7 @@ class FineTuned(Contender):
         dropout: float = 0.5,
         initial_head: InitialHead | Literal["auto"] | None = "auto",
         augmentation: Augmentation | Literal["flip"] | None = None,
-        views: int = 4,
+        views: int | None = None,
         epochs: int = 30,
         batch_size: int = 32,
         learning_rate: float = 1e-4,
@@ -168,7 +168,7 @@ class FineTuned(Contender):
         self.top = Top(tuple(units), dropout)
         self.initial_head = check_initial_head(initial_head, self.top.units)
         self.augmentation = Augmentation() if augmentation is None else augmentation
-        self.views = Views(1 if self.augmentation == NO_AUGMENTATION else views, self.augmentation)
+        self.views = Views(view_count(views, self.augmentation), self.augmentation)
         self.schedule = Schedule(
             epochs, batch_size, learning_rate, patience, lr_patience, factor, lr_schedule, warmup
         )
@@ -292,7 +292,7 @@ class FineTuned(Contender):
                 "views": str(self.views.count),
                 "initial head": str(self.initial_head),
                 "epochs": str(len(history["loss"])),
-                "augmentation": str(self.augmentation),
+                "augmentation": "none" if self.views.count == 1 else str(self.augmentation),
                 "schedule": str(self.schedule),
                 "temperature": f"{self.temperature_:.4f}",
                 "model": str(self.model_file),

@@ -26,13 +26,14 @@ from ..contenders.measure import Estimate, Work, seconds_of, seconds_to_decode
 from ..splits import Images
 from .boundary import Boundary, find_boundary
 from .inputs import Inputs, PixelInputs, StoredInputs, boundary_options
-from .network import first_free_layer, weight_counts
+from .network import NO_AUGMENTATION, first_free_layer, weight_counts
 from .pixels import decoded
 
 log = get_logger(__name__)
 
 MAX_CACHE = 20 * 2**30  # bytes
 _BYTES_PER_SECOND = 5e8  # that rows are read at from a disk
+_DEFAULT_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Views:
         """Return the views in their order."""
         options = self.options()
         return views_of(options.pop("views"), **options)
+
+
+def view_count(asked: int | None, augmentation: Augmentation | Literal["flip"]) -> int:
+    """Return the number of views of each training image; None asks for the default."""
+    if augmentation == NO_AUGMENTATION:
+        return 1
+    if asked is not None:
+        return asked
+    return 2 if augmentation == "flip" else _DEFAULT_VIEWS  # there is one mirror image
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from block_model import SETTINGS, blocks
 
 import featcache
-from bench import FineTuned, Images
+from bench import NO_AUGMENTATION, Augmentation, FineTuned, Images
 from bench.contenders.base import Training
 from bench.finetune.boundary import boundaries, find_boundary
 from bench.finetune.inputs import StoredInputs
@@ -191,6 +191,28 @@ def test_a_head_says_least_of_a_class_without_images(easy_images: Any) -> None:
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         FineTuned(blocks(), 0.4, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 4),
+        ({"augmentation": "flip"}, 2),
+        ({"augmentation": NO_AUGMENTATION}, 1),
+        ({"augmentation": Augmentation(zoom=0.3)}, 4),
+        ({"views": 3}, 3),
+    ],
+)
+def test_the_default_number_of_views_fits_the_augmentation(
+    options: dict[str, Any], count: int
+) -> None:
+    assert FineTuned(blocks(), 0.4, **options).views.count == count
+
+
+def test_an_augmentation_that_is_not_used_is_not_in_the_notes(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = run(images, codes, views=1, epochs=1, initial_head=None)
+    assert contender.facts().notes["augmentation"] == "none"
 
 
 def test_the_rate_falls_from_layer_to_layer() -> None:
