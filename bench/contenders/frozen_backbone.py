@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -25,19 +25,11 @@ from featcache.toolkit import (
 from ..splits import Images
 from .describe import describe_network, describe_onnx_network
 from .measure import MODEL_OPTIONS, Work, extraction_estimate
+from .view_rows import ViewRows
 
 Views = Mapping[str, Any]
 Part = Literal["training", "test"]
 FLIP: Views = {"views": 2, "augmentation": "flip"}
-
-
-class _ViewRows:
-    """The features of several views of images, and the row of each image in view 0."""
-
-    def __init__(self, images: Images, features: Features) -> None:
-        self.asked, self.features = frozenset(images.ids), features
-        alone = features[features.views == 0]
-        self.rows = {image_id: row for row, image_id in enumerate(alone.example_ids)}
 
 
 class FrozenBackbone:
@@ -76,7 +68,8 @@ class FrozenBackbone:
         self._options = {"cache_dir": cache_dir, **options}
         self._model_options = {k: v for k, v in self._options.items() if k in MODEL_OPTIONS}
         self._features: Features | None = None
-        self._views: dict[str, _ViewRows] = {}
+        self._views: dict[str, ViewRows] = {}
+        self._viewed: dict[str, frozenset[str]] = {}  # example ids that each part was asked for
         self._rows: dict[str, int] = {}
         self._n_computed = 0
 
@@ -96,15 +89,18 @@ class FrozenBackbone:
 
     def embeddings(self, images: Images) -> NDArray[np.float32]:
         """Return the stored rows (n, d) of images that `prepare` was given."""
+        return self._read(images.ids)
+
+    def _read(self, ids: Sequence[str]) -> NDArray[np.float32]:
         features = self.features
-        missing = [image_id for image_id in images.ids if image_id not in self._rows]
+        missing = [image_id for image_id in ids if image_id not in self._rows]
         if missing:
             raise InvalidRequest(
                 f"prepare() was not given {format_count(len(missing), 'image')} of these; pass all "
                 "images to it.",
                 received=missing,
             )
-        return features.X[[self._rows[image_id] for image_id in images.ids]]
+        return features.X[[self._rows[image_id] for image_id in ids]]
 
     def prepare_views(
         self, part: Part, images: Images, views: Views, progress: bool | None = None
@@ -121,10 +117,11 @@ class FrozenBackbone:
         progress : bool, optional
         """
         started = time.perf_counter()
-        if part not in self._views or not self._views[part].asked.issuperset(images.ids):
+        if part not in self._views or not self._viewed[part].issuperset(images.ids):
             features = self._extract(images, progress, **views)
             self._n_computed += features.summary.computed
-            self._views[part] = _ViewRows(images, features)
+            self._views[part] = ViewRows(features)
+            self._viewed[part] = frozenset(images.ids)
         return time.perf_counter() - started
 
     def view_embeddings(self, part: Part, images: Images, view: int) -> NDArray[np.float32]:
@@ -132,12 +129,7 @@ class FrozenBackbone:
 
         An image that lacks one, since its row is not finite, has the row of the image itself.
         """
-        stored = self._views[part]
-        rows = self.embeddings(images)
-        found = [i for i, image_id in enumerate(images.ids) if image_id in stored.rows]
-        first = view * len(stored.rows)
-        rows[found] = stored.features.X[[first + stored.rows[images.ids[i]] for i in found]]
-        return rows
+        return self._views[part].read(images.ids, view, self._read)
 
     def extract_seconds(self) -> float:
         """Return the seconds of computing all features, even if that was before this run."""
@@ -146,7 +138,7 @@ class FrozenBackbone:
         for stored in self._views.values():
             # That of the views of an image is the sum over its views.
             more = max(0.0, stored.features.summary.seconds_per_image - each)
-            seconds += more * stored.features.views.tolist().count(0)
+            seconds += more * stored.count
         return float(seconds)
 
     def disk_bytes(self) -> int:

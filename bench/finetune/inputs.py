@@ -13,6 +13,7 @@ import featcache
 from featcache import Features
 from featcache.toolkit import RowDtype, View
 
+from ..contenders.view_rows import ViewRows
 from ..splits import Images
 from .boundary import Boundary
 from .pixels import Pixels
@@ -121,39 +122,32 @@ class StoredInputs(Inputs):
         self._backbone, self.boundary, self._views = backbone, boundary, views
         self._options = dict(options)
         self._plain: Features | None = None
-        self._augmented: Features | None = None
+        self._augmented: ViewRows | None = None
         self._n_computed = 0
 
     def extract(self, images: Images, progress: bool | None) -> None:
         """Compute the outputs for all images, without augmentation, unless they are stored."""
         self._plain = self._extract(images, progress)
-        self._rows = _row_numbers(self._plain)
+        self._rows = {image_id: row for row, image_id in enumerate(self._plain.example_ids)}
         self.unusable = {images.ids[b.position]: b.reason for b in self._plain.quarantined}
 
     def prepare_views(self, images: Images, progress: bool | None) -> None:
         """Compute the outputs for the views of training images unless they are stored."""
         if self._views["views"] > 1:
-            self._augmented = self._extract(images, progress, **self._views)
-            self._view_rows = _row_numbers(self._augmented)
+            self._augmented = ViewRows(self._extract(images, progress, **self._views))
 
     def read(self, ids: Sequence[str], view: int) -> NDArray[np.float32]:
         """Return rows of the store in the shape of the layer's output."""
         if view == 0:
-            return self._read_plain(ids)
+            return self._shaped(self._plain_rows(ids))
         assert self._augmented is not None  # prepare_views() was called
-        # An image has no augmented rows if the backbone gives values for one that are not finite.
-        has_views = np.array([i in self._view_rows for i in ids])
-        first = view * (len(self._augmented) // self._views["views"])
-        rows = np.empty((len(ids), *self.boundary.shape), np.float32)
-        found = [first + self._view_rows[i] for i in ids if i in self._view_rows]
-        rows[has_views] = self._augmented.X[found].reshape(-1, *self.boundary.shape)
-        if not has_views.all():
-            rows[~has_views] = self._read_plain([i for i in ids if i not in self._view_rows])
-        return rows
+        return self._shaped(self._augmented.read(ids, view, self._plain_rows))
 
-    def _read_plain(self, ids: Sequence[str]) -> NDArray[np.float32]:
+    def _plain_rows(self, ids: Sequence[str]) -> NDArray[np.float32]:
         assert self._plain is not None  # extract() was called
-        rows = self._plain.X[[self._rows[i] for i in ids]]
+        return self._plain.X[[self._rows[i] for i in ids]]
+
+    def _shaped(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows.reshape(-1, *self.boundary.shape)
 
     @property
@@ -163,14 +157,15 @@ class StoredInputs(Inputs):
         if self._plain is not None:
             total += self._plain.summary.seconds_per_image * len(self._plain)
         if self._augmented is not None and self._plain is not None:
-            each = self._augmented.summary.seconds_per_image - self._plain.summary.seconds_per_image
-            total += each * (len(self._augmented) // self._views["views"])
+            several, alone = self._augmented.features.summary, self._plain.summary
+            total += (several.seconds_per_image - alone.seconds_per_image) * self._augmented.count
         return total
 
     @property
     def disk_bytes(self) -> int:
         """Size of the rows that training reads."""
-        parts = [part for part in (self._plain, self._augmented) if part is not None]
+        augmented = None if self._augmented is None else self._augmented.features
+        parts = [part for part in (self._plain, augmented) if part is not None]
         return sum(part.spec.row_bytes(part.X.size) for part in parts)
 
     @property
@@ -204,9 +199,3 @@ def boundary_options(
         return options  # the last layer may be the pooling that these options name
     pooling = "flat" if len(boundary.shape) > 1 else None
     return {**options, "layer": boundary.layer, "pooling": pooling}
-
-
-def _row_numbers(features: Features) -> dict[str, int]:
-    """Return the row of each image in view 0, by its example id."""
-    first = features.example_ids[: int(np.count_nonzero(features.views == 0))]
-    return {image_id: row for row, image_id in enumerate(first)}

@@ -138,6 +138,17 @@ def test_a_head_trains_on_all_views_of_its_training_images_alone(easy_images: An
     assert contender.facts().notes["views"].startswith("3, Augmentation(")
 
 
+def test_copies_of_an_image_have_the_rows_of_each_view(easy_images: Any) -> None:
+    images, _ = easy_images
+    with_copies = images.take([0, 1, 0, 2, 1, 3])
+    part = FrozenBackbone(make_tiny_model())
+    part.prepare(with_copies, progress=False)
+    part.prepare_views("training", with_copies, {"views": 3, "augmentation": POLICY}, False)
+    several = part._views["training"].features.X[:].reshape(3, 6, -1)
+    for view in (1, 2):
+        assert np.array_equal(part.view_embeddings("training", with_copies, view), several[view])
+
+
 def test_views_of_several_backbones_are_put_side_by_side(easy_images: Any) -> None:
     contender = CachedHead(
         [make_tiny_model(), make_tiny_model(side=32)], "knn", views=2, augmentation="flip"
