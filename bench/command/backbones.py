@@ -24,7 +24,7 @@ from featcache.toolkit import (
     weights_for,
 )
 
-from .entries import Parser, non_empty, one_of, parse_entry, split_entries
+from .entries import Parser, non_empty, one_of, parse_entry, split_entries, split_joined
 
 # Arguments of `featcache.extract` that may follow a backbone, and what reads their values.
 BACKBONE_OPTIONS: Mapping[str, Parser] = {
@@ -180,9 +180,9 @@ def parse_backbones(values: Sequence[str], shared: SharedOptions) -> list[Backbo
 
 def _parse_joined(text: str, shared: SharedOptions) -> BackboneChoice:
     """Return the choice of an entry, which may join backbones by ``+``."""
-    if "+" not in text or Path(text.split("@", maxsplit=1)[0]).is_file():
-        return parse_backbone(text, shared)
-    first, *rest = (parse_backbone(part.strip(), shared) for part in text.split("+"))
+    first, *rest = (parse_backbone(part, shared) for part in split_joined(text))
+    if not rest:
+        return first
     name = "+".join(choice.name for choice in (first, *rest))
     return replace(first, name=name, text=text, others=tuple(rest))
 

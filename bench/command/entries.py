@@ -102,6 +102,28 @@ def split_entries(values: Sequence[str]) -> list[str]:
     return entries
 
 
+def split_joined(text: str) -> list[str]:
+    """Return the entries that ``+`` joins; one inside the path of a file is part of the path.
+
+    Examples
+    --------
+    >>> split_joined("resnet50@layer=avg_pool + vgg19")
+    ['resnet50@layer=avg_pool', 'vgg19']
+    """
+    pieces, entries = text.split("+"), []
+    while pieces:
+        count = next(n for n in range(len(pieces), 0, -1) if _is_one_entry("+".join(pieces[:n])))
+        entries.append("+".join(pieces[:count]).strip())
+        pieces = pieces[count:]
+    return entries
+
+
+def _is_one_entry(text: str) -> bool:
+    name, *given = _OPTIONS.split(text, maxsplit=1)
+    values = [part.partition("=")[2] for part in given[0].split(",")] if given else []
+    return all("+" not in value or Path(value.strip()).is_file() for value in (name, *values))
+
+
 def one_of(choices: Sequence[str]) -> Parser:
     """Return a parser of a closed set of words."""
 

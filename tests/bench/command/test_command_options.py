@@ -10,6 +10,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.command.backbones import BACKBONE_OPTIONS, SharedOptions, parse_backbones
+from bench.command.entries import split_joined
 from bench.command.finetune import FINETUNE_OPTIONS, parse_all_fine_tuned, parse_fine_tuned
 from conftest import make_tiny_model
 from featcache.errors import InvalidRequest, UnknownBackbone, WeightsUnavailable
@@ -68,6 +69,19 @@ def test_two_files_of_one_name_are_two_contenders(own: Path, tmp_path: Path) -> 
     assert [c.name for c in choices] == [str(own), str(other), "mine@layer=conv"]
     tuned = parse_all_fine_tuned([f"{own}:1", f"{other}:1", f"{own}:1"], shared, {})
     assert list(tuned) == ["mine:1 fine-tuned", f"{other}:1 fine-tuned"]
+
+
+def test_a_plus_inside_the_path_of_a_file_does_not_join_backbones(tmp_path: Path) -> None:
+    weights, model = tmp_path / "a+b" / "c+d.h5", tmp_path / "a+b" / "e+f.keras"
+    weights.parent.mkdir()
+    weights.touch()
+    model.touch()
+    one = f"vgg16@weights={weights},layer=fc1"
+    assert split_joined(one) == [one]
+    assert split_joined(f"{one} + resnet50") == [one, "resnet50"]
+    assert split_joined(f"resnet50+{model}+{one}") == ["resnet50", str(model), one]
+    assert split_joined(f"{model}@layer=conv+{model}") == [f"{model}@layer=conv", str(model)]
+    assert split_joined("vgg16+") == ["vgg16", ""]
 
 
 def test_own_options_come_before_those_of_all(own: Path) -> None:
