@@ -187,8 +187,11 @@ class Computation:
         view = self.work.views[item.view]
         if view.is_plain:
             return pixels
-        started = time.perf_counter()
-        augmented = view.apply(pixels, item.image_id)
+        height, width = pixels.shape[:2]
+        with self._memory.reservation() as held:
+            held.for_decoding(0, view.working_bytes(height, width, item.image_id))
+            started = time.perf_counter()
+            augmented = view.apply(pixels, item.image_id)
         with self._lock:
             self.timings.decode += time.perf_counter() - started
         return augmented

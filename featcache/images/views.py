@@ -26,6 +26,7 @@ Policy = Literal["flip"]
 PLAIN = "plain"  # the key of the image as it is
 _KEY = re.compile(r"augmented-(\d{1,9}):([0-9.,e-]{1,200}):seed (\d{1,19}):view (\d{1,9})")
 _LIMITS = {"rotation": 0.5, "zoom": 0.9}  # of the values of an augmentation; of the others 1
+_PADDED_BYTES = 7  # per pixel: three in NumPy and, in Pillow, four
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -124,6 +125,20 @@ class View:
     def is_plain(self) -> bool:
         """Whether this view is the image as it is."""
         return self.number == 0 or (self.augmentation == "flip" and self.number % 2 == 0)
+
+    def working_bytes(self, height: int, width: int, image_id: str) -> int:
+        """Return the memory that `apply` uses besides the image and its view.
+
+        A view that is zoomed out ten times shows the image mirrored at its edges a hundred times.
+        """
+        if self.is_plain or isinstance(self.augmentation, str):
+            return 0
+        drawn = _draw(self.random_state, self.number, image_id)
+        placed = _place(height, width, self.augmentation, drawn)
+        if placed is None:
+            return 0
+        padded = (height + 2 * placed.border_y) * (width + 2 * placed.border_x)
+        return _PADDED_BYTES * padded
 
     def apply(self, pixels: Pixels, image_id: str) -> Pixels:
         """Return the view of an image.
@@ -308,14 +323,45 @@ def _move(pixels: Pixels, augmentation: Augmentation, drawn: NDArray[np.float64]
         pixels = pixels[:, ::-1]
     if augmentation.vertical_flip and drawn[1] < 0.5:
         pixels = pixels[::-1]
+    height, width = pixels.shape[:2]
+    placed = _place(height, width, augmentation, drawn)
+    if placed is None:
+        return np.ascontiguousarray(pixels)
+    y, x = placed.border_y, placed.border_x
+    padded = np.pad(pixels, ((y, y), (x, x), (0, 0)), "symmetric")
+    image = Image.fromarray(padded).transform(
+        (width, height), Image.Transform.AFFINE, placed.transform, Image.Resampling.BILINEAR
+    )
+    return np.asarray(image, np.uint8)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Where a view lies in an image that is padded on all sides.
+
+    Attributes
+    ----------
+    border_y, border_x : int
+        Pixels above and below, left and right.
+    transform : tuple of 6 float
+        From a pixel of the view to the place in the padded image that it shows, for Pillow.
+    """
+
+    border_y: int
+    border_x: int
+    transform: tuple[float, ...]
+
+
+def _place(
+    height: int, width: int, augmentation: Augmentation, drawn: NDArray[np.float64]
+) -> _Placement | None:
+    """Return where a view lies; None if it is neither rotated, shifted nor zoomed."""
     signed = 2 * drawn - 1
     angle = 2 * math.pi * augmentation.rotation * signed[2]
     scale = 1 + augmentation.zoom * signed[5]
-    height, width = pixels.shape[:2]
     down, right = height * augmentation.shift * signed[3], width * augmentation.shift * signed[4]
     if angle == 0 and scale == 1 and down == 0 and right == 0:
-        return np.ascontiguousarray(pixels)
-    # From a pixel of the view to the place in the image that it shows: Pillow's six numbers.
+        return None
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     middle_x, middle_y = width / 2, height / 2
     start_x = middle_x - cos * (middle_x + right) + sin * (middle_y + down)
@@ -324,14 +370,8 @@ def _move(pixels: Pixels, augmentation: Augmentation, drawn: NDArray[np.float64]
     along = sorted([0.0, sin * width, cos * height, sin * width + cos * height])
     border_x = _border(start_x + across[0], start_x + across[-1], width)
     border_y = _border(start_y + along[0], start_y + along[-1], height)
-    padded = np.pad(pixels, ((border_y, border_y), (border_x, border_x), (0, 0)), "symmetric")
-    image = Image.fromarray(padded).transform(
-        (width, height),
-        Image.Transform.AFFINE,
-        (cos, -sin, start_x + border_x, sin, cos, start_y + border_y),
-        Image.Resampling.BILINEAR,
-    )
-    return np.asarray(image, np.uint8)
+    transform = (cos, -sin, start_x + border_x, sin, cos, start_y + border_y)
+    return _Placement(border_y, border_x, transform)
 
 
 def _border(first: float, last: float, side: int) -> int:

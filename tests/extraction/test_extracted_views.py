@@ -20,6 +20,7 @@ from featcache.extraction.recheck import verify_sample
 from featcache.extraction.shared_decode import SharedDecode
 from featcache.images.decode import load_pixels
 from featcache.images.image_file import BadImage
+from featcache.images.limits import Reservation
 from featcache.images.views import View, parse_view, views_of
 
 POLICY = Augmentation(rotation=0.05, zoom=0.2)
@@ -128,6 +129,25 @@ def test_a_view_does_not_depend_on_order_batches_or_threads(
     turned = {(p, v): row for p, v, row in zip(other.paths, other.views, other.X, strict=True)}
     for path, view, row in zip(one.paths, one.views, one.X, strict=True):
         assert np.allclose(turned[path, view], row, rtol=1e-4)
+
+
+def test_the_memory_of_views_counts_as_that_of_decoding(
+    photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserved: list[int] = []
+    for_decoding = Reservation.for_decoding
+
+    def noted(self: Reservation, size: int, working: int) -> None:
+        reserved.append(working)
+        for_decoding(self, size, working)
+
+    monkeypatch.setattr(Reservation, "for_decoding", noted)
+    augmentation = Augmentation(zoom=0.9, rotation=0.5)
+    features = extract(tiny_model, photos, views=3, augmentation=augmentation)
+    height, width = features.spec.image_size
+    views = views_of(3, augmentation)
+    needed = {v.working_bytes(height, width, i) for v in views[1:] for i in features.example_ids}
+    assert needed <= set(reserved)
 
 
 def test_an_image_that_fails_has_no_row_of_any_view(photos: Path, tiny_model: Any) -> None:

@@ -25,6 +25,9 @@ def pixels(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray[Any, 
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
+NO_MOVE = Augmentation(rotation=0, shift=0, zoom=0)
+
+
 def test_view_zero_is_the_image() -> None:
     image = pixels()
     for augmentation in (None, "flip", only(brightness=1.0)):
@@ -92,6 +95,30 @@ def test_a_moved_view_shows_nothing_but_the_image(
     view = View(number, moving, seed).apply(image, "x")
     assert view.dtype == np.uint8
     assert np.array_equal(view, image)  # of one colour: a black corner would be seen
+
+
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(zoom=0.9, rotation=0.5), Augmentation(), NO_MOVE]
+)
+def test_the_memory_of_a_view_is_that_of_its_padded_image(
+    augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded, pad = [], np.pad
+
+    def measured(*arguments: Any) -> Any:
+        padded.append(pad(*arguments))
+        return padded[-1]
+
+    monkeypatch.setattr(np, "pad", measured)
+    largest = 0
+    for number in range(1, 40):
+        view = View(number, augmentation)
+        view.apply(np.zeros((20, 30, 3), np.uint8), "image")
+        pixels = padded.pop().size // 3 if padded else 0
+        assert view.working_bytes(20, 30, "image") == 7 * pixels
+        largest = max(largest, pixels)
+    assert (largest > 30 * 20 * 30) == (augmentation.zoom == 0.9)
+    assert View(1, "flip").working_bytes(20, 30, "image") == 0
 
 
 def test_a_shift_moves_pixels_and_mirrors_the_edge() -> None:
