@@ -62,7 +62,8 @@ def calibrate(
     record = {"temperature": found[0], "seconds": found[1]}
     write_memo(folder / _FILE, record, "a calibration")
     for fold in folder.glob(f"{FOLD_PREFIX}*"):
-        shutil.rmtree(fold)
+        # Another process that trains the same run may be writing there; it removes the rest.
+        shutil.rmtree(fold, ignore_errors=True)
     return found
 
 

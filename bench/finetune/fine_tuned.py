@@ -227,7 +227,8 @@ class FineTuned(Contender):
         unseen = self._train_run(self._run, training)
         self.temperature_, self._fold_seconds = self._calibration(training, unseen)
         divide_scores(self.model, self.temperature_)
-        save_model(self.model, self.model_file)
+        trained_now = self._run.resumed_at < self._run.progress.epoch
+        save_model(self.model, self.model_file, trained_now=trained_now)
 
     def _train_run(self, run: Run, training: Training) -> NDArray[np.int64]:
         """Train a run on some of its images; return those of the others that it never saw."""

@@ -23,7 +23,7 @@ from featcache.toolkit import (
     quiet_log,
     write_atomic,
 )
-from heads.schedule import Progress, Schedule
+from heads.schedule import COLUMNS, Progress, Schedule
 
 from ..contenders.measure import Estimate, seconds_of
 from .network import Network
@@ -93,7 +93,7 @@ class Run:
         show : bool, optional
             Show progress bars. Default: if standard error is a terminal.
         """
-        make_folder(self.folder, private=True)
+        make_folder(self.folder, private=True)  # refused before an epoch is trained
         steps = -(-len(train) // self.schedule.batch_size)
         while not self.progress.done:
             number = self.progress.epoch + 1
@@ -166,6 +166,8 @@ class Run:
         text = json.dumps(asdict(self.progress)).encode()
         out = io.BytesIO()
         np.savez(out, progress=np.frombuffer(text, np.uint8), **arrays)  # type: ignore[arg-type]
+        # Again, since another process that ends the same run removes the folders of its folds.
+        make_folder(self.folder, private=True)
         write_atomic(self.checkpoint, out.getvalue(), description="a checkpoint")
 
     def _restore(self) -> int:
@@ -176,12 +178,14 @@ class Run:
         try:
             # Opened here, since np.load leaves a damaged file open.
             with open(self.checkpoint, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                progress = Progress(**json.loads(bytes(file["progress"])))
+                progress = _read_progress(bytes(file["progress"]))
                 values = [file[f"weight{i}"] for i in range(len(weights))]
                 best = [file[f"best{i}"] for i in range(len(weights))]
                 states = [file[f"optimizer{i}"] for i in range(len(optimizer))]
             targets = [*weights, *optimizer]
-            for variable, value in zip(targets, [*values, *states], strict=True):
+            for variable, value in zip(
+                [*targets, *weights], [*values, *states, *best], strict=True
+            ):
                 if tuple(variable.shape) != value.shape:
                     raise ValueError("a shape differs")
             for variable, value in zip(targets, [*values, *states], strict=True):
@@ -191,6 +195,16 @@ class Run:
             return 0
         self.progress, self._best = progress, best
         return progress.epoch
+
+
+def _read_progress(text: bytes) -> Progress:
+    """Return the state of a schedule from a checkpoint; raise an error if it is incomplete."""
+    progress = Progress(**json.loads(text))
+    if {name: len(v) for name, v in progress.history.items()} != dict.fromkeys(
+        COLUMNS, progress.epoch
+    ):
+        raise ValueError("its history does not have a value per epoch")
+    return progress
 
 
 def _moving_statistics(model: Any) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from bench import NO_AUGMENTATION, Augmentation, Contender, FineTuned, Training
+from bench.finetune.training import Run
 from conftest import make_tiny_model
 from contracts import ContenderContract
 from featcache.errors import InvalidRequest
@@ -162,18 +166,71 @@ def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     )
 
 
+def _cut(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+
+
+def _with_best_of_another_shape(checkpoint: Path) -> None:
+    arrays = dict(np.load(checkpoint))
+    np.savez(checkpoint, **{**arrays, "best0": np.zeros((2, 2), np.float32)})
+
+
+def _without_history(checkpoint: Path) -> None:
+    arrays = dict(np.load(checkpoint))
+    arrays["progress"] = np.frombuffer(b'{"learning_rate": 0.1, "epoch": 1}', np.uint8)
+    np.savez(checkpoint, **arrays)
+
+
+@pytest.mark.parametrize("damage", [_cut, _with_best_of_another_shape, _without_history])
 def test_a_damaged_checkpoint_is_not_trusted(
-    easy_images: Any, caplog: pytest.LogCaptureFixture
+    easy_images: Any, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     images, codes = easy_images
     contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
     contender.prepare(images, progress=False)
     contender.fit(images, codes, 2, progress=False)
-    checkpoint = contender.folder / "checkpoint.npz"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    damage(contender.folder / "checkpoint.npz")
+    contender.model_file.write_bytes(b"of an earlier training")
     contender.fit(images, codes, 2, progress=False)
     assert "training starts again" in caplog.text
     assert contender.facts().history["val_accuracy"][-1] > 0.5
+    assert zipfile.is_zipfile(contender.model_file)
+
+
+def test_a_damaged_model_file_is_written_again(
+    easy_images: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, codes = easy_images
+    contender = FineTuned(make_tiny_model(), 1.0, **{**QUICK, "epochs": 1})
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    written = contender.model_file.stat().st_mtime_ns
+    contender.fit(images, codes, 2, progress=False)
+    assert contender.model_file.stat().st_mtime_ns == written
+    whole = bytearray(contender.model_file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    contender.model_file.write_bytes(whole)
+    contender.fit(images, codes, 2, progress=False)
+    assert "model.keras is damaged; it is written again" in caplog.text
+    assert zipfile.ZipFile(contender.model_file).testzip() is None
+
+
+def test_a_fold_whose_folder_another_process_removes_is_trained_to_its_end(
+    easy_images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, codes = easy_images
+    epoch = Run._epoch
+
+    def removed(self: Run, *arguments: Any) -> Any:
+        if "fold-" in self.folder.name:
+            shutil.rmtree(self.folder)
+        return epoch(self, *arguments)
+
+    monkeypatch.setattr(Run, "_epoch", removed)
+    contender = FineTuned(make_tiny_model(), 1.0, **{**QUICK, "epochs": 2})
+    contender.prepare(images, progress=False)
+    contender.fit(images, codes, 2, progress=False)
+    assert not list(contender.folder.glob("fold-*"))
 
 
 def test_the_saved_model_is_read_in_safe_mode_and_says_the_same(easy_images: Any) -> None:
