@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,6 @@ from featcache.toolkit import (
     BuiltBackbone,
     RowDtype,
     cache_folder,
-    content_key,
     get_logger,
     preserve_random_state,
     training_folder,
@@ -38,17 +36,17 @@ from .calibration import FOLD_PREFIX, calibrate, divide_scores
 from .checks import check_boundary_dtype, check_options, check_training
 from .initial_head import InitialHead, check_initial_head, head_weights
 from .input_plan import MAX_CACHE, InputPlan, Views, view_count
-from .inputs import Inputs
+from .inputs import Inputs, Reader
 from .network import Network, Top, build_network, first_free_layer, weight_counts
 from .optimizer import compile_for_training
 from .own_model import check_trainable, copy_own_model
-from .parts import class_weights, describe_mode, describe_training, training_parts
+from .parts import class_weights, training_parts
+from .run_settings import RunSettings
 from .saved_model import save_model
 from .training import Run, plain, predict, training_estimate
 
 log = get_logger(__name__)
 
-_VERSION = 3
 _MODEL_FILE = "model.keras"
 
 
@@ -334,16 +332,8 @@ class FineTuned(Contender):
         self._train_run(run, part)
         return model
 
-    def _reader(self, images: Images) -> Callable[[NDArray[Any], int | None], NDArray[Any]]:
-        """Return a function that reads the inputs of positions among the images for an epoch."""
-        inputs, ids = self._prepared(), images.ids
-
-        def read(rows: NDArray[Any], epoch: int | None) -> NDArray[Any]:
-            return inputs.read(
-                [ids[i] for i in rows], 0 if epoch is None else epoch % self.views.count
-            )
-
-        return read
+    def _reader(self, images: Images) -> Reader:
+        return self._prepared().reader(images.ids, self.views.count)
 
     def _load(self) -> BuiltBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
@@ -378,24 +368,9 @@ class FineTuned(Contender):
 
     def _run_folder(self, training: Training) -> Path:
         """Return the folder of the run, named by a hash of all that determines its result."""
-        dtype = self.boundary_dtype
-        key = content_key(
-            {
-                **({} if dtype == "float32" else {"boundary": dtype}),  # as in earlier runs
-                "version": _VERSION,
-                "spec": self._resolved.spec.key,
-                **describe_training(training),
-                **describe_mode(self._resolved.keras_backbone.model),
-                "unfreeze": self._first_free,
-                "top": [*self.top.units, repr(float(self.top.dropout))],
-                "initial_head": self.initial_head,
-                "views": [view.key for view in self.views.listed()],
-                "layer_decay": repr(float(self.layer_decay)),
-                "label_smoothing": repr(float(self.label_smoothing)),
-                "schedule": [repr(value) for value in astuple(self.schedule)],
-                "validation": repr(float(self.validation_fraction)),
-                "class_weight": self.class_weight,
-            }
-        )
+        settings = RunSettings(
+            self.top, self.initial_head, self.views, self.layer_decay, self.label_smoothing,
+            self.schedule, self.validation_fraction, self.class_weight, self.boundary_dtype,
+        )  # fmt: skip
         runs = training_folder(cache_folder(self._cache_dir))
-        return runs / f"{self._resolved.spec.backbone}-{key[:16]}"
+        return runs / settings.folder_name(self._resolved, self._first_free, training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from ..contenders.view_rows import ViewRows
 from ..splits import Images
 from .boundary import Boundary
 from .pixels import Pixels
+
+# Returns the inputs of positions, for the number of an epoch; None for validation.
+Reader = Callable[[NDArray[Any], int | None], NDArray[Any]]
 
 
 class Inputs(ABC):
@@ -45,6 +48,14 @@ class Inputs(ABC):
         view : int
             Position in the list of views; 0 is the image without augmentation.
         """
+
+    def reader(self, ids: Sequence[str], n_views: int) -> Reader:
+        """Return a function that reads the inputs of positions among the ids for an epoch."""
+
+        def read(rows: NDArray[Any], epoch: int | None) -> NDArray[Any]:
+            return self.read([ids[i] for i in rows], 0 if epoch is None else epoch % n_views)
+
+        return read
 
     @property
     @abstractmethod

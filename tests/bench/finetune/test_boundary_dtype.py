@@ -12,7 +12,7 @@ from block_model import SETTINGS, blocks
 
 from bench import FineTuned, Images
 from bench.contenders.base import Training
-from bench.finetune import fine_tuned
+from bench.finetune import run_settings
 from featcache.errors import InvalidRequest
 
 
@@ -62,7 +62,7 @@ def test_a_run_of_float32_is_found_under_its_earlier_name(
 ) -> None:
     images, codes = easy_images
     hashed: list[dict[str, Any]] = []
-    monkeypatch.setattr(fine_tuned, "content_key", lambda parts: hashed.append(parts) or "0" * 64)
+    monkeypatch.setattr(run_settings, "content_key", lambda parts: hashed.append(parts) or "0" * 64)
     for options in ({}, {"boundary_dtype": "float16"}):
         contender = FineTuned(blocks(), "b2_conv", **options, **SETTINGS)
         contender._resolved, contender._first_free = contender._load(), 5

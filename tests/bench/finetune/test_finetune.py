@@ -142,7 +142,7 @@ def test_another_setting_is_another_run(easy_images: Any, changes: dict[str, Any
 def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     easy_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.finetune import fine_tuned
+    from bench.finetune import run_settings
     from heads.schedule import Progress
 
     images, codes = easy_images
@@ -152,7 +152,7 @@ def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     network, contender._resolved = contender._build(training)
     contender._first_free = network.first_free
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(fine_tuned, "content_key", lambda record: seen.update(record) or "0" * 64)
+    monkeypatch.setattr(run_settings, "content_key", lambda record: seen.update(record) or "0" * 64)
     contender._run_folder(training)
     assert set(seen) == {
         "version", "spec", "examples", "order", "classes", "seed", "unfreeze", "top",
