@@ -68,11 +68,12 @@ def evaluate(
     _check_parts(split)  # now, not after all images were computed
     told = CallbackList(callbacks)
     told.begin(split, list(contenders), random_state)
-    results: Results | None = None
     try:
         results = _evaluate(contenders, split, random_state, few_shot, told, progress)
-    finally:
-        told.end(results)
+    except BaseException:  # also Ctrl-C
+        told.end(None)
+        raise
+    told.end(results)
     return results
 
 

@@ -173,7 +173,8 @@ class FineTuned(Contender):
         check_training(self.schedule, self.top, validation_fraction, max_cache)
         self.label_smoothing, self.validation_fraction = label_smoothing, validation_fraction
         self.layer_decay, self.class_weight, self._options = layer_decay, class_weight, options
-        self.boundary, self.boundary_dtype, self.max_cache = boundary, boundary_dtype, max_cache
+        self.boundary, self.max_cache = boundary, max_cache
+        self.boundary_dtype: RowDtype = boundary_dtype
         self._cache_dir = cache_dir
 
     @classmethod

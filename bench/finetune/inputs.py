@@ -53,7 +53,8 @@ class Inputs(ABC):
         """Return a function that reads the inputs of positions among the ids for an epoch."""
 
         def read(rows: NDArray[Any], epoch: int | None) -> NDArray[Any]:
-            return self.read([ids[i] for i in rows], 0 if epoch is None else epoch % n_views)
+            chosen = [str(ids[i]) for i in rows]
+            return self.read(chosen, 0 if epoch is None else epoch % n_views)
 
         return read
 

@@ -15,11 +15,11 @@ from typing import Any
 
 Row = Mapping[str, Any]
 _FLIP = " + flip"
-_ACCURACY = (
+_ACCURACY: Sequence[str] = (
     "| backbone | head | top-1 [95 % interval] | with the mirror image | macro-F1 | training, s |",
     "| --- | --- | --- | --- | --- | --- |",
 )
-_COST = (
+_COST: Sequence[str] = (
     "| backbone | features of all images, s | on disk, MB |",
     "| --- | --- | --- |",
 )
@@ -39,7 +39,7 @@ def accuracy_table(rows: Sequence[Row]) -> list[str]:
     A contender that averages an image and its mirror image is a column of the one without.
     """
     flipped = {row["contender"].removesuffix(_FLIP): row for row in rows if _is_flipped(row)}
-    lines = list(_ACCURACY)
+    lines: list[str] = list(_ACCURACY)
     for row in rows:
         if _is_flipped(row):
             continue
@@ -55,7 +55,8 @@ def accuracy_table(rows: Sequence[Row]) -> list[str]:
 
 def cost_table(rows: Sequence[Row]) -> list[str]:
     """Return the lines of the table of each backbone's extraction."""
-    lines, seen = list(_COST), set()
+    lines: list[str] = list(_COST)
+    seen: set[str] = set()
     for row in rows:
         backbone = _short(row["contender"].rpartition(" + ")[0])
         if _is_flipped(row) or backbone in seen:

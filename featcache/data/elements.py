@@ -212,7 +212,7 @@ def named_labels(
     >>> named_labels([1.0, 0.0], None)
     ([1, 0], None)
     """
-    values = [
+    values: list[Any] = [
         int(v) if isinstance(v, float) and v.is_integer() else v for v in labels
     ]  # binary labels of Keras are floats
     if all(value is None for value in values):

@@ -378,6 +378,9 @@ class Features:
                 f"The data set has a column named {taken[0]!r}, as this table does: rename it.",
                 received=taken,
             )
+        # As objects: pyarrow, if it is installed, refuses paths that are not valid UTF-8.
+        kept = object if _has_surrogates(self.paths) else None
+        columns["path"] = pd.Series(self.paths, dtype=kept)
         frame = pd.DataFrame({**columns, **self.attributes})
         if embeddings:
             values = pd.DataFrame(np.asarray(self.X), columns=names)
@@ -388,3 +391,12 @@ class Features:
 def _as_integers(codes: NDArray[Any]) -> NDArray[Any]:
     """Return codes as int64 if no row is unlabelled."""
     return codes if np.isnan(codes).any() else codes.astype(np.int64)
+
+
+def _has_surrogates(texts: Sequence[str]) -> bool:
+    """Return whether a text stands for bytes that are not valid UTF-8, as names of files may."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -101,14 +101,14 @@ class FeatureExtractor(
     ) -> None:
         self.backbone = backbone
         self.layer = layer
-        self.pooling = pooling
+        self.pooling: Pooling | None = pooling
         self.image_size = image_size
-        self.resize = resize
+        self.resize: Resize = resize
         self.weights = weights
-        self.preprocessing = preprocessing
-        self.precision = precision
-        self.row_dtype = row_dtype
-        self.engine = engine
+        self.preprocessing: Rule | None = preprocessing
+        self.precision: Precision = precision
+        self.row_dtype: RowDtype = row_dtype
+        self.engine: EngineName = engine
         self.value_range = value_range
         self.on_bad_images = on_bad_images
         self.batch_size = batch_size
@@ -256,7 +256,8 @@ def column_of(X: Any) -> Any:
     if array.ndim == 2 and array.shape[1] == 1:
         return array[:, 0].tolist()
     if array.ndim != 1:
-        names = f" with the columns {list(X.columns)}" if hasattr(X, "columns") else ""
+        columns: Any = getattr(X, "columns", None)
+        names = "" if columns is None else f" with the columns {list(columns)}"
         raise DatasetError(
             f"Expected one column of images, or an array (n, height, width, 3), not the shape "
             f"{array.shape}{names}. Select the column with the images: frame['path'], or a "

@@ -21,7 +21,7 @@ from reference_models import reference_model
 # In the quick run the backbones that people ask for most, of several families;
 # all of them in `make test-slow`, about 20 seconds each on two slow cores.
 QUICK = {
-    "efficientnet_b0", "inception_resnet_v2", "mobilenet", "mobilenet_v2", "mobilenet_v3_small",
+    "mobilenet", "mobilenet_v2", "mobilenet_v3_small",
     "pocket", "resnet50", "resnet50_v2", "vgg19",
 }  # fmt: skip
 ALL = [
@@ -92,6 +92,7 @@ def test_preprocessing_differs_between_families_where_keras_does() -> None:
     assert len(set(different)) == 4
 
 
+@pytest.mark.slow
 def test_efficientnets_imagenet_file_gets_the_scaling_that_keras_gives_it(
     tmp_path: Path, photos: Path
 ) -> None:

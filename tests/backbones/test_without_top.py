@@ -287,6 +287,7 @@ def test_vgg_prefers_its_top_and_falls_back_to_what_is_in_kerass_cache(
     assert asked == []
 
 
+@pytest.mark.slow
 def test_efficientnets_second_scaling_is_that_of_the_file_with_the_top(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_preset_runs_on_both_splits_and_goes_on_where_it_was(
     assert again.count("No embedding was computed") == 2
 
 
+@pytest.mark.slow
 def test_trained_weights_bring_the_caution_into_table_and_report(
     dogs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,7 +37,7 @@ def test_choices_of_the_command_are_those_of_the_function() -> None:
         if get_origin(part) is Literal and name not in ("preprocessing", "augmentation")
     }
     assert choices == aliases
-    assert len(choices) == 6
+    assert len(choices) == 7
 
 
 @pytest.mark.parametrize(

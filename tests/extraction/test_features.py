@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,11 @@ def test_asarray_refuses_to_pretend_that_nothing_is_copied(features: Features) -
     with pytest.raises(ValueError, match="copy"):
         np.array(features.X, copy=False)
     assert np.asarray(features.X, dtype=np.float64).dtype == np.float64
+
+
+def test_paths_that_are_not_valid_utf8_are_in_the_frame(features: Features) -> None:
+    odd = ["caf\udce9.png", *features.paths[1:]]
+    assert list(dataclasses.replace(features, paths=odd).to_frame()["path"]) == odd
 
 
 def test_to_frame_has_a_row_an_image_and_the_embedding_on_request(features: Features) -> None:

@@ -132,13 +132,16 @@ class FakeBackbone:
     """Block means of the pixels: a backbone that needs no library."""
 
     name, layer, pooling, width, weights_hash = "pocket", "embedding", "none", 12, "ab" * 32
-    backend, on_accelerator = "none", False
+    backend, on_accelerator, library = "none", False, "none"
 
     def __init__(self, request: Any) -> None:
         pass
 
     def provenance(self) -> dict[str, str]:
         return {}
+
+    def export(self, folder: Any) -> Any:
+        raise RuntimeError("this backbone runs as it is")
 
     def embed(self, pixels: Any) -> Any:
         time.sleep(0.002)

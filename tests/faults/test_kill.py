@@ -66,6 +66,7 @@ def computed(log: Path) -> int:
     return sum(map(int, log.read_text().split())) if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_killed_five_times_the_store_equals_that_of_an_uninterrupted_run(
     many_photos: Path, tmp_path: Path
 ) -> None:

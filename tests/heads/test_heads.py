@@ -51,6 +51,10 @@ class TestDenseHead(HeadContract):
     head = DenseHead(units=64, epochs=25, learning_rate=1e-3)
     accuracy = 0.9
 
+    @pytest.mark.slow
+    def test_it_passes_scikit_learns_own_checks(self) -> None:
+        super().test_it_passes_scikit_learns_own_checks()
+
     def test_its_history_has_a_value_an_epoch_and_ends_early(self) -> None:
         X, y = blobs(4, 60, 32)
         history = DenseHead(units=32, epochs=200, learning_rate=0.01, patience=3).fit(X, y).history_

@@ -53,12 +53,24 @@ def channels_of(
             # What went through another convolution does not have the channels of the input.
             if node.operator in CHANNELS_SECOND:
                 kernel = weights.get(node.inputs[1]) if len(node.inputs) > 1 else None
-                groups = node.attributes.get("group", ("INT", 1))[1]
-                fits = kernel is not None and kernel.ndim == 4 and kernel.shape[1] * groups == 3
-                if node.operator == "Conv" and fits and found.get(node.inputs[0]) == "nchw":
+                groups = _attribute(node, "group", 1)
+                first = next(iter(node.inputs), "")
+                fits = kernel is not None and _taken(kernel) * groups == 3
+                if node.operator == "Conv" and fits and found.get(first) == "nchw":
                     return layout  # type: ignore[no-any-return]
                 break
     return None
+
+
+def _taken(kernel: NDArray[Any]) -> int:
+    """Return the number of channels that a convolution in two dimensions takes; 0 of another."""
+    shape: tuple[int, ...] = kernel.shape
+    return shape[1] if len(shape) == 4 else 0
+
+
+def _attribute(node: Node, name: str, default: Any) -> Any:
+    """Return the value of an attribute of a node, or the default of its operator."""
+    return node.attributes[name][1] if name in node.attributes else default
 
 
 def _layout_of(
@@ -67,15 +79,17 @@ def _layout_of(
     operator = node.operator
     if operator in CHANNELS_SECOND:
         return "nchw"
-    if operator == "LayerNormalization" and node.attributes.get("axis", ("INT", -1))[1] in (-1, 3):
+    if operator == "LayerNormalization" and _attribute(node, "axis", -1) in (-1, 3):
         return "nhwc"
     # A factor without a known layout, such as a reshaped vector, has the axes of the other one.
-    layouts = {found[name] for name in node.inputs if name in found and name not in weights}
+    layouts: set[Layout] = {
+        found[name] for name in node.inputs if name in found and name not in weights
+    }
     if len(layouts) != 1:
         return None
     (layout,) = layouts
     if operator == "Transpose":
-        order = node.attributes.get("perm", ("INTS", ()))[1]
+        order = _attribute(node, "perm", ())
         if layout == "nchw" and order == _TO_LAST:
             return "nhwc"
         return "nchw" if layout == "nhwc" and order == _TO_SECOND else None

@@ -116,7 +116,7 @@ def _attributes(node: Any, onnx: Any) -> dict[str, tuple[str, Any]]:
             raise Refused(
                 f"the attribute {one.name!r} of its operator {node.op_type} is not accepted"
             )
-        value = getattr(one, _VALUES[kind])
+        value: Any = getattr(one, _VALUES[kind])
         if kind == "TENSOR":
             value = array_of(value)
         elif kind in ("FLOATS", "INTS", "STRINGS"):

@@ -286,6 +286,7 @@ print(json.dumps(contender.facts().history["val_loss"]))
 """
 
 
+@pytest.mark.slow
 def test_killed_in_epoch_3_and_resumed_it_ends_as_an_uninterrupted_run(
     easy_images: Any, tmp_path: Path
 ) -> None:
