@@ -296,7 +296,7 @@ def images_of(split: Split, placed: Mapping[int, str], positions: Positions) -> 
 
 
 def _place(dataset: Dataset, position: int, target: str) -> None:
-    """Make an image a file of another name; none if it can no longer be read."""
+    """Give an image a file of another name; none if it can no longer be read."""
     if dataset.images is not None:
         with suppress(BadImage):
             data = dataset.source.read(position)

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from .._io.wording import format_count
-from ..data.labels import ON_CONFLICT, OnConflict
+from ..data.labels import OnConflict
 from ..export.export import EXPORT_FORMATS, check_target, export_format
-from .extraction import chosen_backbone, shared_arguments
+from .extraction import extracted, on_conflict
 from .options import Common, command, extraction
 
 
@@ -23,13 +23,7 @@ from .options import Common, command, extraction
     help="Default: by the ending of FILE. hf: a folder for datasets.load_from_disk.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@click.option(
-    "--on-conflict",
-    type=click.Choice(ON_CONFLICT),
-    default="warn",
-    show_default=True,
-    help="What to do if images of identical content have different labels.",
-)
+@on_conflict
 def export(
     common: Common,
     out: str,
@@ -46,15 +40,9 @@ def export(
     (arrays X, y, classes, ids, paths), .parquet (needs the extra parquet) or .csv. With --format
     hf it is a folder of a Hugging Face data set (needs the extra datasets).
     """
-    from ..extraction.extract import extract
-
     chosen = export_format(out, format)
     check_target(out, chosen, overwrite=overwrite)  # before anything is computed
-    own = {name: options.pop(name) for name in ("batch_size", "engine")}
-    features = extract(
-        chosen_backbone(options), options.pop("data"), on_conflict=on_conflict, **own,
-        **shared_arguments(common, options),
-    )  # fmt: skip
+    features = extracted(common, options, on_conflict)
     files = features.export(out, chosen, overwrite=overwrite)
     if common.json:
         record = {

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..data.labels import ON_CONFLICT, OnConflict
 from .options import Common, command, extraction
 
+if TYPE_CHECKING:
+    from ..extraction.features import Features
+
 _MAX_SHOWN = 10
+
+on_conflict = click.option(
+    "--on-conflict",
+    type=click.Choice(ON_CONFLICT),
+    default="warn",
+    show_default=True,
+    help="What to do if images of identical content have different labels.",
+)
 
 
 @command("extract")
@@ -19,13 +30,7 @@ _MAX_SHOWN = 10
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan, compute nothing (as `featcache explain`)."
 )
-@click.option(
-    "--on-conflict",
-    type=click.Choice(ON_CONFLICT),
-    default="warn",
-    show_default=True,
-    help="What to do if images of identical content have different labels.",
-)
+@on_conflict
 def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
     """Compute the embeddings of images; those already stored are not computed again.
 
@@ -41,15 +46,9 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     of `featcache fetch`. Default: the folder in the environment variable FEATCACHE_DATA, or a
     small sample of drawn dogs.
     """
-    from ..extraction.extract import extract as run
-
     if dry_run:
         return _explain(common, options)
-    own = {name: options.pop(name) for name in ("batch_size", "engine")}
-    own["on_conflict"] = on_conflict
-    features = run(
-        chosen_backbone(options), options.pop("data"), **own, **shared_arguments(common, options)
-    )
+    features = extracted(common, options, on_conflict)
     summary = features.summary
     if common.json:
         record = {
@@ -83,6 +82,17 @@ def explain(common: Common, **options: Any) -> int:
     as the layer or the weights. The arguments are those of `extract`.
     """
     return _explain(common, options)
+
+
+def extracted(common: Common, options: dict[str, Any], on_conflict: OnConflict) -> Features:
+    """Return the features that the options of `extract` and `export` ask for."""
+    from ..extraction.extract import extract as run
+
+    own = {name: options.pop(name) for name in ("batch_size", "engine")}
+    return run(
+        chosen_backbone(options), options.pop("data"), on_conflict=on_conflict, **own,
+        **shared_arguments(common, options),
+    )  # fmt: skip
 
 
 def _explain(common: Common, options: dict[str, Any]) -> int:

@@ -21,7 +21,7 @@ from .._io.wording import first_line, format_count
 from ..errors import DatasetError
 from ..images.formats import SUFFIXES as IMAGE_SUFFIXES
 from ..images.formats import is_readable
-from ..images.image_file import MAX_BYTES, BadImage
+from ..images.image_file import BadImage, check_size
 from . import zip_directory
 from .columns import label_values
 from .containers import Container, ContainerSource, OpenContainer, pread
@@ -231,8 +231,7 @@ class TarArchive(Archive):
     def read(self, item: int, reserve: Reserve) -> bytes:
         """Return the content of a member."""
         start, size = self._places[item]
-        if size > MAX_BYTES:
-            raise BadImage(f"is {size:,} bytes; the limit is {MAX_BYTES:,}")
+        check_size(size)
         reserve(size)
         data = self.read_at(start, size)
         if len(data) < size:

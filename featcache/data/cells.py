@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
-from ..images.image_file import MAX_BYTES, BadImage, read_file
+from ..images.image_file import BadImage, read_file
 from .elements import IMAGE_KEYS, LABEL_KEYS
+from .memory import copy_bytes
 from .sources import Reserve, no_limit
 
 # Further columns of such names would be confused with those of a data set.
@@ -35,11 +36,7 @@ def bytes_of_cell(cell: Any, reserve: Reserve = no_limit) -> bytes:
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, (bytes, memoryview)):
-        size = memoryview(data).nbytes
-        if size > MAX_BYTES:
-            raise BadImage(f"is {size:,} bytes; the limit is {MAX_BYTES:,}")
-        reserve(size)
-        return bytes(data)
+        return copy_bytes(data, reserve)
     if data is None and path is None:
         raise BadImage("is missing: the cell is empty")
     if data is None and isinstance(path, str):

@@ -1,7 +1,7 @@
 """Images that lie in files with many images each, such as archives and Parquet files.
 
-Its images are read in place. Ids are remembered for as
-long as the container's file stays unchanged, so that a second run reads none of them.
+The images are read in place. Their ids are remembered for as long as the container's file stays
+unchanged, so that a second run reads none of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from .._io.atomic import read_memo, write_memo
 from .._io.file_state import file_state, is_settled
 from .._io.own_files import open_to_read
 from ..errors import DatasetError, DatasetNotFound
-from ..images.image_file import BadImage, content_id, is_content_id, reason_of
+from ..images.image_file import BadImage, is_content_id, reason_of
 from ..images.limits import MemoryBudget
 from .file_index import FileIdentity
-from .sources import ImageSource, Reserve, no_limit
+from .sources import ImageSource, Reserve, identity_of, no_limit
 
 _VERSION = 1
 _ITEMS_PER_TASK = 64
@@ -238,14 +239,7 @@ def _identify(
 
 
 def _ids(container: Container, items: Sequence[int], budget: MemoryBudget) -> list[FileIdentity]:
-    found = []
-    for item in items:
-        try:
-            with budget.reservation() as held:
-                found.append(FileIdentity(content_id(_read(container, item, held.for_file))))
-        except BadImage as bad:
-            found.append(FileIdentity(None, bad.reason))
-    return found
+    return [identity_of(partial(_read, container, item), budget) for item in items]
 
 
 def _load(file: Path, state: list[int]) -> dict[int, str]:

@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DatasetError, InvalidRequest
-from ..images.decode import upright_rgb
-from ..images.image_file import MAX_BYTES, BadImage
-from ..images.limits import excess
+from ..images.decode import rgb_of_image
+from ..images.image_file import BadImage, check_size
 from ..images.raw_pixels import encode_pixels, pixels_from
 from .sources import ImageSource, Reserve, no_limit
 
@@ -107,13 +106,9 @@ def bytes_of(
         If it is not an image.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
-        size = memoryview(image).nbytes
-        if size > MAX_BYTES:
-            raise BadImage(f"is {size:,} bytes; the limit is {MAX_BYTES:,}")
-        reserve(size)
-        return bytes(image)
+        return copy_bytes(image, reserve)
     if isinstance(image, Image.Image):
-        return _bytes_of_pil(image, reserve)
+        return encode_pixels(np.asarray(rgb_of_image(image, reserve)))
     if image is None or isinstance(image, (str, dict, set)):
         raise BadImage(f"is {type(image).__name__}; expected {_WANTED}")
     try:
@@ -124,18 +119,12 @@ def bytes_of(
     return encode_pixels(pixels)
 
 
-def _bytes_of_pil(image: Image.Image, reserve: Reserve) -> bytes:
-    # One that was opened from a file is decoded only now.
-    reason = excess(image, b"")
-    if reason is not None:
-        raise BadImage(reason)
-    reserve(8 * image.size[0] * image.size[1])
-    try:
-        return encode_pixels(np.asarray(upright_rgb(image)))
-    except BadImage:
-        raise
-    except Exception as error:  # codecs raise many types of errors on damaged data
-        raise BadImage(f"is damaged: {error}") from error
+def copy_bytes(data: bytes | bytearray | memoryview, reserve: Reserve = no_limit) -> bytes:
+    """Return a copy of the content of a file; raise `BadImage` if it exceeds the limit."""
+    size = memoryview(data).nbytes
+    check_size(size)
+    reserve(size)
+    return bytes(data)
 
 
 def is_array(data: object) -> bool:

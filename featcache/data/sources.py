@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..images.image_file import BadImage, content_id, read_file
@@ -76,7 +77,7 @@ class ImageSource(ABC):
         budget = MemoryBudget()
         with self.reading(range(len(self))) as read:
             for position in range(len(self)):
-                found.append(_identify(read, position, budget))
+                found.append(identity_of(partial(read, position), budget))
                 on_read(1)
         return found
 
@@ -92,10 +93,11 @@ class ImageSource(ABC):
         return len(self.names)
 
 
-def _identify(read: Read, position: int, budget: MemoryBudget) -> FileIdentity:
+def identity_of(read: Callable[[Reserve], bytes], budget: MemoryBudget) -> FileIdentity:
+    """Return the id of the image that a function reads, or why it has none."""
     try:
         with budget.reservation() as held:
-            return FileIdentity(content_id(read(position, held.for_file)))
+            return FileIdentity(content_id(read(held.for_file)))
     except BadImage as bad:
         return FileIdentity(None, bad.reason)
 

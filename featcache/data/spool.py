@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 from .._io.atomic import make_folder, make_write_error
 from .._io.disk_space import check_free_bytes
 from ..images.image_file import BadImage, content_id
+from .containers import pread
 from .file_index import FileIdentity
 from .sources import ImageSource, Reserve, no_limit
 
@@ -96,17 +97,12 @@ class Spool:
         if entry.found.reason is not None or self._file is None:
             raise BadImage(entry.found.reason or "was not kept")
         reserve(entry.size)
-        data = b""
         try:
-            while len(data) < entry.size:
-                more = os.pread(
-                    self._file.fileno(), entry.size - len(data), entry.start + len(data)
-                )
-                if not more:
-                    raise BadImage("was lost: the temporary file is cut off", lasting=False)
-                data = data + more if data else more
+            data = pread(self._file.fileno(), entry.start, entry.size)
         except OSError as error:
             raise BadImage(f"cannot be read again: {error.strerror}", lasting=False) from error
+        if len(data) < entry.size:
+            raise BadImage("was lost: the temporary file is cut off", lasting=False)
         return data
 
     def _open(self) -> IO[bytes]:

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..backbones.model import Backbone
+from .backbone_runner import BackboneRunner
 
 _ON_PROCESSOR = (32, 16)
 _ON_ACCELERATOR = (128, 64, 256)
 
 
-class KerasRunner:
-    """Runs a `Backbone` in micro-batches.
-
-    Attributes
-    ----------
-    candidates : tuple of int
-        Micro-batch sizes to try, the default first.
-    trial : int
-        Number of images to compare sizes with.
-    most : int
-        Initial number of images per batch.
-    width : int
-        Length of an embedding.
-    """
+class KerasRunner(BackboneRunner):
+    """Runs a `Backbone`."""
 
     name = "keras"
 
     def __init__(self, backbone: Backbone) -> None:
-        self._backbone = backbone
+        super().__init__(backbone)
         self.candidates: tuple[int, ...] = (
             _ON_ACCELERATOR if backbone.on_accelerator else _ON_PROCESSOR
         )
         self.trial = self.most = max(self.candidates)
-        self.width = backbone.width
 
     def size_within(self, batch_size: int) -> int:
         """Return the micro-batch size for a batch size chosen by the user."""
         return batch_size
-
-    def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-        """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images at a time."""
-        starts = range(0, len(pixels), size)
-        return np.concatenate([self._backbone.embed(pixels[i : i + size]) for i in starts])
-
-    def provenance(self) -> dict[str, str]:
-        """Return engine and versions, stored with the rows; not part of the key."""
-        return {"engine": self.name, **self._backbone.provenance()}

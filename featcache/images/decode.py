@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -84,7 +85,7 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
             if not icon:
                 reserved.for_decoding(len(data), needed)
             image.load()
-            return upright_rgb(image)
+            return _upright_rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -244,13 +245,35 @@ def pixels_of_image(image: Image.Image, size: tuple[int, int], how: Resize) -> P
     BadImage
         If its file is damaged or closed, or it exceeds a limit.
     """
+    return resize(rgb_of_image(image), size, how)
+
+
+def rgb_of_image(
+    image: Image.Image, reserve: Callable[[int], None] = lambda _: None
+) -> Image.Image:
+    """Return an opened image upright, as 8-bit RGB, by the rules of `decode`.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode. One that was opened from a file may be decoded only now.
+    reserve : callable
+        Called with the number of bytes that this takes, before it takes them.
+
+    Raises
+    ------
+    BadImage
+        If it exceeds a limit, its file is damaged or closed, or the range of its pixels is
+        unknown.
+    """
     try:
         with ignored_warnings():
             reason = limits.excess(image, b"")
             if reason is not None:
                 raise BadImage(reason)
+            reserve(8 * image.size[0] * image.size[1])
             image.load()
-            return resize(_to_rgb(_apply_orientation(image)), size, how)
+            return _upright_rgb(image)
     except BadImage:
         raise
     except MemoryError as error:
@@ -280,14 +303,7 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=formats.openable(data))
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an opened image upright, as 8-bit RGB, by the rules of `decode`.
-
-    Raises
-    ------
-    BadImage
-        If the range of its pixels is unknown.
-    """
+def _upright_rgb(image: Image.Image) -> Image.Image:
     return _to_rgb(_apply_orientation(image))
 
 

@@ -67,8 +67,7 @@ def read_file(
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             raise BadImage("is not a regular file", lasting=False)
-        if before.st_size > MAX_BYTES:
-            raise BadImage(f"is {before.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+        check_size(before.st_size)
         reserve(before.st_size)
         data = _read(handle, before.st_size)
         after = file_state(os.fstat(handle))
@@ -88,6 +87,12 @@ def _read(handle: int, size: int) -> bytes:
     while len(data) < size and (more := os.read(handle, size + 1 - len(data))):
         data += more
     return data
+
+
+def check_size(size: int) -> None:
+    """Raise `BadImage` if the number of bytes of an image exceeds the limit."""
+    if size > MAX_BYTES:
+        raise BadImage(f"is {size:,} bytes; the limit is {MAX_BYTES:,}")
 
 
 def content_id(data: bytes) -> str:
