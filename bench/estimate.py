@@ -56,7 +56,7 @@ def estimates(
     found = []
     for shared, work in works.items():
         names = needed_by[shared]
-        log.info("%s: estimating time and disk space", ", ".join(names))
+        log.info("%s: estimating time and disk space", name_several(names))
         estimate = work.measure()
         if estimate is not None:
             n_trained = trained[names[0]] if estimate.at_most else 0
@@ -84,7 +84,7 @@ def describe(found: Sequence[Estimate], folder: Path) -> str:
     lines = ["Estimates, from a measured batch of each kind of work:"]
     for e in found:
         lines.append(f"  {_line(e)}")
-        lines += [f"    for {', '.join(e.contenders)}"] if e.contenders else []
+        lines += [f"    for {name_several(e.contenders)}"] if e.contenders else []
     total = f"about {duration(seconds)}" if seconds else "nothing to compute: all is stored"
     lines.append(
         f"Total: {total}, and {room / 1e9:.1f} GB of {free / 1e9:.1f} GB free in {folder}. "
@@ -93,6 +93,19 @@ def describe(found: Sequence[Estimate], folder: Path) -> str:
     if room > free:
         lines.append("NOT ENOUGH DISK SPACE: choose another folder with --cache-dir.")
     return "\n".join(lines)
+
+
+def name_several(names: Sequence[str]) -> str:
+    """Return the names of contenders; of more than three the first, and how many others.
+
+    Examples
+    --------
+    >>> name_several(["a", "b"]), name_several(["a", "b", "c", "d"])
+    ('a, b', 'a and 3 other contenders')
+    """
+    if len(names) <= 3:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} other contenders"
 
 
 def _line(estimate: Estimate) -> str:

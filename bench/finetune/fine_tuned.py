@@ -34,7 +34,8 @@ from ..splits import Images
 from .boundary import find_boundary
 from .calibration import FOLD_PREFIX, calibrate, divide_scores
 from .checks import check_boundary_dtype, check_options, check_training
-from .initial_head import InitialHead, check_initial_head, head_weights
+from .cost import run_cost
+from .initial_head import InitialHead, TrainedHead, check_initial_head, train_initial_head
 from .input_plan import MAX_CACHE, InputPlan, Views, view_count
 from .inputs import Inputs, Reader
 from .network import Network, Top, build_network, first_free_layer, weight_counts
@@ -216,7 +217,7 @@ class FineTuned(Contender):
         """Train, or resume an earlier run; the weights are those of the best epoch."""
         inputs = self._prepared()  # raises unless prepare() was called
         inputs.prepare_views(training.images, training.progress)
-        network, self._resolved = self._build(training)
+        network, self._resolved, self._head = self._build(training)
         self.model, self._trained = network.full, network.trained
         self._first_free = network.first_free
         self.folder = self._run_folder(training)
@@ -270,21 +271,22 @@ class FineTuned(Contender):
     def facts(self) -> ContenderInfo:
         """Describe the trained network and the cost of training."""
         history = self._run.progress.history
+        seconds = history["seconds"][-1] + self._fold_seconds
+        cost = run_cost(self._prepared(), self._head, self.folder, seconds)
         about = self._resolved.request.metadata()
         trainable = sum(int(np.prod(v.shape)) for v in self.model.trainable_variables)
         layers = weight_counts(self._resolved.backbone.model)
         start = layers[self._first_free][0] if self._first_free < len(layers) else "none"
         return ContenderInfo(
-            extract_seconds=self._prepared().seconds,
-            computed_now=self._prepared().computed_now,
+            extract_seconds=cost.extract_seconds,
+            computed_now=cost.computed_now,
             backbone=about["backbone"],
             weights=about["weights"],
             weights_kind=self._resolved.request.weights.kind,
             trainable_parameters=trainable,
             total_parameters=int(self.model.count_params()),
-            disk_bytes=sum(f.stat().st_size for f in self.folder.iterdir() if f.is_file())
-            + self._prepared().disk_bytes,
-            fit_seconds=history["seconds"][-1] + self._fold_seconds,
+            disk_bytes=cost.disk_bytes,
+            fit_seconds=cost.fit_seconds,
             history=history,
             notes={
                 "free from layer": start,
@@ -339,8 +341,10 @@ class FineTuned(Contender):
     def _load(self) -> BuiltBackbone:
         return featcache.load_backbone(self.backbone, cache_dir=self._cache_dir, **self._options)
 
-    def _build(self, training: Training, head: bool = True) -> tuple[Network, BuiltBackbone]:
-        """Return the compiled network and its backbone; with the weights of the initial head."""
+    def _build(
+        self, training: Training, head: bool = True
+    ) -> tuple[Network, BuiltBackbone, TrainedHead | None]:
+        """Return the compiled network, its backbone, and the head that it starts from."""
         copy_own_model(resolved := self._load())
         body = resolved.backbone.model
         first = first_free_layer(weight_counts(body), self.unfreeze)
@@ -350,17 +354,20 @@ class FineTuned(Contender):
                 resolved.keras_backbone, training.n_classes, self.unfreeze, self.top,
                 training.random_state, stored,
             )  # fmt: skip
+        start = None
         if head and self.initial_head:
             # Not on the validation images: their loss would say nothing of the first epochs.
             part = training.take(training_parts(training, self.validation_fraction)[0])
-            start = head_weights(self.backbone, self._extract_options(), part, self.class_weight)
-            if start is not None:
-                network.full.layers[-1].set_weights(start)
+            start = train_initial_head(
+                self.backbone, self._extract_options(), part, self.class_weight
+            )
+        if start is not None:
+            network.full.layers[-1].set_weights([start.kernel, start.bias])
         compile_for_training(
             network.trained, body, training.n_classes, self.schedule.learning_rate,
             self.layer_decay, self.label_smoothing,
         )  # fmt: skip
-        return network, resolved
+        return network, resolved, start
 
     def _prepared(self) -> Inputs:
         if self._inputs is None:

@@ -7,6 +7,8 @@ Pretrained Features and Underperform Out-of-Distribution", arXiv:2202.10054).
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -22,10 +24,31 @@ InitialHead = Literal["logistic"]
 _UNSEEN = 5.0  # how much lower the score of a class without images starts
 
 
-def head_weights(
+@dataclass(frozen=True)
+class TrainedHead:
+    """A logistic regression on frozen features, and what it cost.
+
+    Attributes
+    ----------
+    kernel : ndarray (d, k), float32
+    bias : ndarray (k,), float32
+        Both are calibrated: divided by the head's temperature.
+    frozen : FrozenBackbone
+        The features that it was trained on.
+    fit_seconds : float
+        Wall time of training.
+    """
+
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    frozen: FrozenBackbone
+    fit_seconds: float
+
+
+def train_initial_head(
     backbone: Any, options: dict[str, Any], training: Training, class_weight: Any = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return kernel (d, k) and bias (k,) of a logistic regression on the frozen features.
+) -> TrainedHead | None:
+    """Train a logistic regression on the frozen features of a fine-tune's images.
 
     Parameters
     ----------
@@ -37,24 +60,26 @@ def head_weights(
 
     Returns
     -------
-    (ndarray, ndarray), or None
-        Calibrated: divided by the head's temperature. None if all images are of one class.
+    TrainedHead, or None
+        None if all images are of one class.
     """
     if len(set(training.codes.tolist())) < 2:
         return None
     frozen = FrozenBackbone(backbone, **options)
     frozen.prepare(training.images, training.progress)
     rows = frozen.embeddings(training.images)
+    started = time.perf_counter()
     head = LogisticHead(class_weight=class_weight).fit(
         rows, training.codes, groups=training.images.photos
     )
+    seconds = time.perf_counter() - started
     (step,) = head.to_classifier().steps
     intercept = step.arrays["bias"]
     kernel = np.zeros((rows.shape[1], training.n_classes), np.float32)
     bias = np.full(training.n_classes, intercept.min() - _UNSEEN, np.float32)
     kernel[:, head.classes_] = step.arrays["weights"] / head.temperature_
     bias[head.classes_] = intercept / head.temperature_
-    return kernel, bias
+    return TrainedHead(kernel, bias, frozen, seconds)
 
 
 def check_initial_head(name: object, units: tuple[int, ...]) -> InitialHead | None:

@@ -29,9 +29,12 @@ class Inputs(ABC):
     ----------
     unusable : mapping of str to str
         Reason by example id, of the images that cannot be used.
+    key : str or None
+        Key of the store of the images themselves, without augmentation; None if nothing is stored.
     """
 
     unusable: Mapping[str, str]
+    key: str | None = None
 
     def prepare_views(self, images: Images, progress: bool | None) -> None:
         """Compute the augmented views of training images, where they are stored."""
@@ -140,6 +143,7 @@ class StoredInputs(Inputs):
     def extract(self, images: Images, progress: bool | None) -> None:
         """Compute the outputs for all images, without augmentation, unless they are stored."""
         self._plain = self._extract(images, progress)
+        self.key = self._plain.spec.key
         self._rows = {image_id: row for row, image_id in enumerate(self._plain.example_ids)}
         self.unusable = {images.ids[b.position]: b.reason for b in self._plain.quarantined}
 

@@ -70,7 +70,12 @@ def test_epochs_train_on_the_views_in_turn(
 def test_the_outputs_are_stored_once(easy_images: Any) -> None:
     images, codes = easy_images
     first = run(images, codes)
-    assert first.facts().computed_now == 3 * len(set(images.ids))
+    # The boundary's outputs for all views, and the features that the initial head is trained on.
+    head = first._head
+    assert head is not None
+    n_head = len(head.frozen.features)
+    assert 0 < n_head < len(images)
+    assert first.facts().computed_now == 3 * len(set(images.ids)) + n_head
     again = run(images, codes, learning_rate=0.01)
     assert again.facts().computed_now == 0
     assert again.facts().extract_seconds > 0
@@ -157,7 +162,7 @@ def test_a_head_is_where_training_starts(easy_images: Any) -> None:
     contender = FineTuned(blocks(), "b2_conv", **SETTINGS)
     contender.prepare(images, progress=False)
     training = Training(images, codes, 2, 0, False)
-    network, _ = contender._build(training)
+    network, _, _ = contender._build(training)
     features = featcache.extract(blocks(), images.dataset(), progress=False)
     trained, _ = training_parts(Training(images, codes, 2), 0.1)
     head = LogisticHead().fit(features.X[trained], codes[trained])
@@ -166,11 +171,44 @@ def test_a_head_is_where_training_starts(easy_images: Any) -> None:
     assert np.allclose(proba, head.predict_proba(features.X), atol=1e-4)
 
 
+def test_the_cost_includes_that_of_the_head(easy_images: Any) -> None:
+    images, codes = easy_images
+    with_head = run(images, codes, epochs=1)
+    inputs, facts = with_head._prepared(), with_head.facts()
+    assert with_head._head is not None
+    assert facts.extract_seconds > inputs.seconds
+    epochs = facts.history["seconds"][-1] + with_head._fold_seconds
+    assert facts.fit_seconds == pytest.approx(epochs + with_head._head.fit_seconds)
+    assert with_head._head.fit_seconds > 0
+    without = run(images, codes, epochs=1, initial_head=None)
+    assert without.facts().extract_seconds == without._prepared().seconds
+
+
+def test_features_that_are_the_outputs_of_the_boundary_are_counted_once(easy_images: Any) -> None:
+    images, codes = easy_images
+    contender = run(images, codes, unfreeze=0.0, epochs=1)
+    assert contender._head is not None
+    assert contender._head.frozen.features.spec.key == contender._prepared().key
+    assert contender.facts().computed_now == contender._prepared().computed_now
+    assert contender.facts().extract_seconds == contender._prepared().seconds
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_few_images_and_a_tiny_validation_part_train(easy_images: Any, count: int) -> None:
+    images, codes = easy_images
+    rows = np.concatenate([np.flatnonzero(codes == code)[:count] for code in (0, 1)])
+    few = images.take(rows)
+    contender = run(few, codes[rows], epochs=2, validation_fraction=0.01)
+    proba = contender.predict_proba(few)
+    assert np.isfinite(proba).all()
+    assert np.allclose(proba.sum(axis=1), 1, atol=1e-5)
+
+
 def test_a_head_says_least_of_a_class_without_images(easy_images: Any) -> None:
     images, codes = easy_images
     contender = FineTuned(blocks(), "b2_conv", **SETTINGS)
     contender.prepare(images, progress=False)
-    network, _ = contender._build(Training(images, codes * 2, 3, 0, False))
+    network, _, _ = contender._build(Training(images, codes * 2, 3, 0, False))
     pixels = np.stack([images.pixels(i, (16, 16), "stretch") for i in range(len(images))])
     proba = np.asarray(network.full.predict(pixels.astype("float32"), verbose=0))
     assert (proba[:, 1] < proba[:, [0, 2]].max(axis=1)).all()

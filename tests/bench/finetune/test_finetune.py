@@ -149,7 +149,7 @@ def test_what_names_a_run_keeps_its_names_so_that_earlier_runs_are_found(
     contender = FineTuned(make_tiny_model(), 1.0, **QUICK)
     contender.prepare(images, progress=False)
     training = Training(images, codes, 2, 7)
-    network, contender._resolved = contender._build(training)
+    network, contender._resolved, _ = contender._build(training)
     contender._first_free = network.first_free
     seen: dict[str, Any] = {}
     monkeypatch.setattr(run_settings, "content_key", lambda record: seen.update(record) or "0" * 64)
