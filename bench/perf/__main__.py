@@ -14,13 +14,14 @@ from typing import Any
 
 from featcache._io.cache_dirs import cache_folder
 
-from . import busy, extraction, finetune, heads, hits, memory, pipeline, remote, rows
+from . import busy, extraction, finetune, heads, hits, memory, pipeline, remote, rows, sources
 from .timing import describe_machine
 
 SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "extraction": ("Extraction, compared with other libraries", extraction),
     "pipeline": ("Overlap of decoding and the forward pass", pipeline),
     "hits": ("Extraction of stored images", hits),
+    "sources": ("Other sources of images, compared with files", sources),
     "remote": ("Images behind URLs", remote),
     "rows": ("A store of a million rows", rows),
     "heads": ("Heads, compared with scikit-learn", heads),
