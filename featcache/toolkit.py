@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from .images.views import parse_augmentation as parse_augmentation
     from .images.views import views_of as views_of
     from .printable import printable as printable
+    from .store.lazy_rows import StoredRows as StoredRows
 
 # Where each name lives; loaded on first use, so that `heads` does not load what reads images.
 _HOMES = {
@@ -147,6 +148,7 @@ _HOMES = {
     "nodes_before": "backbones.graph",
     "open_atomic": "_io.atomic",
     "parse_bytes": "_io.wording",
+    "StoredRows": "store.lazy_rows",
     "parse_image_size": "backbones.image_size",
     "pixels_folder": "_io.cache_dirs",
     "printable": "printable",
@@ -195,6 +197,7 @@ __all__ = [
     "Resize",
     "SharedChange",
     "Source",
+    "StoredRows",
     "View",
     "affine_of",
     "all_layers",

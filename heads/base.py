@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -11,16 +11,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featcache import Classifier, ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .arguments import as_features, check_classes, check_codes, labelled_rows, unpack_features
+from .arguments import (
+    as_features,
+    check_classes,
+    check_codes,
+    check_lengths,
+    is_on_disk,
+    labelled_rows,
+    unpack_features,
+)
+from .blocks import RowBlocks
 from .calibration import score_chunks
 from .groups import Codes, needed_groups
-from .weights import ClassWeight, RowWeights, check_sample_weight, merge_copies, row_weights
+from .weights import (
+    ClassWeight,
+    RowWeights,
+    check_sample_weight,
+    merge_copies,
+    row_weights,
+    spread,
+)
 
 if TYPE_CHECKING:
     from featcache import Features
@@ -30,8 +46,6 @@ RandomState = int | np.random.RandomState | None
 HeadT = TypeVar("HeadT", bound="Head")
 # Its parameters have no annotations, and their defaults are not of the type that they take.
 _validate_data: Callable[..., Any] = validate_data
-
-_ROWS_PER_CHUNK = 1024
 
 
 class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
@@ -109,12 +123,23 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         )
         X, y = _validate_data(self, X, y, dtype=np.float32, order="C")
         rows, y = np.asarray(X), np.asarray(y)
+        kept, codes, sample = self._encode(y, sample_weight)
+        rows, numbers = rows[kept], None if numbers is None else numbers[kept]
+        rows, codes, sample, numbers = merge_copies(rows, codes, sample, numbers)
+        weights = row_weights(self.class_weight, self.classes_, codes, sample)
+        self._fit_codes(rows, codes, weights, needed_groups(numbers))
+        return self
+
+    def _encode(
+        self, y: NDArray[Any], sample_weight: ArrayLike | None
+    ) -> tuple[NDArray[np.int64] | slice, Codes, NDArray[np.float64] | None]:
+        """Set `classes_`; return the rows with a weight, their codes and their weights."""
         check_classes(y)
-        sample = check_sample_weight(sample_weight, len(rows))
+        sample = check_sample_weight(sample_weight, len(y))
+        kept: NDArray[np.int64] | slice = slice(None)
         if sample is not None:
-            kept = sample > 0
-            rows, y, sample = rows[kept], y[kept], sample[kept]
-            numbers = None if numbers is None else numbers[kept]
+            kept = np.flatnonzero(sample > 0)
+            y, sample = y[kept], sample[kept]
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidRequest(
@@ -123,10 +148,35 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 received=self.classes_.tolist(),
             )
         self.temperature_ = 1.0
-        rows, codes, sample, numbers = merge_copies(rows, codes.astype(np.int64), sample, numbers)
+        return kept, codes.astype(np.int64), sample
+
+    def _labelled_blocks(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, limit: int
+    ) -> tuple[RowBlocks, Codes | None]:
+        """Return rows on disk as blocks, with the number of each row's group; set `classes_`."""
+        features = as_features(X)
+        self._feature_classes = None
+        if features is not None:
+            self._feature_classes = features.classes if y is None else None
+            y = features.y if y is None else y
+            groups = features.ids if groups is None else groups
+            X = features.X
+        positions = np.arange(len(X))[:, None]
+        used, y, sample_weight, numbers = labelled_rows(
+            type(self).__name__, positions, y, sample_weight, groups
+        )
+        check_lengths(used, y)
+        kept, codes, sample = self._encode(np.asarray(column_or_1d(y)), sample_weight)
+        self.n_features_in_ = int(X.shape[1])
+        rows = used[kept, 0]
         weights = row_weights(self.class_weight, self.classes_, codes, sample)
-        self._fit_codes(rows, codes, weights, needed_groups(numbers))
-        return self
+        numbers = None if numbers is None else needed_groups(numbers[kept])
+        every = np.full(len(X), -1, np.int64)
+        every[rows] = codes
+        return (
+            RowBlocks(X, every, weights.spread(rows, len(X)), limit),
+            None if numbers is None else spread(numbers, rows, len(X)),
+        )
 
     def score(
         self,
@@ -185,12 +235,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ValueError
             If the width differs, or values are not finite.
         """
-        rows = self._checked_rows(X)
-        proba = np.empty((len(rows), len(self.classes_)))
-        for chunk in self._chunks(rows):
-            scores = np.asarray(self._scores(rows[chunk]), np.float64)
-            proba[chunk] = softmax(scores / self.temperature_, axis=1)
-        return proba
+        parts = [
+            softmax(np.asarray(self._scores(rows), np.float64) / self.temperature_, axis=1)
+            for rows in self._checked_chunks(X)
+        ]
+        return np.concatenate(parts)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable label of each row.
@@ -205,8 +254,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         ndarray (n,)
             Of the dtype of `classes_`.
         """
-        rows = self._checked_rows(X)
-        parts = [self._scores(rows[chunk]).argmax(axis=1) for chunk in self._chunks(rows)]
+        parts = [self._scores(rows).argmax(axis=1) for rows in self._checked_chunks(X)]
         codes = np.concatenate(parts)
         return np.asarray(self.classes_[codes])
 
@@ -243,8 +291,17 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         rows = _validate_data(self, X, dtype=np.float32, order="C", reset=False)
         return np.asarray(rows, np.float32)
 
-    def _chunks(self, rows: Floats) -> list[slice]:
-        """Divide rows into chunks, so that scoring a million does not copy all of them."""
+    def _checked_chunks(self, X: ArrayLike) -> Iterator[Floats]:
+        """Yield rows in chunks, so that scoring a million does not copy or read all at once."""
+        if is_on_disk(X) and len(X):  # type: ignore[arg-type]
+            for chunk in self._chunks(X):
+                yield self._checked_rows(X[chunk])  # type: ignore[index]
+            return
+        rows = self._checked_rows(X)
+        for chunk in self._chunks(rows):
+            yield rows[chunk]
+
+    def _chunks(self, rows: Any) -> list[slice]:
         return score_chunks(len(rows), self._widest())
 
     def _widest(self) -> int:
@@ -316,85 +373,3 @@ def random_generator(random_state: object) -> np.random.RandomState:
             "numpy.random.RandomState or None.",
             received=random_state,
         ) from error
-
-
-class StandardScaler:
-    """Scales columns to mean 0 and standard deviation 1, in float32; constant columns become 0.
-
-    `fold` merges the scaling into the weights of a linear head, so that predicting needs no
-    scaled copy.
-
-    Parameters
-    ----------
-    X : ndarray (n, d), float32
-    rows : ndarray of int64, optional
-        Rows that determine mean and standard deviation; default: all.
-    weights : ndarray (n,), float32, optional
-        Weight of each row; default: 1.
-    """
-
-    def __init__(
-        self,
-        X: Floats,
-        rows: NDArray[np.int64] | None = None,
-        weights: Floats | None = None,
-    ) -> None:
-        chosen = np.arange(len(X)) if rows is None else rows
-        # float64 sums, since a float32 mean over many rows loses digits; in chunks, since a
-        # float64 copy of the whole matrix would take twice its memory.
-        chunks = np.array_split(chosen, max(1, len(chosen) // _ROWS_PER_CHUNK))
-        total = float(len(chosen) if weights is None else weights[chosen].sum(dtype=np.float64))
-
-        def weighted_sum(values: Floats, chunk: NDArray[np.int64]) -> NDArray[np.float64]:
-            if weights is not None:
-                values = values * weights[chunk, None]
-            return np.asarray(values.sum(axis=0, dtype=np.float64))
-
-        mean = sum(weighted_sum(X[chunk], chunk) for chunk in chunks) / total
-        self.mean: Floats = np.asarray(mean, np.float32)
-        squares = sum(weighted_sum(np.square(X[chunk] - self.mean), chunk) for chunk in chunks)
-        std = np.sqrt(squares / total)
-        # Relative to the mean, since embeddings have any unit: a column that varies by less
-        # than the resolution of float32 is constant.
-        tiny = std <= 1e-6 * np.abs(self.mean)
-        self.scale: Floats = np.where(tiny | (std == 0), 1.0, std).astype(np.float32)
-
-    def __call__(self, X: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
-        """Return a standardised copy of X, or of the given rows in their order."""
-        scaled: Floats = X - self.mean if rows is None else X[rows]
-        if rows is not None:
-            scaled -= self.mean
-        scaled /= self.scale
-        return scaled
-
-    def fold(self, coefficients: Floats, intercept: Floats) -> tuple[Floats, Floats]:
-        """Convert weights (k, d) and intercept (k,) for scaled columns to those for raw columns."""
-        raw = coefficients / self.scale
-        return raw.astype(np.float32), (intercept - raw @ self.mean).astype(np.float32)
-
-
-def row_space(X: Floats) -> tuple[Floats, Floats | None]:
-    """Rotate rows into their span, if there are fewer rows than columns.
-
-    The weights of a linear head with an L2 penalty lie in the span of the training rows, so
-    solving there is exact, and much cheaper if there are fewer rows than columns.
-
-    Parameters
-    ----------
-    X : ndarray (n, d), float32
-
-    Returns
-    -------
-    (ndarray (n, r), ndarray (r, d) or None)
-        Rows ``Z`` and orthonormal axes ``V`` with ``X = Z @ V``; X itself and None if
-        n >= d.
-    """
-    if len(X) >= X.shape[1]:
-        return X, None
-    values, vectors = np.linalg.eigh((X @ X.T).astype(np.float64))
-    kept = values > max(values[-1], 0.0) * 1e-6
-    if not kept.any():
-        return X, None
-    size = np.sqrt(values[kept])
-    axes = ((vectors[:, kept] / size).T @ X).astype(np.float32)
-    return (vectors[:, kept] * size).astype(np.float32), axes

@@ -12,11 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from featcache import ClassifierStep, import_keras
 from featcache.toolkit import preserve_random_state, quiet_log
 
-from .base import Floats, Head, RandomState, StandardScaler, integer_seed
+from .base import Floats, Head, RandomState, integer_seed
 from .calibration import choose_temperature
 from .groups import Codes
 from .held_out import held_out_part
 from .parameters import Integers, Interval, check_parameters
+from .scaling import StandardScaler
 from .schedule import Progress, Schedule
 from .weights import ClassWeight, RowWeights
 

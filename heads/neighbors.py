@@ -12,10 +12,11 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 from featcache.toolkit import check_choice
 
-from .base import Floats, Head, StandardScaler
+from .base import Floats, Head
 from .calibration import cross_fitted_temperature, prior_temperature
 from .groups import Codes
 from .parameters import Integers, check_parameters
+from .scaling import StandardScaler
 from .weights import ClassWeight, RowWeights
 
 Rows = NDArray[np.int64]

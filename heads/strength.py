@@ -13,7 +13,7 @@ from .calibration import fit_temperature, log_losses
 from .solver import new_memory
 
 if TYPE_CHECKING:
-    from .linear import _Problem
+    from .problem import Problem
 
 # Factor of `tol` for models that are discarded once C is chosen.
 _CHOICE_TOL = 10
@@ -60,7 +60,7 @@ class _Trial(NamedTuple):
 
 
 def choose_strength(
-    problem: _Problem, folds: Sequence[slice], default: float, tol: float
+    problem: Problem, folds: Sequence[slice], default: float, tol: float
 ) -> tuple[float, HeldOutScores, Floats]:
     """Choose C by held-out rows: from the default on, in steps, as long as the loss decreases.
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Floats
+from .blocks import MemoryLimit
 from .linear import LinearHead
 from .weights import ClassWeight, RowWeights
 
@@ -36,6 +37,9 @@ class SVMHead(LinearHead):
     class_weight : {None, "balanced"} or dict
         Weight of each label, as in `sklearn.svm.LinearSVC`; "balanced" gives all classes the
         same total weight.
+    memory_limit : int or str, optional
+        Bytes, or a text such as "2G", that training on rows of a store or of a `numpy.memmap` may
+        take; if all of them take more, they are read in blocks. Default: half the free memory.
 
     Attributes
     ----------
@@ -61,12 +65,14 @@ class SVMHead(LinearHead):
         tol: float = 1e-4,
         calibration_folds: int = 3,
         class_weight: ClassWeight = None,
+        memory_limit: MemoryLimit = None,
     ) -> None:
         self.C = C
         self.max_iter = max_iter
         self.tol = tol
         self.calibration_folds = calibration_folds
         self.class_weight = class_weight
+        self.memory_limit = memory_limit
 
     def _loss(self, scores: Floats, codes: NDArray[np.int64], weights: RowWeights) -> float:
         own = (np.arange(len(codes)), codes)

@@ -34,9 +34,20 @@ class RowWeights(NamedTuple):
     sample: Floats | None = None
     loss: Floats | None = None
 
+    def spread(self, rows: Codes, count: int) -> RowWeights:
+        """Return the weights of `count` rows, of which only some have one."""
+        return RowWeights(*(None if part is None else spread(part, rows, count) for part in self))
+
     def take(self, rows: NDArray[np.int64] | slice) -> RowWeights:
         """Return the weights of some rows."""
         return RowWeights(*(None if part is None else part[rows] for part in self))
+
+
+def spread(values: NDArray[Any], rows: Codes, count: int) -> NDArray[Any]:
+    """Return an array of `count` values: those of some rows, and 0 for the others."""
+    found = np.zeros(count, values.dtype)
+    found[rows] = values
+    return found
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_rows: int) -> NDArray[np.float64] | None:

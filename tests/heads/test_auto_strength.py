@@ -11,7 +11,8 @@ import pytest
 from contracts import blobs
 from featcache import extract
 from heads import make_head, search
-from heads.linear import LinearHead, _Problem
+from heads.linear import LinearHead
+from heads.problem import Problem
 
 USUAL = {"logistic": 0.01, "svm": 0.002}
 
@@ -56,14 +57,14 @@ class TestAuto:
         generator = np.random.default_rng(0)
         X, y = generator.normal(size=(300, 400)), generator.integers(0, 3, 300)
         found: list[float] = []
-        scored = _Problem.scored
+        scored = Problem.scored
 
         def watch(self: Any, folds: Any, scores: Any) -> Any:
             result = scored(self, folds, scores)
             found.append(float(np.mean(result.scores.argmax(axis=1) == result.codes)))
             return result
 
-        monkeypatch.setattr(_Problem, "scored", watch)
+        monkeypatch.setattr(Problem, "scored", watch)
         make_head(name).fit(X, y)
         assert len(found) >= 3
         assert max(found) < 0.45

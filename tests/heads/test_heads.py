@@ -17,7 +17,7 @@ import heads
 from contracts import HeadContract, blobs
 from featcache.errors import InvalidRequest
 from heads import DenseHead, KNNHead, LightGBMHead, LogisticHead, SVMHead, make_head
-from heads.base import row_space
+from heads.scaling import row_space
 from heads.calibration import fit_temperature
 from heads.solver import minimise
 

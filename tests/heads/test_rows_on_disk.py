@@ -1,0 +1,143 @@
+"""Heads on rows that do not fit in memory: the result of training in memory, read in blocks."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contracts import blobs
+from featcache.errors import InvalidRequest
+from heads import KNNHead, LogisticHead, SVMHead
+from heads.blocks import RowBlocks, exceeds, limit_bytes
+from heads.weights import RowWeights
+
+LIMIT = 2**20
+
+
+def on_disk(X: Any, folder: Path) -> Any:
+    """Return the rows as a `numpy.memmap`."""
+    np.save(folder / "rows.npy", X)
+    return np.load(folder / "rows.npy", mmap_mode="r")
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[Any, Any]:
+    X, y = blobs(6, 1000, 64, spread=1.2)
+    return X, np.array(["ant", "bee", "cat", "dog", "emu", "fox"])[y]
+
+
+@pytest.mark.parametrize("kind", [LogisticHead, SVMHead])
+@pytest.mark.parametrize("class_weight", [None, {"ant": 3.0, "bee": 0.5}])
+def test_the_coefficients_are_those_of_training_in_memory(
+    kind: Any, class_weight: Any, rows: Any, tmp_path: Path
+) -> None:
+    X, y = rows
+    options = {"C": 0.01, "tol": 1e-7, "calibration_folds": 0, "class_weight": class_weight}
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    expected = kind(**options).fit(X, y, weight)
+    found = kind(memory_limit=LIMIT, **options).fit(on_disk(X, tmp_path), y, weight)
+    scale = np.abs(expected.coef_).max()
+    assert np.abs(found.coef_ - expected.coef_).max() < 2e-3 * scale
+    assert np.array_equal(found.classes_, expected.classes_)
+    assert np.allclose(found.predict_proba(X), expected.predict_proba(X), atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", [LogisticHead, SVMHead])
+def test_accuracy_and_calibration_are_those_of_training_in_memory(
+    kind: Any, rows: Any, tmp_path: Path
+) -> None:
+    X, y = rows
+    train, test = slice(0, 4500), slice(4500, None)
+    expected = kind().fit(X[train], y[train])
+    found = kind(memory_limit=LIMIT).fit(on_disk(X[train], tmp_path), y[train])
+    assert abs(found.score(X[test], y[test]) - expected.score(X[test], y[test])) < 0.01
+    assert found.temperature_ == pytest.approx(expected.temperature_, rel=0.2)
+    assert found.n_iter_ >= 1
+    assert found.n_features_in_ == 64
+
+
+def test_groups_are_held_out_as_a_whole(rows: Any, tmp_path: Path) -> None:
+    X, y = rows
+    groups = np.arange(len(X)) // 7
+    found = LogisticHead(memory_limit=LIMIT).fit(on_disk(X, tmp_path), y, groups=groups)
+    assert found.score(X, y) > 0.5
+
+
+def test_rows_without_a_label_are_not_trained_on(rows: Any, tmp_path: Path) -> None:
+    X, y = rows
+    some = [label if i % 3 else None for i, label in enumerate(y)]
+    head = LogisticHead(C=0.01, memory_limit=LIMIT, calibration_folds=0, tol=1e-7)
+    found = head.fit(on_disk(X, tmp_path), some)
+    kept = np.arange(len(X)) % 3 > 0
+    expected = LogisticHead(C=0.01, calibration_folds=0, tol=1e-7).fit(X[kept], y[kept])
+    assert np.allclose(found.predict_proba(X), expected.predict_proba(X), atol=5e-3)
+
+
+def test_few_rows_are_in_memory_at_once(rows: Any, tmp_path: Path) -> None:
+    X, y = rows
+    codes = np.unique(y, return_inverse=True)[1].astype(np.int64)
+    codes[5::7] = -1
+    blocks = RowBlocks(on_disk(X, tmp_path), codes, RowWeights(), LIMIT)
+    found = list(blocks)
+    assert len(found) > 2
+    assert max(block.rows.nbytes for block in found) <= LIMIT // 8
+    assert np.array_equal(np.concatenate([block.rows for block in found]), X[codes >= 0])
+    assert np.array_equal(np.concatenate([b.codes for b in found]), codes[codes >= 0])
+    assert not [t for t in threading.enumerate() if t.name.startswith("heads-read")]
+
+
+def test_a_row_that_is_not_finite_is_refused(rows: Any, tmp_path: Path) -> None:
+    X, y = rows[0].copy(), rows[1]
+    X[4000, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        LogisticHead(memory_limit=LIMIT).fit(on_disk(X, tmp_path), y)
+
+
+@pytest.mark.parametrize("limit", [True, -1, 10, "much", 1.5])
+def test_a_limit_that_makes_no_sense_is_refused(limit: Any, rows: Any) -> None:
+    with pytest.raises(InvalidRequest, match="size|memory_limit"):
+        LogisticHead(memory_limit=limit).fit(*rows)
+
+
+def test_limits_are_bytes_texts_or_half_of_what_is_free() -> None:
+    assert limit_bytes(2**21) == 2**21
+    assert limit_bytes("2G") == 2**31
+    assert limit_bytes(None) > 2**20
+
+
+def test_arrays_in_memory_are_not_read_in_blocks(rows: Any) -> None:
+    assert not exceeds(rows[0], 1)
+
+
+def test_labels_of_one_class_and_another_number_of_labels_are_refused(
+    rows: Any, tmp_path: Path
+) -> None:
+    X, y = on_disk(rows[0], tmp_path), rows[1]
+    head = LogisticHead(memory_limit=LIMIT)
+    with pytest.raises(InvalidRequest, match="one class"):
+        head.fit(X, ["a"] * len(X))
+    with pytest.raises(InvalidRequest, match="5,999 labels"):
+        head.fit(X, y[:-1])
+    with pytest.raises(InvalidRequest, match="requires y"):
+        head.fit(X)
+
+
+def test_predictions_of_rows_on_disk_read_them_in_chunks(
+    rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = rows
+    head = KNNHead().fit(X[:600], y[:600])
+    expected = head.predict_proba(X)
+    monkeypatch.setattr("heads.calibration.SCORES_PER_CHUNK", 64 * 100)
+    seen: list[int] = []
+    checked = KNNHead._checked_rows
+    monkeypatch.setattr(
+        KNNHead, "_checked_rows", lambda self, X: seen.append(len(X)) or checked(self, X)
+    )
+    assert np.allclose(head.predict_proba(on_disk(X, tmp_path)), expected)
+    assert max(seen) <= 100
+    assert len(seen) >= 60
