@@ -14,7 +14,19 @@ from typing import Any
 
 from featcache._io.cache_dirs import cache_folder
 
-from . import busy, extraction, finetune, heads, hits, memory, pipeline, remote, rows, sources
+from . import (
+    busy,
+    extraction,
+    finetune,
+    heads,
+    hits,
+    larger,
+    memory,
+    pipeline,
+    remote,
+    rows,
+    sources,
+)
 from .timing import describe_machine
 
 SECTIONS: dict[str, tuple[str, ModuleType]] = {
@@ -25,6 +37,7 @@ SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "remote": ("Images behind URLs", remote),
     "rows": ("A store of a million rows", rows),
     "heads": ("Heads, compared with scikit-learn", heads),
+    "larger": ("Heads on rows that do not fit in memory", larger),
     "finetune": ("Fine-tuning, compared with Keras", finetune),
     "busy": ("LightGBM on a busy machine", busy),
     "memory": ("Memory of extraction", memory),

@@ -20,7 +20,7 @@ from .timing import format_spread, markdown_table, median, run_interleaved, seco
 
 ROWS, WIDTH, SHARDS = 1_000_000, 512, 4000
 _BLOCK = 4096
-_SPEC = BackboneSpec(
+SPEC = BackboneSpec(
     "resnet50", "avg_pool", "ab" * 32, "none", (224, 224), "stretch-bilinear", 1, "00" * 8
 )
 
@@ -44,7 +44,7 @@ def _written(
     root: Path, rows: int, generator: np.random.Generator
 ) -> tuple[Store, NDArray[np.float32]]:
     """Write the same rows to a compacted store and to a memory-mapped file."""
-    store = Store.create(root / "store", _SPEC, WIDTH)
+    store = Store.create(root / "store", SPEC, WIDTH)
     plain = np.memmap(root / "plain", np.float32, "w+", shape=(rows, WIDTH))
     ids = generator.integers(0, 256, (rows, 32), np.uint8)
     size = rows // SHARDS
