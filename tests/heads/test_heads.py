@@ -17,8 +17,8 @@ import heads
 from contracts import HeadContract, blobs
 from featcache.errors import InvalidRequest
 from heads import DenseHead, KNNHead, LightGBMHead, LogisticHead, SVMHead, make_head
-from heads.scaling import row_space
 from heads.calibration import fit_temperature
+from heads.scaling import row_space
 from heads.solver import minimise
 
 

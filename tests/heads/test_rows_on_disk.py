@@ -99,7 +99,7 @@ def test_a_row_that_is_not_finite_is_refused(rows: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [True, -1, 10, "much", 1.5])
 def test_a_limit_that_makes_no_sense_is_refused(limit: Any, rows: Any) -> None:
-    with pytest.raises(InvalidRequest, match="size|memory_limit"):
+    with pytest.raises(InvalidRequest, match=r"size|memory_limit"):
         LogisticHead(memory_limit=limit).fit(*rows)
 
 
