@@ -16,7 +16,7 @@ from .options import CONTEXT
 from .plugins import plugin, plugin_names
 from .predict import predict
 from .stores import info, ls, repair, rm, verify
-from .transfer import pack, unpack
+from .transfer import pack, pull, push, unpack
 
 _DIR = "--cache-dir"
 _EXAMPLES = """\b
@@ -65,8 +65,8 @@ def featcache() -> None:
 
 
 for _command in (
-    extract, explain, export, ls, info, verify, repair, rm, gc, pack, unpack, backbones, predict,
-    fetch, completion,
+    extract, explain, export, ls, info, verify, repair, rm, gc, pack, unpack, push, pull, backbones,
+    predict, fetch, completion,
 ):  # fmt: skip
     featcache.add_command(_command)
 
