@@ -260,6 +260,22 @@ class OutOfMemory(FeatcacheError, MemoryError):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class ClusterError(FeatcacheError):
+    """A cluster could not compute all images; carries `worker`, `reason` and paths of `images`.
+
+    Committed rows are kept, and the same call computes the others.
+    """
+
+    worker: str | None = None
+    reason: str | None = None
+    images: Sequence[str] = ()
+
+
+class WorkerRefused(ClusterError):
+    """A worker would compute other rows than the client asks for, or store them elsewhere."""
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class BundleError(FeatcacheError, ValueError):
     """A file is not a valid bundle; carries `path`."""
 

@@ -53,6 +53,11 @@ class RemoteSource(ImageSource):
         """The URLs without credentials."""
         return self._names
 
+    @property
+    def locations(self) -> Sequence[str]:
+        """The URLs with their credentials, and absolute paths."""
+        return self._urls
+
     def read(self, position: int, reserve: Reserve = no_limit) -> bytes:
         """Return the content of a URL; see `RemoteFiles`."""
         from .read_ahead import OpenGate

@@ -38,6 +38,14 @@ class ImageSource(ABC):
     def names(self) -> Sequence[str]:
         """What each image is called in tables and messages, such as its path."""
 
+    @property
+    def locations(self) -> Sequence[str] | None:
+        """Paths and URLs under which another process reads the images; None if there are none.
+
+        URLs may hold credentials, unlike `names`.
+        """
+        return None
+
     @abstractmethod
     def read(self, position: int, reserve: Reserve = no_limit) -> bytes:
         """Return the bytes of an image, as a file of its format would hold them.
@@ -118,6 +126,11 @@ class FileSource(ImageSource):
 
     @property
     def names(self) -> Sequence[str]:
+        """The paths."""
+        return self._paths
+
+    @property
+    def locations(self) -> Sequence[str]:
         """The paths."""
         return self._paths
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .._io import cache_dirs
 from .._io.disk_space import check_free_bytes
 from .._io.logs import get_logger
-from .._io.progress import progress_bar
+from .._io.progress import StageTimings, progress_bar
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName
 from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
 from ..errors import InvalidRequest
+from ..images.image_file import BadImage
 from ..store import maintenance
 from ..store.store import Store
 from .pipeline import default_workers
 from .prepare import ExtractionJob, plan_again
 from .row_check import RowCheck
 from .runner import Computation, make_work
+from .summary import WorkerSummary
 
 log = get_logger(__name__)
 
@@ -33,6 +35,8 @@ class RunSettings:
     batch_size, workers : int or None
     retry_failed : bool
     progress : bool or None
+    task_size : int or None
+        Images per task of a cluster.
 
     Raises
     ------
@@ -45,21 +49,52 @@ class RunSettings:
     workers: int | None
     retry_failed: bool
     progress: bool | None
+    task_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in {"batch_size": self.batch_size, "workers": self.workers}.items():
+        for name in ("batch_size", "workers", "task_size"):
+            value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InvalidRequest(
                     f"{name}={value!r} must be a whole number from 1.", received=value
                 )
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What came of the views of images that the plans of an extraction list.
+
+    Attributes
+    ----------
+    failures : sequence of mapping of str to BadImage
+        For each view, the reason of each image without a row, by example id.
+    engine : str or None
+        Its name; of several, the names separated by commas. None if nothing was left to compute.
+    timings : StageTimings
+    workers : sequence of WorkerSummary
+        Of a cluster.
+    """
+
+    failures: Sequence[Mapping[str, BadImage]]
+    engine: str | None
+    timings: StageTimings
+    workers: Sequence[WorkerSummary] = ()
+
+
 def choose_engine(
-    jobs: list[ExtractionJob], settings: RunSettings
+    jobs: list[ExtractionJob], settings: RunSettings, images: int | None = None
 ) -> tuple[list[ExtractionJob], Engine]:
-    """Return the engine, and the jobs with a backbone if the engine needed one to be built."""
+    """Return the engine, and the jobs with a backbone if the engine needed one to be built.
+
+    Parameters
+    ----------
+    jobs : list of ExtractionJob
+    settings : RunSettings
+    images : int, optional
+        Number of views that the engine will compute in all. Default: those of the jobs.
+    """
     resolved, cache = jobs[0].resolved, jobs[0].cache
-    count = sum(len(job.plan.compute) for job in jobs)
+    count = sum(len(job.plan.compute) for job in jobs) if images is None else images
     request = EngineRequest(
         settings.engine, resolved.request, resolved.spec, cache, count, settings.batch_size
     )
@@ -83,20 +118,13 @@ def _with_backbone(
     return plan_again(job, resolved, retry_failed)
 
 
-def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) -> Computation:
+def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) -> Computed:
     """Compute and commit the views of images that the plans list."""
     resolved = jobs[0].resolved
     work = make_work(jobs)
     if len(jobs) > 1:
         _check_disk(jobs, engine.width)
-    metadata = resolved.request.metadata()
-    # The remembered width is for estimates alone; the engine knows the real one.
-    stores = [
-        Store.create(job.folder, job.resolved.spec, engine.width, metadata)
-        if job.plan.compute or job.store is None
-        else job.store
-        for job in jobs
-    ]
+    stores = create_stores(jobs, engine)
     images = "images" if len(jobs) == 1 else "views"
     with progress_bar(len(work.items), resolved.request.name, images, settings.progress) as bar:
         check = RowCheck(resolved, sum(map(len, stores)))
@@ -108,13 +136,35 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
             raise
         finally:
             for store, failures in zip(stores, computation.failures, strict=True):
-                store.add_to_quarantine({i: b.reason for i, b in failures.items() if b.lasting})
+                quarantine_failures(store, failures)
     for job, store in zip(jobs, stores, strict=True):
         if job.plan.compute:
-            store.write_manifest()
-            maintenance.compact(store)
-            store.close()
-    return computation
+            complete_store(store)
+    return Computed(computation.failures, engine.name, computation.timings)
+
+
+def create_stores(jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
+    """Return the store of each view, ready for rows."""
+    metadata = jobs[0].resolved.request.metadata()
+    # The remembered width is for estimates alone; the engine knows the real one.
+    return [
+        Store.create(job.folder, job.resolved.spec, engine.width, metadata)
+        if job.plan.compute or job.store is None
+        else job.store
+        for job in jobs
+    ]
+
+
+def quarantine_failures(store: Store, failures: Mapping[str, BadImage]) -> None:
+    """Commit the failures that would happen again to the quarantine list of a store."""
+    store.add_to_quarantine({i: bad.reason for i, bad in failures.items() if bad.lasting})
+
+
+def complete_store(store: Store) -> None:
+    """List all shards in the manifest, and merge small ones, once rows were committed."""
+    store.write_manifest()
+    maintenance.compact(store)
+    store.close()
 
 
 def _check_disk(jobs: Sequence[ExtractionJob], width: int) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._io.choices import check_choice
 from .._io.logs import get_logger, show_log_in_notebook
@@ -30,7 +30,7 @@ from ..hdf5.row_dtype import RowDtype
 from ..images.decode import Resize
 from ..images.views import Augmentation, Policy, views_of
 from ..store.manifest import mark_used
-from .compute import RunSettings, choose_engine, compute
+from .compute import Computed, RunSettings, choose_engine, compute
 from .features import Features
 from .join import join_rows
 from .marks import mark_store
@@ -42,7 +42,9 @@ from .prepare import (
     uses_sample,
     weights_for,
 )
-from .runner import Computation
+
+if TYPE_CHECKING:
+    from .cluster.driver import Cluster
 
 log = get_logger(__name__)
 
@@ -75,6 +77,8 @@ def extract(
     cache_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
     progress: bool | None = None,
+    client: object = None,
+    task_size: int | None = None,
 ) -> Features:
     """Return the embeddings of images by a frozen backbone; compute only those not stored yet.
 
@@ -162,6 +166,12 @@ def extract(
         Try quarantined images again.
     progress : bool, optional
         Show progress bars. Default: on a terminal and in a notebook.
+    client : distributed.Client, optional
+        Let the workers of this Dask cluster compute what is not stored yet; they read the images
+        and write to `cache_dir` themselves, on disks that all share. See ``docs/scale.md``.
+        Default: this process computes. Needs ``featcache[dask]``.
+    task_size : int, optional
+        Images per task of a cluster. Default: 2048, or fewer so that each worker has four tasks.
 
     Returns
     -------
@@ -187,6 +197,9 @@ def extract(
     StoreWriteError
         If a write fails, or the rows of several views do not fit on the disk; committed rows
         stay.
+    WorkerRefused, ClusterError
+        If a worker has another version of featcache, other weights or other disks; or if workers
+        or the scheduler ended and images were left. Committed rows stay.
     KeyboardInterrupt
         On Ctrl-C. Committed rows stay; the same call resumes.
 
@@ -198,7 +211,8 @@ def extract(
     """
     started = time.perf_counter()
     show_log_in_notebook()
-    settings = RunSettings(engine, batch_size, workers, retry_failed, progress)
+    settings = RunSettings(engine, batch_size, workers, retry_failed, progress, task_size)
+    cluster = None if client is None else _open_cluster(client)
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
     weights = weights_for(weights, sample=uses_sample(data))
@@ -210,26 +224,35 @@ def extract(
     source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     chosen = views_of(views, augmentation, random_state)
     jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
-    return _run(jobs, on_conflict, settings, started)
+    return _run(jobs, on_conflict, settings, cluster, started)
+
+
+def _open_cluster(client: object) -> Cluster:
+    from .cluster.driver import open_cluster  # imports Dask
+
+    return open_cluster(client)
 
 
 def _run(
-    jobs: list[ExtractionJob], on_conflict: OnConflict, settings: RunSettings, started: float
+    jobs: list[ExtractionJob],
+    on_conflict: OnConflict,
+    settings: RunSettings,
+    cluster: Cluster | None,
+    started: float,
 ) -> Features:
     """Carry out the jobs: compute and commit what is missing, and join the rows to the labels."""
     name = jobs[0].resolved.request.name
     log.log(_level(jobs, settings), "%s: %s", name, make_explanation(jobs))
     conflicts = _find_conflicts(jobs[0], on_conflict)
-    computation: Computation | None = None
+    computed: Computed | None = None
     with ExitStack() as marks:
         jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
         if any(job.plan.compute for job in jobs):
-            marked = [job.folder for job in jobs]
-            jobs, engine = choose_engine(jobs, settings)
-            if [job.folder for job in jobs] != marked:
-                jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
-            computation = compute(jobs, engine, settings)
-        features = join_rows(jobs, computation, conflicts, time.perf_counter() - started)
+            if cluster is not None:
+                computed = cluster.compute(jobs, settings)
+            else:
+                jobs, computed = _compute_here(jobs, settings, marks)
+        features = join_rows(jobs, computed, conflicts, time.perf_counter() - started)
         for job in jobs:
             mark_used(job.folder)
     ignored = jobs[0].dataset.ignored
@@ -237,6 +260,17 @@ def _run(
     level = logging.WARNING if lost else _level(jobs, settings)
     log.log(level, "%s: %s", name, features.summary)
     return features
+
+
+def _compute_here(
+    jobs: list[ExtractionJob], settings: RunSettings, marks: ExitStack
+) -> tuple[list[ExtractionJob], Computed]:
+    """Compute in this process; return the jobs as well, whose key may turn out to be another."""
+    marked = [job.folder for job in jobs]
+    jobs, engine = choose_engine(jobs, settings)
+    if [job.folder for job in jobs] != marked:
+        jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
+    return jobs, compute(jobs, engine, settings)
 
 
 def _level(jobs: list[ExtractionJob], settings: RunSettings) -> int:

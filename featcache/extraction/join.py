@@ -17,15 +17,15 @@ from ..errors import NoUsableImages
 from ..store.lazy_rows import StoredRows
 from ..store.row_index import pack_ids
 from ..store.store import Store
+from .compute import Computed
 from .features import Features
 from .prepare import ExtractionJob
-from .runner import Computation
 from .summary import ExtractionSummary, Quarantined
 
 
 def join_rows(
     jobs: Sequence[ExtractionJob],
-    computation: Computation | None,
+    computed: Computed | None,
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> Features:
@@ -34,7 +34,7 @@ def join_rows(
     The rows are in the data set's order: all of the first view, then all of the next one.
     """
     job = jobs[0]
-    reasons = _reasons(jobs, computation)
+    reasons = _reasons(jobs, computed)
     quarantined = _quarantined(job.dataset, reasons)
     usable = [i for i in range(len(job.dataset)) if i not in reasons]
     if not usable:
@@ -46,7 +46,7 @@ def join_rows(
     packed = pack_ids([str(job.files[i].image_id) for i in kept])
     dataset = job.dataset.take(kept.tolist())
     summary = _summary(
-        jobs, computation, quarantined,
+        jobs, computed, quarantined,
         unlabelled=dataset.unlabelled // len(jobs), conflicts=conflicts, seconds=seconds,
         seconds_per_image=sum(store.seconds_per_image() for store in stores),
     )  # fmt: skip
@@ -77,18 +77,19 @@ def columns_of(chosen: Dataset, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _reasons(jobs: Sequence[ExtractionJob], computation: Computation | None) -> dict[int, str]:
+def _reasons(jobs: Sequence[ExtractionJob], computed: Computed | None) -> dict[int, str]:
     """Return the reason of each image that lacks a row, by its position in the data set.
 
     An image that lacks the row of one view is left out with all its views.
     """
     reasons: dict[int, str] = {}
     for number, job in enumerate(jobs):
-        failures = {} if computation is None else computation.failures[number]
+        failures = {} if computed is None else computed.failures[number]
         reasons = {**job.plan.quarantined, **reasons}
         for position, file in enumerate(job.files):
-            if position not in reasons and file.image_id in failures:
-                reasons[position] = failures[file.image_id].reason
+            bad = failures.get(file.image_id or "")
+            if position not in reasons and bad is not None:
+                reasons[position] = bad.reason
     return reasons
 
 
@@ -102,7 +103,7 @@ def _quarantined(dataset: Dataset, reasons: Mapping[int, str]) -> list[Quarantin
 
 def _summary(
     jobs: Sequence[ExtractionJob],
-    computation: Computation | None,
+    computed: Computed | None,
     quarantined: list[Quarantined],
     *,
     unlabelled: int,
@@ -113,7 +114,7 @@ def _summary(
     """Return what the extraction found stored, computed and left out."""
     job = jobs[0]
     weights = job.resolved.request.weights
-    n_failures = 0 if computation is None else sum(map(len, computation.failures))
+    n_failures = 0 if computed is None else sum(map(len, computed.failures))
     ignored = job.dataset.ignored
     return ExtractionSummary(
         stored=sum(job.plan.stored for job in jobs),
@@ -126,13 +127,14 @@ def _summary(
         weights_kind=weights.kind,
         seconds_per_image=seconds_per_image,
         reasons=Counter(bad.reason for bad in quarantined),
-        engine=computation.engine.name if computation is not None else None,
-        stages=computation.timings if computation is not None else None,
+        engine=computed.engine if computed is not None else None,
+        stages=computed.timings if computed is not None else None,
         unlabelled=unlabelled,
         ignored=ignored_by_ending(ignored),
         ignored_files=list(ignored),
         hints=extras_for(ignored),
         conflicts=conflicts,
+        workers=computed.workers if computed is not None else (),
     )
 
 

@@ -181,20 +181,20 @@ def prepare(
             contents = dataset.source.identify(
                 cache_dirs.index_folder(cache), workers or default_workers(), bar.update
             )
-    files = _examples(dataset, contents)
+    files = make_examples(dataset, contents)
     return [
-        _make_job(dataset, contents, files, resolved, cache, retry_failed, view) for view in views
+        make_job(dataset, contents, files, resolved, cache, retry_failed, view) for view in views
     ]
 
 
 def plan_again(job: ExtractionJob, resolved: ResolvedBackbone, retry_failed: bool) -> ExtractionJob:
     """Compare a job's data set with the store of its view as it is now, or of another backbone."""
-    return _make_job(
+    return make_job(
         job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view
     )
 
 
-def _make_job(
+def make_job(
     dataset: Dataset,
     contents: list[FileIdentity],
     files: list[FileIdentity],
@@ -226,7 +226,7 @@ def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:
     return Store.create(folder, resolved.spec, resolved.width, resolved.request.metadata())
 
 
-def _examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
+def make_examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
     """Return the example id of each image: of its file, or of its file and box."""
     if dataset.boxes is None:
         return contents

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,55 @@ _TOLERANCE = 1e-3
 _RESOLUTION = 1e-5
 
 
+@dataclass
+class RowTally:
+    """What is known of the rows of a backbone; tallies of several processes can be added.
+
+    Attributes
+    ----------
+    seen : int
+        Number of rows.
+    any_finite : bool
+    any_usable : bool
+        Whether any row is finite, and its values are not too large for the dtype of stored rows.
+    """
+
+    seen: int = 0
+    any_finite: bool = False
+    any_usable: bool = False
+
+    def count(self, rows: NDArray[np.float32], dtype: np.dtype[np.floating[Any]]) -> None:
+        """Count rows that are to be stored in a dtype."""
+        self.seen += len(rows)
+        if not self.any_usable:
+            finite = np.isfinite(rows).all(axis=1)
+            self.any_finite = self.any_finite or bool(finite.any())
+            self.any_usable = bool((finite & ~is_out_of_range(rows, dtype)).any())
+
+    def add(self, other: RowTally) -> None:
+        """Add the rows of another process."""
+        self.seen += other.seen
+        self.any_finite |= other.any_finite
+        self.any_usable |= other.any_usable
+
+
+class Check(Protocol):
+    """What `featcache.extraction.runner.Computation` asks while rows are computed."""
+
+    @property
+    def any_usable(self) -> bool:
+        """Whether images without a row are at fault, and not the model."""
+        ...
+
+    def update(self, rows: NDArray[np.float32]) -> None:
+        """Check a batch of rows."""
+        ...
+
+    def finish(self) -> None:
+        """Check the rows as a whole."""
+        ...
+
+
 class RowCheck:
     """Checks the rows of a backbone as they are computed.
 
@@ -30,19 +81,17 @@ class RowCheck:
     stored : int
         Number of rows in the store.
 
-    Attributes
-    ----------
-    any_usable : bool
-        Whether any row of the backbone could be stored, in this extraction or before: it is
-        finite, and its values are not too large for the dtype of stored rows.
     """
 
     def __init__(self, resolved: ResolvedBackbone, stored: int) -> None:
         self._resolved = resolved
         self._dtype = row_dtype(resolved.spec.components())
-        self.any_usable = stored > 0
-        self._any_finite = False
-        self._seen = 0
+        self._tally = RowTally(any_usable=stored > 0)
+
+    @property
+    def any_usable(self) -> bool:
+        """Whether any row could be stored, in this extraction or before: see `RowTally`."""
+        return self._tally.any_usable
 
     def update(self, rows: NDArray[np.float32]) -> None:
         """Check a batch of rows; warn if the first batch looks like class probabilities.
@@ -56,21 +105,21 @@ class RowCheck:
         NoFiniteRow
             If at least 32 rows were computed and none could be stored.
         """
-        request = self._resolved.request
-        defaulted = request.is_own and request.layer is None
-        if not self._seen and defaulted and self._resolved.spec.layer == OUTPUT:
-            _warn_about_probabilities(request.name, rows)
-        self._seen += len(rows)
-        if not self.any_usable:
-            finite = np.isfinite(rows).all(axis=1)
-            self._any_finite = self._any_finite or bool(finite.any())
-            self.any_usable = bool((finite & ~is_out_of_range(rows, self._dtype)).any())
-        if self._seen >= _MIN_ROWS:
+        if not self._tally.seen:
+            warn_if_probabilities(self._resolved, lambda: rows)
+        self._tally.count(rows, self._dtype)
+        if self._tally.seen >= _MIN_ROWS:
+            self.finish()
+
+    def add(self, tally: RowTally) -> None:
+        """Add the rows that another process has computed; raise as `update` does."""
+        self._tally.add(tally)
+        if self._tally.seen >= _MIN_ROWS:
             self.finish()
 
     def finish(self) -> None:
         """Raise `NoFiniteRow` if rows were computed, and none could ever be stored."""
-        if self.any_usable or not self._seen:
+        if self.any_usable or not self._tally.seen:
             return
         request = self._resolved.request
         model = (
@@ -78,7 +127,7 @@ class RowCheck:
             if request.is_own
             else f"{request.name} with weights {request.weights.origin}"
         )
-        if self._any_finite:
+        if self._tally.any_finite:
             problem = (
                 f"can be stored as {self._dtype}: {model} gives values beyond "
                 f"{np.finfo(self._dtype).max:.0f}, the largest of {self._dtype}, so nothing is "
@@ -90,9 +139,9 @@ class RowCheck:
                 "weights."
             )
         raise NoFiniteRow(
-            f"None of the rows of {self._seen} valid images {problem}",
+            f"None of the rows of {self._tally.seen} valid images {problem}",
             received=request.name,
-            images=self._seen,
+            images=self._tally.seen,
         )
 
 
@@ -149,12 +198,19 @@ def looks_like_probabilities(rows: NDArray[np.float32]) -> bool:
     return bool(differ and np.ptp(sums) <= _RESOLUTION * sums.max())
 
 
-def _warn_about_probabilities(name: str, rows: Any) -> None:
+def warn_if_probabilities(
+    resolved: ResolvedBackbone, read: Callable[[], NDArray[np.float32]]
+) -> None:
+    """Warn if the output of a model of the user's own was chosen and looks like probabilities."""
+    request = resolved.request
+    if not (request.is_own and request.layer is None and resolved.spec.layer == OUTPUT):
+        return
+    rows = read()
     if looks_like_probabilities(rows):
         log.warning(
             "%s: its features, the model's output, look like class probabilities: no value is "
             "negative, and the %d values of every row have the same sum. The layer that feeds "
             "the classification layer gives better features: name it with layer=. layer='output' "
             "keeps the output without this warning.",
-            name, rows.shape[1],
+            request.name, rows.shape[1],
         )  # fmt: skip

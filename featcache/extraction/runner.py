@@ -26,7 +26,7 @@ from ..images.views import View
 from ..store.store import Store
 from .pipeline import Batch, batches
 from .prepare import ExtractionJob
-from .row_check import RowCheck, unusable_reasons
+from .row_check import Check, unusable_reasons
 from .shared_decode import SharedDecode
 
 _MAX_IN_FLIGHT = 2  # batches in the backbone or before it; more would only take memory
@@ -100,7 +100,7 @@ class Computation:
         The store of each view.
     bar : progress bar
         Counts the items that are done: committed or failed.
-    check : RowCheck, optional
+    check : Check, optional
         Checks the rows of each batch.
 
     Attributes
@@ -117,7 +117,7 @@ class Computation:
         engine: Engine,
         stores: Sequence[Store],
         bar: ProgressBar,
-        check: RowCheck | None = None,
+        check: Check | None = None,
     ) -> None:
         self.work, self.engine, self.stores, self._bar = work, engine, stores, bar
         self._check = check

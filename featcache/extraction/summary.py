@@ -33,6 +33,36 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class WorkerSummary:
+    """What a worker of a cluster computed; ``str()`` of it is one line of text.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the cluster, which is its address by default.
+    images : int
+        Number of views of images whose rows it committed.
+    seconds : float
+        Seconds that it worked on tasks, with loading the engine.
+    """
+
+    name: str
+    images: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Mean speed."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{printable(self.name)}: {format_count(self.images, 'image')} in {self.seconds:.1f} s"
+            f" ({self.images_per_second:.1f} images/s)"
+        )
+
+
+@dataclass(frozen=True)
 class ExtractionSummary:
     """Counts and timings of a call of `extract`; ``str()`` of it is one line of text.
 
@@ -71,6 +101,8 @@ class ExtractionSummary:
         How to install the optional packages that can read some of them.
     conflicts : sequence of mapping
         Images of identical content with several labels: ``id``, ``paths`` and ``labels`` of each.
+    workers : sequence of WorkerSummary
+        What each worker of a cluster computed; empty without one.
     """
 
     stored: int
@@ -90,6 +122,7 @@ class ExtractionSummary:
     ignored_files: Sequence[str] = ()
     hints: Sequence[str] = ()
     conflicts: Sequence[Mapping[str, Any]] = ()
+    workers: Sequence[WorkerSummary] = ()
 
     def __str__(self) -> str:
         common = sorted(self.reasons.items(), key=lambda item: -item[1])
@@ -102,6 +135,7 @@ class ExtractionSummary:
             + (f"({self._ignored()}) " if self.ignored else "")
             + f"in {self.seconds:.1f} s"
             + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
+            + (f" by {format_count(len(self.workers), 'worker')}" if self.workers else "")
             + f"; store {printable(self.folder)}"
         )
 

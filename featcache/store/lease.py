@@ -49,6 +49,8 @@ class Lease:
 
     Attributes
     ----------
+    path : Path
+        The file.
     refused : OSError or None
         The error of the system if the file could not be created; None if it was acquired or
         another process holds it.
@@ -57,7 +59,7 @@ class Lease:
     def __init__(
         self, path: Path, handle: int | None = None, refused: OSError | None = None
     ) -> None:
-        self._path, self._handle, self.refused = path, handle, refused
+        self.path, self._handle, self.refused = path, handle, refused
 
     def __bool__(self) -> bool:
         return self._handle is not None
@@ -67,7 +69,7 @@ class Lease:
         for _ in range(_ATTEMPTS if self._handle is not None else 0):
             try:
                 # While the file is open, its inode number is not reused for another file.
-                own, there = os.fstat(self._handle), os.lstat(self._path)  # type: ignore[arg-type]
+                own, there = os.fstat(self._handle), os.lstat(self.path)  # type: ignore[arg-type]
             except FileNotFoundError:
                 return False
             except OSError:
@@ -79,16 +81,16 @@ class Lease:
         """Raise `LeaseLost` unless the lease is still held; call it before removing files."""
         if not self.still_held():
             raise LeaseLost(
-                f"The lease of {self._path.parent} was taken over by another process while this "
+                f"The lease of {self.path.parent} was taken over by another process while this "
                 "one was suspended. No further files were removed; run the command again.",
-                path=self._path.parent,
+                path=self.path.parent,
             )
 
     def renew(self) -> None:
         """Update the time of the claim, which shows other processes that it is in use."""
         if self._handle is not None:
             with contextlib.suppress(OSError):
-                os.utime(self._handle if os.utime in os.supports_fd else self._path)
+                os.utime(self._handle if os.utime in os.supports_fd else self.path)
 
     def release(self) -> None:
         """Release the claim. Can be called several times."""
@@ -98,7 +100,7 @@ class Lease:
                 if not self.still_held():
                     break
                 with contextlib.suppress(OSError):
-                    self._path.unlink()
+                    self.path.unlink()
                     break
             os.close(self._handle)
             self._handle = None

@@ -1,0 +1,232 @@
+"""Tasks of an extraction on a cluster, and their outcomes: small values, without pixels or rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..._io.progress import StageTimings
+from ..._version import __version__
+from ...backbones.model_file import ModelFile
+from ...backbones.request import BackboneOptions, ModelRequest, Request
+from ...backbones.spec import BackboneSpec
+from ...backbones.weights import keras_models_folder
+from ...data.urls import clean_url, is_url
+from ...errors import FeatcacheError, InvalidRequest, WorkerRefused
+from ...images.image_file import BadImage, Box
+from ...images.views import View
+from ..compute import RunSettings
+from ..prepare import ExtractionJob
+from ..row_check import RowTally
+
+MAX_TASK_IMAGES = 2048
+_MIN_TASK_IMAGES = 16
+_TASKS_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images that one worker computes, and all that it needs to know for that.
+
+    Attributes
+    ----------
+    run : str
+        Name of the extraction, under which its progress is reported.
+    number : int
+    version : str
+        The client's version of featcache.
+    backbone : str
+        A name of the table, or the path of a saved model.
+    options : BackboneOptions
+    spec : BackboneSpec
+        The spec that the worker must find, of images without augmentation.
+    views : tuple of View
+    cache : Path
+    mark : Path
+        A file of the client in the store, which a worker sees if its disk is the same.
+    locations : tuple of str
+        Paths and URLs of the images.
+    contents : tuple of str
+        Their image ids.
+    boxes : tuple of Box or None, or None
+    crop : str
+    settings : RunSettings
+    images : int
+        Number of views of images of the whole extraction.
+    items : int
+        Number of views of images that the task is to compute.
+    first : int
+        Position of its first image in the data set of the client.
+    """
+
+    run: str
+    number: int
+    version: str
+    backbone: str
+    options: BackboneOptions
+    spec: BackboneSpec
+    views: tuple[View, ...]
+    cache: Path
+    mark: Path
+    locations: tuple[str, ...]
+    contents: tuple[str, ...]
+    boxes: tuple[Box | None, ...] | None
+    crop: str
+    settings: RunSettings
+    images: int
+    items: int = 0
+    first: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Paths and URLs of the images, without credentials."""
+        return [clean_url(path) if is_url(path) else path for path in self.locations]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker reports of a task.
+
+    Attributes
+    ----------
+    worker : str
+    error : FeatcacheError or None
+        Why the extraction cannot go on.
+    rows : int
+        Number of rows that were computed and committed. All other views of the task's images
+        were stored before, or are in `failures`.
+    failures : tuple of dict of str to BadImage
+        For each view, the reason of each image without a row, by example id.
+    tally : RowTally
+        What is known of the computed rows.
+    seconds : float
+        Wall time.
+    engine : str or None
+        None if all rows were stored.
+    timings : StageTimings
+    """
+
+    worker: str
+    error: FeatcacheError | None = None
+    rows: int = 0
+    failures: tuple[dict[str, BadImage], ...] = ()
+    tally: RowTally = field(default_factory=RowTally)
+    seconds: float = 0.0
+    engine: str | None = None
+    timings: StageTimings = field(default_factory=StageTimings)
+
+
+def version_error(worker: str, found: str | None, expected: str) -> WorkerRefused:
+    """Return the error for a worker with another version of featcache, or without it."""
+    reason = f"it has featcache {found}" if found else "featcache is not installed there"
+    return WorkerRefused(
+        f"The worker {worker} cannot be used: {reason}, and the client has {expected}. Install the "
+        "same version on all workers.",
+        worker=worker,
+        reason=reason,
+    )
+
+
+def choose_task_size(images: int, workers: int, settings: RunSettings) -> int:
+    """Return the number of images per task.
+
+    Default: `MAX_TASK_IMAGES`, or fewer, so that each worker has several tasks and a slow one
+    leaves some to the others. With a batch size chosen by the user, tasks are whole batches:
+    then the batches are those of an extraction without a cluster.
+
+    Examples
+    --------
+    >>> settings = RunSettings("auto", 32, None, False, None)
+    >>> choose_task_size(100_000, 2, settings), choose_task_size(1_000, 2, settings)
+    (2048, 128)
+    """
+    size = settings.task_size
+    if size is None:
+        shared = math.ceil(images / (_TASKS_PER_WORKER * max(workers, 1)))
+        size = max(_MIN_TASK_IMAGES, min(MAX_TASK_IMAGES, shared))
+    batch = settings.batch_size or 1
+    return math.ceil(size / batch) * batch
+
+
+def make_tasks(
+    run: str, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings, workers: int
+) -> list[Task]:
+    """Cut what the plans of all views list into tasks.
+
+    Raises
+    ------
+    InvalidRequest
+        If the images or the model are in the memory of this process.
+    """
+    first = jobs[0]
+    dataset, request = first.dataset, first.resolved.request
+    locations = dataset.source.locations
+    if locations is None:
+        raise InvalidRequest(
+            "A cluster computes images that have a path or a URL, which workers read themselves; "
+            f"those of {dataset.name!r} would have to be sent to them. Save them as files on a "
+            "disk that all workers share, and pass that folder, or leave client= out.",
+            received=dataset.name,
+        )
+    _check_saved(request)
+    items = Counter(position for job in jobs for position, _ in job.plan.compute)
+    positions = sorted(items)
+    whole = Task(
+        run=run, number=0, version=__version__, backbone=request.backbone,
+        options=_options(first), spec=replace(first.resolved.spec, views=View().key),
+        views=tuple(job.view for job in jobs), cache=first.cache, mark=mark, locations=(),
+        contents=(), boxes=None, crop=dataset.crop, settings=replace(settings, progress=False),
+        images=sum(items.values()),
+    )  # fmt: skip
+    size = choose_task_size(len(positions), workers, settings)
+    parts = [positions[start : start + size] for start in range(0, len(positions), size)]
+    boxes = dataset.boxes
+    return [
+        replace(
+            whole,
+            number=number,
+            locations=tuple(locations[i] for i in part),
+            contents=tuple(str(first.contents[i].image_id) for i in part),
+            boxes=None if boxes is None else tuple(boxes[i] for i in part),
+            items=sum(items[i] for i in part),
+            first=part[0],
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def _check_saved(request: Request) -> None:
+    """Raise `InvalidRequest` if the backbone is a model in memory, which would have to be sent."""
+    if isinstance(request, ModelRequest) and not isinstance(request.model, ModelFile):
+        raise InvalidRequest(
+            f"A cluster loads the model from a file, and {request.name!r} is a model in memory. "
+            "Save it on a disk that all workers share, with model.save('model.keras'), and pass "
+            "that path as the backbone.",
+            received=request.name,
+        )
+
+
+def _options(job: ExtractionJob) -> BackboneOptions:
+    """Return the options by which a worker makes the same request."""
+    request, spec = job.resolved.request, job.resolved.spec
+    return BackboneOptions(
+        # Weights without the top have another default layer, and a worker may have others.
+        layer=request.layer if request.is_own else spec.layer,
+        pooling=request.pooling,
+        image_size=request.image_size,
+        resize=request.resize,
+        weights=_weights(request),
+        preprocessing=request.preprocessing,
+        precision=request.precision,
+        row_dtype=request.row_dtype,
+    )
+
+
+def _weights(request: Request) -> str:
+    """Return the argument ``weights=`` of a worker: a file that the user named, or its own."""
+    weights = request.weights
+    is_named = weights.path is not None and weights.path.parent != keras_models_folder()
+    return str(weights.path) if weights.kind == "imagenet" and is_named else weights.argument
