@@ -53,12 +53,18 @@ class Connection:
 
     def worker_versions(self) -> dict[str, str | None]:
         """Return the version of featcache of each worker; None without featcache."""
-        found = self._ask(lambda: self._client.get_versions(packages=[_PACKAGE]))["workers"]
-        return {
-            address: worker["packages"].get(_PACKAGE)
-            for address, worker in found.items()
-            if isinstance(worker, dict)  # a worker that ended meanwhile sends nothing
-        }
+
+        # Dask sends a local function as code: one of a module would have to be there already.
+        def version() -> str | None:
+            try:
+                from featcache._version import __version__
+            except ImportError:
+                return None
+            return __version__
+
+        found = self._ask(lambda: self._client.run(version, on_error="return"))
+        # A worker that has just ended answers with an error.
+        return {worker: v for worker, v in found.items() if not isinstance(v, Exception)}
 
     def run(
         self,
@@ -90,7 +96,7 @@ class Connection:
             for task in tasks
         }
         try:
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=self._client.loop):
                 yield futures.pop(future), self._outcome(future)
         finally:
             # Without its scheduler a client can only fail here.

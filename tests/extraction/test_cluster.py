@@ -1,0 +1,312 @@
+"""Extraction on a Dask cluster, whose worker is a thread of this process: what tasks come to."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import featcache
+import featcache.errors
+from conftest import photo
+from featcache.errors import ClusterError, InvalidRequest, NoFiniteRow, WorkerRefused
+from featcache.extraction.cluster import worker as worker_module
+from featcache.extraction.cluster.tasks import Outcome, choose_task_size, make_tasks
+from featcache.extraction.compute import RunSettings
+
+distributed = pytest.importorskip("distributed")
+
+OPTIONS: dict[str, Any] = {"engine": "keras", "batch_size": 4, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """A cluster of one worker, a thread of this process."""
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def test_a_cluster_gives_the_rows_and_labels_of_this_process(
+    client: Any, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    here = featcache.extract("pocket", photos, cache_dir=tmp_path / "here", **OPTIONS)
+    there = featcache.extract(
+        "pocket", photos, cache_dir=tmp_path / "there", client=client, task_size=4, **OPTIONS
+    )
+    np.testing.assert_array_equal(there.X, here.X)
+    np.testing.assert_array_equal(there.y, here.y)
+    assert (there.ids, there.paths, there.classes) == (here.ids, here.paths, here.classes)
+    assert there.quarantined == here.quarantined
+    assert (there.summary.computed, there.summary.engine) == (12, "keras")
+    (worker,) = there.summary.workers
+    assert worker.images == 12
+    assert worker.images_per_second > 0
+    assert worker.name in str(worker)
+    assert "by 1 worker;" in str(there.summary)
+    assert featcache.verify(there.summary.folder) == []
+    # Nothing is left to compute: no task, and the broken file is remembered.
+    again = featcache.extract(
+        "pocket", photos, cache_dir=tmp_path / "there", client=client, **OPTIONS
+    )
+    assert (again.summary.stored, again.summary.computed, len(again.quarantined)) == (12, 0, 1)
+    assert again.summary.workers == ()
+
+
+def test_views_and_boxes_travel_with_the_task(client: Any, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "boxes.csv"
+    rows = [f"{path},0,{i % 3},12,15" for i, path in enumerate(sorted(photos.rglob("*.png")))]
+    table.write_text("\n".join(["path,left,top,right,bottom", *rows]))
+    chosen = {**OPTIONS, "crop": "box", "views": 2, "augmentation": "flip"}
+    here = featcache.extract("pocket", table, cache_dir=tmp_path / "here", **chosen)
+    featcache.extract(
+        "pocket", table, crop="box", cache_dir=tmp_path / "there", client=client, **OPTIONS
+    )
+    there = featcache.extract(
+        "pocket", table, cache_dir=tmp_path / "there", client=client, **chosen
+    )
+    assert (there.summary.stored, there.summary.computed) == (12, 12)
+    np.testing.assert_allclose(there.X, here.X, atol=1e-4)
+    assert there.ids == here.ids
+
+
+def test_urls_are_read_by_the_workers(client: Any, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    paths = sorted(photos.rglob("*.png"))
+    urls = [f"file://{path}" for path in paths[:6]] + [str(path) for path in paths[6:]]
+    here = featcache.extract("pocket", paths, cache_dir=tmp_path / "here", **OPTIONS)
+    there = featcache.extract("pocket", urls, cache_dir=tmp_path / "b", client=client, **OPTIONS)
+    np.testing.assert_array_equal(there.X, here.X)
+
+
+def test_images_and_models_in_memory_are_refused_before_anything_is_sent(
+    client: Any, photos: Path, tiny_model: Any, tmp_path: Path
+) -> None:
+    pixels = np.zeros((3, 16, 16, 3), np.uint8)
+    with pytest.raises(InvalidRequest, match=r"Save them as files on a\s+disk that all workers"):
+        featcache.extract("pocket", pixels, client=client, **OPTIONS)
+    with pytest.raises(InvalidRequest, match=r"model.save\('model.keras'\)"):
+        featcache.extract(tiny_model, photos, client=client, **OPTIONS)
+
+
+def test_a_saved_model_is_loaded_by_the_workers(
+    client: Any, photos: Path, tiny_model: Any, tmp_path: Path
+) -> None:
+    tiny_model.save(tmp_path / "tiny.keras")
+    here = featcache.extract(
+        tmp_path / "tiny.keras", photos, cache_dir=tmp_path / "here", **OPTIONS
+    )
+    there = featcache.extract(
+        tmp_path / "tiny.keras", photos, cache_dir=tmp_path / "there", client=client, **OPTIONS
+    )
+    np.testing.assert_array_equal(there.X, here.X)
+
+
+def test_only_a_client_is_accepted(photos: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"client= is 'tcp://host:8786'; pass a distributed"):
+        featcache.extract("pocket", photos, client="tcp://host:8786")
+    with pytest.raises(InvalidRequest, match="task_size=0 must be a whole number from 1"):
+        featcache.extract("pocket", photos, task_size=0)
+
+
+def test_a_worker_of_another_version_is_refused_with_the_reason(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        # It joins later: the check before the first task does not see it.
+        patch.setattr(worker_module, "__version__", "0.0.1")
+        with pytest.raises(WorkerRefused, match=r"has featcache 0.0.1, and the client") as caught:
+            featcache.extract("pocket", photos, client=client, **OPTIONS)
+    assert "inproc://" in str(caught.value.worker)
+    assert caught.value.reason == "it has featcache 0.0.1"
+    monkeypatch.setattr("featcache._version.__version__", "0.0.2")
+    with pytest.raises(WorkerRefused, match=r"has featcache 0.0.2, and the client has"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
+
+
+def test_a_worker_with_other_weights_stores_nothing(
+    client: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker_module.resolve
+
+    def other(request: Any, folder: Path) -> Any:
+        found = real(request, folder)
+        return replace(found, spec=replace(found.spec, weights="0" * 64))
+
+    monkeypatch.setattr(worker_module, "resolve", other)
+    monkeypatch.setattr(worker_module, "_LOADED", worker_module._Loaded())
+    with pytest.raises(WorkerRefused, match=r"another key, which differs in weights \(0000"):
+        featcache.extract("pocket", photos, cache_dir=tmp_path / "c", client=client, **OPTIONS)
+    assert list((tmp_path / "c" / "stores").iterdir()) == []
+
+
+def test_a_worker_that_does_not_share_the_cache_is_refused(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*arguments: Any) -> Any:
+        return [replace(task, mark=Path("/nowhere/mark")) for task in make_tasks(*arguments)]
+
+    monkeypatch.setattr("featcache.extraction.cluster.driver.make_tasks", elsewhere)
+    monkeypatch.setattr(worker_module, "MARK_SECONDS", 0.3)
+    with pytest.raises(WorkerRefused, match="does not see /nowhere/mark, which the client wrote"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
+
+
+def test_a_worker_that_does_not_share_the_images_is_refused(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*arguments: Any) -> Any:
+        return [
+            replace(task, locations=tuple(f"/nowhere{path}" for path in task.locations))
+            for task in make_tasks(*arguments)
+        ]
+
+    monkeypatch.setattr("featcache.extraction.cluster.driver.make_tasks", elsewhere)
+    with pytest.raises(WorkerRefused, match="could read none of 12 images, such as /nowhere/"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
+
+
+def test_images_that_were_removed_are_left_out_as_without_a_cluster(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*arguments: Any) -> Any:
+        found = make_tasks(*arguments)
+        for path in sorted(photos.rglob("*.png"))[:4]:  # the whole first task
+            path.unlink()
+        return found
+
+    monkeypatch.setattr("featcache.extraction.cluster.driver.make_tasks", late)
+    found = featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
+    assert [bad.position for bad in found.quarantined] == [0, 1, 2, 3]
+    assert found.X.shape[0] == 8
+
+
+def test_errors_of_a_worker_have_the_types_of_this_process(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    featcache.extract("pocket", photos, client=client, **OPTIONS)  # the driver knows the key
+
+    def unavailable(*_: Any) -> Any:
+        raise featcache.errors.WeightsUnavailable("There is no file.", file="w.h5")
+
+    monkeypatch.setattr(worker_module, "resolve", unavailable)
+    monkeypatch.setattr(worker_module, "_LOADED", worker_module._Loaded())
+    photo(photos / "cat" / "new.png", 99)
+    with pytest.raises(featcache.errors.WeightsUnavailable, match=r"The worker 0 .* cannot go on"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
+
+
+def test_a_model_without_a_finite_row_is_an_error(
+    client: Any, photos: Path, tiny_model: Any, tmp_path: Path
+) -> None:
+    import keras
+
+    model = keras.models.clone_model(tiny_model)
+    model.set_weights([np.full_like(w, 3e38) for w in model.get_weights()])
+    model.save(tmp_path / "huge.keras")
+    with pytest.raises(NoFiniteRow, match="None of the rows of 12 valid images is finite"):
+        featcache.extract(tmp_path / "huge.keras", photos, client=client, task_size=4, **OPTIONS)
+    again = featcache.explain(tmp_path / "huge.keras", photos)
+    assert (again.to_compute, again.quarantined) == (12, 0)
+
+
+def test_a_task_that_fails_each_time_is_named_after_the_others_are_stored(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker_module._compute
+
+    def fails(task: Any, worker: Any) -> Any:
+        if task.number == 0:
+            raise OSError("the disk is away")
+        return real(task, worker)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "_compute", fails)
+        with pytest.raises(ClusterError, match="4 images could not be computed: 1 task") as caught:
+            featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
+    assert caught.value.images == list(map(str, sorted(photos.rglob("*.png"))[:4]))
+    assert "OSError: the disk is away" in str(caught.value)
+    found = featcache.extract("pocket", photos, client=client, **OPTIONS)
+    assert (found.summary.stored, found.summary.computed) == (8, 4)
+
+
+def test_rows_that_the_client_cannot_see_are_an_error(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.extraction.cluster.outcomes.VISIBLE_SECONDS", 0.6)
+    nothing = Outcome("w", failures=({},))
+    monkeypatch.setattr(worker_module, "_compute", lambda task, worker: nothing)
+    with pytest.raises(ClusterError, match="this client cannot see all of them"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
+
+
+def test_an_attempt_after_another_one_computes_only_what_is_left(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker_module._compute
+    rows = []
+
+    def twice(task: Any, worker: Any) -> Any:
+        rows.append(real(task, worker).rows)
+        rows.append(real(task, worker).rows)
+        return real(task, worker)
+
+    monkeypatch.setattr(worker_module, "_compute", twice)
+    found = featcache.extract("pocket", photos, client=client, task_size=8, **OPTIONS)
+    assert rows == [8, 0, 4, 0]
+    assert len(featcache.open_store(found.summary.folder)) == found.X.shape[0] == 12
+
+
+def test_tasks_hold_neither_pixels_nor_rows(photos: Path) -> None:
+    from featcache.extraction.prepare import Source, prepare
+    from featcache.images.views import views_of
+
+    request = featcache.extraction.prepare.make_request("pocket")
+    jobs = prepare(
+        request, Source(photos, None, None, 0.0), views_of(1, None, 0), None, None, False, False
+    )
+    settings = RunSettings("auto", None, None, False, None, task_size=5)
+    found = make_tasks("run", jobs, Path("/mark"), settings, 2)
+    assert [len(task.locations) for task in found] == [5, 5, 2]
+    assert sum(task.items for task in found) == found[0].images == 12
+    assert all(len(pickle.dumps(task)) < 6000 for task in found)
+
+
+def test_the_size_of_tasks() -> None:
+    def settings(batch: int | None, size: int | None = None) -> RunSettings:
+        return RunSettings("auto", batch, None, False, None, size)
+
+    assert choose_task_size(10**6, 8, settings(None)) == 2048
+    assert choose_task_size(800, 2, settings(None)) == 100
+    assert choose_task_size(800, 0, settings(None)) == 200
+    assert choose_task_size(10, 8, settings(None)) == 16
+    assert choose_task_size(800, 2, settings(48)) == 144
+    assert choose_task_size(800, 2, settings(None, 7)) == 7
+
+
+def test_dask_is_imported_only_for_a_cluster() -> None:
+    code = (
+        "import sys, featcache\n"
+        "featcache.extract, featcache.FeatureExtractor\n"
+        "print([m for m in ('dask', 'distributed') if m in sys.modules])\n"
+        "sys.modules['distributed'] = None\n"
+        "try:\n"
+        "    featcache.extract('pocket', client=1)\n"
+        "except featcache.errors.MissingExtra as error:\n"
+        "    print(error.package)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.split("\n")[:2] == ["[]", "distributed"]
