@@ -14,6 +14,7 @@ from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
 from .neighbors import KNNHead
 from .registry import HEADS, make_head
+from .ridge import RidgeHead
 from .search import SearchResult, search
 from .svm import SVMHead
 
@@ -24,6 +25,7 @@ __all__ = [
     "KNNHead",
     "LightGBMHead",
     "LogisticHead",
+    "RidgeHead",
     "SVMHead",
     "SearchResult",
     "make_head",

@@ -12,11 +12,13 @@ from .dense import DenseHead
 from .lightgbm import LightGBMHead
 from .logistic import LogisticHead
 from .neighbors import KNNHead
+from .ridge import RidgeHead
 from .svm import SVMHead
 
 HEADS: dict[str, Callable[..., Head]] = {
     "logistic": LogisticHead,
     "svm": SVMHead,
+    "ridge": RidgeHead,
     "lightgbm": LightGBMHead,
     "dense": DenseHead,
     "knn": KNNHead,
@@ -29,7 +31,7 @@ def make_head(name: str, **parameters: object) -> Head:
     Parameters
     ----------
     name : str
-        ``"logistic"``, ``"svm"``, ``"lightgbm"``, ``"dense"`` or ``"knn"``.
+        ``"logistic"``, ``"svm"``, ``"ridge"``, ``"lightgbm"``, ``"dense"`` or ``"knn"``.
     **parameters
         Parameters of the head's class.
 

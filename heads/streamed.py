@@ -81,8 +81,10 @@ def fit_streamed(head: LinearHead, blocks: RowBlocks, groups: Codes | None) -> N
         type(head).__name__, format_count(len(blocks), "row"), blocks.width,
         format_count(blocks.block_rows, "row"),
     )  # fmt: skip
-    shuffled = _shuffled(blocks.codes, groups)
-    held_out = _held_out(blocks.codes, groups, shuffled) if head.calibration_folds else shuffled[:0]
+    shuffled = shuffled_rows(blocks.codes, groups)
+    held_out = (
+        held_out_rows(blocks.codes, groups, shuffled) if head.calibration_folds else shuffled[:0]
+    )
     train = blocks.without(held_out)
     sample = np.sort(shuffled[train.codes[shuffled] >= 0][: blocks.block_rows])
     first = _fitted_on(head, train, sample, groups)
@@ -97,7 +99,7 @@ def fit_streamed(head: LinearHead, blocks: RowBlocks, groups: Codes | None) -> N
         head.temperature_ = fit_temperature(head._scores(rows), codes, weights.loss)
 
 
-def _shuffled(codes: Codes, groups: Codes | None) -> Codes:
+def shuffled_rows(codes: Codes, groups: Codes | None) -> Codes:
     """Return the used rows in random order, those of a group side by side."""
     used = np.flatnonzero(codes >= 0)
     generator = np.random.default_rng(0)
@@ -107,7 +109,7 @@ def _shuffled(codes: Codes, groups: Codes | None) -> Codes:
     return used[np.argsort(place[groups[used]], kind="stable")]
 
 
-def _held_out(codes: Codes, groups: Codes | None, shuffled: Codes) -> Codes:
+def held_out_rows(codes: Codes, groups: Codes | None, shuffled: Codes) -> Codes:
     """Return sorted rows for the temperature: whole groups, and no class as a whole."""
     count = min(_HELD_OUT, int(len(shuffled) * _HELD_OUT_FRACTION))
     if groups is not None and 0 < count < len(shuffled):

@@ -23,7 +23,7 @@ WIDTH, CLASSES, TEST, BATCH = 1024, 20, 50_000, 20_000
 # Rows, and whether the head is trained in memory as well.
 CASES = ((200_000, True), (2_000_000, False))
 LIMIT = 2**30
-HEADS = ("logistic", "svm")
+HEADS = ("logistic", "svm", "ridge")
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def _measure(folder: str, name: str, count: str, limit: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     peak = resident_bytes("VmHWM")
     return {"seconds": seconds, "accuracy": head.score(rows.take(test), codes[test]), "peak": peak,
-            "iterations": head.n_iter_}  # fmt: skip
+            "iterations": getattr(head, "n_iter_", 1)}  # fmt: skip
 
 
 def describe(records: list[dict[str, Any]]) -> str:

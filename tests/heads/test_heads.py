@@ -9,14 +9,22 @@ import pytest
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 import heads
 from contracts import HeadContract, blobs
 from featcache.errors import InvalidRequest
-from heads import DenseHead, KNNHead, LightGBMHead, LogisticHead, SVMHead, make_head
+from heads import (
+    DenseHead,
+    KNNHead,
+    LightGBMHead,
+    LogisticHead,
+    RidgeHead,
+    SVMHead,
+    make_head,
+)
 from heads.calibration import fit_temperature
 from heads.scaling import row_space
 from heads.solver import minimise
@@ -30,6 +38,29 @@ class TestLogisticHead(HeadContract):
 class TestSVMHead(HeadContract):
     head = SVMHead()
     accuracy = 0.95
+
+
+class TestRidgeHead(HeadContract):
+    head = RidgeHead()
+    accuracy = 0.95
+
+    @pytest.mark.parametrize("rows", [60, 300])
+    def test_its_scores_are_scikit_learns(self, rows: int) -> None:
+        X, y = blobs(5, rows // 5, 90)
+        weight = np.random.default_rng(0).integers(1, 4, len(X))
+        scaled = StandardScaler().fit(X, sample_weight=weight).transform(X)
+        reference = RidgeClassifier(alpha=20.0).fit(scaled, y, weight)
+        head = RidgeHead(alpha=20.0).fit(X, y, weight)
+        # Indicators are 0 and 1 here, and -1 and 1 there.
+        assert np.allclose(2 * head._scores(X) - 1, reference.decision_function(scaled), atol=1e-4)
+
+    def test_alpha_is_chosen_by_held_out_rows(self) -> None:
+        X, y = blobs(4, 400, 64, spread=0.9)
+        chosen = RidgeHead().fit(X[:800], y[:800])
+        other = RidgeHead(alpha=1e7).fit(X[:800], y[:800])
+        assert chosen.score(X[800:], y[800:]) >= other.score(X[800:], y[800:])
+        assert 0.0005 < chosen.alpha_ / 800 < 4
+        assert RidgeHead(alpha=3.0).fit(X, y).alpha_ == 3.0
 
 
 class TestLightGBMHead(HeadContract):
@@ -210,6 +241,7 @@ def test_parameters_that_make_no_sense_are_refused(name: str, given: dict[str, A
         ("logistic", {"calibration_folds": -1}),
         ("svm", {"calibration_folds": True}),
         ("knn", {"n_neighbors": 0}),
+        ("ridge", {"alpha": 0}),
     ],
     ids=str,
 )
@@ -269,6 +301,7 @@ def test_an_untrained_head_has_no_parameters_to_count(name: str) -> None:
 def test_heads_say_whether_they_train_in_seconds() -> None:
     assert {name: make_head(name).trains_in_seconds for name in heads.HEADS} == {
         "logistic": True, "svm": True, "lightgbm": True, "dense": False, "knn": True,
+        "ridge": True,
     }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_svm_margins_are_liblinears(class_weight: Any, weighted: bool) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    name=st.sampled_from(["logistic", "svm", "knn"]),
+    name=st.sampled_from(["logistic", "svm", "ridge", "knn"]),
     counts=st.lists(st.integers(0, 3), min_size=24, max_size=24),
     class_weight=st.sampled_from([None, "balanced"]),
     seed=st.integers(0, 100),

@@ -1,0 +1,231 @@
+"""Ridge regression to the classes: one pass over the rows, solved in closed form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.utils.validation import check_is_fitted
+
+from featcache import ClassifierStep
+from featcache.toolkit import get_logger
+
+from .arguments import as_features
+from .base import Floats, Head
+from .blocks import Block, Codes, MemoryLimit, RowBlocks, exceeds, limit_bytes
+from .calibration import choose_temperature, fit_temperature, log_losses
+from .held_out import held_out_part
+from .parameters import Interval, check_parameters
+from .streamed import held_out_rows, shuffled_rows
+from .weights import ClassWeight, RowWeights
+
+if TYPE_CHECKING:
+    from featcache import Features
+
+log = get_logger(__name__)
+
+# Values of "auto", relative to the sum of weights; the columns have standard deviation 1.
+_ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_DEFAULT_ALPHA = 0.3  # with too few rows to choose
+_HELD_OUT = 0.1
+_MIN_PER_CLASS = 2
+_LOG_LOSS_WEIGHT = 0.25  # relative to the error rate
+_BLOCK_BYTES = 2**28
+_ROWS_PER_CHUNK = 4096
+_CONSTANT = 1e-6  # relative to the mean: a smaller deviation is the resolution of float32
+
+
+class RidgeHead(Head):
+    """Ridge regression to indicators of the classes, on standardised embeddings.
+
+    The problem of `sklearn.linear_model.RidgeClassifier`, solved in closed form from sums over the
+    rows: they are read once, however many there are. The probabilities are a softmax of the
+    predicted indicators with a temperature fitted on held-out rows.
+
+    Parameters
+    ----------
+    alpha : float or "auto"
+        Strength of the L2 penalty, as in scikit-learn. "auto" chooses it by held-out rows among
+        0.001 to 3 times the number of rows; with too few rows it is 0.3 times their number.
+    class_weight : {None, "balanced"} or dict
+        Weight of each label; "balanced" gives all classes the same total weight.
+    memory_limit : int or str, optional
+        Bytes, or a text such as "2G", that training on rows of a store or of a `numpy.memmap` may
+        take; if all of them take more, they are read in blocks. Default: half the free memory.
+
+    Attributes
+    ----------
+    coef_ : ndarray (k, d), float32
+        Weights for unscaled embeddings.
+    intercept_ : ndarray (k,), float32
+    alpha_ : float
+        The value of `alpha` that was used.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(40, 8)).astype("float32")
+    >>> RidgeHead().fit(X, X[:, 0] > 0).predict(X).shape
+    (40,)
+    """
+
+    trains_in_seconds: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        alpha: float | Literal["auto"] = "auto",
+        class_weight: ClassWeight = None,
+        memory_limit: MemoryLimit = None,
+    ) -> None:
+        self.alpha = alpha
+        self.class_weight = class_weight
+        self.memory_limit = memory_limit
+
+    def fit(
+        self,
+        X: Features | ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> RidgeHead:
+        """Train on embeddings; see `Head.fit`.
+
+        Rows of features or of a `numpy.memmap` that do not fit in `memory_limit` are read once, in
+        blocks; equal rows are not merged then.
+        """
+        limit = limit_bytes(self.memory_limit)
+        features = as_features(X)
+        if not exceeds(X if features is None else features.X, limit):
+            super().fit(X, y, sample_weight, groups)
+            return self
+        self._check_alpha()
+        blocks, numbers = self._labelled_blocks(X, y, sample_weight, groups, limit)
+        held_out = held_out_rows(blocks.codes, numbers, shuffled_rows(blocks.codes, numbers))
+        self._train(blocks, held_out)
+        return self
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of coefficients and intercepts."""
+        check_is_fitted(self, "coef_")
+        return int(self.coef_.size + self.intercept_.size)
+
+    def _check_alpha(self) -> None:
+        if self.alpha != "auto":
+            check_parameters(self, {"alpha": Interval(0, 1e12)})
+
+    def _fit_codes(
+        self, X: Floats, codes: Codes, weights: RowWeights, groups: Codes | None
+    ) -> None:
+        self._check_alpha()
+        blocks = RowBlocks(X, codes, weights, _BLOCK_BYTES)
+        held_out = held_out_part(codes, _HELD_OUT, 0, groups, min_per_class=_MIN_PER_CLASS)
+        self._train(blocks, held_out)
+        if not len(held_out):
+            self.temperature_ = choose_temperature(
+                codes, held_out, lambda rows: self._scores(X[rows]),
+                lambda train, scored: self._trained_on(blocks, train)._scores(X[scored]),
+                weights=weights.loss, groups=groups,
+            )  # fmt: skip
+
+    def _train(self, blocks: RowBlocks, held_out: Codes) -> None:
+        """Set the coefficients, and alpha and the temperature by the held-out rows."""
+        sums = _Sums(blocks.without(held_out), len(self.classes_))
+        choose = self.alpha == "auto"
+        if not len(held_out):
+            self.alpha_ = _DEFAULT_ALPHA * sums.total if choose else float(self.alpha)
+            self.coef_, self.intercept_ = sums.solve(self.alpha_)
+            return
+        test = blocks.take(held_out)
+        tried = [alpha * sums.total for alpha in _ALPHAS] if choose else [float(self.alpha)]
+        trials = [(_trial(sums, alpha, test), alpha) for alpha in tried]
+        (_, self.temperature_), alpha = min(trials)
+        before = sums.total
+        sums.add(test)
+        # The penalty of each row's share stays the same.
+        self.alpha_ = alpha * sums.total / before if choose else alpha
+        self.coef_, self.intercept_ = sums.solve(self.alpha_)
+
+    def _trained_on(self, blocks: RowBlocks, rows: Codes) -> RidgeHead:
+        """Return a head with the same parameters and classes that is trained on some rows."""
+        head = RidgeHead(**self.get_params())
+        head.classes_ = self.classes_
+        others = np.setdiff1d(np.arange(len(blocks)), rows)
+        head._train(blocks.without(others), others[:0])
+        return head
+
+    def _scores(self, X: Floats) -> NDArray[Any]:
+        return np.asarray(X @ self.coef_.T + self.intercept_)
+
+    def _steps(self) -> list[ClassifierStep]:
+        return [ClassifierStep("linear", {"weights": self.coef_.T, "bias": self.intercept_})]
+
+
+def _trial(sums: _Sums, alpha: float, test: Block) -> tuple[float, float]:
+    """Return the loss of a value of alpha on held-out rows, and their temperature."""
+    coefficients, intercept = sums.solve(alpha)
+    scores, weights = test.rows @ coefficients.T + intercept, test.weights.loss
+    temperature = fit_temperature(scores, test.codes, weights)
+    wrong = scores.argmax(axis=1) != test.codes
+    losses = wrong + _LOG_LOSS_WEIGHT * log_losses(scores, test.codes, temperature)
+    return float(np.average(losses, weights=weights)), temperature
+
+
+class _Sums:
+    """Weighted sums over rows and classes, in float64: all that ridge regression needs.
+
+    Parameters
+    ----------
+    blocks : RowBlocks
+    k : int
+        Number of classes.
+    """
+
+    def __init__(self, blocks: RowBlocks, k: int) -> None:
+        width = blocks.width
+        # About the mean of some rows, so that columns with a large mean lose no digits.
+        self._shift: Floats | None = None
+        self.total = 0.0
+        self._first: NDArray[np.float64] = np.zeros(width)
+        self._gram: NDArray[np.float64] = np.zeros((width, width))
+        self._cross: NDArray[np.float64] = np.zeros((width, k))
+        self._counts: NDArray[np.float64] = np.zeros(k)
+        for block in blocks:
+            self.add(block)
+
+    def add(self, block: Block) -> None:
+        """Add rows."""
+        if self._shift is None:
+            self._shift = block.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        for start in range(0, len(block.rows), _ROWS_PER_CHUNK):
+            part = slice(start, start + _ROWS_PER_CHUNK)
+            self._add(block.rows[part] - self._shift, block.codes[part], block.weights.take(part))
+
+    def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> None:
+        loss = np.ones(len(rows), np.float32) if weights.loss is None else weights.loss
+        weighted = rows * loss[:, None]
+        indicators = np.zeros((len(rows), len(self._counts)), np.float32)
+        indicators[np.arange(len(rows)), codes] = 1
+        self.total += float(loss.sum(dtype=np.float64))
+        self._first += weighted.sum(axis=0, dtype=np.float64)
+        self._gram += weighted.T @ rows
+        self._cross += weighted.T @ indicators
+        self._counts += np.bincount(codes, loss, len(self._counts))
+
+    def solve(self, alpha: float) -> tuple[Floats, Floats]:
+        """Return the coefficients (k, d) and intercepts (k,) for columns that are not scaled."""
+        assert self._shift is not None  # there are rows
+        mean, share = self._first / self.total, self._counts / self.total
+        gram = self._gram - self.total * np.outer(mean, mean)
+        centre = self._shift + mean
+        std = np.sqrt(np.maximum(gram.diagonal() / self.total, 0.0))
+        std[(std <= _CONSTANT * np.abs(centre)) | (std == 0)] = np.inf  # its weights are 0
+        gram /= std[:, None]
+        gram /= std
+        gram.flat[:: len(gram) + 1] += alpha
+        cross = (self._cross - np.outer(self._first, share)) / std[:, None]
+        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+        coefficients = (cho_solve(factor, cross, check_finite=False) / std[:, None]).T
+        intercept = share - coefficients @ centre
+        return coefficients.astype(np.float32), intercept.astype(np.float32)
