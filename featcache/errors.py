@@ -104,6 +104,10 @@ class UnreadableObject(InvalidRequest):
     reason: str
 
 
+class NotExportable(InvalidRequest):
+    """A bundle cannot be written as a network for other programs; carries `received`."""
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class WrongClassOrder(InvalidRequest):
     """A head's integer classes are codes of another order; `fitting` maps them to labels."""

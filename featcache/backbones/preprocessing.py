@@ -273,12 +273,12 @@ def check_rule_at_size(rule: Rule, size: tuple[int, int]) -> None:
         return
     height, width = size
     count = min(_MAX_IMAGES_AT_SIZE, max(2, _PIXELS_AT_SIZE // (height * width)))
-    images = _images_of_size(count, size)
+    images = images_of_size(count, size)
     with _unmoved_generators():
         _check_same(apply(rule, images), _run_on_each(rule, images), _ALONE)
 
 
-def _images_of_size(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def images_of_size(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Repeat the pixels of the probes to images of a size, no two of which are alike."""
     probes = probe_images()
     rows, columns = (np.arange(side) * 16 // max(side, 16) for side in size)

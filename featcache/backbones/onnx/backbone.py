@@ -38,6 +38,8 @@ class OnnxBackbone:
         One for each node up to the layer.
     depth : int
         Number of nodes with weights on the longest path.
+    encoded : bytes
+        The ONNX model that is run, from prepared pixels to embeddings.
 
     Raises
     ------
@@ -65,8 +67,8 @@ class OnnxBackbone:
         shape, self._one_by_one = _try(request)
         pooling = find_pooling(network, shape, request.pooling)
         self.pooling = pooling[0]
-        self._encoded = rebuild(network, request.image_size, pooling, one_by_one=self._one_by_one)
-        self._run = open_session(self._encoded)
+        self.encoded = rebuild(network, request.image_size, pooling, one_by_one=self._one_by_one)
+        self._run = open_session(self.encoded)
         self.width = int(self._run(np.zeros((1, *request.image_size, 3), np.float32)).shape[1])
         if not self.width:
             raise InvalidRequest(
@@ -109,7 +111,7 @@ class OnnxBackbone:
         """Write the network into a folder, for engines that read ONNX; return its path."""
         folder.mkdir()
         path = folder / "model.onnx"
-        path.write_bytes(self._encoded)
+        path.write_bytes(self.encoded)
         return path
 
     def count_params(self) -> int:

@@ -18,7 +18,7 @@ _FLOATS = ("FLOAT", "FLOAT16", "DOUBLE")
 # Reductions take their axes as an input since these versions.
 _AXES_AS_INPUT = 18
 # A version of the format, not of the operators, that all runtimes of recent years read.
-_FORMAT_VERSION = 8
+FORMAT_VERSION = 8
 _SPATIAL = {"nchw": (2, 3), "nhwc": (1, 2)}
 
 
@@ -57,7 +57,7 @@ def rebuild(
     value = helper.make_value_info(output, kind) if pooling else onnx.ValueInfoProto(name=output)
     graph = helper.make_graph(nodes, "network", [pixels], [value], weights)
     opset = [helper.make_opsetid("", network.opset)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=_FORMAT_VERSION)
+    model = helper.make_model(graph, opset_imports=opset, ir_version=FORMAT_VERSION)
     encoded: bytes = model.SerializeToString(deterministic=True)
     return encoded
 
