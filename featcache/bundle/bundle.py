@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._io.atomic import make_folder, write_atomic
 from .._io.cache_dirs import cache_folder, weights_folder
+from .._io.new_file import check_new_path
 from .._io.paths import absolute_path
 from .._io.wording import format_count
 from ..backbones.keras_types import BackboneLike
@@ -30,6 +31,7 @@ from ..printable import printable
 from .bundle_file import read_bundle, write_bundle
 from .classifier import Classifier
 from .model_card import model_card
+from .network_files import NetworkFiles
 
 _BACKBONE_ARGUMENTS = (
     "layer", "pooling", "image_size", "resize", "weights", "precision", "row_dtype"
@@ -56,7 +58,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(NetworkFiles):
     """A classifier of photos: the spec of a backbone and a head trained on its embeddings.
 
     Attributes
@@ -125,13 +127,7 @@ class Bundle:
         StoreWriteError
             If the write fails; an existing file is unchanged then.
         """
-        target = absolute_path(path)
-        if os.path.lexists(target) and not overwrite:
-            raise InvalidRequest(
-                f"{target} exists and is not overwritten; choose another path, or pass "
-                "overwrite=True.",
-                received=str(target),
-            )
+        target = check_new_path(path, overwrite=overwrite)
         make_folder(target.parent)
         text = printable(self.card(), keep="\n")  # the path of a model may hold anything
         write_atomic(target, text.encode(), description="the model card")
