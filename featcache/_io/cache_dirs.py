@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from ..errors import StoreError
 from .logs import get_logger
 from .paths import absolute_path
 
@@ -14,6 +15,7 @@ log = get_logger(__name__)
 
 CACHE_VARIABLE = "FEATCACHE_CACHE"
 DATA_VARIABLE = "FEATCACHE_DATA"
+SHARED_VARIABLE = "FEATCACHE_SHARED"
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -32,6 +34,37 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = folder or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featcache")
     return absolute_path(chosen)
+
+
+def shared_folder(folder: str | os.PathLike[str] | None = None) -> Path | None:
+    """Return the absolute path of the shared cache folder, which is only read.
+
+    Parameters
+    ----------
+    folder : path-like, optional
+        Default: the environment variable ``FEATCACHE_SHARED``.
+
+    Returns
+    -------
+    Path or None
+        None if there is none.
+
+    Raises
+    ------
+    StoreError
+        If it is not a folder: without it all that it holds would be computed again.
+    """
+    chosen = folder or os.environ.get(SHARED_VARIABLE)
+    if not chosen:
+        return None
+    found = absolute_path(chosen)
+    if not found.is_dir():
+        raise StoreError(
+            f"The shared cache {found} is not a folder. Mount its disk, or leave out shared_dir= "
+            f"(--shared-dir, {SHARED_VARIABLE}).",
+            path=found,
+        )
+    return found
 
 
 def stores_folder(cache: Path) -> Path:

@@ -263,6 +263,11 @@ extraction = options(
                  help="Number of decoding threads. Default: one per core, at most 8."),
     click.option("--retry-failed", is_flag=True, help="Try quarantined images again."),
     click.option(
+        "--shared-dir", metavar="DIR",
+        help="Another cache folder whose rows are used too; it is only read. Default: "
+        "FEATCACHE_SHARED, if set.",
+    ),
+    click.option(
         "--allow-h5", is_flag=True,
         help="Accept a model in Keras' old .h5 format, which can contain code: only from a source "
         "that you trust.",

@@ -75,6 +75,7 @@ def extract(
     batch_size: int | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    shared_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
     progress: bool | None = None,
     client: object = None,
@@ -162,6 +163,10 @@ def extract(
         Number of decoding threads. Default: one per core, at most 8.
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
+    shared_dir : path, optional
+        Another cache folder, such as one on a shared disk, whose rows are used where `cache_dir`
+        lacks them. Nothing is written there: new rows go to `cache_dir`. Default:
+        ``FEATCACHE_SHARED``, if that is set.
     retry_failed : bool
         Try quarantined images again.
     progress : bool, optional
@@ -223,7 +228,7 @@ def extract(
     request = make_request(backbone, options)
     source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     chosen = views_of(views, augmentation, random_state)
-    jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
+    jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress, shared_dir)
     return _run(jobs, on_conflict, settings, cluster, started)
 
 

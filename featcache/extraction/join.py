@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .._io.wording import format_count
 from ..data.dataset import Dataset
 from ..data.labels import label_codes
 from ..data.listing import extras_for, ignored_by_ending
-from ..errors import NoUsableImages
+from ..errors import NoUsableImages, StoreMismatch
 from ..store.lazy_rows import StoredRows
 from ..store.row_index import pack_ids
 from ..store.store import Store
@@ -42,16 +44,17 @@ def join_rows(
     kept = np.array(usable * len(jobs), np.int64)
     views = np.repeat(np.arange(len(jobs)), len(usable))
     # Opened again only if rows were committed since it was opened for the plan.
-    stores = [Store(j.folder) if j.store is None or j.plan.compute else j.store for j in jobs]
-    packed = pack_ids([str(job.files[i].image_id) for i in kept])
+    ids = [str(job.files[i].image_id) for i in usable]
+    stores, sources = _find_rows(jobs, ids)
     dataset = job.dataset.take(kept.tolist())
     summary = _summary(
         jobs, computed, quarantined,
         unlabelled=dataset.unlabelled // len(jobs), conflicts=conflicts, seconds=seconds,
-        seconds_per_image=sum(store.seconds_per_image() for store in stores),
+        seconds_per_image=sum(found[0].seconds_per_image() for found in stores),
+        folder=stores[0][0].folder,
     )  # fmt: skip
     return Features(
-        X=StoredRows(stores, packed, views[:, None]),
+        X=StoredRows(list(chain(*stores)), pack_ids(ids * len(jobs)), sources[:, None]),
         views=views,
         ids=[str(job.contents[i].image_id) for i in kept],
         positions=kept,
@@ -61,6 +64,39 @@ def join_rows(
         arguments=job.resolved.arguments(),
         **columns_of(dataset, job.dataset),
     )
+
+
+def _find_rows(
+    jobs: Sequence[ExtractionJob], ids: list[str]
+) -> tuple[list[list[Store]], NDArray[np.int64]]:
+    """Return the stores of each view, and the one of each row as a position among all of them."""
+    stores: list[list[Store]] = []
+    sources = []
+    for job in jobs:
+        found = [] if job.store is None or job.plan.compute else [job.store]
+        if job.plan.compute or (job.store is None and job.shared is None):
+            found = [Store(job.folder)]  # rows were committed since it was opened for the plan
+        first = sum(map(len, stores))
+        places = np.full(len(ids), first, np.int64)
+        if job.shared is not None:
+            if found:
+                _check_widths(found[0], job.shared)
+                places[~found[0].contains(ids)] += 1
+            found.append(job.shared)
+        stores.append(found)
+        sources.append(places)
+    return stores, np.concatenate(sources)
+
+
+def _check_widths(own: Store, shared: Store) -> None:
+    if own.width != shared.width:
+        raise StoreMismatch(
+            f"The rows in the shared store {shared.folder} have width {shared.width}, but those in "
+            f"{own.folder} have width {own.width}. `featcache verify` says which one is damaged.",
+            path=shared.folder,
+            stored=shared.width,
+            requested=own.width,
+        )
 
 
 def columns_of(chosen: Dataset, dataset: Dataset) -> dict[str, Any]:
@@ -110,6 +146,7 @@ def _summary(
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,
     seconds_per_image: float,
+    folder: Path,
 ) -> ExtractionSummary:
     """Return what the extraction found stored, computed and left out."""
     job = jobs[0]
@@ -121,7 +158,7 @@ def _summary(
         computed=sum(len(job.plan.compute) for job in jobs) - n_failures,
         quarantined=len(quarantined),
         seconds=seconds,
-        folder=job.folder,
+        folder=folder,
         backbone=job.resolved.request.name,
         weights=weights.origin,
         weights_kind=weights.kind,

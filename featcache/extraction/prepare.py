@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,6 +15,7 @@ from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
+from ..backbones.spec import BackboneSpec
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
@@ -37,6 +39,7 @@ class ExtractionJob:
 
     `contents` identifies the file of each image, `files` the example: they differ for cropped
     photos, whose example id depends on the box as well. The spec of `resolved` is the view's.
+    `shared` is the store of the same key in `shared_cache`, which is only read.
     """
 
     dataset: Dataset
@@ -47,6 +50,8 @@ class ExtractionJob:
     store: Store | None
     plan: Plan
     view: View
+    shared_cache: Path | None = None
+    shared: Store | None = None
 
     @property
     def folder(self) -> Path:
@@ -93,6 +98,7 @@ def explain(
     cache_dir: str | os.PathLike[str] | None = None,
     retry_failed: bool = False,
     progress: bool | None = None,
+    shared_dir: str | os.PathLike[str] | None = None,
     preprocessing: Rule | None = None,
     views: int = 1,
     augmentation: Augmentation | Policy | None = None,
@@ -135,7 +141,7 @@ def explain(
     chosen = views_of(views, augmentation, random_state)
     source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     return make_explanation(
-        prepare(request, source, chosen, cache_dir, workers, retry_failed, progress)
+        prepare(request, source, chosen, cache_dir, workers, retry_failed, progress, shared_dir)
     )
 
 
@@ -166,10 +172,12 @@ def prepare(
     workers: int | None,
     retry_failed: bool,
     progress: bool | None,
+    shared_dir: str | os.PathLike[str] | None = None,
 ) -> list[ExtractionJob]:
     """List the images, find their content ids and the spec, and compare with each view's store."""
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
+    shared = cache_dirs.shared_folder(shared_dir)
     dataset = source.load(cache, progress)
     # Before the images are read, so that a model that cannot be used is refused at once.
     request = replace(request, crop=dataset.crop)
@@ -183,15 +191,17 @@ def prepare(
             )
     files = make_examples(dataset, contents)
     return [
-        make_job(dataset, contents, files, resolved, cache, retry_failed, view) for view in views
+        make_job(dataset, contents, files, resolved, cache, retry_failed, view, shared)
+        for view in views
     ]
 
 
 def plan_again(job: ExtractionJob, resolved: ResolvedBackbone, retry_failed: bool) -> ExtractionJob:
     """Compare a job's data set with the store of its view as it is now, or of another backbone."""
     return make_job(
-        job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view
-    )
+        job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view,
+        job.shared_cache,
+    )  # fmt: skip
 
 
 def make_job(
@@ -202,19 +212,33 @@ def make_job(
     cache: Path,
     retry_failed: bool,
     view: View,
+    shared_cache: Path | None = None,
 ) -> ExtractionJob:
     """Compare a data set with the store of a view, and plan the extraction."""
     resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     store = _open_store(folder, resolved)
+    shared = _open_shared(shared_cache, resolved.spec)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
-    if store is not None and ids:
-        mask = store.contains(ids)
-        stored = {image_id for image_id, is_stored in zip(ids, mask, strict=True) if is_stored}
+    for one in (store, shared) if ids else ():
+        if one is not None:
+            stored |= set(compress(ids, one.contains(ids)))
     failed = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, failed, retry_failed=retry_failed)
-    return ExtractionJob(dataset, contents, files, resolved, cache, store, plan, view)
+    return ExtractionJob(
+        dataset, contents, files, resolved, cache, store, plan, view, shared_cache, shared
+    )
+
+
+def _open_shared(cache: Path | None, spec: BackboneSpec) -> Store | None:
+    """Open the store of a spec in a shared cache; return None if there is none."""
+    if cache is None:
+        return None
+    folder = cache_dirs.stores_folder(cache) / spec.folder
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    return Store(folder, write_sidecars=False)
 
 
 def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:

@@ -76,7 +76,8 @@ class ExtractionSummary:
     seconds : float
         Wall time of the call.
     folder : Path
-        Folder of the store; with several views, of the images without augmentation.
+        Folder of the store; with several views, of the images without augmentation. That in
+        `shared_dir`, if all rows are there.
     backbone : str
         Human-readable name of the backbone.
     weights : str
