@@ -99,9 +99,7 @@ def test_a_folder_that_is_not_there_is_an_error(photos: Path, tiny_model: Any) -
         extract(tiny_model, photos, shared_dir=photos / "nowhere")
 
 
-def test_a_damaged_shard_is_an_error(
-    photos: Path, tiny_model: Any, shared: Path
-) -> None:
+def test_a_damaged_shard_is_an_error(photos: Path, tiny_model: Any, shared: Path) -> None:
     (shard,) = shared.rglob("*.h5")
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
