@@ -46,7 +46,7 @@ def supports(precision: str) -> bool:
     """Return whether this processor has instructions for a precision."""
     if precision == "float32":
         return True
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINORunner:
@@ -94,7 +94,7 @@ class OpenVINORunner:
         self._dense: Any = None  # the model's last layers, if a whole batch goes through them
         self._size = 0
         self._one_by_one = False  # whether the network takes one image at a time
-        with _refusals():
+        with refusals():
             self._compile(size)
 
     @classmethod
@@ -138,7 +138,7 @@ class OpenVINORunner:
 
         # Release the previous model first: two compiled models would need twice the memory.
         self._queue = self._dense = None
-        model = _core().read_model(self._folder / CONVERTED_FILES[0])
+        model = openvino_core().read_model(self._folder / CONVERTED_FILES[0])
         if model.input(0).partial_shape[0].is_static:
             self._one_by_one, self.candidates, size = True, (1,), 1
         model = with_preprocessing(model, self._rule)
@@ -158,7 +158,7 @@ class OpenVINORunner:
     def _compile_model(self, model: Any, hint: str) -> Any:
         precision = _HINTS[self._precision]
         options = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
-        return _core().compile_model(model, "CPU", options)
+        return openvino_core().compile_model(model, "CPU", options)
 
 
 def _share_memory(array: NDArray[Any]) -> Any:
@@ -187,11 +187,11 @@ def convert(
         If it cannot be exported, OpenVINO cannot read it, the disk or `accept` refuses.
     """
     make_folder(folder.parent, private=True)
-    with _refusals(), open_folder_atomic(folder) as work:
+    with refusals(), open_folder_atomic(folder) as work:
         exported = backbone.export(work / "saved")
         import openvino
 
-        model = _core().read_model(exported)
+        model = openvino_core().read_model(exported)
         openvino.save_model(model, work / CONVERTED_FILES[0], compress_to_fp16=False)
         del model  # it maps the files that go now
         shutil.rmtree(work / "saved")
@@ -218,14 +218,15 @@ def check_seal(folder: Path) -> None:
 
 
 @functools.cache
-def _core() -> Any:
+def openvino_core() -> Any:
+    """Return the one instance of OpenVINO's library in this process."""
     import openvino
 
     return openvino.Core()
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """Turn whatever Keras, TensorFlow or OpenVINO raise for a model into `NotConvertible`."""
     try:
         yield

@@ -99,7 +99,7 @@ class GraphWriter:
         if self._bytes > MAX_WEIGHT_BYTES:
             raise NotExportable(
                 "The weights of the network and its head take more than 2 GB, which is the limit "
-                "of an ONNX file; use a smaller backbone.",
+                "of an ONNX file; use a smaller backbone, or write an OpenVINO folder.",
                 received=self._bytes,
             )
         name = f"{self._prefix}weight_{len(self.weights)}"
@@ -152,6 +152,7 @@ def refusal(layer: Any, reason: str) -> NotExportable:
     kind = type(layer).__name__
     return NotExportable(
         f"Layer {layer.name!r} of class {kind} cannot be written to an ONNX network: {reason}. "
-        "Make the bundle with an earlier layer of the backbone, or with another backbone.",
+        "Write an OpenVINO folder (to_openvino), which takes whatever TensorFlow exports, or make "
+        "the bundle with an earlier layer of the backbone.",
         received=kind,
     )
