@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
     from .backbones.graph import nodes_before as nodes_before
+    from .backbones.hub.built import is_hub_backbone as is_hub_backbone
     from .backbones.image_size import parse_image_size as parse_image_size
     from .backbones.imagenet import CAFFE_MEAN_BGR as CAFFE_MEAN_BGR
     from .backbones.imagenet import IMAGENET_MEAN as IMAGENET_MEAN
@@ -137,6 +138,7 @@ _HOMES = {
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
     "is_missing": "data.labels",
+    "is_hub_backbone": "backbones.hub.built",
     "is_model_file": "backbones.model_file",
     "is_onnx_file": "backbones.onnx.file",
     "label_codes": "data.labels",
@@ -216,6 +218,7 @@ __all__ = [
     "free_bytes",
     "get_logger",
     "ignored_warnings",
+    "is_hub_backbone",
     "is_missing",
     "is_model_file",
     "is_onnx_file",

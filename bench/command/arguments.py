@@ -44,7 +44,8 @@ def add_backbone_options(parser: argparse.ArgumentParser) -> None:
         "--backbones",
         action="append",
         metavar="A,B",
-        help="names from `featcache backbones`, or .keras or .onnx files of your own; default: "
+        help="names from `featcache backbones`, .keras or .onnx files of your own, or presets of "
+        "keras-hub, as hub:NAME or hub:FOLDER; default: "
         "mobilenet_v2, or pocket on drawn dogs. May be given several times; a value may be one "
         "backbone with options of its own: xception@image_size=224,weights=FILE. A+B puts "
         "the features of both side by side. Options: " + ", ".join(BACKBONE_OPTIONS),

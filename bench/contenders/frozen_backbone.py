@@ -18,6 +18,7 @@ from featcache.toolkit import (
     OnnxBackbone,
     find_backbone,
     format_count,
+    is_hub_backbone,
     is_model_file,
     is_onnx_file,
 )
@@ -184,7 +185,7 @@ class FrozenBackbone:
 
     def parameters(self) -> int:
         """Return the number of weights of the whole network."""
-        if is_onnx_file(self.backbone):
+        if is_onnx_file(self.backbone) or is_hub_backbone(self.backbone):
             built = featcache.load_backbone(self.backbone, **self._model_options).backbone
             return built.count_params()
         if is_model_file(self.backbone):

@@ -8,13 +8,21 @@ from featcache.toolkit import (
     BuiltBackbone,
     ModelRequest,
     all_layers,
+    is_hub_backbone,
     is_onnx_file,
     preserve_random_state,
 )
 
 
 def check_trainable(backbone: object) -> None:
-    """Raise `InvalidRequest` for an ONNX network."""
+    """Raise `InvalidRequest` for an ONNX network, and for a backbone of keras-hub."""
+    if is_hub_backbone(backbone):
+        raise InvalidRequest(
+            f"{getattr(backbone, 'name', backbone)} is a backbone of keras-hub, of which only "
+            "features are computed. Compare heads on them, or fine-tune keras.Model(images, "
+            "features) of its layers, a model of your own.",
+            received=str(getattr(backbone, "name", backbone)),
+        )
     if is_onnx_file(backbone):
         raise InvalidRequest(
             f"{backbone} is an ONNX network, which cannot be fine-tuned: its graph is run as it "

@@ -189,7 +189,7 @@ def output_of(keras: Any, model: Any, layer: str) -> Any:
             default_layer(model)  # raises
         return model.outputs[0]
     if layer in names:
-        outputs = _node_of(model, names[layer]).output_tensors
+        outputs = node_of(model, names[layer]).output_tensors
         if len(outputs) != 1:
             raise InvalidRequest(
                 f"Layer {layer!r} gives {len(outputs)} arrays; name one that gives a single one.",
@@ -198,7 +198,7 @@ def output_of(keras: Any, model: Any, layer: str) -> Any:
         return outputs[0]
     head, _, rest = layer.partition("/")
     inner = names[head]
-    node = _node_of(model, inner)
+    node = node_of(model, inner)
     return keras.Model(inner.inputs, output_of(keras, inner, rest))(node.input_tensors[0])
 
 
@@ -364,7 +364,7 @@ def nodes_before(tensors: list[Any]) -> Iterator[Any]:
             yield node
 
 
-def _node_of(model: Any, layer: Any) -> Any:
+def node_of(model: Any, layer: Any) -> Any:
     """Return the first call of a layer within a model; the layer may be part of others."""
     within = {id(node) for node in nodes_before(model.outputs)}
     return next(node for node in layer._inbound_nodes if id(node) in within)

@@ -1,11 +1,39 @@
-"""Check that a Keras model can serve as a backbone: one input, of images, and nothing around it."""
+"""Check that an object can serve as a backbone: a Keras model with one input, of images."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ..errors import InvalidRequest
 from .installed import top_package
+
+_PYTORCH_SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".safetensors")
+
+
+def refuse_pytorch(backbone: Any) -> None:
+    """Raise `InvalidRequest` for a PyTorch model or the file of one: there is a way by ONNX."""
+    is_path = isinstance(backbone, (str, os.PathLike))
+    is_file = is_path and os.fspath(backbone).lower().endswith(_PYTORCH_SUFFIXES)
+    if is_file or (hasattr(backbone, "state_dict") and hasattr(backbone, "forward")):
+        what = str(backbone) if is_path else type(backbone).__name__
+        raise InvalidRequest(
+            f"{what} is a PyTorch model: export it with torch.onnx.export(model.eval(), "
+            "torch.zeros(1, 3, height, width), 'model.onnx', external_data=False) and pass the "
+            "path 'model.onnx'.",
+            received=what,
+        )
+
+
+def check_model(model: Any) -> None:
+    """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
+    if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
+        raise InvalidRequest(
+            "A backbone is a name, the path of a .keras or .onnx file, a preset of keras-hub "
+            f"('hub:NAME' or 'hub:./folder') or a keras.Model, not {type(model).__name__}.",
+            received=type(model).__name__,
+        )
+    check_input(model)
 
 
 def check_input(model: Any) -> None:

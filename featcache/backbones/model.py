@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from .graph import (
     possible_scores,
     resolve_layer,
 )
+from .hub.library import DISTRIBUTION as KERAS_HUB
+from .hub.network import build_hub_network, hub_output
 from .input_check import check_input
 from .keras_backend import (
     has_accelerator,
@@ -34,12 +37,12 @@ from .keras_backend import (
 from .model_file import ModelFile, load_model
 from .own_code import operations
 from .pretrained import Network, build_network
-from .request import ModelRequest, TableRequest
+from .request import HubRequest, ModelRequest, TableRequest
 from .spec import Pooling, Precision, own_model_name
 
 log = get_logger(__name__)
 
-_Request = TableRequest | ModelRequest
+_Request = TableRequest | ModelRequest | HubRequest
 _FULL_PRECISION = {"float32", "float64"}
 
 
@@ -48,7 +51,7 @@ class Backbone:
 
     Parameters
     ----------
-    request : TableRequest or ModelRequest
+    request : TableRequest, ModelRequest or HubRequest
         What to build.
 
     Attributes
@@ -83,16 +86,12 @@ class Backbone:
     def __init__(self, request: _Request) -> None:
         keras = import_keras()
         self.rule: preprocessing.Rule = request.preprocessing
+        self._packages = [KERAS_HUB] if isinstance(request, HubRequest) else []
         with preserve_random_state():
-            if isinstance(request, TableRequest):
-                network = build_network(keras, request)
-            else:
-                network = _own(request.model)
-        check_input(network.model)
-        self.name = request.name if isinstance(request, TableRequest) else _name_of(network.model)
-        self.layer, output = _output_of(keras, network, request)
-        self.pooling, pooled = _pool(keras, output, request.pooling, self.layer)
-        cut = keras.Model(network.model.inputs, pooled)
+            part = _build(keras, request)
+        self.name, self.layer = part.name, part.layer
+        self.pooling, pooled = _pool(keras, part, request.pooling)
+        cut = keras.Model(part.inputs, pooled)
         _check_size(cut, request.image_size)
         _check_weights(cut, request)
         self.weights_hash = _hash_weights(cut)
@@ -163,7 +162,7 @@ class Backbone:
 
     def provenance(self) -> dict[str, str]:
         """Return versions and backend, stored with the rows; not part of the key."""
-        packages = ["keras", self.backend, "numpy", "Pillow", "h5py"]
+        packages = ["keras", self.backend, "numpy", "Pillow", "h5py", *self._packages]
         return {"backend": self.backend, **{name: metadata.version(name) for name in packages}}
 
     @functools.cached_property
@@ -177,8 +176,15 @@ class Backbone:
                 config["dtype"] = "mixed_bfloat16"
             return type(layer).from_config(config)
 
-        with preserve_random_state():
-            clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
+        try:
+            with preserve_random_state():
+                clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
+        except Exception as error:  # layers of other packages may not take their own settings
+            raise InvalidRequest(
+                "precision='bfloat16' needs layers that can be built again from their settings, "
+                f"and one cannot ({first_line(error, 200)}); leave precision= out.",
+                received="bfloat16",
+            ) from error
         clone.set_weights([np.asarray(weight) for weight in self.model.weights])
         return clone
 
@@ -195,11 +201,45 @@ def _check_size(model: Any, size: tuple[int, int]) -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The part of a network up to a layer: its name, the layer, its symbolic ends.
+
+    `prefix` is the number of tokens before those of the patches, if it is known.
+    """
+
+    name: str
+    layer: str
+    inputs: Any
+    output: Any
+    prefix: int | None = None
+
+
+def _build(keras: Any, request: _Request) -> _Part:
+    if isinstance(request, HubRequest):
+        network = build_hub_network(keras, request)
+        check_input(network.model)
+        layer, output = hub_output(keras, network, request)
+        inputs = network.model.inputs
+        return _Part(network.name, layer, inputs, output, network.prefix_of(output))
+    if isinstance(request, TableRequest):
+        found, name = build_network(keras, request), request.name
+        check_input(found.model)
+    else:
+        found = _own(request.model)
+        check_input(found.model)
+        name = _name_of(found.model)
+    layer, output = _output_of(keras, found, request)
+    return _Part(name, layer, found.model.inputs, output)
+
+
 def _own(model: Any) -> Network:
     return Network(load_model(model.path) if isinstance(model, ModelFile) else model)
 
 
-def _output_of(keras: Any, network: Network, request: _Request) -> tuple[str, Any]:
+def _output_of(
+    keras: Any, network: Network, request: TableRequest | ModelRequest
+) -> tuple[str, Any]:
     """Return the layer to cut at, and its symbolic output."""
     model = network.model
     if isinstance(request, ModelRequest):
@@ -260,7 +300,8 @@ def _name_of(model: Any) -> str:
         ) from error
 
 
-def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple[str, Any]:
+def _pool(keras: Any, part: _Part, pooling: Pooling | None) -> tuple[str, Any]:
+    output, layer, prefix = part.output, part.layer, part.prefix or 0
     rank = len(output.shape)
     if rank == 2:
         if pooling in ("avg", "max", "cls"):
@@ -278,6 +319,12 @@ def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple
                 f"arrays of rank {rank}.",
                 received=pooling,
             )
+        if part.prefix == 0:
+            raise InvalidRequest(
+                f"pooling='cls' takes the CLS token, but {layer!r} gives tokens of patches only; "
+                "use 'avg', 'max' or 'flat'.",
+                received=pooling,
+            )
         return pooling, output[:, 0]
     if pooling == "flat":
         return pooling, keras.layers.Flatten()(output)
@@ -285,7 +332,8 @@ def _pool(keras: Any, output: Any, pooling: Pooling | None, layer: str) -> tuple
     if dimension is None:
         raise InvalidRequest(f"Layer {layer!r} gives arrays of rank {rank}.", received=rank)
     kind = "Average" if pooling == "avg" else "Max"
-    return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(output)
+    patches = output[:, prefix:] if prefix else output
+    return pooling, getattr(keras.layers, f"Global{kind}Pooling{dimension}")()(patches)
 
 
 def _check_weights(model: Any, request: _Request) -> None:

@@ -27,6 +27,7 @@ from .._io.stored_zip import StoredMember, check_regular_file, check_stored
 from .._io.wording import first_line
 from ..errors import ModelRefused
 from ..hdf5.sandbox import unsafe_hdf5_reason
+from .hub.preset import is_preset
 from .keras_backend import import_keras, preserve_random_state, quiet_stderr
 from .keras_types import KerasModel
 from .model_config import check_network
@@ -41,7 +42,7 @@ _MEMBERS = {_CONFIG, _WEIGHTS, "metadata.json"}
 _MAX_CONFIG_BYTES = 32 * 2**20
 _COPY_BYTES = 2**20
 # A network may have some weights that are not in its file, such as counters.
-_MAX_EXTRA_WEIGHTS = 1_000_000
+MAX_EXTRA_WEIGHTS = 1_000_000
 # Maximum number of values of one layer for one image: 4 GiB in float32.
 _MAX_OUTPUTS = 2**30
 _ASSUMED_SIDE = 512
@@ -90,8 +91,8 @@ def is_keras_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
 
 
 def is_model_file(backbone: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Return whether the argument `backbone` is the path of a Keras model or an ONNX network."""
-    return is_keras_file(backbone) or is_onnx_file(backbone)
+    """Return whether the argument `backbone` is the path of a model, or a preset of keras-hub."""
+    return is_keras_file(backbone) or is_onnx_file(backbone) or is_preset(backbone)
 
 
 def inspect_model_file(path: str | os.PathLike[str]) -> ModelFile:
@@ -223,19 +224,19 @@ def _load(file: Path, path: Path, weights_bytes: int | None) -> KerasModel:
     limited = (
         contextlib.nullcontext()
         if weights_bytes is None
-        else _limited_weights(keras, weights_bytes // 2 + _MAX_EXTRA_WEIGHTS)
+        else limited_weights(keras, weights_bytes // 2 + MAX_EXTRA_WEIGHTS)
     )
     try:
         with quiet_stderr(), preserve_random_state(), limited:
             model: KerasModel = keras.saving.load_model(file, compile=False, safe_mode=True)
-        _check_outputs(model)
+        check_outputs(model)
     except Exception as error:  # Keras raises many kinds
         raise _refusal(path, error) from error
     return model
 
 
 @contextlib.contextmanager
-def _limited_weights(keras: Any, most: int) -> Iterator[None]:
+def limited_weights(keras: Any, most: int) -> Iterator[None]:
     """Refuse a variable before it is allocated, once this thread made `most` values.
 
     A configuration of some bytes can ask for a layer of terabytes: Keras makes all weights
@@ -283,7 +284,7 @@ def _values_of_variable(initializer: Any, shape: Any) -> int:
     return math.prod(int(side or 1) for side in sides)
 
 
-def _check_outputs(model: Any) -> None:
+def check_outputs(model: Any) -> None:
     """Raise ValueError if the output of a layer for one image exceeds a limit."""
     loops = 0
     for layer in operations(model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +13,17 @@ from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE, ROW_DTYPES, RowDtype
 from ..images.decode import RESIZES, Resize
 from ..images.resize_rule import WHOLE, ResizeRule
 from . import preprocessing
-from .graph import checked_layer
+from .graph import OUTPUT, checked_layer
+from .hub.built import HubModel, as_hub_model, is_hub_model
+from .hub.preset import HubPreset, is_preset, read_preset
 from .image_size import ImageSize, checked_size
-from .input_check import check_input
+from .input_check import check_model, refuse_pytorch
 from .keras_types import BackboneLike, KerasModel
 from .model_file import ModelFile, inspect_model_file, is_keras_file
 from .onnx.file import is_onnx_file, read_onnx_file
 from .onnx.network import OnnxNetwork, read_network
 from .spec import POOLINGS, PRECISIONS, BackboneEntry, Pooling, Precision, RuleName, find_backbone
 from .weights import Weights, WeightsLike, choose_weights
-
-_PYTORCH_SUFFIXES = (".pt", ".pth", ".pt2", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +158,28 @@ class OnnxRequest(_Request):
         return str(self.network.path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HubRequest(_Request):
+    """Request for the image tower of a backbone of keras-hub, a preset or a built one.
+
+    Without a layer, `pooling` is the default of the backbone's family.
+    """
+
+    source: HubPreset | HubModel
+
+    @property
+    def name(self) -> str:
+        """The name of the preset, or the model's own, which need not be unique."""
+        return self.source.name
+
+    @property
+    def backbone(self) -> str:
+        """``hub:`` and the preset; the model's name where there is none."""
+        return self.source.argument
+
+
 # Built by `make_request`.
-Request = TableRequest | ModelRequest | OnnxRequest
+Request = TableRequest | ModelRequest | OnnxRequest | HubRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +192,8 @@ class BackboneOptions:
     pooling : {"avg", "max", "flat", "cls"} or None
     image_size : int, (int, int) or None
         Side or (height, width) in pixels.
-    resize : {"stretch", "crop", "pad"}
+    resize : {"stretch", "crop", "pad"} or None
+        None means "stretch"; for a preset of keras-hub, what its image converter does.
     weights : str or path-like
     preprocessing : str, Normalization, callable or None
     precision : {"float32", "bfloat16"}
@@ -183,7 +203,7 @@ class BackboneOptions:
     layer: str | int | None = None
     pooling: Pooling | None = None
     image_size: ImageSize = None
-    resize: Resize = "stretch"
+    resize: Resize | None = None
     weights: WeightsLike = "auto"
     preprocessing: preprocessing.Rule | None = None
     precision: Precision = "float32"
@@ -204,7 +224,7 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
 
     Returns
     -------
-    TableRequest, ModelRequest or OnnxRequest
+    TableRequest, ModelRequest, OnnxRequest or HubRequest
 
     Raises
     ------
@@ -213,15 +233,16 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
     UnknownLayer
         If an ONNX network has no such layer.
     WeightsUnavailable
-        If a weights file does not exist.
+        If a weights file or a preset of keras-hub does not exist.
     ModelRefused
-        If a saved model or an ONNX network is not safe to load.
+        If a saved model, an ONNX network or a preset is not safe to load.
     MissingExtra
-        If the backbone is an ONNX network, and `onnx` is not installed.
+        If the backbone is an ONNX network or a preset, and the package for it is not installed.
     """
     options = replace(options, layer=checked_layer(options.layer))
     check_pooling(options.pooling)
-    check_choice("resize", options.resize, RESIZES)
+    if options.resize is not None:
+        check_choice("resize", options.resize, RESIZES)
     check_choice("precision", options.precision, PRECISIONS)
     check_choice("row_dtype", options.row_dtype, ROW_DTYPES)
     if options.preprocessing is not None:
@@ -230,7 +251,11 @@ def make_request(backbone: BackboneLike, options: BackboneOptions = _DEFAULT) ->
         options = replace(options, preprocessing=rule)
     if is_onnx_file(backbone):
         return _onnx_request(read_network(read_onnx_file(backbone), options.layer), options)
-    _refuse_pytorch(backbone)
+    if is_preset(backbone):
+        return _hub_request(read_preset(backbone), options)
+    if is_hub_model(backbone):
+        return _hub_request(as_hub_model(backbone), options)
+    refuse_pytorch(backbone)
     model = inspect_model_file(backbone) if is_keras_file(backbone) else backbone
     if isinstance(model, str):
         return _table_request(find_backbone(model), options)
@@ -250,7 +275,7 @@ def _checked(options: BackboneOptions) -> _Checked:
     return {
         "layer": options.layer,
         "pooling": options.pooling,
-        "resize": options.resize,
+        "resize": options.resize or "stretch",
         "precision": options.precision,
         "row_dtype": options.row_dtype,
     }
@@ -270,7 +295,7 @@ def _table_request(entry: BackboneEntry, options: BackboneOptions) -> TableReque
 
 def _model_request(model: Any, options: BackboneOptions) -> ModelRequest:
     if not isinstance(model, ModelFile):
-        _check_model(model)
+        check_model(model)
     size = _own_size(options, _input_size(model))
     return ModelRequest(
         model=model,
@@ -292,9 +317,41 @@ def _onnx_request(network: OnnxNetwork, options: BackboneOptions) -> OnnxRequest
     )
 
 
-def _own_size(options: BackboneOptions, native_size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the image size of a model of the user's own, and check what depends on it."""
-    size = checked_size(options.image_size, native_size)
+def _hub_request(source: HubPreset | HubModel, options: BackboneOptions) -> HubRequest:
+    converter, tower = source.converter, source.tower
+    sides = tower.get("image_shape", (None, None))[:2]
+    native = None if None in sides else (int(sides[0]), int(sides[1]))
+    fixed = None if source.any_size and options.image_size is not None else native
+    size = _own_size(options, fixed, converter.size if converter else None)
+    resize = options.resize or (converter.resize if converter else None)
+    options = replace(options, pooling=_hub_pooling(source, options), resize=resize)
+    path = source.weights if isinstance(source, HubPreset) else None
+    return HubRequest(
+        source=source,
+        image_size=size,
+        preprocessing=options.preprocessing or (converter.rule if converter else _unknown_rule()),
+        weights=Weights("model", path),
+        **_checked(options),
+    )
+
+
+def _hub_pooling(source: HubPreset | HubModel, options: BackboneOptions) -> Pooling | None:
+    """Return the requested pooling; for the output by default that of the family."""
+    if options.pooling is None and options.layer in (None, OUTPUT):
+        return source.family.default_pooling(source.tower)
+    return options.pooling
+
+
+def _own_size(
+    options: BackboneOptions,
+    native_size: tuple[int, int] | None,
+    default: tuple[int, int] | None = None,
+) -> tuple[int, int]:
+    """Return the image size of a model of the user's own, and check what depends on it.
+
+    `default` is the size for a network that takes images of any size.
+    """
+    size = checked_size(options.image_size, native_size or default)
     if native_size is not None and size != tuple(native_size):
         raise InvalidRequest(
             f"The model accepts only images of {native_size[0]} x {native_size[1]} pixels, not "
@@ -305,31 +362,6 @@ def _own_size(options: BackboneOptions, native_size: tuple[int, int] | None) -> 
         raise InvalidRequest("Your own model has its own weights; omit weights=.")
     _check_at_size(options.preprocessing, size)
     return size
-
-
-def _refuse_pytorch(backbone: Any) -> None:
-    """Raise `InvalidRequest` for a PyTorch model or the file of one: there is a way by ONNX."""
-    is_path = isinstance(backbone, (str, os.PathLike))
-    is_file = is_path and os.fspath(backbone).lower().endswith(_PYTORCH_SUFFIXES)
-    if is_file or (hasattr(backbone, "state_dict") and hasattr(backbone, "forward")):
-        what = str(backbone) if is_path else type(backbone).__name__
-        raise InvalidRequest(
-            f"{what} is a PyTorch model: export it with torch.onnx.export(model.eval(), "
-            "torch.zeros(1, 3, height, width), 'model.onnx', external_data=False) and pass the "
-            "path 'model.onnx'.",
-            received=what,
-        )
-
-
-def _check_model(model: Any) -> None:
-    """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
-    if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
-        raise InvalidRequest(
-            f"A backbone is a name, the path of a .keras or .onnx file or a keras.Model, not "
-            f"{type(model).__name__}.",
-            received=type(model).__name__,
-        )
-    check_input(model)
 
 
 def _check_at_size(rule: preprocessing.Rule | None, size: tuple[int, int]) -> None:

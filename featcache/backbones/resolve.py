@@ -23,11 +23,14 @@ from ..images.decode import DECODE_VERSION
 from ..images.resize_rule import format_resize
 from . import preprocessing
 from .graph import OUTPUT
+from .hub.library import hub_version
+from .hub.preset import HubPreset
 from .keras_types import BackboneLike
 from .model import Backbone
 from .onnx.backbone import OnnxBackbone
 from .request import (
     BackboneOptions,
+    HubRequest,
     ModelRequest,
     OnnxRequest,
     Request,
@@ -128,7 +131,7 @@ def _available(request: TableRequest) -> TableRequest:
 def _log_layer(resolved: ResolvedBackbone) -> None:
     """Log which layer was chosen if it is not the default that a user would expect."""
     request, layer = resolved.request, resolved.spec.layer
-    if request.layer is not None:
+    if request.layer is not None or isinstance(request, HubRequest):
         return
     if isinstance(request, OnnxRequest):
         if request.network.feeding and resolved.spec.pooling == "none":
@@ -201,8 +204,8 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, path-like or keras.Model
-        As for `featcache.extract`: a name in the table, a ``.keras`` or ``.onnx`` file, or a
-        model.
+        As for `featcache.extract`: a name in the table, a ``.keras`` or ``.onnx`` file, a preset
+        of keras-hub, or a model.
     cache_dir : path-like, optional
         The cache folder. Default: ``FEATCACHE_CACHE``, else the user's cache folder.
     preprocessing : str, Normalization or callable, optional
@@ -226,9 +229,9 @@ def load_backbone(
     WeightsUnavailable, WeightsMismatch
         If the weights cannot be downloaded, or do not belong to the backbone.
     ModelRefused
-        If a saved model or an ONNX network is not safe to load.
+        If a saved model, an ONNX network or a preset of keras-hub is not safe to load.
     MissingExtra
-        If the backbone is an ONNX network, and `onnx` or `onnxruntime` is not installed.
+        If the backbone is an ONNX network or a preset, and the packages for it are not installed.
     """
     request = make_request(backbone, BackboneOptions(preprocessing=preprocessing, **options))
     resolved = build(request, weights_folder(cache_folder(cache_dir)))
@@ -293,8 +296,16 @@ def _memo_file(folder: Path, request: Request, identity: list[Any]) -> Path:
         "weights": [str(part) for part in identity],
         # Another version of Keras may build a backbone differently: hash its weights again.
         "keras": metadata.version("keras"),
+        **_hub_parts(request),
     }
     return folder / f"{content_key(parts)[:32]}.json"
+
+
+def _hub_parts(request: Request) -> dict[str, str]:
+    """Return what the weights of a preset do not tell: its settings and who reads them."""
+    if not isinstance(request, HubRequest) or not isinstance(request.source, HubPreset):
+        return {}
+    return {"keras_hub": hub_version(), "config": request.source.digest}
 
 
 def _entry_of(request: Request) -> BackboneEntry | None:

@@ -274,7 +274,8 @@ class Bundle(NetworkFiles):
         if self.spec.is_own_model or is_model_file(name):
             raise BundleMismatch(
                 f"The bundle was made with a user-defined model ({name}), which it does not "
-                "contain: pass that model, or its .keras or .onnx file, as backbone= (--backbone).",
+                "contain: pass that model or preset, or its .keras or .onnx file, as backbone= "
+                "(--backbone).",
                 received=name,
             )
         weights = arguments["weights"]

@@ -21,12 +21,18 @@ fish:  featcache completion fish | source       in ~/.config/fish/config.fish
 
 
 @command("backbones")
-def backbones(common: Common) -> int:
+@click.option("--hub", is_flag=True, help="List the presets of keras-hub instead.")
+def backbones(common: Common, hub: bool) -> int:
     """List the available backbones.
 
     Per backbone: its name, the side of its input images in pixels, the width of its embedding,
     the number of parameters, the default layer, and whether the weights are on this disk.
+
+    With --hub: the image backbones that keras-hub knows by name, for the extra `hub`. Nothing is
+    downloaded before one of them is used, as in featcache extract hub:NAME photos/.
     """
+    if hub:
+        return _presets(as_json=common.json)
     from ..backbones.spec import backbone_entries
     from ..backbones.weights import imagenet_path
 
@@ -39,6 +45,20 @@ def backbones(common: Common) -> int:
         print(
             f"{e.name:<20} {e.image_size:>6} {e.width:>6} {e.parameters:>12,}  {e.layer}; {local}"
         )
+    print("Image backbones of keras-hub are hub:NAME; `featcache backbones --hub` lists them.")
+    return 0
+
+
+def _presets(*, as_json: bool) -> int:
+    from ..backbones.hub.preset import image_presets
+
+    found = image_presets()
+    if as_json:
+        print(json.dumps([vars(one) for one in found.values()], indent=2))
+        return 0
+    print(f"{'name':<52} {'parameters':>14}  family")
+    for one in found.values():
+        print(f"hub:{one.name:<48} {one.parameters or 0:>14,}  {one.family}")
     return 0
 
 

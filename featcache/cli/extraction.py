@@ -38,8 +38,9 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     not be used), and the folder of the store. In Python, featcache.extract() with the same
     arguments returns the embeddings.
 
-    BACKBONE is a name from `featcache backbones`, or the file of a model of your own: .keras, or
-    .onnx as other frameworks export it, which needs --preprocessing.
+    BACKBONE is a name from `featcache backbones`, the file of a model of your own (.keras, or
+    .onnx as other frameworks export it, which needs --preprocessing), or a preset of keras-hub,
+    hub:NAME or hub:FOLDER.
 
     DATA is a folder of class folders, a folder of images, a CSV file with a column of
     paths (optional: label, split), a zip or tar archive or a Parquet file of images, or a data set

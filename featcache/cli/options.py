@@ -219,8 +219,9 @@ extraction = options(
         help="Side, or height and width as 192x256. Default: the backbone's own.",
     ),
     click.option(
-        "--resize", type=click.Choice(RESIZES), default="stretch", show_default=True,
-        help="Ignore the aspect ratio, crop the centre, or pad with black.",
+        "--resize", type=click.Choice(RESIZES),
+        help="Ignore the aspect ratio, crop the centre, or pad with black. Default: stretch; for a "
+        "preset of keras-hub, what its image converter does.",
     ),
     click.option(
         "--weights", default="auto", show_default=True,

@@ -56,7 +56,7 @@ def extract(
     layer: str | int | None = None,
     pooling: Pooling | None = None,
     image_size: int | tuple[int, int] | None = None,
-    resize: Resize = "stretch",
+    resize: Resize | None = None,
     weights: WeightsLike = "auto",
     preprocessing: Rule | None = None,
     precision: Precision = "float32",
@@ -87,8 +87,9 @@ def extract(
     ----------
     backbone : str, path or keras.Model
         A name from the table (``featcache backbones``), a built model of inputs
-        ``(b, h, w, 3)``, its ``.keras`` file (see `featcache.load_model`), or the ``.onnx`` file
-        of a network of any framework.
+        ``(b, h, w, 3)``, its ``.keras`` file (see `featcache.load_model`), the ``.onnx`` file
+        of a network of any framework, or a preset of keras-hub, ``"hub:NAME"`` or the path of its
+        folder.
     data : optional
         A folder of class folders, a folder of images, a CSV file or DataFrame with a
         ``path`` column (and ``label``, ``split``, others), an array ``(n, h, w, 3)``, a list of
@@ -105,11 +106,13 @@ def extract(
         VGG and MobileNetV3 default to their last layer before it.
     pooling : {"avg", "max", "flat", "cls"}, optional
         How the output of a layer with spatial axes, or of tokens ``(b, n, d)``, becomes a vector.
-        ``"cls"`` takes the first token. Default: ``"avg"``.
+        ``"cls"`` takes the first token. Default: ``"avg"``; for an image backbone of keras-hub its
+        CLS token or pooled output if it has one. Its means are those of the patches.
     image_size : int or (int, int), optional
         Side, or height and width, in pixels. Default: the backbone's native size.
-    resize : {"stretch", "crop", "pad"}
-        Ignore the aspect ratio (as Keras does), crop the centre, or pad with black.
+    resize : {"stretch", "crop", "pad"}, optional
+        Ignore the aspect ratio (as Keras does), crop the centre, or pad with black. Default:
+        ``"stretch"``; for a preset of keras-hub, what its image converter does.
     weights : {"auto", "imagenet", "imagenet-or-random", "random", "random:SEED"} or path
         ``"auto"``: ImageNet weights from Keras' cache or a download; for the sample of drawn
         dogs ``"imagenet-or-random"``, which falls back to random weights with a

@@ -86,7 +86,7 @@ class FeatureExtractor(
         layer: str | int | None = None,
         pooling: Pooling | None = None,
         image_size: int | tuple[int, int] | None = None,
-        resize: Resize = "stretch",
+        resize: Resize | None = None,
         weights: WeightsLike = "auto",
         preprocessing: Rule | None = None,
         precision: Precision = "float32",
@@ -103,7 +103,7 @@ class FeatureExtractor(
         self.layer = layer
         self.pooling: Pooling | None = pooling
         self.image_size = image_size
-        self.resize: Resize = resize
+        self.resize: Resize | None = resize
         self.weights = weights
         self.preprocessing: Rule | None = preprocessing
         self.precision: Precision = precision

@@ -90,7 +90,8 @@ def test_dry_run_and_json(photos: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_backbones_lists_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backbones"]) == 0
     out = capsys.readouterr().out
-    assert len(out.splitlines()) == 42
+    assert len(out.splitlines()) == 43
+    assert "`featcache backbones --hub`" in out.splitlines()[-1]
     assert "inception_resnet_v2" in out
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import featcache
-from featcache.backbones.model_file import _base_of_variables, _limited_weights
+from featcache.backbones.model_file import _base_of_variables, limited_weights
 from featcache.errors import BundleError, ModelRefused
 
 
@@ -216,12 +216,12 @@ def test_loads_side_by_side_leave_keras_as_it_was(tiny_model: Any, tmp_path: Pat
 
     base = _base_of_variables(keras)
     before = base.__init__
-    first = _limited_weights(keras, 10)
+    first = limited_weights(keras, 10)
     first.__enter__()
     waiting = threading.Event()
 
     def second() -> None:
-        limited = _limited_weights(keras, 10)
+        limited = limited_weights(keras, 10)
         waiting.set()
         with limited:
             pass
@@ -243,7 +243,7 @@ def test_variables_that_are_no_weights_count_too() -> None:
     for layer, shape in zip(states, built, strict=True):
         with (
             pytest.raises(ValueError, match="more than 9,000 weights"),
-            _limited_weights(keras, 9000),
+            limited_weights(keras, 9000),
         ):
             layer.build(shape)
 

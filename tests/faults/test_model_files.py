@@ -197,7 +197,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras, keras.src.saving.object_registration
 from keras.src.saving import serialization_lib
 from featcache.backbones.model_config import check_network
-from featcache.backbones.model_file import _limited_weights
+from featcache.backbones.model_file import limited_weights
 
 bases, count, seed = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 bases = [json.load(open(path)) for path in bases]
@@ -313,7 +313,7 @@ for number in range(count):
     accepted += 1
     watching[0] = True
     try:
-        with _limited_weights(keras, 5_000_000):
+        with limited_weights(keras, 5_000_000):
             config = {**config, "compile_config": None}
             serialization_lib.deserialize_keras_object(config, safe_mode=True)
         built += 1
