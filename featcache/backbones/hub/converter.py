@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import InvalidRequest
 from ...images.decode import Resize
 from .. import preprocessing
 from ..normalization import Normalization
+from .families import FAMILIES
 
+# Those of the known families do what their base class does.
+_CLASSES = {
+    "ImageConverter",
+    *(f"{name.removesuffix('Backbone')}ImageConverter" for name in FAMILIES),
+}
 _MAX_SIDE = 4096
 _SMALLEST = 1e-9
 
@@ -44,8 +51,14 @@ def read_converter(record: Any) -> Converter:
     config = record.get("config") if isinstance(record, dict) else None
     if not isinstance(config, dict):
         raise ValueError("image_converter.json does not describe an image converter")
+    if (kind := record.get("class_name")) not in _CLASSES:
+        raise ValueError(f"its image converter is a {str(kind)[:60]!r}, which may do other things")
     scale, offset = _scale_and_offset(config)
-    return Converter(_rule(scale, offset), _size(config), _resize(config))
+    try:
+        rule = _rule(scale, offset)
+    except InvalidRequest as error:
+        raise ValueError(f"of its image converter, {error}") from error
+    return Converter(rule, _size(config), _resize(config))
 
 
 def _resize(config: Mapping[str, Any]) -> Resize:
@@ -85,9 +98,9 @@ def _three(name: str, value: Any, default: float) -> list[float]:
 
 
 def _size(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = config.get("image_size")
-    if size is None and config.get("height") is not None:  # of older presets
-        size = [config.get("height"), config.get("width")]
+    size: Any = config.get("image_size")
+    if size is None and "height" in config:  # of older presets
+        size = [config["height"], config.get("width")]
     if size is None:
         return None
     fits = isinstance(size, list) and len(size) == 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..._io.held_warnings import held_warnings
@@ -59,8 +61,9 @@ class HubNetwork:
 
     def prefix_of(self, output: Any) -> int | None:
         """Return the number of tokens before those of the patches in the output of a layer."""
-        same = len(output.shape) == 3 and self.tokens is not None
-        return self.prefix if same and output.shape[1] == self.tokens.shape[1] else None
+        if self.tokens is None or len(output.shape) != 3:
+            return None
+        return self.prefix if output.shape[1] == self.tokens.shape[1] else None
 
 
 def build_hub_network(keras: Any, request: HubRequest) -> HubNetwork:
@@ -74,6 +77,7 @@ def build_hub_network(keras: Any, request: HubRequest) -> HubNetwork:
         If the settings of a built backbone are not plain values.
     """
     source = request.source
+    backbone: Any
     if isinstance(source, HubPreset):
         backbone = _load(keras, source, request.image_size)
     else:
@@ -106,12 +110,20 @@ def _load(keras: Any, preset: HubPreset, size: tuple[int, int]) -> Any:
         with quiet_stderr(), held_warnings(), limited_weights(keras, most):
             backbone = _of_size(hub, preset, size)
             check_outputs(backbone)
-            backbone.load_weights(path)
+            _load_weights(backbone, path)
     except InvalidRequest:
         raise
     except Exception as error:  # Keras and HDF5 raise many kinds
         raise refusal(path.parent, error) from error
     return backbone
+
+
+def _load_weights(backbone: Any, path: Path) -> None:
+    """Load weights from a file of any name, such as a hash in a cache of downloads."""
+    with tempfile.TemporaryDirectory(prefix="featcache-hub-") as folder:
+        named = Path(folder) / "model.weights.h5"
+        named.symlink_to(path)
+        backbone.load_weights(named)
 
 
 def _of_size(hub: Any, preset: HubPreset, size: tuple[int, int]) -> Any:

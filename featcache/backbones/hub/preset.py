@@ -206,8 +206,9 @@ def _read(shown: str, locate: Locate) -> HubPreset:
         weights = _find_weights(shown, locate)
     except FileNotFoundError as error:
         raise WeightsUnavailable(
-            f"{shown} is not a preset of keras-hub: it has no {_CONFIG}. Give a folder that "
-            "backbone.save_to_preset() wrote.",
+            f"{shown} is not a preset of keras-hub, or cannot be reached: there is no {_CONFIG}. "
+            "Give a folder that backbone.save_to_preset() wrote, or a name of `featcache "
+            "backbones --hub`.",
             file=Path(shown) / _CONFIG,
         ) from error
     except (OSError, ValueError, RecursionError) as error:

@@ -165,6 +165,7 @@ def test_a_comparison_takes_presets_and_does_not_fine_tune_them(photos: Path, fo
     head = bench.CachedHead(str(folder), "logistic")
     assert "head" in str(bench.evaluate({"head": head}, split))
     assert head.parts[0].parameters() == 5368
+    assert head.network()["kinds"]["ViTEncoder"] == 1
     for backbone in (str(folder), vit()):
         with pytest.raises(InvalidRequest, match="of which only features are computed"):
             bench.FineTuned(backbone, 0.3, preprocessing="unit")
@@ -238,7 +239,9 @@ def test_names_and_addresses_are_downloaded(
         asked.append((preset, name))
         if not (folder / name).exists():
             raise FileNotFoundError(name)
-        return str(folder / name)
+        link = tmp_path / f"{len(asked)}-{name}"  # to a file whose name is a hash
+        link.symlink_to(shutil.copy(folder / name, tmp_path / f"{len(asked)}"))
+        return str(link)
 
     monkeypatch.setattr(presets, "fetch_file", fetch)
     for backbone in ("hub:vit_base_patch16_224_imagenet", "hub:hf://me/my_vit"):
@@ -278,7 +281,7 @@ def test_other_names_are_told_apart(tmp_path: Path) -> None:
             load_backbone(name)
     with pytest.raises(WeightsUnavailable, match="There is no folder"):
         load_backbone(f"hub:{tmp_path}/nowhere")
-    with pytest.raises(WeightsUnavailable, match=r"it has no config\.json"):
+    with pytest.raises(WeightsUnavailable, match=r"there is no config\.json"):
         load_backbone(tmp_path)
 
 
@@ -434,7 +437,7 @@ def test_a_nan_is_no_weight(tmp_path: Path) -> None:
 
 
 def converted(**config: Any) -> Any:
-    found = read_converter({"config": config})
+    found = read_converter({"class_name": "ViTImageConverter", "config": config})
     return str(found.rule), found.size
 
 
@@ -458,13 +461,15 @@ def test_converters_are_normalizations() -> None:
     torch = {"mean": [0.485, 0.456, 0.406], "variance": [0.229**2, 0.224**2, 0.225**2]}
     assert converted(scale=1 / 255, **torch)[0] == "torch"
     for wrong in (
-        {"scale": 0}, {"scale": "large"}, {"scale": [1, 2]}, {"offset": float("nan")},
-        {"image_size": 224}, {"image_size": [0, 5]}, {"image_size": [1, 2, 3]},
+        {"scale": 0}, {"scale": 1e5}, {"scale": "large"}, {"scale": [1, 2]},
+        {"offset": float("nan")}, {"image_size": 224}, {"image_size": [0, 5]}, {"image_size": [1, 2, 3]},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="of its image converter is"):
+        with pytest.raises(ValueError, match="of its image converter"):
             converted(**wrong)
     with pytest.raises(ValueError, match="does not describe"):
         read_converter([])
+    with pytest.raises(ValueError, match="which may do other things"):
+        read_converter({"class_name": "Gemma4ImageConverter", "config": {}})
 
 
 def test_a_preset_without_converter_needs_its_preprocessing(folder: Path, tmp_path: Path) -> None:
