@@ -462,7 +462,8 @@ def test_converters_are_normalizations() -> None:
     assert converted(scale=1 / 255, **torch)[0] == "torch"
     for wrong in (
         {"scale": 0}, {"scale": 1e5}, {"scale": "large"}, {"scale": [1, 2]},
-        {"offset": float("nan")}, {"image_size": 224}, {"image_size": [0, 5]}, {"image_size": [1, 2, 3]},
+        {"offset": float("nan")}, {"image_size": 224}, {"image_size": [0, 5]},
+        {"image_size": [1, 2, 3]},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="of its image converter"):
             converted(**wrong)
