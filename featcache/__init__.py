@@ -10,6 +10,7 @@ Embeddings
     Augmentation    how the augmented views of an image differ
     Normalization   how a network of your own wants its pixels
     import_features store embeddings that were computed elsewhere
+    concat          put the features of several backbones side by side
     explain         what `extract` would do with the same arguments, and why
     FeatureExtractor  embeddings as a step of a scikit-learn pipeline
     load_dataset    load a folder, table or list of images as a `Dataset`
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .datasets.load import load_dataset as load_dataset
     from .errors import FeatcacheError as FeatcacheError
     from .errors import RandomWeightsWarning as RandomWeightsWarning
+    from .extraction.concat import concat as concat
     from .extraction.extract import extract as extract
     from .extraction.features import Features as Features
     from .extraction.imports import import_features as import_features
@@ -84,6 +86,7 @@ _MODULES = {
     "Predictor": "bundle.predictor",
     "RandomWeightsWarning": "errors",
     "Store": "store.store",
+    "concat": "extraction.concat",
     "explain": "extraction.prepare",
     "import_features": "extraction.imports",
     "import_keras": "backbones.keras_backend",
@@ -114,6 +117,7 @@ __all__ = [
     "RandomWeightsWarning",
     "Store",
     "__version__",
+    "concat",
     "datasets",
     "errors",
     "explain",

@@ -146,8 +146,7 @@ class FrozenBackbone:
         """Return the size of the store, and of the rows of augmented views."""
         size = int(featcache.open_store(self.features.summary.folder).size_on_disk())
         for stored in self._views.values():
-            rows = stored.features
-            size += rows.spec.row_bytes(rows[rows.views > 0].X.size)
+            size += stored.features[stored.features.views > 0].stored_bytes
         return size
 
     def computed_now(self) -> int:

@@ -182,7 +182,7 @@ class StoredInputs(Inputs):
         """Size of the rows that training reads."""
         augmented = None if self._augmented is None else self._augmented.features
         parts = [part for part in (self._plain, augmented) if part is not None]
-        return sum(part.spec.row_bytes(part.X.size) for part in parts)
+        return sum(part.stored_bytes for part in parts)
 
     @property
     def computed_now(self) -> int:

@@ -24,6 +24,7 @@ from ..backbones.weights import names_weights_file
 from ..data.dataset import Dataset
 from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
+from ..extraction.derived.spec import DerivedSpec
 from ..extraction.features import Features
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..images.resize_rule import WHOLE, format_resize, parse_resize
@@ -173,6 +174,11 @@ class Bundle(NetworkFiles):
         BundleMismatch
             If the features are not of the bundle's key.
         """
+        if isinstance(features.spec, DerivedSpec):
+            raise BundleMismatch(
+                f"The features are of {features.origin}, and the bundle is of one backbone.",
+                received=features.spec.key,
+            )
         self.check_spec(features.spec)
         return self.classifier.predict_proba(np.asarray(features.X))
 

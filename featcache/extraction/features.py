@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._io.html import facts_table
-from .._io.wording import format_count, format_values, install_hint
-from ..backbones.spec import BackboneSpec
+from .._io.wording import format_count, format_values
 from ..data.split import split_rows
-from ..errors import InvalidRequest, MissingExtra
+from ..errors import InvalidRequest
 from ..export.export import ExportFormat, export_format, export_rows
 from ..export.rows import ExportedRows, spec_metadata
 from ..images.image_file import Box, example_ids
-from ..store.lazy_rows import StoredRows
+from ..store.lazy_rows import LazyRows
+from .derived.spec import DerivedSpec, FeatureSpec, origin_of
+from .frame import make_frame
 from .summary import ExtractionSummary, Quarantined
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Features:
 
     Attributes
     ----------
-    X : StoredRows
+    X : LazyRows
         Embeddings, array-like of shape (n, d) and dtype float32, read from the store on use;
         float32 also if they are stored as float16, so that sums of them neither overflow nor
         lose digits.
@@ -60,10 +61,12 @@ class Features:
     boxes : list of (int, int, int, int), or None
         The box of each row, (left, top, right, bottom) in pixels of the upright photo; None
         for whole photos.
-    spec : BackboneSpec
+    spec : BackboneSpec or DerivedSpec
+        What determines the embeddings. A `DerivedSpec` lists the specs of several backbones.
     summary : ExtractionSummary
     arguments : mapping of str to Any
-        Arguments of `featcache.extract` that give features of the same key.
+        Arguments of `featcache.extract` that give features of the same key; of
+        `featcache.concat`, ``parts`` lists those of each part.
     categorical : bool
         Whether the order of `classes` was given, for example by a pandas Categorical.
 
@@ -75,14 +78,14 @@ class Features:
     ((400, 256), (200, 256), (200, 256))
     """
 
-    X: StoredRows
+    X: LazyRows
     y: NDArray[Any] | None
     classes: list[Any] | None
     paths: list[str]
     ids: list[str]
     positions: NDArray[np.int64]
     views: NDArray[np.int64]
-    spec: BackboneSpec
+    spec: FeatureSpec
     summary: ExtractionSummary
     quarantined: list[Quarantined] = field(default_factory=list)
     parts: list[str] | None = None
@@ -103,9 +106,20 @@ class Features:
         bad = f", {len(self.quarantined)} quarantined" if self.quarantined else ""
         views = f", {format_count(self._n_views, 'view')}" if self.views.any() else ""
         return (
-            f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.summary.backbone}"
-            f"/{self.spec.layer}{classes}{views}{bad}>"
+            f"<Features {self.X.shape[0]} x {self.X.shape[1]} of {self.origin}"
+            f"{classes}{views}{bad}>"
         )
+
+    @property
+    def origin(self) -> str:
+        """Backbone and layer, such as ``"resnet50/avg_pool"``, human-readable; of all parts."""
+        parts = self.summary.parts or (self.summary,)
+        return origin_of(self.spec, [part.backbone for part in parts])
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the values of the rows take in the stores."""
+        return len(self) * DerivedSpec.of(self.spec, self.X.shape[1]).row_bytes()
 
     @property
     def _n_views(self) -> int:
@@ -118,7 +132,7 @@ class Features:
 
     def _repr_html_(self) -> str:
         facts = {
-            "backbone": f"{self.summary.backbone}/{self.spec.layer}",
+            "backbone": self.origin,
             "rows": f"{self.X.shape[0]:,} x {self.X.shape[1]:,}",
         }
         if self.views.any():
@@ -354,49 +368,9 @@ class Features:
         InvalidRequest
             If an attribute has the name of one of these columns, or of an embedding's.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingExtra(
-                f"to_frame() needs pandas: {install_hint('pandas')}.", package="pandas"
-            ) from error
-        columns: dict[str, Any] = {"path": self.paths, "id": self.ids}
-        if self.views.any():
-            columns["view"] = self.views
-        if self.labels is not None:
-            complete = self.is_labelled.all()  # else pandas would turn integers into floats
-            dtype = pd.CategoricalDtype(self.classes) if self.categorical else None
-            columns["label"] = pd.Series(self.labels, dtype=dtype if complete or dtype else object)
-        if self.parts is not None:
-            columns["split"] = self.parts
-        if self.boxes is not None:
-            columns["box"] = self.boxes
-        names = [f"f{i}" for i in range(self.X.shape[1])] if embeddings else []
-        taken = sorted(self.attributes.keys() & {*columns, *names})
-        if taken:
-            raise InvalidRequest(
-                f"The data set has a column named {taken[0]!r}, as this table does: rename it.",
-                received=taken,
-            )
-        # As objects: pyarrow, if it is installed, refuses paths that are not valid UTF-8.
-        kept = object if _has_surrogates(self.paths) else None
-        columns["path"] = pd.Series(self.paths, dtype=kept)
-        frame = pd.DataFrame({**columns, **self.attributes})
-        if embeddings:
-            values = pd.DataFrame(np.asarray(self.X), columns=names)
-            frame = pd.concat([frame, values], axis=1)
-        return frame
+        return make_frame(self, embeddings=embeddings)
 
 
 def _as_integers(codes: NDArray[Any]) -> NDArray[Any]:
     """Return codes as int64 if no row is unlabelled."""
     return codes if np.isnan(codes).any() else codes.astype(np.int64)
-
-
-def _has_surrogates(texts: Sequence[str]) -> bool:
-    """Return whether a text stands for bytes that are not valid UTF-8, as names of files may."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        return True
-    return False

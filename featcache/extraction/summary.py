@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ class ExtractionSummary:
         Images of identical content with several labels: ``id``, ``paths`` and ``labels`` of each.
     workers : sequence of WorkerSummary
         What each worker of a cluster computed; empty without one.
+    parts : sequence of ExtractionSummary
+        Of `featcache.concat`: the summaries of its parts, whose sums these are; else empty.
     """
 
     stored: int
@@ -124,6 +127,7 @@ class ExtractionSummary:
     hints: Sequence[str] = ()
     conflicts: Sequence[Mapping[str, Any]] = ()
     workers: Sequence[WorkerSummary] = ()
+    parts: Sequence[ExtractionSummary] = ()
 
     def __str__(self) -> str:
         common = sorted(self.reasons.items(), key=lambda item: -item[1])
@@ -146,3 +150,28 @@ class ExtractionSummary:
         more = ", ..." if len(self.ignored) > 5 else ""
         count = format_count(len(self.ignored_files), "other file")
         return "; ".join([f"{count} ignored: {shown}{more}", *self.hints])
+
+
+def joined_summary(
+    summaries: Sequence[ExtractionSummary], quarantined: Sequence[Quarantined]
+) -> ExtractionSummary:
+    """Return the summary of features side by side: sums of counts and seconds."""
+    parts = [part for summary in summaries for part in summary.parts or (summary,)]
+    kinds = [part.weights_kind for part in parts]
+    return replace(
+        parts[0],
+        stored=sum(part.stored for part in parts),
+        computed=sum(part.computed for part in parts),
+        quarantined=len(quarantined),
+        seconds=sum(part.seconds for part in parts),
+        backbone=" + ".join(part.backbone for part in parts),
+        weights=" + ".join(dict.fromkeys(part.weights for part in parts)),
+        # Of several, one that may have seen the photos, if there is one.
+        weights_kind=next((kind for kind in kinds if kind != "random"), kinds[0]),
+        seconds_per_image=sum(part.seconds_per_image for part in parts),
+        reasons=Counter(bad.reason for bad in quarantined),
+        engine=" + ".join(dict.fromkeys(p.engine for p in parts if p.engine)) or None,
+        stages=None,
+        workers=(),
+        parts=parts,
+    )

@@ -1,7 +1,8 @@
-"""A lazy array of embeddings, read from disk on access."""
+"""Lazy arrays of embeddings, read from disk on access."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,16 +19,93 @@ _METHODS = frozenset({
     "cumsum", "dot", "flatten", "itemsize", "max", "mean", "min", "nonzero", "ptp", "ravel",
     "reshape", "round", "squeeze", "std", "sum", "tobytes", "tolist", "transpose", "var",
 })  # fmt: skip
-
-
 _ROWS_AT_ONCE = 1024
 
 
-class StoredRows(NDArrayOperatorsMixin):
-    """Rows of a store as an array-like of shape (n, d), float32 however they are stored.
+class LazyRows(NDArrayOperatorsMixin, ABC):
+    """Embeddings as an array-like of shape (n, d), float32, whose rows are read when they are used.
 
     Indexing with integers, slices, masks or lists reads only the selected rows. `numpy.asarray`,
     arithmetic, NumPy functions and array methods such as ``mean(axis=0)`` read all rows.
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+
+    @abstractmethod
+    def take(self, rows: Any) -> LazyRows:
+        """Return a lazy array of the selected rows, without reading them."""
+
+    @abstractmethod
+    def mean_of(self, groups: NDArray[np.int64]) -> LazyRows:
+        """Return a lazy array of the means of rows, without reading them.
+
+        Parameters
+        ----------
+        groups : ndarray (m, k), int64
+            The rows that each new row is the mean of: rows of one image; -1 stands for none.
+        """
+
+    @abstractmethod
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows by their positions, which are not negative; return (len(rows), d)."""
+
+    @property
+    def size(self) -> int:
+        """Number of values, n * d."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the whole array takes in memory."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.shape[0]} x {self.shape[1]} float32>"
+
+    def __getitem__(self, key: Any) -> NDArray[np.float32]:
+        if isinstance(key, tuple) and len(key) != 2:
+            raise IndexError("an array of embeddings has two dimensions: rows and columns")
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        chosen = np.arange(len(self))[rows]
+        if chosen.ndim == 0:
+            return np.asarray(self.read(chosen[None])[0][columns])
+        if chosen.ndim != 1:
+            raise IndexError("rows are chosen by a number, a slice, a mask or a list")
+        return self.read(chosen)[:, columns]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("embeddings are on disk, so that reading them always makes a copy")
+        values = self.read(np.arange(len(self)))
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from self[start : start + _ROWS_AT_ONCE]
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(out, LazyRows) for out in options.get("out", ())):
+            raise TypeError("Stored rows cannot be written to; write to numpy.asarray(X) instead.")
+        arrays = [np.asarray(x) if isinstance(x, LazyRows) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _METHODS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(np.asarray(self), name)
+
+
+class StoredRows(LazyRows):
+    """Rows of a store, float32 however they are stored.
 
     Parameters
     ----------
@@ -40,9 +118,6 @@ class StoredRows(NDArrayOperatorsMixin):
         these hold for the image. -1 stands for none, so that fewer than `k` are averaged.
         Default: the first store.
     """
-
-    ndim = 2
-    dtype = np.dtype(np.float32)
 
     def __init__(
         self,
@@ -59,72 +134,22 @@ class StoredRows(NDArrayOperatorsMixin):
         """(n, d)."""
         return len(self._ids), self._stores[0].width
 
-    @property
-    def size(self) -> int:
-        """Number of values, n * d."""
-        return self.shape[0] * self.shape[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the whole array takes in memory."""
-        return self.shape[0] * self.shape[1] * 4
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
     def __repr__(self) -> str:
         more = f" and {len(self._stores) - 1} more" if len(self._stores) > 1 else ""
         folder = self._stores[0].folder
         return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {folder}{more}>"
-
-    def __getitem__(self, key: Any) -> NDArray[np.float32]:
-        if isinstance(key, tuple) and len(key) != 2:
-            raise IndexError("an array of embeddings has two dimensions: rows and columns")
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        chosen = np.arange(len(self))[rows]
-        if chosen.ndim == 0:
-            return np.asarray(self._read(chosen[None])[0][columns])
-        if chosen.ndim != 1:
-            raise IndexError("rows are chosen by a number, a slice, a mask or a list")
-        return self._read(chosen)[:, columns]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("embeddings are on disk, so that reading them always makes a copy")
-        values = self._read(np.arange(len(self)))
-        return values if dtype is None else values.astype(dtype, copy=False)
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(self), _ROWS_AT_ONCE):
-            yield from self[start : start + _ROWS_AT_ONCE]
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        if any(isinstance(out, StoredRows) for out in options.get("out", ())):
-            raise TypeError("Stored rows cannot be written to; write to numpy.asarray(X) instead.")
-        arrays = [np.asarray(x) if isinstance(x, StoredRows) else x for x in inputs]
-        return getattr(ufunc, method)(*arrays, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _METHODS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(np.asarray(self), name)
 
     def take(self, rows: Any) -> StoredRows:
         """Return a lazy array of the selected rows, without reading them."""
         return StoredRows(self._stores, self._ids[rows], self._sources[rows])
 
     def mean_of(self, groups: NDArray[np.int64]) -> StoredRows:
-        """Return a lazy array of the means of rows, without reading them.
-
-        Parameters
-        ----------
-        groups : ndarray (m, k), int64
-            The rows that each new row is the mean of: rows of one image; -1 stands for none.
-        """
+        """Return a lazy array of the means of rows of one image each."""
         sources = np.where(groups[:, :, None] < 0, -1, self._sources[groups])
         return StoredRows(self._stores, self._ids[groups[:, 0]], sources.reshape(len(groups), -1))
 
-    def _read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read rows by their positions."""
         ids, sources = self._ids[rows], self._sources[rows]
         if len(self._stores) == 1 and sources.shape[1] == 1:
             return self._stores[0].read(ids)
