@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     from .images.views import parse_augmentation as parse_augmentation
     from .images.views import views_of as views_of
     from .printable import printable as printable
-    from .store.lazy_rows import StoredRows as StoredRows
+    from .store.lazy_rows import LazyRows as LazyRows
 
 # Where each name lives; loaded on first use, so that `heads` does not load what reads images.
 _HOMES = {
@@ -150,7 +150,7 @@ _HOMES = {
     "nodes_before": "backbones.graph",
     "open_atomic": "_io.atomic",
     "parse_bytes": "_io.wording",
-    "StoredRows": "store.lazy_rows",
+    "LazyRows": "store.lazy_rows",
     "parse_image_size": "backbones.image_size",
     "pixels_folder": "_io.cache_dirs",
     "printable": "printable",
@@ -193,13 +193,13 @@ __all__ = [
     "Box",
     "BuiltBackbone",
     "Crop",
+    "LazyRows",
     "MemoryBudget",
     "ModelRequest",
     "OnnxBackbone",
     "Resize",
     "SharedChange",
     "Source",
-    "StoredRows",
     "View",
     "affine_of",
     "all_layers",

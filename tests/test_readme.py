@@ -25,7 +25,7 @@ WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/serving.m
 TEXT = "".join(DOCUMENTS[ROOT / name] for name in WITH_EXAMPLES)
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
-SHORTER = {"resnet50": "mobilenet", "epochs=20": "epochs=1"}
+SHORTER = {"resnet50": "mobilenet", "mobilenet_v2": "pocket", "epochs=20": "epochs=1"}
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```sh\n(.*?)```", "".join(DOCUMENTS.values()), re.S)

@@ -44,8 +44,7 @@ def run_cost(inputs: Inputs, head: TrainedHead | None, folder: Path, seconds: fl
         seconds += head.fit_seconds
     # The outputs of the boundary may be the features themselves: then they are counted once.
     if head is not None and head.frozen.features.spec.key != inputs.key:
-        features = head.frozen.features
         extract_seconds += head.frozen.extract_seconds()
         computed_now += head.frozen.computed_now()
-        disk_bytes += features.spec.row_bytes(features.X.size)
+        disk_bytes += head.frozen.features.stored_bytes
     return Cost(extract_seconds, seconds, computed_now, disk_bytes)

@@ -16,27 +16,21 @@ from .._io.new_file import check_new_path
 from .._io.paths import absolute_path
 from .._io.wording import format_count
 from ..backbones.keras_types import BackboneLike
-from ..backbones.model_file import is_model_file
-from ..backbones.request import BackboneOptions, Request, make_request
-from ..backbones.resolve import apply_request, resolve
-from ..backbones.spec import BackboneSpec, differing
-from ..backbones.weights import names_weights_file
+from ..backbones.resolve import resolve
 from ..data.dataset import Dataset
 from ..data.folder import images_below
 from ..errors import BundleMismatch, InvalidRequest, NoUsableImages
-from ..extraction.derived.spec import DerivedSpec
+from ..extraction.concat import join
+from ..extraction.derived.spec import DerivedSpec, FeatureSpec, arguments_of_parts, origin_of
+from ..extraction.derived.steps import RowStep
 from ..extraction.features import Features
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
-from ..images.resize_rule import WHOLE, format_resize, parse_resize
 from ..printable import printable
 from .bundle_file import read_bundle, write_bundle
+from .bundle_part import BundlePart, requests_of
 from .classifier import Classifier
 from .model_card import model_card
 from .network_files import NetworkFiles
-
-_BACKBONE_ARGUMENTS = (
-    "layer", "pooling", "image_size", "resize", "weights", "precision", "row_dtype"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,16 +54,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Bundle(NetworkFiles):
-    """A classifier of photos: the spec of a backbone and a head trained on its embeddings.
+    """A classifier of photos: a head, and the spec of the embeddings that it was trained on.
 
     Attributes
     ----------
     classifier : Classifier
         The trained head.
-    spec : BackboneSpec
+    spec : BackboneSpec or DerivedSpec
         Spec of the training features; features of another key are refused.
     arguments : mapping of str to Any
-        Arguments of `featcache.extract` that give features of that key.
+        `Features.arguments` of the training features.
     metrics : mapping of str to float
         Metrics for the model card, such as the accuracy on a test set, by name.
     metadata : mapping of str to str
@@ -77,7 +71,7 @@ class Bundle(NetworkFiles):
     """
 
     classifier: Classifier
-    spec: BackboneSpec
+    spec: FeatureSpec
     arguments: Mapping[str, Any]
     metrics: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -89,20 +83,25 @@ class Bundle(NetworkFiles):
 
     @property
     def file_options(self) -> tuple[str, ...]:
-        """Options of ``featcache predict`` for the model or weights file, if one is needed."""
-        if self.spec.is_imported:
-            return ()
-        for name, is_file in (("backbone", is_model_file), ("weights", names_weights_file)):
-            if is_file(self.arguments[name]):
-                return f"--{name}", str(self.arguments[name])
-        return ()
+        """Options of ``featcache predict`` for model and weights files, if some are needed."""
+        return tuple(word for part in self.parts for word in part.file_options)
+
+    @property
+    def parts(self) -> list[BundlePart]:
+        """The backbones whose embeddings stand side by side; usually one."""
+        specs = self.spec.parts if isinstance(self.spec, DerivedSpec) else (self.spec,)
+        arguments = arguments_of_parts(self.arguments)
+        return [BundlePart(spec, own) for spec, own in zip(specs, arguments, strict=True)]
+
+    @property
+    def steps(self) -> tuple[RowStep, ...]:
+        """The steps that transform the embeddings before the head."""
+        return self.spec.steps if isinstance(self.spec, DerivedSpec) else ()
 
     def __repr__(self) -> str:
         classes = format_count(len(self.classes), "class", "classes")
-        return (
-            f"<Bundle of {classes} on {self.arguments.get('backbone')}"
-            f"/{self.spec.layer}, key {self.spec.key[:16]}>"
-        )
+        names = [str(part.arguments.get("backbone")) for part in self.parts]
+        return f"<Bundle of {classes} on {origin_of(self.spec, names)}, key {self.spec.key[:16]}>"
 
     def card(self) -> str:
         """Return the model card, in Markdown, as the Hugging Face Hub shows it.
@@ -148,13 +147,12 @@ class Bundle(NetworkFiles):
         BundleError
             If a class is not a str, int, bool or float.
         """
+        arguments = [_without_default_dtype(part.arguments) for part in self.parts]
         record = {
-            "spec": self.spec.components(),
-            "arguments": _without_default_dtype(self.arguments),
             "metrics": {name: float(value) for name, value in self.metrics.items()},
             "about": {name: str(value) for name, value in self.metadata.items()},
         }
-        write_bundle(path, self.classifier, record, self.card())
+        write_bundle(path, self.classifier, self.spec, arguments, record, self.card())
 
     def predict_proba(self, features: Features) -> NDArray[np.float64]:
         """Return the class probabilities of features.
@@ -162,7 +160,7 @@ class Bundle(NetworkFiles):
         Parameters
         ----------
         features : Features
-            n rows; reads all of them.
+            n rows, with the steps of the training features or without; reads all of them.
 
         Returns
         -------
@@ -174,26 +172,39 @@ class Bundle(NetworkFiles):
         BundleMismatch
             If the features are not of the bundle's key.
         """
-        if isinstance(features.spec, DerivedSpec):
-            raise BundleMismatch(
-                f"The features are of {features.origin}, and the bundle is of one backbone.",
-                received=features.spec.key,
-            )
-        self.check_spec(features.spec)
-        return self.classifier.predict_proba(np.asarray(features.X))
+        return self.classifier.predict_proba(np.asarray(self._transformed(features).X))
 
-    def check_spec(self, spec: BackboneSpec) -> None:
-        """Raise `BundleMismatch` unless features of a spec are of the bundle's key."""
-        changed = differing(_uncropped(self.spec), _uncropped(spec))
-        if changed:
+    def _transformed(self, features: Features) -> Features:
+        """Return features after all steps of the bundle; raise `BundleMismatch` for others."""
+        found = DerivedSpec.of(features.spec, features.X.shape[1])
+        if len(found.parts) != len(self.parts):
             raise BundleMismatch(
-                f"The features (key {spec.key[:16]}) differ from those that the bundle "
-                f"was trained on (key {self.spec.key[:16]}) in {', '.join(changed)}, so its "
-                "predictions would be wrong. Extract them with the same weights and settings.",
-                differing=changed,
+                f"The features are of {features.origin}, but the bundle needs those of "
+                f"{format_count(len(self.parts), 'backbone')}: {self!r}.",
                 stored=self.spec,
-                requested=spec,
+                requested=features.spec,
             )
+        for part, spec in zip(self.parts, found.parts, strict=True):
+            part.check_spec(spec)
+        if isinstance(self.spec, DerivedSpec) and found.widths != self.spec.widths:
+            raise BundleMismatch(
+                f"The features have {found.widths} values of each backbone, but the bundle says "
+                f"{self.spec.widths}: it was changed after it was made.",
+                received=found.widths,
+            )
+        done = len(found.steps)
+        if found.steps != self.steps[:done]:
+            raise BundleMismatch(
+                f"The steps of the features ({features.origin}) are not those that the bundle was "
+                f"trained on ({self!r}), or were fitted on other rows, so its predictions would be "
+                "wrong. Pass features without steps: the bundle applies its own.",
+                differing=["steps"],
+                stored=self.spec,
+                requested=features.spec,
+            )
+        for step in self.steps[done:]:
+            features = features.with_step(step)
+        return features
 
     def predict(
         self,
@@ -201,7 +212,7 @@ class Bundle(NetworkFiles):
         *,
         top: int = 3,
         tta: bool = False,
-        backbone: BackboneLike | None = None,
+        backbone: BackboneLike | Sequence[BackboneLike | None] | None = None,
         **options: Any,
     ) -> list[Prediction]:
         """Predict the classes of photos.
@@ -219,12 +230,13 @@ class Bundle(NetworkFiles):
             Test-time augmentation: average the probabilities of each photo and its mirror image.
         backbone : keras.Model or path of a .keras or .onnx file, optional
             Needed if the bundle was made with a model that is not in the table. The path in
-            the bundle is never opened.
+            the bundle is never opened. Of a bundle of several backbones a list: one for each
+            that needs one, in their order.
         **options
             Further arguments of `featcache.extract`, such as ``cache_dir`` or ``progress``.
             With ``views=2`` or more the probabilities of a photo's views are averaged.
             ``weights`` is needed if the bundle was made with weights in a file: their path in
-            the bundle is never opened either.
+            the bundle is never opened either; of several backbones a list, like `backbone`.
 
         Returns
         -------
@@ -247,65 +259,15 @@ class Bundle(NetworkFiles):
         if tta:
             options = _with_mirror_images(options)
         dataset = _without_labels(photos, options)
-        chosen, arguments = self.extract_arguments(backbone, options)
-        request = self.backbone_request(chosen, arguments)
-        cache = cache_folder(arguments.get("cache_dir"))
-        self.check_spec(resolve(request, weights_folder(cache)).spec)
+        asked = requests_of(self.parts, backbone, options)
+        for part, (_, arguments, request) in zip(self.parts, asked, strict=True):
+            cache = cache_folder(arguments.get("cache_dir"))
+            part.check_spec(resolve(request, weights_folder(cache)).spec)
         try:
-            features = extract(chosen, dataset, **arguments)
+            features = join([extract(chosen, dataset, **given) for chosen, given, _ in asked])
         except NoUsableImages as error:
             return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
         return self._predictions(dataset, features, top)
-
-    def extract_arguments(
-        self, backbone: Any, options: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
-        """Return backbone and arguments for `extract`; refuse paths that the bundle names.
-
-        Otherwise a bundle from elsewhere could choose which files of this machine are opened.
-        """
-        if self.spec.is_imported:
-            raise BundleMismatch(
-                f"The bundle was made from imported embeddings ({self.spec.backbone}), which "
-                "featcache cannot compute for other photos. Import those of the photos too, and "
-                "pass the features to predict_proba().",
-                received=self.spec.backbone,
-            )
-        # Older bundles of user-defined models do not name the layer; it was the output.
-        arguments = {**self.arguments, "layer": self.spec.layer, **options}
-        name = arguments.pop("backbone")
-        if backbone is not None:
-            arguments.pop("weights", None)
-            return backbone, arguments
-        if self.spec.is_own_model or is_model_file(name):
-            raise BundleMismatch(
-                f"The bundle was made with a user-defined model ({name}), which it does not "
-                "contain: pass that model or preset, or its .keras or .onnx file, as backbone= "
-                "(--backbone).",
-                received=name,
-            )
-        weights = arguments["weights"]
-        if "weights" not in options and names_weights_file(weights):
-            raise BundleMismatch(
-                f"The bundle was made with a weights file ({weights}), which it does not contain: "
-                "pass that file as weights= (--weights).",
-                received=weights,
-            )
-        return name, arguments
-
-    def backbone_request(self, backbone: Any, arguments: Mapping[str, Any]) -> Request:
-        """Return the request for the bundle's backbone, by arguments of `extract_arguments`.
-
-        Raises
-        ------
-        BundleMismatch
-            If it cannot give features of the bundle's key, whatever its weights are.
-        """
-        given = {name: arguments[name] for name in _BACKBONE_ARGUMENTS if name in arguments}
-        options = BackboneOptions(preprocessing=arguments["preprocessing"], **given)
-        request = make_request(backbone, options)
-        self.check_spec(apply_request(request, self.spec))
-        return request
 
     def _predictions(self, dataset: Dataset, features: Features, top: int) -> list[Prediction]:
         positions, image = np.unique(features.positions, return_inverse=True)
@@ -368,11 +330,3 @@ def _without_default_dtype(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return arguments of `extract` as they were written before there was a choice of row_dtype."""
     default = ("row_dtype", DEFAULT_ROW_DTYPE)
     return {name: value for name, value in arguments.items() if (name, value) != default}
-
-
-def _uncropped(spec: BackboneSpec) -> BackboneSpec:
-    """Return a spec without its crop: new photos have no annotated box."""
-    rule = parse_resize(spec.resize)
-    if rule is None:
-        return spec
-    return replace(spec, resize=format_resize(replace(rule, crop=WHOLE)))

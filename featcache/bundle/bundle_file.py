@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,24 @@ from .._io.stored_zip import check_regular_file, check_stored
 from .._io.wording import first_line
 from ..backbones.spec import BackboneSpec
 from ..errors import BundleError, FeatcacheError
+from ..extraction.derived.spec import MAX_PARTS, DerivedSpec, FeatureSpec, join_arguments
+from ..extraction.derived.spec import MAX_STEPS as MAX_TRANSFORMS
+from ..extraction.derived.steps import ARRAYS, RowStep
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..printable import printable
 from .classifier import STEPS, Classifier, ClassifierStep
 
 FORMAT = "featcache-bundle"
 VERSION = 1
+# Of bundles of several backbones, or with steps on the embeddings: earlier versions of featcache,
+# which would ignore them, refuse the file.
+DERIVED_VERSION = 2
 _HEAD = "bundle.json"
 _CARD = "model_card.md"
 _MAX_BYTES = 2 * 2**30
 _MAX_HEAD_BYTES = 16 * 2**20
 _MAX_STEPS = 16
+_MAX_WIDTH = 2**31 - 1
 _MAX_IMAGE_PIXELS = 2048 * 2048  # a network needs about a hundred bytes for each
 # The data types that a file may hold, by their names in NumPy.
 _KINDS = {"float32": np.float32, "float64": np.float64, "int32": np.int32, "int64": np.int64}
@@ -51,9 +58,17 @@ _MAX_ARGUMENT_CHARACTERS = 4096
 
 
 def write_bundle(
-    path: str | os.PathLike[str], classifier: Classifier, record: Mapping[str, Any], card: str
+    path: str | os.PathLike[str],
+    classifier: Classifier,
+    spec: FeatureSpec,
+    arguments: Sequence[Mapping[str, Any]],
+    record: Mapping[str, Any],
+    card: str,
 ) -> None:
     """Write a classifier, the record of its bundle and the model card to one file.
+
+    `arguments` are those of each backbone of `spec`. A bundle of one backbone without steps is
+    written in the first version of the format.
 
     Raises
     ------
@@ -63,18 +78,13 @@ def write_bundle(
         If the write fails.
     """
     arrays: dict[str, bytes] = {}
-    steps = []
-    for number, step in enumerate(classifier.steps):
-        described = {}
-        for name, array in step.arrays.items():
-            data = _encode_array(array)
-            member = f"arrays/{number}-{name}.npy"
-            arrays[member] = data
-            described[name] = {"file": member, "sha256": hashlib.sha256(data).hexdigest()}
-        steps.append({"kind": step.kind, "arrays": described})
+    steps = [
+        {"kind": step.kind, "arrays": _described(step.arrays, f"arrays/{number}", arrays)}
+        for number, step in enumerate(classifier.steps)
+    ]
     head = {
         "format": FORMAT,
-        "format_version": VERSION,
+        **_described_features(spec, arguments, arrays),
         **record,
         "classes": [_plain_class(name) for name in classifier.classes],
         "width": classifier.width,
@@ -98,12 +108,50 @@ def write_bundle(
     write_atomic(target, out.getvalue(), description="a bundle")
 
 
+def _described(
+    own: Mapping[str, NDArray[Any]], prefix: str, arrays: dict[str, bytes]
+) -> dict[str, Any]:
+    """Describe the arrays of a step, and add them to the members of the file."""
+    described = {}
+    for name, array in own.items():
+        data = _encode_array(array)
+        member = f"{prefix}-{name}.npy"
+        arrays[member] = data
+        described[name] = {"file": member, "sha256": hashlib.sha256(data).hexdigest()}
+    return described
+
+
+def _described_features(
+    spec: FeatureSpec, arguments: Sequence[Mapping[str, Any]], arrays: dict[str, bytes]
+) -> dict[str, Any]:
+    """Describe the embeddings that the classifier takes, and the version of the format."""
+    if isinstance(spec, BackboneSpec):
+        return {
+            "format_version": VERSION, "spec": spec.components(), "arguments": dict(arguments[0]),
+        }  # fmt: skip
+    parts = [
+        {"spec": part.components(), "arguments": dict(own), "width": width}
+        for part, own, width in zip(spec.parts, arguments, spec.widths, strict=True)
+    ]
+    transforms = [
+        {
+            "name": step.name, "start": step.start, "width": step.width,
+            "arrays": _described(step.arrays, f"transforms/{number}", arrays),
+        }
+        for number, step in enumerate(spec.steps)
+    ]  # fmt: skip
+    return {"format_version": DERIVED_VERSION, "parts": parts, "transforms": transforms}
+
+
 def _check_readable(head: bytes, path: Path) -> None:
     """Raise `BundleError` if `read_bundle` would refuse the head of a bundle."""
     try:
         if len(head) > _MAX_HEAD_BYTES:
             raise ValueError(f"{_HEAD} would have more than {_MAX_HEAD_BYTES:,} bytes")
-        _record(json.loads(head))
+        loaded = json.loads(head)
+        for part in _parts(loaded):
+            _part(part)
+        _record(loaded)
     except (ValueError, KeyError, TypeError, FeatcacheError) as error:
         raise BundleError(
             f"{path} is not written, since `load_bundle` would refuse it: "
@@ -131,7 +179,15 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
                 raise ValueError(f"{_HEAD} has more than {_MAX_HEAD_BYTES:,} bytes")
             head = json.loads(archive.read(_HEAD))
             _check_version(head, path)
-            return _classifier(archive, head), _record(head)
+            members = _Members(archive)
+            classifier, spec = _classifier(members, head), _spec(members, head)
+            members.check_all_used()
+            if isinstance(spec, DerivedSpec) and spec.width != classifier.width:
+                raise ValueError(
+                    f"its head takes {classifier.width} values, but its features have {spec.width}"
+                )
+            arguments = join_arguments([_part(part)[1] for part in _parts(head)])
+            return classifier, {"spec": spec, "arguments": arguments, **_record(head)}
     except BundleError:
         raise
     except FileNotFoundError as error:
@@ -151,37 +207,95 @@ def read_bundle(path: str | os.PathLike[str]) -> tuple[Classifier, dict[str, Any
 def _check_version(head: Any, path: Path) -> None:
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ValueError(f"{_HEAD} does not have the format {FORMAT!r}")
-    if head["format_version"] != VERSION:
+    if head["format_version"] not in (VERSION, DERIVED_VERSION):
         raise BundleError(
             f"{path} is a bundle of format {head['format_version']!r}; this version of featcache "
-            f"reads format {VERSION}. Upgrade featcache.",
+            f"reads the formats {VERSION} and {DERIVED_VERSION}. Upgrade featcache.",
             path=path,
             received=head["format_version"],
         )
 
 
-def _classifier(archive: zipfile.ZipFile, head: dict[str, Any]) -> Classifier:
+class _Members:
+    """The arrays of an archive; each is read once."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive, self._used = archive, {_HEAD, _CARD}
+
+    def arrays(self, described: Any, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a step by name."""
+        found = {}
+        for name in names:
+            member = described[name]["file"]
+            if member in self._used:  # read again, it would take its memory again
+                raise ValueError(f"more than one array is {member!r}")
+            self._used.add(member)
+            data = self._archive.read(member)
+            found[name] = _decode_array(data, described[name]["sha256"])
+        return found
+
+    def check_all_used(self) -> None:
+        """Raise `ValueError` if the archive holds what no step uses."""
+        extra = set(self._archive.namelist()) - self._used
+        if extra:
+            raise ValueError(f"it holds {sorted(extra)[0]!r}, which no step uses")
+
+
+def _classifier(members: _Members, head: dict[str, Any]) -> Classifier:
     classes, described = head["classes"], head["steps"]
     _check_classes(classes)
     if len(described) > _MAX_STEPS:
         raise ValueError(f"it has more than {_MAX_STEPS} steps")
-    steps, used = [], {_HEAD, _CARD}
-    for one in described:
-        arrays = {}
-        for name in STEPS[one["kind"]]:
-            member = one["arrays"][name]["file"]
-            if member in used:  # read again, it would take its memory again
-                raise ValueError(f"more than one array is {member!r}")
-            used.add(member)
-            arrays[name] = _decode_array(archive.read(member), one["arrays"][name]["sha256"])
-        steps.append(ClassifierStep(one["kind"], arrays))
-    extra = set(archive.namelist()) - used
-    if extra:
-        raise ValueError(f"it holds {sorted(extra)[0]!r}, which no step uses")
+    steps = [
+        ClassifierStep(one["kind"], members.arrays(one["arrays"], STEPS[one["kind"]]))
+        for one in described
+    ]
     width, temperature = head["width"], head["temperature"]
     if type(width) is not int or type(temperature) not in (int, float):
         raise ValueError("width or temperature is not a number")
     return Classifier(steps, classes, width, float(temperature))
+
+
+def _parts(head: dict[str, Any]) -> list[Any]:
+    """Return what the head of a bundle says of each backbone."""
+    if head["format_version"] == VERSION:
+        return [{"spec": head["spec"], "arguments": head["arguments"]}]
+    parts = head["parts"]
+    if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
+        raise ValueError(f"its parts are not a list of 1 to {MAX_PARTS}")
+    return parts
+
+
+def _part(part: Any) -> tuple[BackboneSpec, dict[str, Any]]:
+    """Return the spec of a backbone, and its arguments of `extract`."""
+    spec, arguments = part["spec"], part["arguments"]
+    if not isinstance(spec, dict) or not isinstance(arguments, dict):
+        raise ValueError(f"an entry of {_HEAD} is not an object")
+    arguments.setdefault("precision", "float32")  # not in older bundles
+    arguments.setdefault("row_dtype", DEFAULT_ROW_DTYPE)
+    _check_arguments(arguments)
+    return BackboneSpec.from_components(spec), arguments
+
+
+def _spec(members: _Members, head: dict[str, Any]) -> FeatureSpec:
+    """Return the spec of the embeddings that the classifier takes."""
+    parts = _parts(head)
+    specs = tuple(_part(part)[0] for part in parts)
+    if head["format_version"] == VERSION:
+        return specs[0]
+    widths, described = [part["width"] for part in parts], head["transforms"]
+    if any(type(width) is not int or not 1 <= width <= _MAX_WIDTH for width in widths):
+        raise ValueError(f"the width of a part is not a whole number from 1 to {_MAX_WIDTH:,}")
+    if not isinstance(described, list) or len(described) > MAX_TRANSFORMS:
+        raise ValueError(f"its transforms are not a list of at most {MAX_TRANSFORMS}")
+    steps = [
+        RowStep(
+            one["name"], one["start"], one["width"],
+            members.arrays(one["arrays"], ARRAYS[one["name"]]),
+        )
+        for one in described
+    ]  # fmt: skip
+    return DerivedSpec(specs, tuple(widths), tuple(steps))
 
 
 def _plain_class(name: Any) -> Any:
@@ -204,18 +318,14 @@ def _check_classes(classes: Any) -> None:
 
 
 def _record(head: dict[str, Any]) -> dict[str, Any]:
-    record = {name: head[name] for name in ("spec", "arguments", "metrics", "about")}
-    if not all(isinstance(value, dict) for value in record.values()):
+    """Return metrics and metadata."""
+    metrics, about = head["metrics"], head["about"]
+    if not isinstance(metrics, dict) or not isinstance(about, dict):
         raise ValueError(f"an entry of {_HEAD} is not an object")
-    record["arguments"].setdefault("precision", "float32")  # not in older bundles
-    record["arguments"].setdefault("row_dtype", DEFAULT_ROW_DTYPE)
-    _check_arguments(record["arguments"])
-    if not all(type(value) in (int, float) for value in record["metrics"].values()):
+    if not all(type(value) in (int, float) for value in metrics.values()):
         raise ValueError("a metric is not a number")
-    record["metrics"] = {name: float(value) for name, value in record["metrics"].items()}
-    record["spec"] = BackboneSpec.from_components(record["spec"])
-    record["metadata"] = record.pop("about")
-    return record
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return {"metrics": numbers, "metadata": about}
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:

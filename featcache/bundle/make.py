@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..extraction.derived.spec import DerivedSpec
 from ..extraction.features import Features
 from .bundle import Bundle
 from .class_names import check_classes, name_classes
@@ -62,12 +61,6 @@ def make_bundle(
     >>> make_bundle(features, head).classes == features.classes
     True
     """
-    if isinstance(features.spec, DerivedSpec):
-        raise InvalidRequest(
-            f"A bundle holds one backbone, and these features are of {features.origin}. Make it "
-            "from features of one backbone.",
-            received=features.spec.key,
-        )
     plain = to_classifier(classifier)
     if plain.width != features.X.shape[1]:
         raise InvalidRequest(

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._version import __version__
 from ..backbones.spec import BackboneSpec
+from ..extraction.derived.spec import DerivedSpec, FeatureSpec, arguments_of_parts
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..printable import printable
 from .classifier import Classifier
@@ -21,20 +22,22 @@ _MAX_SHOWN = 200
 
 def model_card(
     classifier: Classifier,
-    spec: BackboneSpec,
+    spec: FeatureSpec,
     arguments: Mapping[str, Any],
     metrics: Mapping[str, float],
     metadata: Mapping[str, str],
 ) -> str:
     """Return the model card, in Markdown, with the metadata that the Hugging Face Hub reads."""
     names = [printable(name) for name in classifier.classes]
+    backbones = " and a frozen ".join(
+        str(own.get("backbone")) for own in arguments_of_parts(arguments)
+    )
     shown = ", ".join(names[:_MAX_SHOWN]) + (" ..." if len(names) > _MAX_SHOWN else "")
     lines = [
         *_front_matter(metrics, metadata),
         f"# Classifier of photos into {len(names)} classes",
         "",
-        f"A head on the embeddings of a frozen {arguments.get('backbone')}, made by featcache "
-        f"{__version__}.",
+        f"A head on the embeddings of a frozen {backbones}, made by featcache {__version__}.",
         "",
         "## Model details",
         "",
@@ -92,7 +95,7 @@ def _quoted(text: str) -> str:
     return json.dumps(printable(text), ensure_ascii=False)
 
 
-def _use(spec: BackboneSpec) -> list[str]:
+def _use(spec: FeatureSpec) -> list[str]:
     if spec.is_imported:
         return ["`featcache.load_bundle(file).predict_proba(features)`, of imported features."]
     needed = ", backbone=..." if spec.is_own_model else ""
@@ -110,24 +113,37 @@ def _cell(text: str) -> str:
     return printable(text).replace("|", "\\|")
 
 
-def _details(classifier: Classifier, spec: BackboneSpec, arguments: Mapping[str, Any]) -> list[str]:
-    height, width = spec.image_size
+def _details(classifier: Classifier, spec: FeatureSpec, arguments: Mapping[str, Any]) -> list[str]:
+    parts = spec.parts if isinstance(spec, DerivedSpec) else (spec,)
+    own = arguments_of_parts(arguments)
     return [
-        *(
-            ["- Embeddings: computed elsewhere and imported, so that photos cannot be predicted."]
-            if spec.is_imported
-            else [
-                f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
-                f"{arguments.get('weights')}. It is not in this file, which holds the hash of its "
-                "weights.",
-                f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
-            ]
-        ),
+        *(line for part, one in zip(parts, own, strict=True) for line in _backbone(part, one)),
+        *_steps(spec),
         f"- Head: {' > '.join(step.kind for step in classifier.steps)}, {classifier.width} values "
         f"to {len(classifier.classes)} scores, temperature {classifier.temperature:.4g}.",
-        *_stored_rows(spec),
+        *dict.fromkeys(line for part in parts for line in _stored_rows(part)),
         f"- Key of the features: `{spec.key}`.",
     ]
+
+
+def _backbone(spec: BackboneSpec, arguments: Mapping[str, Any]) -> list[str]:
+    if spec.is_imported:
+        return [
+            "- Embeddings: computed elsewhere and imported, so that photos cannot be predicted."
+        ]
+    height, width = spec.image_size
+    return [
+        f"- Backbone: {arguments.get('backbone')}, layer `{spec.layer}`, weights "
+        f"{arguments.get('weights')}. It is not in this file, which holds the hash of its "
+        "weights.",
+        f"- Input: photos, resized to {width} x {height} pixels, `{spec.resize}`.",
+    ]
+
+
+def _steps(spec: FeatureSpec) -> list[str]:
+    if not isinstance(spec, DerivedSpec) or not spec.steps:
+        return []
+    return [f"- Steps on the embeddings: {' > '.join(map(str, spec.steps))}."]
 
 
 def _stored_rows(spec: BackboneSpec) -> list[str]:

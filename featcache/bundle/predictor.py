@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +13,23 @@ from PIL import Image
 
 from ..backbones import preprocessing
 from ..backbones.keras_types import BackboneLike
-from ..backbones.model import Backbone
-from ..backbones.onnx.backbone import OnnxBackbone
-from ..backbones.resolve import build
 from ..backbones.weights import WeightsLike
 from ..data.urls import URL_REASON, is_url
 from ..errors import InvalidRequest
+from ..extraction.derived.spec import DerivedSpec
+from ..extraction.derived.steps import apply_steps
 from ..extraction.row_check import unusable_reasons
 from ..images.decode import Pixels, Resize, pixels_of, pixels_of_image
 from ..images.image_file import BadImage, read_file
 from ..images.limits import MAX_PIXELS, MemoryBudget
 from .bundle import Bundle, Prediction, load_bundle
+from .bundle_part import requests_of
+from .loaded_backbone import LoadedBackbone
 
 # What `Predictor.predict` accepts as one image.
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | Pixels
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 _EXPECTED = "a path, bytes, a PIL image or an array of uint8 of shape (height, width, 3)"
-_ON_ACCELERATOR = 16
 
 
 class Predictor:
@@ -47,11 +45,12 @@ class Predictor:
     bundle : Bundle or path
         A bundle, or the file of one.
     backbone : keras.Model or path of a .keras or .onnx file, optional
-        Needed if the bundle was made with a model that is not in the table.
+        Needed if the bundle was made with a model that is not in the table. Of a bundle of
+        several backbones a list: one for each that needs one, in their order.
     weights : path, optional
-        Needed if the bundle was made with weights in a file.
+        Needed if the bundle was made with weights in a file; a list like `backbone`.
     preprocessing : str or callable, optional
-        Needed if the bundle was made with a preprocessing function.
+        Needed if the bundle was made with a preprocessing function; a list like `backbone`.
 
     Raises
     ------
@@ -77,30 +76,27 @@ class Predictor:
         self,
         bundle: Bundle | str | os.PathLike[str],
         *,
-        backbone: BackboneLike | None = None,
-        weights: WeightsLike = None,
-        preprocessing: preprocessing.Rule | None = None,
+        backbone: BackboneLike | Sequence[BackboneLike | None] | None = None,
+        weights: WeightsLike | Sequence[WeightsLike] = None,
+        preprocessing: preprocessing.Rule | Sequence[preprocessing.Rule | None] | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         given = {"weights": weights, "preprocessing": preprocessing}
-        chosen, arguments = self.bundle.extract_arguments(
-            backbone, {name: value for name, value in given.items() if value is not None}
+        asked = requests_of(
+            self.bundle.parts,
+            backbone,
+            {name: value for name, value in given.items() if value is not None},
         )
-        request = self.bundle.backbone_request(chosen, arguments)
-        built = build(request, None)
-        self.bundle.check_spec(built.spec)
-        self._size = request.image_size
-        self._resize: Resize = request.resize
-        self._backbone: Backbone | OnnxBackbone | None = built.backbone
-        # Always the same number of images, so that Keras compiles the model once: a graph for any
-        # number is slower than one for a fixed number.
-        self._count = _ON_ACCELERATOR if built.backbone.on_accelerator else 1
+        spec = self.bundle.spec
+        widths = spec.widths if isinstance(spec, DerivedSpec) else (None,)
+        self._backbones = [
+            LoadedBackbone(part, request, width)
+            for part, (_, _, request), width in zip(self.bundle.parts, asked, widths, strict=True)
+        ]
         self._memory = MemoryBudget()
-        self._lock = threading.Lock()
-        self._forward([np.zeros((*self._size, 3), np.uint8)])
 
     def __repr__(self) -> str:
-        state = "closed " if self._backbone is None else ""
+        state = "closed " if self._backbones[0].is_closed else ""
         return f"<{state}Predictor of {self.bundle!r}>"
 
     def __enter__(self) -> Predictor:
@@ -110,9 +106,9 @@ class Predictor:
         self.close()
 
     def close(self) -> None:
-        """Release the backbone; a prediction that is running in another thread ends first."""
-        with self._lock:
-            self._backbone = None
+        """Release the backbones; a prediction that is running in another thread ends first."""
+        for backbone in self._backbones:
+            backbone.close()
 
     @property
     def classes(self) -> Sequence[Any]:
@@ -181,42 +177,44 @@ class Predictor:
     def _proba(self, images: Sequence[ImageLike]) -> tuple[NDArray[np.float64], list[str | None]]:
         """Return the probabilities of images, and why an image has none."""
         reasons: list[str | None] = [None] * len(images)
-        rows = np.full((len(images), self.bundle.classifier.width), np.nan, np.float32)
-        for positions in _chunks(range(len(images)), self._count):
-            pixels: dict[int, Pixels] = {}
-            for i in positions:
+        blocks = [np.full((len(images), b.width), np.nan, np.float32) for b in self._backbones]
+        count = max(backbone.count for backbone in self._backbones)
+        for start in range(0, len(images), count):
+            pixels: dict[int, dict[Any, Pixels]] = {}
+            for i in range(start, min(start + count, len(images))):
                 try:
                     pixels[i] = self._pixels(images[i])
                 except BadImage as bad:
                     reasons[i] = bad.reason
             if pixels:
-                rows[list(pixels)] = self._forward(list(pixels.values()))
-        dtype = np.dtype(self.bundle.spec.row_dtype)
-        unusable = unusable_reasons(rows, dtype)
-        reasons = [one or other for one, other in zip(reasons, unusable, strict=True)]
+                for backbone, rows in zip(self._backbones, blocks, strict=True):
+                    chosen = [one[backbone.form] for one in pixels.values()]
+                    rows[list(pixels)] = backbone.embed(chosen)
+        for backbone, rows in zip(self._backbones, blocks, strict=True):
+            unusable = unusable_reasons(rows, backbone.dtype)
+            reasons = [one or other for one, other in zip(reasons, unusable, strict=True)]
         usable = np.array([reason is None for reason in reasons], bool)
         proba = np.full((len(images), len(self.classes)), np.nan)
         if usable.any():
-            rounded = rows[usable].astype(dtype).astype(np.float32)  # as in training
-            proba[usable] = self.bundle.classifier.predict_proba(rounded)
+            # Rounded and transformed as in training.
+            rounded = [
+                b.rounded(rows[usable]) for b, rows in zip(self._backbones, blocks, strict=True)
+            ]
+            joined = apply_steps(self.bundle.steps, np.concatenate(rounded, axis=1))
+            proba[usable] = self.bundle.classifier.predict_proba(joined)
         return proba, reasons
 
-    def _forward(self, pixels: list[Pixels]) -> NDArray[np.float32]:
-        """Return the embeddings of up to `_count` images."""
-        padded = preprocessing.padded(np.stack(pixels), self._count)
-        with self._lock:  # Keras' models are not safe to call from several threads
-            if self._backbone is None:
-                raise InvalidRequest("The predictor was closed; make another one.")
-            return self._backbone.embed(padded)[: len(pixels)]
+    def _pixels(self, image: ImageLike) -> dict[Any, Pixels]:
+        """Return the pixels of an image in the form of each backbone; raise `BadImage`."""
+        return {form: self._decoded(image, *form) for form in {b.form for b in self._backbones}}
 
-    def _pixels(self, image: ImageLike) -> Pixels:
-        """Return the pixels of an image at the size of the backbone; raise `BadImage`."""
+    def _decoded(self, image: ImageLike, size: tuple[int, int], resize: Resize) -> Pixels:
         if isinstance(image, Image.Image):
-            return pixels_of_image(image, self._size, self._resize)
+            return pixels_of_image(image, size, resize)
         if isinstance(image, np.ndarray):
-            return pixels_of_image(_image_of(image), self._size, self._resize)
+            return pixels_of_image(_image_of(image), size, resize)
         with self._memory.reservation() as held:
-            return pixels_of(_bytes_of(image, held.for_file), self._size, self._resize, None, held)
+            return pixels_of(_bytes_of(image, held.for_file), size, resize, None, held)
 
 
 def _listed(images: Any) -> list[Any]:
@@ -231,12 +229,6 @@ def _listed(images: Any) -> list[Any]:
             received=type(images).__name__,
         )
     return list(images)
-
-
-def _chunks(positions: Iterable[int], count: int) -> Iterator[list[int]]:
-    rest = iter(positions)
-    while chunk := list(islice(rest, count)):
-        yield chunk
 
 
 def _bytes_of(image: Any, reserve: Any) -> bytes:

@@ -34,10 +34,15 @@ if TYPE_CHECKING:
 @click.option(
     "--backbone",
     metavar="MODEL",
-    help="The .keras or .onnx file, if the bundle was made with a model of your own.",
+    multiple=True,
+    help="The .keras or .onnx file, if the bundle was made with a model of your own. Repeat it for "
+    "a bundle of several, in their order.",
 )
 @click.option(
-    "--weights", metavar="FILE", help="The weights, if the bundle was made with a weights file."
+    "--weights",
+    metavar="FILE",
+    multiple=True,
+    help="The weights, if the bundle was made with a weights file; may be repeated, too.",
 )
 @click.option(
     "--tta",

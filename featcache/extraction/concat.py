@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from .._io.logs import get_logger
 from .._io.wording import format_count, format_values
 from ..errors import InvalidRequest, NoUsableImages
 from .derived.rows import JoinedRows
-from .derived.spec import DerivedSpec
+from .derived.spec import DerivedSpec, arguments_of_parts, join_arguments
 from .features import Features
 from .summary import Quarantined, joined_summary
 
@@ -60,7 +59,11 @@ def concat(features: Sequence[Features]) -> Features:
     >>> both
     <Features 200 x 512 of pocket/embedding + pocket/embedding, 10 classes>
     """
-    parts = _checked(features)
+    return join(_checked(features))
+
+
+def join(parts: Sequence[Features]) -> Features:
+    """Put features side by side as `concat` does, also several of one key, as a bundle has them."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -83,14 +86,8 @@ def concat(features: Sequence[Features]) -> Features:
         spec=DerivedSpec.joined([DerivedSpec.of(p.spec, p.X.shape[1]) for p in parts]),
         summary=replace(summary, unlabelled=_count_unlabelled(chosen)),
         quarantined=quarantined,
-        arguments={"parts": list(chain.from_iterable(map(part_arguments, parts)))},
+        arguments=join_arguments([own for p in parts for own in arguments_of_parts(p.arguments)]),
     )
-
-
-def part_arguments(features: Features) -> list[Any]:
-    """Return the arguments of `featcache.extract` for each backbone of features."""
-    several = "parts" in features.arguments
-    return list(features.arguments["parts"]) if several else [features.arguments]
 
 
 def _checked(features: Sequence[Features]) -> list[Features]:
@@ -101,9 +98,9 @@ def _checked(features: Sequence[Features]) -> list[Features]:
             "concat takes a list of features, as in concat([first, second]).",
             received=type(features).__name__,
         )
-    repeated = [key for key, count in Counter(p.spec.key for p in parts).items() if count > 1]
+    repeated = [k for k, n in Counter(k for p in parts for k in _keys(p)).items() if n > 1]
     if repeated:
-        twice = next(part.origin for part in parts if part.spec.key == repeated[0])
+        twice = next(part.origin for part in parts if repeated[0] in _keys(part))
         raise InvalidRequest(
             f"Two of the features are of the same key ({twice}, {repeated[0][:16]}), so that each "
             "of their values would count twice; give each once.",
@@ -112,6 +109,14 @@ def _checked(features: Sequence[Features]) -> list[Features]:
     for part in parts[1:]:
         _check_classes(parts[0], part)
     return parts
+
+
+def _keys(features: Features) -> list[str]:
+    """Return the keys of the parts of joined features, or the key of others."""
+    spec = features.spec
+    if isinstance(spec, DerivedSpec) and not spec.steps:
+        return [part.key for part in spec.parts]
+    return [spec.key]
 
 
 def _check_classes(first: Features, other: Features) -> None:

@@ -19,7 +19,10 @@ from ..export.export import ExportFormat, export_format, export_rows
 from ..export.rows import ExportedRows, spec_metadata
 from ..images.image_file import Box, example_ids
 from ..store.lazy_rows import LazyRows
+from .derived.rows import TransformedRows
 from .derived.spec import DerivedSpec, FeatureSpec, origin_of
+from .derived.steps import RowStep
+from .derived.transformable import Transformable
 from .frame import make_frame
 from .summary import ExtractionSummary, Quarantined
 
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Transformable):
     """Embeddings and labels of a data set, one row per usable image and view.
 
     With several views the rows of view 0, the images themselves, come first, in the data set's
@@ -62,7 +65,8 @@ class Features:
         The box of each row, (left, top, right, bottom) in pixels of the upright photo; None
         for whole photos.
     spec : BackboneSpec or DerivedSpec
-        What determines the embeddings. A `DerivedSpec` lists the specs of several backbones.
+        What determines the embeddings. A `DerivedSpec` lists the specs of several backbones, and
+        the steps `l2`, `standardize` and `pca` that followed.
     summary : ExtractionSummary
     arguments : mapping of str to Any
         Arguments of `featcache.extract` that give features of the same key; of
@@ -112,7 +116,7 @@ class Features:
 
     @property
     def origin(self) -> str:
-        """Backbone and layer, such as ``"resnet50/avg_pool"``, human-readable; of all parts."""
+        """Backbones, layers and steps, human-readable, such as ``"resnet50/avg_pool > l2"``."""
         parts = self.summary.parts or (self.summary,)
         return origin_of(self.spec, [part.backbone for part in parts])
 
@@ -245,6 +249,11 @@ class Features:
         mean = self.X.mean_of(rows[order])
         alone = self.take(first[order])
         return replace(alone, X=mean, views=np.zeros(len(first), np.int64))
+
+    def with_step(self, step: RowStep) -> Features:
+        """Return the features with a step applied to their rows when they are read."""
+        spec = DerivedSpec.of(self.spec, self.X.shape[1]).with_step(step)
+        return replace(self, X=TransformedRows(self.X, step), spec=spec)
 
     def split(
         self, test_size: float | None = None, random_state: int = 0

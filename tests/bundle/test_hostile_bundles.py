@@ -60,7 +60,7 @@ def set_to(*path: Any, value: Any) -> Any:
 
 
 HEADS_THAT_LIE = {
-    "later version": (set_to("format_version", value=2), "Upgrade featcache"),
+    "later version": (set_to("format_version", value=3), "Upgrade featcache"),
     "no format": (set_to("format", value="zip"), "does not have the format"),
     "one class": (set_to("classes", value=["a"]), "not a valid bundle"),
     "equal classes": (set_to("classes", value=["a", "a", "b"]), "distinct"),
@@ -142,7 +142,8 @@ def test_a_weights_file_that_a_bundle_names_is_not_opened(
     one = dogs / "dark" / "00.png"
     with monkeypatch.context() as patched:
         patched.setattr(
-            "featcache.bundle.bundle.make_request", lambda *_, **__: pytest.fail("it is opened")
+            "featcache.bundle.bundle_part.make_request",
+            lambda *_, **__: pytest.fail("it is opened"),
         )
         with pytest.raises(BundleMismatch, match=r"weights= \(--weights\)"):
             load_bundle(tmp_path / "b").predict([one])

@@ -151,8 +151,8 @@ def test_it_is_compiled_once(predictor: Predictor, dogs: Path) -> None:
     paths = sorted(dogs.rglob("*.png"))
     for count in (1, 2, 7):
         predictor.predict(paths[:count])
-    assert predictor._backbone is not None
-    function = predictor._backbone.model.predict_function
+    backbone: Any = predictor._backbones[0]._backbone
+    function = backbone.model.predict_function
     compiled = getattr(function, "experimental_get_tracing_count", lambda: 1)
     assert compiled() == 1
 

@@ -92,9 +92,7 @@ def test_nothing_is_read_until_it_is_used(
     assert [part.backbone for part in joined.summary.parts] == ["b0", "b1"]
 
 
-def test_many_rows_are_read_in_blocks(
-    both: Features, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_rows_are_read_in_blocks(both: Features, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featcache.extraction.derived.rows._BLOCK_BYTES", 3 * 4 * 7)
     sizes, read = list[int](), Store.read
 

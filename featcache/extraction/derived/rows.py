@@ -34,9 +34,14 @@ class DerivedRows(LazyRows):
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows by their positions."""
         out = np.empty((len(rows), self.shape[1]), np.float32)
-        for block in row_blocks(len(rows), self.shape[1]):
+        for block in row_blocks(len(rows), self._width_in_memory):
             self._read_block(rows[block], out[block])
         return out
+
+    @property
+    def _width_in_memory(self) -> int:
+        """Number of values per row that reading takes at once."""
+        return self.shape[1]
 
     @abstractmethod
     def _read_block(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
@@ -132,6 +137,10 @@ class TransformedRows(DerivedRows):
     def take(self, rows: Any) -> TransformedRows:
         """Return a lazy array of the selected rows, without reading them."""
         return TransformedRows(self._rows.take(rows), self._step)
+
+    @property
+    def _width_in_memory(self) -> int:
+        return max(self.shape[1], self._rows.shape[1])
 
     def _read_block(self, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
         out[:] = self._step.apply(self._rows.read(rows))
