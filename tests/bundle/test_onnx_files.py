@@ -53,7 +53,7 @@ def pixels(paths: Sequence[str], size: tuple[int, int]) -> Any:
 
 def check(bundle: featcache.Bundle, features: featcache.Features, path: Path) -> None:
     """The file gives the probabilities of the bundle, for photos of the file system."""
-    size = bundle.spec.image_size
+    size = bundle.parts[0].spec.image_size
     session = read(path)
     one_by_one = session.get_inputs()[0].shape[0] == 1
     expected = bundle.predict_proba(features)
@@ -62,6 +62,24 @@ def check(bundle: featcache.Bundle, features: featcache.Features, path: Path) ->
         assert found.dtype == np.float32
         assert np.abs(found - expected[: len(images)]).max() <= 1e-4
         expected = expected[len(images) :]
+
+
+def test_a_file_holds_the_steps_of_transformed_features(
+    features: featcache.Features, tmp_path: Path
+) -> None:
+    for number, changed in enumerate((features.l2().standardize().pca(4), features.pca(3).l2())):
+        bundle = make_bundle(changed, heads.LogisticHead(C=1).fit(changed.X, changed.labels))
+        bundle.to_onnx(tmp_path / f"{number}.onnx")
+        check(bundle, features, tmp_path / f"{number}.onnx")
+
+
+def test_a_bundle_of_several_backbones_is_refused(
+    dogs: Path, features: featcache.Features, tmp_path: Path
+) -> None:
+    both = featcache.concat([features, extract("pocket", dogs, image_size=32)])
+    bundle = make_bundle(both, heads.LogisticHead(C=1).fit(both.X, both.labels))
+    with pytest.raises(NotExportable, match="has 2 backbones, and a network file holds one"):
+        bundle.to_onnx(tmp_path / "both.onnx")
 
 
 def test_a_file_gives_the_probabilities_of_its_bundle(
