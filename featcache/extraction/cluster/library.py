@@ -47,9 +47,10 @@ class Connection:
             )
         self._client = client
 
-    def count_workers(self) -> int:
-        """Return the number of workers at the moment."""
-        return len(self._ask(lambda: self._client.scheduler_info(n_workers=-1))["workers"])
+    def count_threads(self) -> list[int]:
+        """Return the number of threads of each worker at the moment."""
+        found = self._ask(lambda: self._client.scheduler_info(n_workers=-1))["workers"]
+        return [worker["nthreads"] for worker in found.values()]
 
     def worker_versions(self) -> dict[str, str | None]:
         """Return the version of featcache of each worker; None without featcache."""

@@ -24,7 +24,7 @@ from ..row_check import RowTally
 
 MAX_TASK_IMAGES = 2048
 _MIN_TASK_IMAGES = 16
-_TASKS_PER_WORKER = 4
+_TASKS_PER_THREAD = 4
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ def version_error(worker: str, found: str | None, expected: str) -> WorkerRefuse
     )
 
 
-def choose_task_size(images: int, workers: int, settings: RunSettings) -> int:
+def choose_task_size(images: int, threads: int, settings: RunSettings) -> int:
     """Return the number of images per task.
 
-    Default: `MAX_TASK_IMAGES`, or fewer, so that each worker has several tasks and a slow one
-    leaves some to the others. With a batch size chosen by the user, tasks are whole batches:
-    then the batches are those of an extraction without a cluster.
+    Default: `MAX_TASK_IMAGES`, or fewer, so that a slow worker leaves some to the others: Dask
+    gives a worker as many tasks at a time as it has threads. With a batch size chosen by the user,
+    tasks are whole batches: then the batches are those of an extraction without a cluster.
 
     Examples
     --------
@@ -145,14 +145,14 @@ def choose_task_size(images: int, workers: int, settings: RunSettings) -> int:
     """
     size = settings.task_size
     if size is None:
-        shared = math.ceil(images / (_TASKS_PER_WORKER * max(workers, 1)))
+        shared = math.ceil(images / (_TASKS_PER_THREAD * max(threads, 1)))
         size = max(_MIN_TASK_IMAGES, min(MAX_TASK_IMAGES, shared))
     batch = settings.batch_size or 1
     return math.ceil(size / batch) * batch
 
 
 def make_tasks(
-    run: str, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings, workers: int
+    run: str, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings, threads: int
 ) -> list[Task]:
     """Cut what the plans of all views list into tasks.
 
@@ -181,7 +181,7 @@ def make_tasks(
         contents=(), boxes=None, crop=dataset.crop, settings=replace(settings, progress=False),
         images=sum(items.values()),
     )  # fmt: skip
-    size = choose_task_size(len(positions), workers, settings)
+    size = choose_task_size(len(positions), threads, settings)
     parts = [positions[start : start + size] for start in range(0, len(positions), size)]
     boxes = dataset.boxes
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from ...data.dataset import Dataset
 from ...data.file_index import FileIdentity
 from ...data.remote import remote_source
 from ...engines.select import Engine
-from ...errors import FeatcacheError, WorkerRefused
+from ...errors import FeatcacheError, StoreError, WorkerRefused
 from ...hdf5.row_dtype import row_dtype
 from ...images.image_file import BadImage
+from ...images.views import View
 from ...store.lease import mark_in_use
+from ...store.store import Store
 from ..compute import choose_engine, create_stores
 from ..prepare import ExtractionJob, make_examples, make_job
 from ..row_check import RowTally
@@ -35,10 +38,12 @@ from .tasks import Outcome, Task, version_error
 
 # A network disk shows a new file after a while.
 MARK_SECONDS = 30.0
+# Many workers would make a great many small shards, each of which all of them have to look at.
+COMMIT_SECONDS = 30.0
 
 
 class _Loaded:
-    """The engine of a process, which is kept for the next task of the same key.
+    """The engine and the stores of a process, which are kept for the next task of the same key.
 
     One engine at a time: two would share memory and cores, and compute no more.
     """
@@ -48,11 +53,13 @@ class _Loaded:
         self._of: tuple[Any, ...] = ()
         self._resolved: ResolvedBackbone | None = None
         self._engine: Engine | None = None
+        self._stores: dict[Path, Store] = {}
 
     def resolve(self, task: Task, worker: ThisWorker) -> ResolvedBackbone:
         """Return the backbone as this worker finds it, which must be the client's."""
         if self._resolved is None or self._of != _identity(task):
             self._resolved = self._engine = None  # before another one is loaded
+            self._stores = {}
             request = make_request(task.backbone, task.options)
             request = replace(request, crop=task.crop)
             found = resolve(request, cache_dirs.weights_folder(task.cache))
@@ -70,6 +77,23 @@ class _Loaded:
             _check_spec(task, worker, replace(resolved.spec, views=task.spec.views))
             self._engine = engine
         return jobs, self._engine
+
+    def store(self, folder: Path) -> Store | None:
+        """Return a store that is open, with the commits of others; None if it is not."""
+        store = self._stores.get(folder)
+        if store is not None:
+            try:
+                store.refresh()  # which reads new shards only
+            except StoreError:  # it was removed after an earlier extraction
+                self._stores, store = {}, None
+        return store
+
+    def stores(self, jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
+        """Return the store of each view, ready for rows."""
+        if any(job.folder not in self._stores for job in jobs):
+            created = create_stores(jobs, engine)
+            self._stores = {job.folder: store for job, store in zip(jobs, created, strict=True)}
+        return [self._stores[job.folder] for job in jobs]
 
 
 _LOADED = _Loaded()
@@ -133,7 +157,7 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
     resolved = _LOADED.resolve(task, worker)
     with ExitStack() as marks:
         for view in task.views:
-            folder = _folder(task, replace(resolved.spec, views=view.key))
+            folder = _folder(task, resolved, view)
             make_folder(folder)
             # The client's mark is gone if it was killed, and rows are committed until then.
             marks.enter_context(mark_in_use(folder))
@@ -146,9 +170,11 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
         if not any(job.plan.compute for job in jobs):
             return Outcome(worker.name, failures=tuple(failures))
         jobs, engine = _LOADED.engine(task, worker, jobs)
-        stores = create_stores(jobs, engine)
+        stores = _LOADED.stores(jobs, engine)
         tally = _Tally(row_dtype(task.spec.components()))
-        computation = Computation(make_work(jobs), engine, stores, worker.bar, tally)
+        computation = Computation(
+            make_work(jobs), engine, stores, worker.bar, tally, COMMIT_SECONDS
+        )
         computation.run(task.settings.workers or worker.threads)
     return Outcome(
         worker.name,
@@ -163,7 +189,8 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
     )
 
 
-def _folder(task: Task, spec: BackboneSpec) -> Path:
+def _folder(task: Task, resolved: ResolvedBackbone, view: View) -> Path:
+    spec = replace(resolved.spec, views=view.key)
     return cache_dirs.stores_folder(task.cache) / spec.folder
 
 
@@ -180,8 +207,12 @@ def _jobs(task: Task, resolved: ResolvedBackbone) -> list[ExtractionJob]:
     files = make_examples(dataset, contents)
     retry = task.settings.retry_failed
     return [
-        make_job(dataset, contents, files, resolved, task.cache, retry, view) for view in task.views
-    ]
+        make_job(
+            dataset, contents, files, resolved, task.cache, retry, view,
+            store=_LOADED.store(_folder(task, resolved, view)),
+        )
+        for view in task.views
+    ]  # fmt: skip
 
 
 class _Tally:
