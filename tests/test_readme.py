@@ -21,11 +21,16 @@ DOCUMENTS = {
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
     if path.name != "CHANGELOG.md"  # which tells of files that are gone
 }
-WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/serving.md")
+WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/scale.md", "docs/serving.md")
 TEXT = "".join(DOCUMENTS[ROOT / name] for name in WITH_EXAMPLES)
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
-SHORTER = {"resnet50": "mobilenet", "mobilenet_v2": "pocket", "epochs=20": "epochs=1"}
+SHORTER = {
+    "resnet50": "mobilenet",
+    "mobilenet_v2": "pocket",
+    "epochs=20": "epochs=1",
+    '"tcp://scheduler:8786"': 'processes=False, n_workers=1, dashboard_address=":0"',
+}
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```sh\n(.*?)```", "".join(DOCUMENTS.values()), re.S)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..data.labels import ON_CONFLICT, OnConflict
+from ..errors import InvalidRequest
 from .options import Common, command, extraction
 
 if TYPE_CHECKING:
@@ -31,6 +33,18 @@ on_conflict = click.option(
     "--dry-run", is_flag=True, help="Print the plan, compute nothing (as `featcache explain`)."
 )
 @on_conflict
+@click.option(
+    "--scheduler",
+    metavar="tcp://HOST:PORT",
+    help="Let the workers of this Dask scheduler compute (`dask scheduler` prints its address). "
+    "They must have the same version of featcache, and see the images and --cache-dir under the "
+    "same paths.",
+)
+@click.option(
+    "--task-size", type=click.IntRange(1), metavar="N",
+    help="Images per task of a cluster. Default: 2048, or fewer, so that each thread of a worker "
+    "has four tasks.",
+)  # fmt: skip
 def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
     """Compute the embeddings of images; those already stored are not computed again.
 
@@ -46,31 +60,59 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     paths (optional: label, split), a zip or tar archive or a Parquet file of images, or a data set
     of `featcache fetch`. Default: the folder in the environment variable FEATCACHE_DATA, or a
     small sample of drawn dogs.
+
+    With --scheduler the workers of a Dask cluster compute, as docs/scale.md describes:
+    `dask scheduler` on one machine, `dask worker tcp://HOST:8786` on each. Rows that were stored
+    stay if a worker or the scheduler ends; the same command computes the others.
     """
+    scheduler, task_size = options.pop("scheduler"), options.pop("task_size")
     if dry_run:
         return _explain(common, options)
-    features = extracted(common, options, on_conflict)
+    if scheduler is None and task_size is not None:
+        raise InvalidRequest(
+            "--task-size is the size of the tasks of a cluster; name it with --scheduler.",
+            received=task_size,
+        )
+    with _client(scheduler) as client:
+        features = extracted(common, options, on_conflict, client=client, task_size=task_size)
+    _print_features(common, features)
+    return 0
+
+
+def _print_features(common: Common, features: Features) -> None:
+    """Print what an extraction found and computed."""
     summary = features.summary
     if common.json:
         record = {
             **vars(summary),
             "folder": str(summary.folder),
             "stages": vars(summary.stages) if summary.stages is not None else None,
+            "workers": [vars(worker) for worker in summary.workers],
             "rows": len(features),
             "width": features.X.shape[1],
             "key": features.spec.key,
             "quarantined_images": [vars(q) for q in features.quarantined],
         }
         print(json.dumps(record, indent=2))
-        return 0
+        return
     print(repr(features))
     if common.quiet or not (sys.stdout.isatty() and sys.stderr.isatty()):
         print(summary)  # otherwise the log has printed it on the same terminal
+    for worker in summary.workers:
+        print(f"  worker {worker}")
     for bad in features.quarantined[:_MAX_SHOWN]:
         print(f"  quarantined: {bad.path!r} {bad.reason}")
     if len(features.quarantined) > _MAX_SHOWN:
         print(f"  ... and {len(features.quarantined) - _MAX_SHOWN} more (--json lists all)")
-    return 0
+
+
+def _client(scheduler: str | None) -> AbstractContextManager[object]:
+    """Return a context manager with a client of a scheduler, or with None."""
+    if scheduler is None:
+        return nullcontext()
+    from ..extraction.cluster.driver import connected
+
+    return connected(scheduler)
 
 
 @command("explain")
@@ -85,14 +127,16 @@ def explain(common: Common, **options: Any) -> int:
     return _explain(common, options)
 
 
-def extracted(common: Common, options: dict[str, Any], on_conflict: OnConflict) -> Features:
+def extracted(
+    common: Common, options: dict[str, Any], on_conflict: OnConflict, **cluster: Any
+) -> Features:
     """Return the features that the options of `extract` and `export` ask for."""
     from ..extraction.extract import extract as run
 
     own = {name: options.pop(name) for name in ("batch_size", "engine")}
     return run(
         chosen_backbone(options), options.pop("data"), on_conflict=on_conflict, **own,
-        **shared_arguments(common, options),
+        **cluster, **shared_arguments(common, options),
     )  # fmt: skip
 
 

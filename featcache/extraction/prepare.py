@@ -221,7 +221,8 @@ def make_job(
     """
     resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
-    store = store or _open_store(folder, resolved)
+    if store is None:
+        store = _open_store(folder, resolved)
     shared = _open_shared(shared_cache, resolved.spec)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 import featcache
 import featcache.errors
 from conftest import photo
+from featcache.cli import main
 from featcache.errors import ClusterError, InvalidRequest, NoFiniteRow, WorkerRefused
 from featcache.extraction.cluster import worker as worker_module
 from featcache.extraction.cluster.tasks import Outcome, choose_task_size, make_tasks
@@ -31,7 +34,7 @@ OPTIONS: dict[str, Any] = {"engine": "keras", "batch_size": 4, "progress": False
 def client() -> Iterator[Any]:
     """A cluster of one worker, a thread of this process."""
     cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
@@ -266,6 +269,34 @@ def test_an_attempt_after_another_one_computes_only_what_is_left(
     found = featcache.extract("pocket", photos, client=client, task_size=8, **OPTIONS)
     assert rows == [8, 0, 4, 0]
     assert len(featcache.open_store(found.summary.folder)) == found.X.shape[0] == 12
+
+
+def test_a_store_that_was_removed_is_made_again(client: Any, photos: Path) -> None:
+    found = featcache.extract("pocket", photos, client=client, **OPTIONS)
+    shutil.rmtree(found.summary.folder)
+    found = featcache.extract("pocket", photos, client=client, **OPTIONS)
+    assert (found.summary.computed, found.X.shape[0]) == (12, 12)
+
+
+def test_the_command_runs_on_the_cluster_of_a_scheduler(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["extract", "pocket", str(photos), "--engine", "keras", "--no-progress", "-q"]
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0",
+        protocol="tcp", host="127.0.0.1",
+    ) as cluster:  # fmt: skip
+        address = cluster.scheduler_address
+        assert main([*arguments, "--scheduler", address, "--task-size", "6"]) == 0
+        assert "  worker 0 (tcp://" in capsys.readouterr().out
+        photo(photos / "cat" / "new.png", 99)
+        assert main([*arguments, "--scheduler", address, "--json"]) == 0
+        (worker,) = json.loads(capsys.readouterr().out)["workers"]
+        assert (worker["images"], sorted(worker)) == (1, ["images", "name", "seconds"])
+    assert main([*arguments, "--scheduler", "nonsense"]) == 2
+    assert "There is no scheduler at nonsense" in capsys.readouterr().err
+    assert main([*arguments, "--task-size", "6"]) == 2
+    assert "name it with --scheduler" in capsys.readouterr().err
 
 
 def test_tasks_hold_neither_pixels_nor_rows(photos: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..._io.progress import StageTimings
 from ..._version import __version__
+from ...backbones.hub.preset import HubPreset
 from ...backbones.model_file import ModelFile
-from ...backbones.request import BackboneOptions, ModelRequest, Request
+from ...backbones.request import BackboneOptions, HubRequest, ModelRequest, Request
 from ...backbones.spec import BackboneSpec
 from ...backbones.weights import keras_models_folder
 from ...data.urls import clean_url, is_url
@@ -200,7 +201,10 @@ def make_tasks(
 
 def _check_saved(request: Request) -> None:
     """Raise `InvalidRequest` if the backbone is a model in memory, which would have to be sent."""
-    if isinstance(request, ModelRequest) and not isinstance(request.model, ModelFile):
+    in_memory = (
+        isinstance(request, ModelRequest) and not isinstance(request.model, ModelFile)
+    ) or (isinstance(request, HubRequest) and not isinstance(request.source, HubPreset))
+    if in_memory:
         raise InvalidRequest(
             f"A cluster loads the model from a file, and {request.name!r} is a model in memory. "
             "Save it on a disk that all workers share, with model.save('model.keras'), and pass "
