@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..._io.progress import StageTimings
 from ..._version import __version__
-from ...backbones.hub.preset import HubPreset
+from ...backbones.hub.built import HubModel
 from ...backbones.model_file import ModelFile
 from ...backbones.request import BackboneOptions, HubRequest, ModelRequest, Request
 from ...backbones.spec import BackboneSpec
@@ -172,7 +172,7 @@ def make_tasks(
             "disk that all workers share, and pass that folder, or leave client= out.",
             received=dataset.name,
         )
-    _check_saved(request)
+    check_saved(request)
     items = Counter(position for job in jobs for position, _ in job.plan.compute)
     positions = sorted(items)
     whole = Task(
@@ -199,18 +199,19 @@ def make_tasks(
     ]
 
 
-def _check_saved(request: Request) -> None:
+def check_saved(request: Request) -> None:
     """Raise `InvalidRequest` if the backbone is a model in memory, which would have to be sent."""
-    in_memory = (
-        isinstance(request, ModelRequest) and not isinstance(request.model, ModelFile)
-    ) or (isinstance(request, HubRequest) and not isinstance(request.source, HubPreset))
-    if in_memory:
-        raise InvalidRequest(
-            f"A cluster loads the model from a file, and {request.name!r} is a model in memory. "
-            "Save it on a disk that all workers share, with model.save('model.keras'), and pass "
-            "that path as the backbone.",
-            received=request.name,
-        )
+    if isinstance(request, ModelRequest) and not isinstance(request.model, ModelFile):
+        how = "model.save('model.keras')"
+    elif isinstance(request, HubRequest) and isinstance(request.source, HubModel):
+        how = "backbone.save_to_preset('folder')"
+    else:
+        return
+    raise InvalidRequest(
+        f"A cluster loads the model from a file, and {request.name!r} is a model in memory. Save "
+        f"it on a disk that all workers share, with {how}, and pass that path as the backbone.",
+        received=request.name,
+    )
 
 
 def _options(job: ExtractionJob) -> BackboneOptions:

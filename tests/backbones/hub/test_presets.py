@@ -34,11 +34,13 @@ from featcache.errors import (
     InvalidRequest,
     MissingExtra,
     ModelRefused,
+    NotExportable,
     UnknownBackbone,
     UnknownLayer,
     WeightsMismatch,
     WeightsUnavailable,
 )
+from featcache.extraction.cluster.tasks import check_saved
 from hub_models import SIDE, clip, dinov2, randomized, resnet, save, siglip, vit
 
 
@@ -157,6 +159,14 @@ def test_a_bundle_asks_for_the_preset(photos: Path, folder: Path, tmp_path: Path
     with featcache.Predictor(bundle, backbone=f"hub:{folder}") as predictor:
         assert predictor.predict(features.paths[0])[0].top_classes[0][0] == names[0]
     assert bundle.file_options == ("--backbone", f"hub:{folder}")
+    with pytest.raises(NotExportable, match="not one of Keras' layers"):
+        bundle.to_onnx(tmp_path / "b.onnx", backbone=folder)
+
+
+def test_a_cluster_takes_presets_and_no_backbones_in_memory(folder: Path) -> None:
+    check_saved(make_request(folder))
+    with pytest.raises(InvalidRequest, match=r"backbone\.save_to_preset\('folder'\)"):
+        check_saved(make_request(vit(), BackboneOptions(preprocessing="unit")))
 
 
 @pytest.mark.slow
