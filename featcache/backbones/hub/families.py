@@ -27,8 +27,8 @@ class Family:
     towers : tuple of str
         Of a pair of an image tower and another one: the keys of both in the configuration.
     any_size : bool
-        Whether a preset can be built for images of other sizes: its position embeddings are
-        interpolated or computed.
+        Whether a preset can be built for images of other sizes: it has no position embeddings, or
+        they are interpolated or computed.
     """
 
     title: str
@@ -64,14 +64,14 @@ FAMILIES: dict[str, Family] = {
     "SigLIPBackbone": Family("SigLIP", _tokens(0), pooled=True, towers=_TOWERS),
     "SigLIPVisionEncoder": Family("SigLIP", _tokens(0), pooled=True),
     "SwinTransformerBackbone": Family("Swin Transformer", _tokens(0)),
-    "MiTBackbone": Family("MiT (SegFormer)"),
-    "CSPNetBackbone": Family("CSPNet"),
-    "DenseNetBackbone": Family("DenseNet"),
-    "EfficientNetBackbone": Family("EfficientNet"),
-    "HGNetV2Backbone": Family("HGNetV2"),
-    "MobileNetBackbone": Family("MobileNet"),
-    "MobileNetV5Backbone": Family("MobileNetV5"),
-    "ResNetBackbone": Family("ResNet"),
-    "VGGBackbone": Family("VGG"),
-    "XceptionBackbone": Family("Xception"),
+    "MiTBackbone": Family("MiT (SegFormer)", any_size=True),
+    "CSPNetBackbone": Family("CSPNet", any_size=True),
+    "DenseNetBackbone": Family("DenseNet", any_size=True),
+    "EfficientNetBackbone": Family("EfficientNet", any_size=True),
+    "HGNetV2Backbone": Family("HGNetV2", any_size=True),
+    "MobileNetBackbone": Family("MobileNet", any_size=True),
+    "MobileNetV5Backbone": Family("MobileNetV5", any_size=True),
+    "ResNetBackbone": Family("ResNet", any_size=True),
+    "VGGBackbone": Family("VGG", any_size=True),
+    "XceptionBackbone": Family("Xception", any_size=True),
 }

@@ -128,8 +128,8 @@ def _load_weights(backbone: Any, path: Path) -> None:
 
 def _of_size(hub: Any, preset: HubPreset, size: tuple[int, int]) -> Any:
     """Return a backbone for images of a size; raise `InvalidRequest` if it cannot take them."""
-    shape = preset.config.arguments.get("image_shape")
-    if not preset.any_size or shape == [*size, 3]:
+    shape = preset.config.arguments.get("image_shape", [])
+    if not preset.any_size or None in shape or shape == [*size, 3]:
         return _construct(hub, preset.config)
     try:
         return _construct(hub, preset.config, size)

@@ -41,7 +41,7 @@ from featcache.errors import (
     WeightsUnavailable,
 )
 from featcache.extraction.cluster.tasks import check_saved
-from hub_models import SIDE, clip, dinov2, randomized, resnet, save, siglip, vit
+from hub_models import SIDE, clip, dinov2, randomized, resnet, save, siglip, vgg, vit
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_network_that_pools_its_tokens_itself_gives_them_on_request(tmp_path: 
     assert tower.spec == pooled.spec
 
 
-def test_a_preset_of_dino_takes_images_of_other_sizes(tmp_path: Path) -> None:
+def test_presets_take_images_of_other_sizes(tmp_path: Path) -> None:
     folder = save(randomized(dinov2(1)), tmp_path / "dino")
     pixels = np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), np.uint8)
     small = load_backbone(folder, image_size=16, preprocessing="none", cache_dir=tmp_path)
@@ -141,6 +141,8 @@ def test_a_preset_of_dino_takes_images_of_other_sizes(tmp_path: Path) -> None:
         load_backbone(folder, image_size=(16, 24), cache_dir=tmp_path)
     with pytest.raises(InvalidRequest, match="accepts only images of 32 x 32"):
         load_backbone(save(vit(), tmp_path / "vit"), image_size=16, cache_dir=tmp_path)
+    convolutions = save(randomized(vgg()), tmp_path / "vgg")
+    assert load_backbone(convolutions, image_size=(24, 16), cache_dir=tmp_path).width == 8
     open_sides = save(randomized(resnet()), tmp_path / "resnet", image_size=(40, 24))
     assert load_backbone(open_sides, cache_dir=tmp_path).spec.image_size == (40, 24)
 
