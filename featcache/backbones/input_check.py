@@ -29,8 +29,8 @@ def check_model(model: Any) -> None:
     """Raise `InvalidRequest` unless an object is a Keras model with RGB images as its input."""
     if not (hasattr(model, "layers") and hasattr(model, "predict_on_batch")):
         raise InvalidRequest(
-            "A backbone is a preset of keras-hub ('hub:NAME' or 'hub:./folder'), a name, the path of "
-            f"a .keras or .onnx file or a keras.Model, not {type(model).__name__}.",
+            "A backbone is a preset of keras-hub ('hub:NAME' or 'hub:./folder'), a name, the path "
+            f"of a .keras or .onnx file or a keras.Model, not {type(model).__name__}.",
             received=type(model).__name__,
         )
     check_input(model)
