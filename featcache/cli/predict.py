@@ -19,6 +19,10 @@ from .prediction_table import ID_KINDS, IdKind, PredictionTable, summary_line
 if TYPE_CHECKING:
     from ..bundle.bundle import Prediction
 
+_SEVERAL = (
+    "is an archive or a Parquet file, not a photo; unpack it, or use Bundle.predict in Python"
+)
+
 
 @command("predict")
 @click.argument("bundle", type=click.Path())
@@ -97,7 +101,7 @@ def predict(
     if out is None and (proba or overwrite or ids != "path"):
         raise click.UsageError("--proba, --id and --overwrite go with --csv FILE.")
 
-    listed = list(_photos(photos))
+    listed = [_one_image(photo) for photo in _photos(photos)]
     if not listed:
         raise DatasetError("No photo was given; name photos or folders, or give a list with -.")
     model = load_bundle(bundle)
@@ -166,6 +170,19 @@ def _photos(names: Iterable[str]) -> Iterator[_Photo]:
             yield from (_Photo(path, file=file) for path, file in read_csv_paths(name))
         else:
             yield _Photo(name)  # if it is missing or not a photo, reading it gives the reason
+
+
+def _one_image(photo: _Photo) -> _Photo:
+    """Return a photo, with a reason if its file holds several images.
+
+    Archives alone in a list would be read as the images in them, whose predictions would be
+    printed beside the names of others.
+    """
+    from ..data.load import holds_several_images
+
+    if photo.reason is None and holds_several_images(photo.file or photo.path):
+        return replace(photo, reason=_SEVERAL)
+    return photo
 
 
 def _photos_below(folder: str) -> list[_Photo]:

@@ -119,13 +119,27 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
     )
 
 
+def holds_several_images(item: object) -> bool:
+    """Return whether an item is the path of an archive or a Parquet file, by its ending."""
+    return (is_archive(item) or is_parquet(item)) and not is_url(item)
+
+
+def are_containers(items: Sequence[object]) -> bool:
+    """Return whether all items are archives, or all Parquet files.
+
+    Such a list stands for the images in them, so that its length is not the number of images.
+    """
+    if not items or any(map(is_url, items)):
+        return False
+    return all(map(is_archive, items)) or all(map(is_parquet, items))
+
+
 def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) -> Dataset:
     """Return a `Dataset` of a list of paths, or of images in memory."""
-    for is_container, load in ((is_parquet, from_parquet), (is_archive, from_archives)):
-        if items and all(map(is_container, items)) and not any(map(is_url, items)):
-            if labels is not None:
-                raise DatasetError(LABELS_REASON)
-            return load(items)
+    if are_containers(items):
+        if labels is not None:
+            raise DatasetError(LABELS_REASON)
+        return from_parquet(items) if is_parquet(items[0]) else from_archives(items)
     in_memory = [is_image_in_memory(item) or is_array(item) for item in items]
     if not any(in_memory):
         return from_paths(items, labels)

@@ -21,6 +21,7 @@ from ..backbones.resolve import resolve
 from ..backbones.spec import EngineName, Pooling, Precision
 from ..backbones.weights import WeightsLike
 from ..data.dataset import Dataset
+from ..data.load import are_containers
 from ..data.memory import is_array
 from ..errors import DatasetError, NoUsableImages, UnusableImages
 from ..hdf5.row_dtype import RowDtype
@@ -236,10 +237,22 @@ def column_of(X: Any) -> Any:
     Raises
     ------
     DatasetError
-        If they are not one column of images.
+        If they are not one column of images, or archives or Parquet files, whose images are
+        others in number than the items.
     """
     if isinstance(X, Dataset):
         return X
+    images = _one_column(X)
+    if isinstance(images, list) and are_containers(images):
+        raise DatasetError(
+            f"{os.fspath(images[0])!r} holds several images, but each item of X has one row. Pass "
+            "a data set: featcache.load_dataset(paths), or the paths of the images.",
+            received=images[0],
+        )
+    return images
+
+
+def _one_column(X: Any) -> Any:
     if isinstance(X, (str, bytes, os.PathLike)) or not (
         isinstance(X, Sequence) or hasattr(X, "__array__")
     ):

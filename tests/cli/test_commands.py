@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -183,6 +184,21 @@ def test_one_bad_file_costs_one_prediction(
     assert " %" in lines[1]
     assert "notes.txt: no prediction" in lines[2]
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
+
+
+def test_an_archive_is_no_photo(
+    bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("a.zip", 2), ("b.zip", 1)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            for number in range(count):
+                archive.write(photo(tmp_path / f"{number}.png", number), f"{number}.png")
+    archives = [str(tmp_path / "a.zip"), str(tmp_path / "b.zip")]
+    assert main(["predict", *bundle, *archives]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (is an archive")[0] for line in lines] == [
+        f"{path}: no prediction" for path in archives
+    ]
 
 
 def test_predictions_need_no_layout_of_folders(

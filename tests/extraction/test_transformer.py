@@ -81,6 +81,8 @@ def test_every_form_of_one_column_gives_the_same_rows(pocket, files):
         (np.zeros((3, 2)), r"not the shape|the shape \(3, 2\)"),
         (pd.DataFrame({"path": ["a"], "label": ["b"]}), r"with the columns \['path', 'label'\]"),
         (np.zeros((2, 8, 8), np.uint8), "Select the column"),
+        (["a.zip", "b.zip"], "'a.zip' holds several images"),
+        (pd.Series([Path("a.parquet")]), "'a.parquet' holds several images"),
     ],
 )
 def test_what_is_no_column_of_images_is_refused(pocket, X, message):
