@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from s3_server import s3_files as s3_files  # a fixture
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

@@ -265,8 +265,8 @@ extraction = options(
     click.option("--retry-failed", is_flag=True, help="Try quarantined images again."),
     click.option(
         "--shared-dir", metavar="DIR",
-        help="Another cache folder whose rows are used too; it is only read. Default: "
-        "FEATCACHE_SHARED, if set.",
+        help="Another cache folder, or s3://bucket/prefix, whose rows are used too; it is only "
+        "read. Default: FEATCACHE_SHARED, if set.",
     ),
     click.option(
         "--allow-h5", is_flag=True,

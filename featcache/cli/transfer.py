@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .._io.cache_dirs import cache_folder, stores_folder
 from .._io.wording import format_count
 from ..data.boxes import Crop
+from ..data.urls import is_url
+from ..errors import StoreError
 from .options import Common, command, complete_store, crop, load, margin, no_progress, one_store
+
+if TYPE_CHECKING:
+    from ..store.store import Store
+    from ..store.transfer import Copied
 
 
 @command("pack")
@@ -63,50 +70,77 @@ _some_stores = click.argument("stores", nargs=-1, shell_complete=complete_store)
 @_some_stores
 @no_progress
 def push(common: Common, folder: str, stores: Sequence[str]) -> int:
-    """Copy rows to another cache, such as one on a shared disk.
+    """Copy rows to another cache, on a shared disk or in an object store.
 
-    Only rows that FOLDER, the other cache folder, lacks are copied. STORES are names, prefixes of
-    names, or backbones; without any, all stores. After an interruption the same command copies
-    the rest. The exit status is 1 if rows of a damaged shard could not be copied.
+    FOLDER is the other cache folder, or a URL such as s3://bucket/prefix. Only rows that it lacks
+    are copied. STORES are names, prefixes of names, or backbones; without any, all stores. After
+    an interruption the same command copies the rest. The exit status is 1 if rows of a damaged
+    shard could not be copied.
     """
-    return _copy(common, common.cache, cache_folder(folder), stores)
+    from ..store.transfer import copy_rows
+
+    found = _stores_in(common.stores, stores)
+    if not is_url(folder):
+        target = cache_folder(folder)
+        return _copy(common, found, lambda s: copy_rows(s, target, progress=common.progress))
+
+    from ..store.bucket.push import push_rows
+
+    return _copy(common, found, lambda store: push_rows(
+        store, folder, common.cache, progress=common.progress
+    ))  # fmt: skip
 
 
 @command("pull")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.argument("folder", type=click.Path())
 @_some_stores
 @no_progress
 def pull(common: Common, folder: str, stores: Sequence[str]) -> int:
-    """Copy rows from another cache, such as one on a shared disk.
+    """Copy rows from another cache, on a shared disk or in an object store.
 
-    Only rows that this cache lacks are copied from FOLDER, the other cache folder. STORES are
-    names, prefixes of names, or backbones; without any, all stores.
+    Only rows that this cache lacks are copied from FOLDER, the other cache folder, or a URL such
+    as s3://bucket/prefix. STORES are names, prefixes of names, or backbones (of a URL: names or
+    prefixes); without any, all stores.
     """
-    return _copy(common, cache_folder(folder), common.cache, stores)
+    from ..store.transfer import copy_rows
+
+    if is_url(folder):
+        from ..store.bucket.store import bucket_stores
+
+        found = bucket_stores(folder, stores, common.cache)
+    else:
+        place = cache_folder(folder)
+        if not place.is_dir():
+            raise StoreError(f"{place} is not a folder; give another cache folder.", path=place)
+        found = _stores_in(stores_folder(place), stores)
+    return _copy(common, found, lambda s: copy_rows(s, common.cache, progress=common.progress))
 
 
-def _copy(common: Common, source: Path, target: Path, names: Sequence[str]) -> int:
-    """Copy stores from one cache folder to another, and print what was done."""
+def _stores_in(folder: Path, names: Sequence[str]) -> list[Store]:
+    """Open the stores of some names in a folder; without names, all."""
     from ..store.manifest import find_stores
     from ..store.store import Store
     from ..store.store_names import find_store
-    from ..store.transfer import copy_rows
 
-    folder = stores_folder(source)
-    chosen = [find_store(name, folder) for name in names] or [p for p, _ in find_stores(folder)]
+    found = [find_store(name, folder) for name in names] or [p for p, _ in find_stores(folder)]
+    return [Store(path, write_sidecars=False) for path in found]
+
+
+def _copy(common: Common, stores: Sequence[Store], copy: Callable[[Store], Copied]) -> int:
+    """Copy the rows of stores, and print what was done."""
     records = []
-    for path in chosen:
-        found = copy_rows(Store(path, write_sidecars=False), target, progress=common.progress)
+    for store in stores:
+        name, found = store.spec.folder, copy(store)
         records.append({
-            "name": path.name, "copied": found.rows, "present": found.present,
+            "name": name, "copied": found.rows, "present": found.present,
             "damaged": list(found.damaged), "folder": str(found.store.folder),
         })  # fmt: skip
         if not common.json:
-            print(f"{path.name}: {format_count(found.rows, 'row')} copied, {found.present:,} there")
-            for name in found.damaged:
-                print(f"  {name} is damaged: run `featcache repair {path}`")
+            print(f"{name}: {format_count(found.rows, 'row')} copied, {found.present:,} there")
+            for shard in found.damaged:
+                print(f"  {shard} is damaged: run `featcache repair {store.folder}`")
     if common.json:
         print(json.dumps(records, indent=2))
-    elif not chosen:
-        print(f"No store in {folder}.")
+    elif not stores:
+        print("There is no store to copy.")
     return 1 if any(record["damaged"] for record in records) else 0

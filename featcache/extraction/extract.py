@@ -167,9 +167,10 @@ def extract(
     cache_dir : path, optional
         Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     shared_dir : path, optional
-        Another cache folder, such as one on a shared disk, whose rows are used where `cache_dir`
-        lacks them. Nothing is written there: new rows go to `cache_dir`. Default:
-        ``FEATCACHE_SHARED``, if that is set.
+        Another cache folder, such as one on a shared disk, or the URL of one in an object store
+        (``s3://bucket/prefix``, extra ``s3``), whose rows are used where `cache_dir` lacks them.
+        Nothing is written there: new rows go to `cache_dir`. Default: ``FEATCACHE_SHARED``, if
+        that is set.
     retry_failed : bool
         Try quarantined images again.
     progress : bool, optional

@@ -21,6 +21,7 @@ from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..data.tables import COLUMNS_REASON
+from ..data.urls import is_url
 from ..datasets.load import load_dataset
 from ..errors import DatasetError
 from ..images.image_file import example_id
@@ -50,7 +51,7 @@ class ExtractionJob:
     store: Store | None
     plan: Plan
     view: View
-    shared_cache: Path | None = None
+    shared_cache: Path | str | None = None
     shared: Store | None = None
 
     @property
@@ -177,7 +178,7 @@ def prepare(
     """List the images, find their content ids and the spec, and compare with each view's store."""
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
-    shared = cache_dirs.shared_folder(shared_dir)
+    shared = _shared_cache(shared_dir)
     dataset = source.load(cache, progress)
     # Before the images are read, so that a model that cannot be used is refused at once.
     request = replace(request, crop=dataset.crop)
@@ -212,7 +213,7 @@ def make_job(
     cache: Path,
     retry_failed: bool,
     view: View,
-    shared_cache: Path | None = None,
+    shared_cache: Path | str | None = None,
     store: Store | None = None,
 ) -> ExtractionJob:
     """Compare a data set with the store of a view, and plan the extraction.
@@ -223,7 +224,7 @@ def make_job(
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     if store is None:
         store = _open_store(folder, resolved)
-    shared = _open_shared(shared_cache, resolved.spec)
+    shared = _open_shared(shared_cache, resolved.spec, cache)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     for one in (store, shared) if ids else ():
@@ -236,11 +237,21 @@ def make_job(
     )
 
 
-def _open_shared(cache: Path | None, spec: BackboneSpec) -> Store | None:
+def _shared_cache(shared_dir: str | os.PathLike[str] | None) -> Path | str | None:
+    """Return the folder or the URL of the shared cache; None if there is none."""
+    chosen = shared_dir or os.environ.get(cache_dirs.SHARED_VARIABLE)
+    return str(chosen) if is_url(chosen) else cache_dirs.shared_folder(chosen)
+
+
+def _open_shared(shared: Path | str | None, spec: BackboneSpec, cache: Path) -> Store | None:
     """Open the store of a spec in a shared cache; return None if there is none."""
-    if cache is None:
+    if shared is None:
         return None
-    folder = cache_dirs.stores_folder(cache) / spec.folder
+    if isinstance(shared, str):
+        from ..store.bucket.store import find_bucket_store  # imports fsspec
+
+        return find_bucket_store(shared, spec.folder, cache)
+    folder = cache_dirs.stores_folder(shared) / spec.folder
     if not (folder / MANIFEST_NAME).is_file():
         return None
     return Store(folder, write_sidecars=False)

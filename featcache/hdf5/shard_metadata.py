@@ -108,9 +108,18 @@ def write_metadata(shard: Path, size: int, metadata: ShardMetadata, rows: Rows) 
     rows : ndarray (n, width)
         Only their digests are stored; see `featcache.hdf5.row_digests.row_digests`.
     """
+    data = metadata_bytes(shard.name, size, metadata, rows)
+    with contextlib.suppress(StoreWriteError):
+        write_atomic(
+            metadata_path(shard), data, description="the metadata of a shard", durable=False
+        )
+
+
+def metadata_bytes(name: str, size: int, metadata: ShardMetadata, rows: Rows) -> bytes:
+    """Return the bytes of the sidecar of a shard of that name; see `write_metadata`."""
     digests = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
     record = {
-        "shard": shard.name, "size": size, "rows": len(metadata.views),
+        "shard": name, "size": size, "rows": len(metadata.views),
         "components": metadata.components, "seconds": metadata.seconds, "width": metadata.width,
         "rows_per_chunk": metadata.layout.rows_per_chunk,
         "offsets": metadata.layout.offsets.tolist(),
@@ -118,11 +127,7 @@ def write_metadata(shard: Path, size: int, metadata: ShardMetadata, rows: Rows) 
     text = json.dumps(record, sort_keys=True).encode()
     columns = (metadata.image_ids, metadata.views.astype("<i4"), digests)
     body = b"".join([len(text).to_bytes(8, "little"), text, *(c.tobytes() for c in columns)])
-    data = _MAGIC + hashlib.sha256(body).digest() + body
-    with contextlib.suppress(StoreWriteError):
-        write_atomic(
-            metadata_path(shard), data, description="the metadata of a shard", durable=False
-        )
+    return _MAGIC + hashlib.sha256(body).digest() + body
 
 
 def read_metadata(shard: Path) -> tuple[ShardMetadata, NDArray[np.uint8], int] | None:

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 NAME = "MANIFEST.json"
 _MAX_NUMBER = 2**31 - 1
 _MAX_GENERATION = 2**63
-_MAX_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Manifest:
     shards: Mapping[str, int] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, folder: Path) -> None:
-        """Write the manifest to a store's folder, atomically and durably."""
+    def encode(self) -> bytes:
+        """Return the bytes of the manifest's file."""
         body = {
             "format_version": FORMAT_VERSION,
             "generation": self.generation,
@@ -70,7 +70,11 @@ class Manifest:
             "about": dict(self.metadata),
         }
         text = json.dumps({**body, "checksum": json_hash(body)}, indent=1, sort_keys=True)
-        write_atomic(folder / NAME, text.encode(), description="the manifest")
+        return text.encode()
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest to a store's folder, atomically and durably."""
+        write_atomic(folder / NAME, self.encode(), description="the manifest")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -92,7 +96,7 @@ def manifest_bytes(folder: Path) -> bytes:
     """Return the bytes of a store's manifest; raises as `read_manifest` does."""
     path = folder / NAME
     try:
-        return read_own_file(path, _MAX_BYTES)
+        return read_own_file(path, MAX_BYTES)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

@@ -98,7 +98,7 @@ def _copy(source: Store, target: Store, progress: bool | None) -> Copied:
     )  # fmt: skip
     rows, damaged = 0, list[str]()
     with progress_bar(missing, source.folder.name, "rows", progress) as bar:
-        for name, found in _shards(source):
+        for name, found in shards_of(source):
             if found is None:
                 damaged.append(name)
                 continue
@@ -108,7 +108,7 @@ def _copy(source: Store, target: Store, progress: bool | None) -> Copied:
     return Copied(target, rows, present, tuple(damaged))
 
 
-def _shards(source: Store) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] | None]]:
+def shards_of(source: Store) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] | None]]:
     """Yield each shard with its rows; None for a damaged one.
 
     A shard that another process merges into a larger one is missing; then the store is listed
@@ -119,7 +119,7 @@ def _shards(source: Store) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] | N
         gone = False
         for name in [name for name in source.shard_names if name not in done]:
             found = source.read_shard(name)
-            if found is None and not (source.folder / name).exists():
+            if found is None and source.is_gone(name):
                 gone = True
                 continue
             done.add(name)

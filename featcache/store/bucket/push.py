@@ -1,0 +1,158 @@
+"""Add the rows of a store to an object store: only those that it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._io.atomic import make_folder
+from ..._io.progress import progress_bar
+from ...errors import StoreWriteError
+from ...hdf5.row_dtype import Rows
+from ...hdf5.shard_file import encode_shard
+from ...hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata, metadata_bytes
+from ...hdf5.shard_name import make_shard_name
+from ..manifest import Manifest
+from ..row_index import unpack_ids
+from ..store import Store
+from ..transfer import Copied, shards_of
+from .manifests import add_shards, check_same, latest_manifest, store_prefix
+from .objects import Bucket
+from .store import BucketStore, mirror_folder
+
+_SHARDS_PER_MANIFEST = 64  # each manifest lists all shards, and stays
+
+
+def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = None) -> Copied:
+    """Add the rows of a store to the store of the same key in an object store.
+
+    Objects are created, and never replaced. Rows are found by readers once the manifest lists
+    their shard; after an interruption the same call adds the rest.
+
+    Parameters
+    ----------
+    source : Store
+    url : str
+        The URL of the other cache, ``s3://bucket/prefix``.
+    cache : Path
+        One's own cache folder, for local copies of its files.
+    progress : bool, optional
+        Show a progress bar. Default: on a terminal and in a notebook.
+
+    Returns
+    -------
+    Copied
+
+    Raises
+    ------
+    InvalidRequest, MissingExtra
+        If the URL is not accepted, or the library for it is not installed.
+    StoreMismatch
+        If the store there has another spec or width.
+    StoreError, StoreWriteError
+        If the server cannot be reached, or refuses.
+    """
+    bucket, name = Bucket(url), source.spec.folder
+    mirror = mirror_folder(cache, url, name)
+    make_folder(mirror, private=True)
+    manifest = latest_manifest(bucket, name, mirror)
+    check_same(manifest, source.spec, source.width, bucket)
+    ids = source.ids()
+    missing = np.ones(len(ids), bool)
+    if manifest is not None:
+        missing = ~BucketStore(url, name, mirror).contains(ids)
+    pushed = _Push(source, bucket, mirror, {i for i, new in zip(ids, missing, strict=True) if new})
+    damaged = list[str]()
+    with progress_bar(len(pushed.missing), name, "rows", progress) as bar:
+        try:
+            for shard, found in shards_of(source):
+                if found is None:
+                    damaged.append(shard)
+                else:
+                    bar.update(pushed.add(shard, *found))
+        finally:
+            pushed.commit()  # also on Ctrl-C
+    present = len(ids) - int(missing.sum())
+    return Copied(BucketStore(url, name, mirror), pushed.rows, present, tuple(damaged))
+
+
+class _Push:
+    """The shards that were created, and are not in a manifest yet.
+
+    Attributes
+    ----------
+    missing : set of str
+        Ids of the rows that the object store lacks.
+    rows : int
+        Number of rows in manifests that this object wrote.
+    """
+
+    def __init__(self, source: Store, bucket: Bucket, mirror: Path, missing: set[str]) -> None:
+        self._source, self._bucket, self._mirror = source, bucket, mirror
+        self._created: dict[str, int] = {}
+        self._first = Manifest(source.spec, source.width, metadata=dict(source.metadata))
+        self.missing = missing
+        self.rows = 0
+
+    def add(self, name: str, rows: Rows, metadata: ShardMetadata) -> int:
+        """Create the objects of a shard's missing rows; return their number."""
+        ids = unpack_ids(metadata.image_ids)
+        new = np.array([i in self.missing for i in ids], bool)
+        count = int(new.sum())
+        if not count:
+            return 0
+        self.missing.difference_update(ids)
+        if count < len(ids):
+            name, data, rows, metadata = self._part(rows, metadata, new)
+        else:
+            data = (self._source.folder / name).read_bytes()
+        self._create(name, data)
+        sidecar = metadata_bytes(name, len(data), metadata, rows)
+        self._bucket.create(f"{self._prefix()}{name}{METADATA_SUFFIX}", sidecar)
+        self._created[name] = count
+        if len(self._created) >= _SHARDS_PER_MANIFEST:
+            self.commit()
+        return count
+
+    def commit(self) -> None:
+        """List the created shards in a manifest."""
+        if self._created:
+            folder = self._source.spec.folder
+            add_shards(self._bucket, folder, self._mirror, self._created, self._first)
+            self.rows += sum(self._created.values())
+            self._created = {}
+
+    def _part(
+        self, rows: Rows, metadata: ShardMetadata, new: NDArray[np.bool_]
+    ) -> tuple[str, bytes, Rows, ShardMetadata]:
+        """Return a shard of some rows; its name depends on its content alone."""
+        seconds = metadata.seconds * float(new.mean())
+        provenance: dict[str, Any] = {"copied": "1", "seconds": f"{seconds:.6f}"}
+        data, found = encode_shard(
+            rows[new], metadata.image_ids[new], metadata.views[new], metadata.components, provenance
+        )
+        digest = hashlib.sha256(data).hexdigest()
+        return make_shard_name(digest[:8], 0, int(new.sum()), digest), data, rows[new], found
+
+    def _create(self, name: str, data: bytes) -> None:
+        """Create the object of a shard, unless it exists with this content."""
+        if hashlib.sha256(data).hexdigest() not in name:
+            raise StoreWriteError(
+                f"{self._source.folder / name} was changed while it was read. Run `featcache "
+                f"verify {self._source.folder.name}`.",
+                path=self._source.folder,
+            )
+        key = f"{self._prefix()}{name}"
+        if not self._bucket.create(key, data) and self._bucket.read(key, len(data)) != data:
+            raise StoreWriteError(
+                f"{self._bucket.url}/{key} exists, but is not the shard of that name. Remove it, "
+                "and run the same command again.",
+                path=self._bucket.url,
+            )
+
+    def _prefix(self) -> str:
+        return f"{store_prefix(self._source.spec.folder)}/"

@@ -1,0 +1,271 @@
+"""A store in an object store, read through local copies of its shards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._io.atomic import make_folder, write_atomic
+from ..._io.own_files import is_keyed_name
+from ..._io.wording import format_values
+from ...data.urls import clean_url
+from ...errors import StoreCorrupt, StoreError, StoreMismatch, UnknownStore
+from ...hdf5.shard_metadata import ShardMetadata, check_metadata, metadata_path, read_metadata
+from ...hdf5.shard_name import Damage, shard_error
+from ..row_index import RowIndex
+from ..shard_reader import ShardReader
+from ..store import Store
+from .manifests import latest_manifest, store_prefix
+from .objects import Bucket
+
+# Local copies of shards; those that were read longest ago are removed first.
+MAX_LOCAL_BYTES = 10 * 2**30
+_MAX_SIDECAR_BYTES = 2**30
+
+
+class BucketStore(Store):
+    """A store in an object store. It can be read; `push` adds rows to it.
+
+    The ids of all rows are fetched when it is opened, and a shard when one of its rows is read. The
+    SHA-256 of its bytes must be the one in its name.
+
+    Parameters
+    ----------
+    url : str
+        The URL of the cache.
+    name : str
+        Name of the store.
+    mirror : Path
+        Folder for the local copies, of the store's name.
+    max_bytes : int
+        How much the local copies of its shards may take; one is kept in any case.
+
+    Raises
+    ------
+    StoreError
+        If there is no such store, or it cannot be read.
+    StoreCorrupt, StoreFormatError
+        If its manifest is damaged, or of another format version.
+    """
+
+    def __init__(
+        self, url: str, name: str, mirror: Path, *, max_bytes: int = MAX_LOCAL_BYTES
+    ) -> None:
+        self._url, self._name, self._max_bytes = url, name, max_bytes
+        self._bucket = Bucket(url)
+        make_folder(mirror, private=True)
+        super().__init__(mirror, write_sidecars=False)
+        self._reader = _FetchingReader(self._bucket, name, mirror, max_bytes)
+
+    def __repr__(self) -> str:
+        return f"<BucketStore {self._url}/{store_prefix(self._name)} {len(self)} rows>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self._url, "name": self._name, "mirror": self.folder,
+                "max_bytes": self._max_bytes}  # fmt: skip
+
+    def is_gone(self, name: str) -> bool:
+        """Return False: shards are never removed."""
+        return False
+
+    def _list_shards(self) -> bool:
+        manifest = latest_manifest(self._bucket, self._name, self.folder)
+        if manifest is None:
+            raise StoreError(f"{self._url} has no store {self._name}.", path=self._url)
+        self._manifest = manifest
+        manifest.write(self.folder)  # for those who look at the local copies
+        self.damaged: list[Damage] = []
+        found: dict[str, ShardMetadata] = {}
+        for name, rows in sorted(manifest.shards.items()):
+            metadata = self._metadata.get(name) or self._sidecar(name)
+            if metadata is None:
+                self.damaged.append(Damage(name, rows, "its metadata are missing or damaged"))
+            else:
+                found[name] = metadata
+        self._metadata = found
+        self._names = list(found)
+        self._index = RowIndex([(h.image_ids, h.views) for h in found.values()])
+        self.quarantined = {}
+        return True
+
+    def _sidecar(self, name: str) -> ShardMetadata | None:
+        """Return the metadata of a shard, from the local copy of its sidecar if there is one."""
+        path = self.folder / name
+        known = read_metadata(path)
+        if known is None:
+            sidecar = metadata_path(path)
+            data = self._bucket.read(
+                f"{store_prefix(self._name)}/{sidecar.name}", _MAX_SIDECAR_BYTES
+            )
+            if data is None:
+                return None
+            write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
+            known = read_metadata(path)
+        with contextlib.suppress(StoreMismatch, StoreCorrupt):
+            if known is not None:
+                components = self._manifest.spec.components()
+                check_metadata(known[0], name, components, self._manifest.width)
+                return known[0]
+        return None
+
+    def size_on_disk(self) -> int:
+        """Return the size of the rows of all shards in bytes."""
+        return sum(self.spec.row_bytes(self.width) * len(h.views) for h in self._metadata.values())
+
+    def append_packed(self, *arguments: Any) -> NoReturn:
+        """Raise `StoreError`: `featcache push` adds rows."""
+        raise self._read_only()
+
+    def add_to_quarantine(self, reasons: Mapping[str, str]) -> NoReturn:
+        """Raise `StoreError`: quarantine lists are not shared."""
+        raise self._read_only()
+
+    def write_manifest_under_lease(self, without: Collection[str] = ()) -> NoReturn:
+        """Raise `StoreError`: `featcache push` writes manifests."""
+        raise self._read_only()
+
+    def _read_only(self) -> StoreError:
+        return StoreError(
+            f"{self._url} is only read here; `featcache push {self._url}` adds rows to it.",
+            path=self._url,
+        )
+
+
+def mirror_folder(cache: Path, url: str, name: str) -> Path:
+    """Return the folder in one's own cache for local copies of a store's files."""
+    return cache / "shared" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16] / name
+
+
+def find_bucket_store(url: str, name: str, cache: Path) -> BucketStore | None:
+    """Open a store in an object store; return None if there is none of that name.
+
+    Parameters
+    ----------
+    url : str
+        The URL of the cache.
+    name : str
+        Name of the store.
+    cache : Path
+        One's own cache folder, for the local copies.
+    """
+    mirror = mirror_folder(cache, url, name)
+    make_folder(mirror, private=True)
+    if latest_manifest(Bucket(url), name, mirror) is None:
+        return None
+    return BucketStore(url, name, mirror)
+
+
+def bucket_stores(url: str, names: Sequence[str], cache: Path) -> list[Store]:
+    """Open the stores in an object store whose names begin with one of some texts.
+
+    Parameters
+    ----------
+    url : str
+        The URL of the cache.
+    names : sequence of str
+        Without any, all stores.
+    cache : Path
+        One's own cache folder, for the local copies.
+
+    Raises
+    ------
+    UnknownStore
+        If there is none of a name.
+    """
+    there = Bucket(url).folders("stores")
+    for name in names:
+        if not any(one.startswith(name) for one in there):
+            raise UnknownStore(
+                f"There is no store {name!r} in {clean_url(url)}, which holds "
+                f"{format_values(there, str)}.",
+                path=name, candidates=there,
+            )  # fmt: skip
+    chosen = [one for one in there if not names or one.startswith(tuple(names))]
+    found = [find_bucket_store(url, one, cache) for one in chosen if is_keyed_name(one)]
+    return [store for store in found if store is not None]
+
+
+class _FetchingReader(ShardReader):
+    """Reader of shards that fetches those that are not there, within a limit of bytes."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        name: str,
+        folder: Path,
+        max_bytes: int,
+    ) -> None:
+        super().__init__(folder)
+        self._bucket, self._name = bucket, name
+        self._max_bytes = max_bytes
+
+    def check(self, names: Sequence[str]) -> None:
+        """Fetch and verify shards; see `ShardReader.check`."""
+        for name in names:
+            path = self._folder / name
+            if path.is_file() and not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+            else:
+                self._fetch(name, path)
+        super().check(names)
+
+    def gather(
+        self,
+        names: Sequence[str],
+        all_metadata: Mapping[str, ShardMetadata],
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        width: int,
+    ) -> NDArray[np.float32]:
+        """Read rows shard by shard, so that no more than one need be here at a time."""
+        result = np.empty((len(shard), width), np.float32)
+        for number in np.unique(shard):
+            chosen = np.flatnonzero(shard == number)
+            part = super().gather(names, all_metadata, shard[chosen], row[chosen], width)
+            result[chosen] = part
+        return result
+
+    def _fetch(self, name: str, path: Path) -> None:
+        known = read_metadata(path)
+        if known is None:
+            raise shard_error(path, "its metadata are missing")
+        size = known[2]
+        data = self._bucket.read(f"{store_prefix(self._name)}/{name}", size)
+        if data is None:
+            raise StoreCorrupt(
+                f"{self._bucket.url} lists the shard {name}, but has no such object.",
+                path=path, reason="it is missing",
+            )  # fmt: skip
+        digest = hashlib.sha256(data).hexdigest()
+        if f"-{digest}.h5" not in name:
+            raise StoreCorrupt(
+                f"The shard {name} in {self._bucket.url} cannot be used: its SHA-256 is not the "
+                "one in its name.",
+                path=path, reason="its SHA-256 is not the one in its name",
+            )  # fmt: skip
+        self._make_room(size)
+        write_atomic(path, data, description="a shard", durable=False)
+
+    def _make_room(self, size: int) -> None:
+        """Remove the copies that were read longest ago until a new one fits."""
+        copies = []
+        for path in self._folder.glob("*.h5"):
+            with contextlib.suppress(OSError):
+                state = path.stat()
+                copies.append((state.st_mtime, state.st_size, path))
+        total = size + sum(bytes_ for _, bytes_, _ in copies)
+        for _, bytes_, path in sorted(copies):
+            if total <= self._max_bytes:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+                self._verified.pop(path.name, None)
+                total -= bytes_

@@ -1,0 +1,367 @@
+"""Stores in an object store: objects that are created and never replaced, verified when read.
+
+On file systems of fsspec here; on a real server of S3 in `test_s3_store.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache import extract
+from featcache._io.cache_dirs import cache_folder, stores_folder
+from featcache.cli import main
+from featcache.errors import (
+    InvalidRequest,
+    StoreCorrupt,
+    StoreError,
+    StoreMismatch,
+    StoreWriteError,
+    UnknownStore,
+)
+from featcache.store.bucket import manifests
+from featcache.store.bucket.objects import Bucket
+from featcache.store.bucket.push import push_rows
+from featcache.store.bucket.store import (
+    BucketStore,
+    bucket_stores,
+    find_bucket_store,
+    mirror_folder,
+)
+from featcache.store.store import Store
+from featcache.store.transfer import copy_rows
+from stores import BOTH, SPEC, WIDTH, as_stored, filled, ids_of, rows_of, shards
+
+pytest.importorskip("fsspec", reason="fsspec is not installed")
+
+
+def make(cache: Path, *batches: tuple[int, ...], spec: Any = SPEC, width: int = WIDTH) -> Store:
+    store = Store.create(stores_folder(cache) / spec.folder, spec, width, {"backbone": "tiny"})
+    return filled(store, *batches) if batches else store
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "file":
+        yield f"file://{tmp_path}/bucket"
+        return
+    import fsspec
+
+    yield "memory://bucket/prefix"
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/bucket"
+
+
+def reopen(url: str, cache: Path, spec: Any = SPEC) -> BucketStore:
+    found = find_bucket_store(url, spec.folder, cache)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("spec", BOTH)
+def test_missing_rows_alone_are_pushed_and_read_back(spec: Any, url: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a", (1, 2, 3), (4, 5), spec=spec)
+    found = push_rows(source, url, tmp_path / "a")
+    assert (found.rows, found.present, found.damaged) == (5, 0, ())
+    other = make(tmp_path / "b", (2, 6), (7,), spec=spec)
+    assert push_rows(other, url, tmp_path / "b").rows == 2
+    store = reopen(url, tmp_path / "c", spec)
+    assert len(store) == 7
+    numbers = (7, 1, 6, 3, 2, 4, 5, 1)
+    assert np.array_equal(store.read(ids_of(*numbers)), as_stored(rows_of(*numbers), spec))
+    assert store.damaged == []
+    assert store.metadata["backbone"] == "tiny"
+    names = set(store.shard_names)
+    assert push_rows(source, url, tmp_path / "a").rows == 0
+    assert set(reopen(url, tmp_path / "d", spec).shard_names) == names
+
+
+def test_rows_are_pulled_where_they_are_missing(url: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1, 2), (3, 4)), url, tmp_path / "a")
+    make(tmp_path / "b", (2,))
+    found = copy_rows(reopen(url, tmp_path / "b"), tmp_path / "b")
+    assert (found.rows, found.present) == (3, 1)
+    assert np.array_equal(Store(found.store.folder).read(ids_of(4, 1)), rows_of(4, 1))
+
+
+def test_the_cost_of_rows_goes_with_them(url: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a")
+    source.append(rows_of(1, 2), ids_of(1, 2), {"seconds": "6.0"})
+    source.write_manifest()
+    push_rows(source, url, tmp_path / "a")
+    assert reopen(url, tmp_path / "b").seconds_per_image() == 3.0
+
+
+def test_two_writers_lose_no_row(url: str, tmp_path: Path) -> None:
+    sources = [
+        make(tmp_path / str(n), *[(100 * n + i, 100 * n + 50 + i) for i in range(4)])
+        for n in range(1, 5)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(
+            pool.map(lambda s: push_rows(s, url, s.folder.parent.parent, progress=False), sources)
+        )
+    assert [one.rows for one in done] == [8] * 4
+    store = reopen(url, tmp_path / "z")
+    assert len(store) == 32
+    numbers = [100 * n + i for n in range(1, 5) for i in range(4)]
+    assert np.array_equal(store.read(ids_of(*numbers)), rows_of(*numbers))
+
+
+def test_what_another_writer_lists_meanwhile_stays(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make(tmp_path / "a", (1,)), make(tmp_path / "b", (2,))
+    create, calls = Bucket.create, []
+
+    def interrupted(self: Bucket, name: str, data: bytes) -> bool:
+        if "MANIFEST" in name:
+            calls.append(name)
+            if len(calls) == 1:
+                push_rows(second, folder, tmp_path / "b")
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", interrupted)
+    assert push_rows(first, folder, tmp_path / "a").rows == 1
+    assert len(calls) == 3  # first's lost attempt, second's, first's again
+    assert len(reopen(folder, tmp_path / "c")) == 2
+
+
+def test_an_answer_that_was_lost_is_no_second_write(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = Bucket.create
+
+    def forgetful(self: Bucket, name: str, data: bytes) -> bool:
+        create(self, name, data)
+        return False  # as if a repeated request found what the first one had written
+
+    monkeypatch.setattr(Bucket, "create", forgetful)
+    assert push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a").rows == 2
+    assert reopen(folder, tmp_path / "b")._manifest.generation == 1
+
+
+def test_a_listing_that_lags_behind_is_not_trusted(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in (1, 2, 3):
+        push_rows(make(tmp_path / f"{n}", (n,)), folder, tmp_path / f"{n}")
+    monkeypatch.setattr(Bucket, "objects", lambda self, name: {})
+    assert len(reopen(folder, tmp_path / "c")) == 3
+
+
+def test_an_interrupted_push_lists_what_it_created_and_goes_on(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "a", (1, 2), (3, 4), (5, 6))
+    create = Bucket.create
+    data_objects: list[str] = []
+
+    def stopped(self: Bucket, name: str, data: bytes) -> bool:
+        if name.endswith(".h5"):
+            data_objects.append(name)
+            if len(data_objects) == 2:
+                raise KeyboardInterrupt
+        return create(self, name, data)
+
+    with monkeypatch.context() as inner:
+        inner.setattr(Bucket, "create", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            push_rows(source, folder, tmp_path / "a")
+    assert len(reopen(folder, tmp_path / "b")) == 2
+    found = push_rows(source, folder, tmp_path / "a")
+    assert (found.rows, found.present) == (4, 2)
+
+
+def test_few_shards_are_here_at_once(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", *[(i,) for i in range(12)]), folder, tmp_path / "a")
+    mirror = tmp_path / "mirror" / SPEC.folder
+    size = shards(Store(stores_folder(tmp_path / "a") / SPEC.folder))[0].stat().st_size
+    store = BucketStore(folder, SPEC.folder, mirror, max_bytes=3 * size)
+    assert not list(mirror.glob("*.h5"))
+    for _ in range(2):
+        assert np.array_equal(store.read(ids_of(*range(12))), rows_of(*range(12)))
+        assert len(list(mirror.glob("*.h5"))) <= 3
+    one = BucketStore(folder, SPEC.folder, mirror, max_bytes=1)
+    assert np.array_equal(one.read(ids_of(3, 8)), rows_of(3, 8))
+    assert len(list(mirror.glob("*.h5"))) == 1
+
+
+def test_what_was_read_last_stays_here(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", *[(i,) for i in range(6)]), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    store.read(ids_of(*range(6)))
+    reads: list[str] = []
+    read = Bucket.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bucket, "read", lambda *a: reads.append(a[1]) or read(*a))
+        again = reopen(folder, tmp_path / "b")
+        assert np.array_equal(again.read(ids_of(5, 0)), rows_of(5, 0))
+    assert not [name for name in reads if not name.rpartition("/")[2].startswith("MANIFEST")]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_damaged_object_gives_an_error_and_no_row(
+    damage: Any, folder: str, tmp_path: Path
+) -> None:
+    push_rows(make(tmp_path / "a", (1, 2), (3,)), folder, tmp_path / "a")
+    bucket = tmp_path / "bucket" / "stores" / SPEC.folder
+    (bad,) = [path for path in bucket.glob("*.h5") if "-2-" in path.name]
+    damage(bad)
+    store = reopen(folder, tmp_path / "b")
+    with pytest.raises(StoreCorrupt):
+        store.read(ids_of(1))
+    assert np.array_equal(store.read(ids_of(3)), rows_of(3))
+    found = copy_rows(store, tmp_path / "b")
+    assert (found.rows, found.damaged) == (1, (bad.name,))
+
+
+def test_a_larger_object_than_its_metadata_say_is_not_read(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+    (bad,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.h5")
+    bad.write_bytes(bad.read_bytes() + bytes(1000))
+    with pytest.raises(StoreError, match="more than"):
+        reopen(folder, tmp_path / "b").read(ids_of(1))
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_rows_without_metadata_count_as_missing(damage: Any, folder: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a", (1, 2), (3,))
+    push_rows(source, folder, tmp_path / "a")
+    bucket = tmp_path / "bucket" / "stores" / SPEC.folder
+    (bad,) = [path for path in bucket.glob("*.head") if "-2-" in path.name]
+    damage(bad)
+    store = reopen(folder, tmp_path / "b")
+    assert store.contains(ids_of(1, 3)).tolist() == [False, True]
+    assert [one.rows for one in store.damaged] == [2]
+
+
+def test_a_damaged_manifest_is_an_error(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+    (manifest,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("MANIFEST*")
+    flip(manifest)
+    with pytest.raises(StoreCorrupt):
+        reopen(folder, tmp_path / "b")
+
+
+def test_an_object_with_other_content_is_not_listed(folder: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a", (1,))
+    target = tmp_path / "bucket" / "stores" / SPEC.folder
+    target.mkdir(parents=True)
+    (target / shards(source)[0].name).write_bytes(b"something else")
+    with pytest.raises(StoreWriteError, match="is not the shard of that name"):
+        push_rows(source, folder, tmp_path / "a")
+    assert find_bucket_store(folder, SPEC.folder, tmp_path / "b") is None
+
+
+def test_rows_of_another_width_are_refused(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+    other = make(tmp_path / "b", width=WIDTH + 1)
+    other.append(np.zeros((1, WIDTH + 1), np.float32), ids_of(9))
+    with pytest.raises(StoreMismatch, match="another spec or width"):
+        push_rows(other, folder, tmp_path / "b")
+
+
+def test_writers_without_end_are_told(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "_ATTEMPTS", 2)
+    create = Bucket.create
+    monkeypatch.setattr(
+        Bucket, "create", lambda self, n, d: "MANIFEST" not in n and create(self, n, d)
+    )
+    with pytest.raises(StoreError, match="other writers"):
+        push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://example.org/cache", "not the URL of a cache"),
+        ("gs://bucket/cache", "not the URL of a cache"),
+        ("zip://a::s3://bucket/x.zip", "not the URL of a cache"),
+        ("s3://key:secret@bucket/x", "with credentials"),
+        ("bucket/x", "not the URL of a cache"),
+    ],
+)
+def test_other_urls_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        Bucket(url)
+    assert "secret" not in str(caught.value).split("(")[0]
+
+
+def test_nothing_is_written_by_a_reader(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    with pytest.raises(StoreError, match="only read"):
+        store.append(rows_of(2), ids_of(2))
+    with pytest.raises(StoreError, match="only read"):
+        store.add_to_quarantine({"a": "b"})
+    with pytest.raises(StoreError, match="only read"):
+        store.write_manifest()
+    again = pickle.loads(pickle.dumps(store))
+    assert np.array_equal(again.read(ids_of(1)), rows_of(1))
+    assert "rows>" in repr(store)
+    assert store.size_on_disk() > 0
+
+
+def test_a_store_that_is_not_there(folder: str, tmp_path: Path) -> None:
+    assert find_bucket_store(folder, SPEC.folder, tmp_path) is None
+    assert bucket_stores(folder, [], tmp_path) == []
+    with pytest.raises(UnknownStore, match="no store 'tiny'"):
+        bucket_stores(folder, ["tiny"], tmp_path)
+    with pytest.raises(StoreError, match="has no store"):
+        BucketStore(folder, SPEC.folder, tmp_path / SPEC.folder)
+
+
+def test_an_extraction_uses_the_rows_of_a_bucket(
+    photos: Path, tiny_model: Any, folder: str, tmp_path: Path
+) -> None:
+    cats = extract(tiny_model, photos / "cat", cache_dir=tmp_path / "a")
+    push_rows(Store(cats.summary.folder), folder, tmp_path / "a")
+    features = extract(tiny_model, photos, shared_dir=folder)
+    assert features.summary.stored == len(cats)
+    assert features.summary.computed == len(features) - len(cats)
+    whole = extract(tiny_model, photos, cache_dir=tmp_path / "whole")
+    assert np.allclose(features.X, whole.X, atol=1e-5)
+    only = extract(tiny_model, photos / "cat", cache_dir=tmp_path / "new", shared_dir=folder)
+    assert only.summary.computed == 0
+    assert np.array_equal(only.X, cats.X)
+    assert not list((tmp_path / "new").glob("stores/*"))
+    threads = [t for t in threading.enumerate() if t.name.startswith("featcache")]
+    assert not threads
+
+
+def test_the_commands_take_urls(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FEATCACHE_CACHE", str(tmp_path / "here"))
+    make(cache_folder(), (1, 2, 3))
+    assert main(["push", folder, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["copied"] == 3
+    monkeypatch.setenv("FEATCACHE_CACHE", str(tmp_path / "there"))
+    assert main(["pull", folder, "tiny"]) == 0
+    assert "3 rows copied, 0 there" in capsys.readouterr().out
+    assert main(["pull", folder, "other"]) == 2
+    assert "no store 'other'" in capsys.readouterr().err
+    assert main(["pull", str(tmp_path / "nowhere")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert mirror_folder(cache_folder(), folder, "x").parent.parent.name == "shared"
