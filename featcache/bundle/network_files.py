@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, cast
 
 from .._io.atomic import make_folder, make_write_error, open_folder_atomic, write_atomic
 from .._io.new_file import check_new_path
 from ..backbones.keras_types import BackboneLike
+from ..backbones.onnx.backbone import OnnxBackbone
 from ..backbones.onnx.library import import_onnx, import_onnxruntime
 from ..backbones.to_onnx.file import encode_network, run_network
 from ..backbones.weights import WeightsLike
@@ -19,6 +21,7 @@ from ..engines.openvino_file import (
     run_folder,
     write_openvino,
 )
+from ..engines.tflite_file import TensorFlowOperations, encode_tflite, run_tflite
 from ..errors import NotExportable
 from .network_source import file_metadata, network_of
 from .onnx_head import OnnxOperations
@@ -147,3 +150,57 @@ class NetworkFiles:
             ) from error
         except OSError as error:
             raise make_write_error(error, target, "the OpenVINO network") from error
+
+    def to_tflite(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        backbone: BackboneLike | None = None,
+        weights: WeightsLike = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write preprocessing, backbone and head as one TFLite file, for LiteRT.
+
+        A network with the input and the output of `to_onnx`, in float32, compared with the bundle
+        in the same way. The file is a ZIP archive as well, of ``metadata.json`` with the
+        ``classes`` and what else the metadata of `to_onnx` has.
+
+        Parameters
+        ----------
+        path : path
+            Missing folders are created.
+        backbone : keras.Model or path of a .keras file, optional
+            Needed if the bundle was made with a model that is not in the table.
+        weights, overwrite
+            As for `to_onnx`.
+
+        Raises
+        ------
+        InvalidRequest
+            If the file exists and `overwrite` is False, the backbone is an ONNX network, Keras does
+            not run on TensorFlow, its converter refuses the network, or the file would give other
+            probabilities.
+        BundleMismatch, WeightsUnavailable
+            As for `featcache.Predictor`.
+        StoreWriteError
+            If the write fails; an existing file is unchanged then.
+        """
+        target = check_new_path(path, overwrite=overwrite)
+        bundle = cast("Bundle", self)
+        source = network_of(bundle, backbone, weights)
+        if isinstance(source.backbone, OnnxBackbone):
+            raise NotExportable(
+                "The backbone of the bundle is an ONNX network, which cannot become a TFLite file; "
+                "write an ONNX file (to_onnx) or an OpenVINO folder (to_openvino).",
+                received=source.backbone.title,
+            )
+        metadata = {**file_metadata(bundle), "classes": list(bundle.classes)}
+        encoded = encode_tflite(
+            source.backbone,
+            source.image_size,
+            lambda embedding: source.finish(TensorFlowOperations(), embedding),
+            {"metadata.json": json.dumps(metadata, indent=2)},
+        )
+        source.check(run_tflite(encoded, source.images))
+        make_folder(target.parent)
+        write_atomic(target, encoded, description="the TFLite network")

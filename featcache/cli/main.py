@@ -11,6 +11,7 @@ from .._version import __version__
 from .catalog import backbones, completion, fetch
 from .collect import gc
 from .export import export
+from .export_model import export_model
 from .extraction import explain, extract
 from .options import CONTEXT
 from .plugins import plugin, plugin_names
@@ -30,6 +31,7 @@ examples:
   featcache export resnet50 photos/ --out x.parquet    embeddings and labels, for other tools
   featcache ls                                 all stores, with rows and size
   featcache predict model.featcache dog.jpg    its classes, with probabilities
+  featcache export-model model.featcache --out dogs.onnx     a network for other programs
   featcache fetch stanford-dogs                20,580 photos of 120 breeds, about 816 MB
   featcache extract resnet50 stanford-dogs --crop box
 """
@@ -65,8 +67,8 @@ def featcache() -> None:
 
 
 for _command in (
-    extract, explain, export, ls, info, verify, repair, rm, gc, pack, unpack, push, pull, backbones,
-    predict, fetch, completion,
+    extract, explain, export, export_model, ls, info, verify, repair, rm, gc, pack, unpack, push,
+    pull, backbones, predict, fetch, completion,
 ):  # fmt: skip
     featcache.add_command(_command)
 
