@@ -156,3 +156,18 @@ def test_predictions_of_rows_on_disk_read_them_in_chunks(
     assert np.allclose(head.predict_proba(on_disk(X, tmp_path)), expected)
     assert max(seen) <= 100
     assert len(seen) >= 60
+
+
+def test_rows_of_two_backbones_are_read_in_blocks(tmp_path: Path) -> None:
+    import featcache
+
+    features = featcache.extract("pocket")
+    both = featcache.concat([features, featcache.extract("pocket", image_size=48)])
+    head = LogisticHead(memory_limit=LIMIT, C=0.01, calibration_folds=0)
+    assert exceeds(both.X, LIMIT) == (2 * 4 * both.X.size > LIMIT)
+    found = RowBlocks(both.X, np.zeros(len(both), np.int64), RowWeights(), LIMIT)
+    assert np.array_equal(np.concatenate([block.rows for block in found]), both.X)
+    expected = LogisticHead(C=0.01, calibration_folds=0).fit(np.asarray(both.X), both.y)
+    assert np.allclose(
+        head.fit(both)._scores(np.asarray(both.X)), expected._scores(both.X[:]), atol=0.05
+    )
