@@ -33,10 +33,11 @@ _MAX_LAYERS = 1024  # in total
 _MAX_VALUES = 20_000
 _MAX_DEPTH = 6
 _MAX_NUMBER = 10_000_000  # a vocabulary has a million words
-_MAX_SIDE = 4096
+_MAX_SIDE = 1024  # of images; users may ask for larger ones
 # keras-hub makes a table of window_size ** 4 positions, and multiplies layers by coefficients.
-_LIMITS = (("window_size", 64), ("coefficient", 10))
+_LIMITS = (("window_size", 32), ("coefficient", 10))
 _SHAPES = {"image_shape", "position_embedding_shape", "input_shape"}
+_INTEGERS = {"num_register_tokens"}
 # Not passed on: the name is set, and everything is computed in float32.
 _LEFT_OUT = {"name", "trainable", "dtype"}
 
@@ -67,9 +68,9 @@ def read_config(record: Any) -> HubConfig:
     """
     if not isinstance(record, dict) or "class_name" not in record:
         raise ValueError("its config.json does not describe a backbone of keras-hub")
-    name = record["class_name"]
+    name = str(record["class_name"])
     if name not in FAMILIES:
-        raise ValueError(f"it is a {str(name)[:60]!r}, which is not an image backbone known here")
+        raise ValueError(f"it is a {name[:60]!r}, which is not an image backbone known here")
     return _Reader().read(record, FAMILIES[name].towers)
 
 
@@ -121,11 +122,14 @@ class _Reader:
             raise ValueError("its configuration holds too many values, or they are nested deeply")
         if key in _SHAPES:
             _check_shape(key, value)
+        elif key in _INTEGERS and type(value) is not int:
+            raise ValueError(f"its {key} is {str(value)[:60]}, which is not a whole number")
         elif isinstance(value, list):
             for one in value:
                 self._check(key, one, depth + 1)
             if key == _STAGES and depth == 1:
-                self._count(math.prod(abs(int(number)) for number in value[3:5]))
+                counts = [abs(one) for one in value[3:5] if isinstance(one, (int, float))]
+                self._count(math.ceil(math.prod(counts)))
         elif isinstance(value, str):
             if not _WORD.fullmatch(value):
                 raise ValueError(f"its {key} is {value[:60]!r}, which is not an option's word")
@@ -163,5 +167,5 @@ def _check_dtype(dtype: Any) -> None:
         config = dtype.get("config")
         policy = dtype.get("class_name") == "DTypePolicy"
         name = config.get("name") if policy and isinstance(config, dict) else str(dtype)[:60]
-    if name is not None and name not in _DTYPES:
+    if name is not None and str(name) not in _DTYPES:
         raise ValueError(f"its numbers are of the type {str(name)[:60]!r}, not floating-point ones")

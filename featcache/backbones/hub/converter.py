@@ -17,7 +17,7 @@ _CLASSES = {
     "ImageConverter",
     *(f"{name.removesuffix('Backbone')}ImageConverter" for name in FAMILIES),
 }
-_MAX_SIDE = 4096
+_MAX_SIDE = 1024
 _SMALLEST = 1e-9
 
 
@@ -51,8 +51,8 @@ def read_converter(record: Any) -> Converter:
     config = record.get("config") if isinstance(record, dict) else None
     if not isinstance(config, dict):
         raise ValueError("image_converter.json does not describe an image converter")
-    if (kind := record.get("class_name")) not in _CLASSES:
-        raise ValueError(f"its image converter is a {str(kind)[:60]!r}, which may do other things")
+    if (kind := str(record.get("class_name"))) not in _CLASSES:
+        raise ValueError(f"its image converter is a {kind[:60]!r}, which may do other things")
     scale, offset = _scale_and_offset(config)
     try:
         rule = _rule(scale, offset)

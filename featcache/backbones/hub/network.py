@@ -32,6 +32,8 @@ _VECTORS = ("avg", "max", "flat", "cls")
 _WHOLE = {"MetaCLIP2Backbone"}
 # Version of what is hashed for the name of a network in a spec.
 _NAME_VERSION = 1
+# Of one layer for one image: 16 GiB in float32.
+_MAX_SCORES = 2**32
 _LEFT_OUT = {"name", "trainable", "dtype"}
 
 
@@ -160,6 +162,7 @@ def _tower(keras: Any, backbone: Any) -> HubNetwork:
     images = next(tensor for tensor in backbone.inputs if len(tensor.shape) == 4)
     model = keras.Model(images, output)
     _check_lora(model, kind)
+    _check_attention(tokens, settings)
     prefix = family.prefix(settings) if family.prefix else None
     return HubNetwork(model, _name_of(kind, settings, model), tokens, prefix, family.pooled)
 
@@ -179,6 +182,20 @@ def _ends(backbone: Any, family: Family) -> tuple[Any, Any]:
         tokens = node_of(backbone, backbone.layer_norm).output_tensors[0]
         return tokens, tokens
     return backbone.outputs[0], backbone.outputs[0] if family.prefix else None
+
+
+def _check_attention(tokens: Any, settings: Mapping[str, Any]) -> None:
+    """Raise `InvalidRequest` if each token is compared with more others than memory holds."""
+    heads = settings.get("num_heads")
+    if tokens is None or not isinstance(heads, int):  # a list: in windows of a limited size
+        return
+    count = int(tokens.shape[1] or 1)
+    if count**2 * heads > _MAX_SCORES:
+        raise InvalidRequest(
+            f"The network compares {count:,} tokens of an image with each other in {heads} heads; "
+            f"the limit is {_MAX_SCORES:,} pairs. Give a smaller image_size.",
+            received=count,
+        )
 
 
 def _check_lora(model: Any, kind: str) -> None:

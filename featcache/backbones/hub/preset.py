@@ -77,8 +77,8 @@ class HubPreset:
     @property
     def tower(self) -> dict[str, Any]:
         """The arguments of the image tower."""
-        tower = self.config.arguments.get("vision_encoder", self.config)
-        return dict(tower.arguments)
+        arguments = self.config.arguments
+        return dict(arguments["vision_encoder"].arguments if self.family.towers else arguments)
 
     @property
     def any_size(self) -> bool:
@@ -190,8 +190,9 @@ def _downloaded(preset: str, name: str) -> Path:
         raise WeightsUnavailable(
             f"The preset {preset} of keras-hub is not on this machine and cannot be downloaded "
             f"({first_line(error, 200)}). Download it on another machine with "
-            f"keras_hub.models.Backbone.from_preset({preset!r}).save_to_preset('folder'), with "
-            "the image converter's save_to_preset('folder') too, and give 'hub:./folder'.",
+            f"keras_hub.models.Backbone.from_preset({preset!r}).save_to_preset('folder') and "
+            f"keras_hub.layers.ImageConverter.from_preset({preset!r}).save_to_preset('folder'), "
+            "and give 'hub:./folder'.",
             file=Path(name),
             url=preset,
             reason=first_line(error, 200),

@@ -335,6 +335,10 @@ def class_name(record: dict[str, Any]) -> None:
     record["class_name"] = "Lambda"
 
 
+def class_list(record: dict[str, Any]) -> None:
+    record["class_name"] = ["ViTBackbone"]
+
+
 def registered(record: dict[str, Any]) -> None:
     record["registered_name"] = "Custom>ViTBackbone"
 
@@ -371,7 +375,12 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "deep lists": (setting([[[[[[[[1]]]]]]]]), "nested deeply"),
     "a large number": (setting(10**9, "hidden_dim"), "limit is 10,000,000"),
     "NaN": (setting(float("nan"), "dropout_rate"), "limit is"),
-    "a window": (setting(10**4, "window_size"), "limit is 64"),
+    "a window": (setting(10**4, "window_size"), "limit is 32"),
+    "a list for a class": (class_list, "is not an image backbone"),
+    "a list for a type": (setting({**DTYPE, "config": {"name": []}}, "dtype"), "not floating"),
+    "a word for a count": (setting("many", "num_register_tokens"), "not a whole number"),
+    "small patches": (setting(1, "patch_size"), "could not be loaded"),
+    "stages of words": (setting([["a", "b", None, [], {}, 3]], "stackwise_stage_filters"), "."),
     "a large image": (setting([10**6, 10**6, 3], "image_shape"), r"not \[height, width, 3\]"),
     "no image": (setting("all", "image_shape"), r"not \[height, width, 3\]"),
     "stages": (
@@ -404,7 +413,10 @@ def test_other_files_are_refused(folder: Path, text: str) -> None:
         load_backbone(folder)
 
 
-def test_towers_are_of_their_pair(tmp_path: Path) -> None:
+def test_towers_are_of_their_pair(folder: Path, tmp_path: Path) -> None:
+    plain = make_request(folder).source.tower  # type: ignore[union-attr]
+    change(folder, vision_encoder=["a"])  # of a class without towers
+    assert make_request(folder).source.tower == {**plain, "vision_encoder": ["a"]}  # type: ignore[union-attr]
     folder = save(clip(), tmp_path / "clip")
     file = folder / "config.json"
     record = json.loads(file.read_text())
@@ -483,6 +495,12 @@ def test_converters_are_normalizations() -> None:
         read_converter([])
     with pytest.raises(ValueError, match="which may do other things"):
         read_converter({"class_name": "Gemma4ImageConverter", "config": {}})
+
+
+def test_networks_that_compare_too_many_tokens_are_refused(tmp_path: Path) -> None:
+    model = vit(image_shape=(1024, 1024, 3), patch_size=4)
+    with pytest.raises(InvalidRequest, match=r"compares 65,537 tokens .* smaller image_size"):
+        load_backbone(model, preprocessing="unit", cache_dir=tmp_path)
 
 
 def test_a_preset_without_converter_needs_its_preprocessing(folder: Path, tmp_path: Path) -> None:
