@@ -46,8 +46,8 @@ def checked_layer(layer: Any) -> str | int | None:
         return layer
     if isinstance(layer, (list, tuple, set, dict)):
         raise InvalidRequest(
-            f"layer={layer!r} is a {type(layer).__name__}, but an extraction takes one layer; "
-            "call extract once per layer.",
+            f"layer={layer!r} is a {type(layer).__name__}, but one layer is expected here: call "
+            "this once per layer. featcache.extract takes a list of layers.",
             received=layer,
         )
     with contextlib.suppress(TypeError):

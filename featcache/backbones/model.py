@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,8 @@ class Backbone:
         ``"none"``, ``"avg"``, ``"max"``, ``"flat"`` or ``"cls"``, as applied.
     width : int
         Length of an embedding.
+    widths : list of int
+        Of several layers side by side, that of each.
     weights_hash : str
         SHA-256 of the values of all weights up to the layer.
     backend : str
@@ -85,16 +88,19 @@ class Backbone:
 
     def __init__(self, request: _Request) -> None:
         keras = import_keras()
-        self.rule: preprocessing.Rule = request.preprocessing
-        self._packages = [KERAS_HUB] if isinstance(request, HubRequest) else []
         with preserve_random_state():
             part = _build(keras, request)
         self.name, self.layer = part.name, part.layer
         self.pooling, pooled = _pool(keras, part, request.pooling)
-        cut = keras.Model(part.inputs, pooled)
+        self._set_model(keras, keras.Model(part.inputs, pooled), request)
+
+    def _set_model(self, keras: Any, cut: Any, request: _Request) -> None:
+        """Check the model that gives the embeddings, and keep it."""
+        self.rule: preprocessing.Rule = request.preprocessing
+        self._packages = [KERAS_HUB] if isinstance(request, HubRequest) else []
         _check_size(cut, request.image_size)
         _check_weights(cut, request)
-        self.weights_hash = _hash_weights(cut)
+        self.weights_hash = hash_weights(cut)
         self.model = cut
         width = cut.output_shape[-1]
         if width is None:
@@ -103,6 +109,7 @@ class Backbone:
                 received=request.pooling,
             )
         self.width = int(width)
+        self.widths = [self.width]
         self.backend = str(keras.backend.backend())
         self.on_accelerator = has_accelerator(keras)
         self._precision: Precision = request.precision
@@ -222,15 +229,41 @@ def _build(keras: Any, request: _Request) -> _Part:
         layer, output = hub_output(keras, network, request)
         inputs = network.model.inputs
         return _Part(network.name, layer, inputs, output, network.prefix_of(output))
-    if isinstance(request, TableRequest):
-        found, name = build_network(keras, request), request.name
-        check_input(found.model)
-    else:
-        found = _own(request.model)
-        check_input(found.model)
-        name = _name_of(found.model)
+    name, model, found = _network_of(keras, request)
     layer, output = _output_of(keras, found, request)
-    return _Part(name, layer, found.model.inputs, output)
+    return _Part(name, layer, model.inputs, output)
+
+
+def _network_of(keras: Any, request: TableRequest | ModelRequest) -> tuple[str, Any, Network]:
+    """Return the network of a request, its name and its model, which is checked."""
+    if isinstance(request, TableRequest):
+        network = build_network(keras, request)
+    else:
+        network = _own(request.model)
+    check_input(network.model)
+    name = request.name if isinstance(request, TableRequest) else _name_of(network.model)
+    return name, network.model, network
+
+
+class PooledOutput(NamedTuple):
+    """The symbolic embedding of a layer, its name, and the pooling as applied."""
+
+    layer: str
+    pooling: str
+    tensor: Any
+
+
+def symbolic_outputs(
+    keras: Any, requests: Sequence[TableRequest | ModelRequest]
+) -> tuple[str, Any, list[PooledOutput]]:
+    """Build a network once; return its name, its inputs and the embedding of each request."""
+    name, model, network = _network_of(keras, requests[0])
+    outputs = []
+    for request in requests:
+        layer, output = _output_of(keras, network, request)
+        part = _Part(name, layer, model.inputs, output)
+        outputs.append(PooledOutput(layer, *_pool(keras, part, request.pooling)))
+    return name, model.inputs, outputs
 
 
 def _own(model: Any) -> Network:
@@ -351,7 +384,8 @@ def _check_weights(model: Any, request: _Request) -> None:
             )
 
 
-def _hash_weights(model: Any) -> str:
+def hash_weights(model: Any) -> str:
+    """Return the SHA-256 of the values of all weights of a model."""
     digest = hashlib.sha256()
     for weight in model.weights:
         value = np.ascontiguousarray(np.asarray(weight))

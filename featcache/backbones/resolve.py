@@ -108,7 +108,7 @@ def _resolve(request: Request, folder: Path) -> ResolvedBackbone:
         # Cached weights without the top avoid another attempt to download those with the top.
         without = _without_top(request)
         memo = _read_cached(folder, without)
-        request = _available(request) if memo is None else without
+        request = available(request) if memo is None else without
         memo = memo or _read_cached(folder, request)
     if memo is not None:
         return ResolvedBackbone(request, _spec(request, **memo["spec"]), memo["width"])
@@ -123,7 +123,8 @@ def _without_top(request: TableRequest) -> TableRequest:
     return request if found is None else replace(request, weights=found)
 
 
-def _available(request: TableRequest) -> TableRequest:
+def available(request: TableRequest) -> TableRequest:
+    """Return a request whose weights are on disk; download them if they are not."""
     weights = ensure_available(request.weights, request.entry, request.layer)
     return replace(request, weights=weights)
 
@@ -174,10 +175,10 @@ def build(request: Request, folder: Path | None) -> BuiltBackbone:
         The folder of cached weight hashes. None: nothing is written.
     """
     if isinstance(request, TableRequest) and request.weights.path is None:
-        request = _available(request)
+        request = available(request)
     state = current_state(request.weights)
     if isinstance(request, TableRequest):
-        request = _available(request)  # checks the file whose state is known
+        request = available(request)  # checks the file whose state is known
     files = [] if folder is None else _memo_files(folder, request)
     backbone = OnnxBackbone(request) if isinstance(request, OnnxRequest) else Backbone(request)
     found = {

@@ -15,6 +15,8 @@ from .options import Common, command, extraction
 
 if TYPE_CHECKING:
     from ..extraction.features import Features
+    from ..extraction.plan import Explanation
+    from ..extraction.summary import ExtractionSummary
 
 _MAX_SHOWN = 10
 
@@ -84,10 +86,7 @@ def _print_features(common: Common, features: Features) -> None:
     summary = features.summary
     if common.json:
         record = {
-            **vars(summary),
-            "folder": str(summary.folder),
-            "stages": vars(summary.stages) if summary.stages is not None else None,
-            "workers": [vars(worker) for worker in summary.workers],
+            **_summary_record(summary),
             "rows": len(features),
             "width": features.X.shape[1],
             "key": features.spec.key,
@@ -127,6 +126,18 @@ def explain(common: Common, **options: Any) -> int:
     return _explain(common, options)
 
 
+def _summary_record(summary: ExtractionSummary) -> dict[str, Any]:
+    """Return a summary as JSON types; with those of its parts if there are several layers."""
+    record = {
+        **vars(summary),
+        "folder": str(summary.folder),
+        "stages": vars(summary.stages) if summary.stages is not None else None,
+        "workers": [vars(worker) for worker in summary.workers],
+    }
+    parts = [_summary_record(part) for part in record.pop("parts")]
+    return {**record, "parts": parts} if parts else record
+
+
 def extracted(
     common: Common, options: dict[str, Any], on_conflict: OnConflict, **cluster: Any
 ) -> Features:
@@ -145,21 +156,29 @@ def _explain(common: Common, options: dict[str, Any]) -> int:
 
     for name in ("batch_size", "engine"):  # not part of the key
         options.pop(name)
-    explanation = run(
-        chosen_backbone(options), options.pop("data"), **shared_arguments(common, options)
-    )
+    layers = options.pop("layer")
+    backbone, data = chosen_backbone(options), options.pop("data")
+    several = isinstance(layers, list)
+    found = [
+        run(backbone, data, layer=layer, **shared_arguments(common, options))
+        for layer in (layers if several else [layers])
+    ]
     if common.json:
-        record = {
-            **vars(explanation),
-            "folder": str(explanation.folder),
-            "nearest": str(explanation.nearest) if explanation.nearest else None,
-            "spec": explanation.spec.components(),
-            "key": explanation.spec.key,
-        }
-        print(json.dumps(record, indent=2))
+        records = [_explanation_record(explanation) for explanation in found]
+        print(json.dumps(records if several else records[0], indent=2))
     else:
-        print(explanation)
+        print(*found, sep="\n")
     return 0
+
+
+def _explanation_record(explanation: Explanation) -> dict[str, Any]:
+    return {
+        **vars(explanation),
+        "folder": str(explanation.folder),
+        "nearest": str(explanation.nearest) if explanation.nearest else None,
+        "spec": explanation.spec.components(),
+        "key": explanation.spec.key,
+    }
 
 
 def chosen_backbone(options: dict[str, Any]) -> Any:

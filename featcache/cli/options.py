@@ -170,6 +170,13 @@ def _items(names: Iterable[str], typed: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(typed)]
 
 
+def _one_or_several(
+    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
+) -> str | list[str] | None:
+    """Return what a repeatable option was given, as `extract` takes it; None for nothing."""
+    return list(given) if len(given) > 1 else given[0] if given else None
+
+
 no_progress = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 one_store = click.argument("store", shell_complete=complete_store)
 
@@ -205,9 +212,11 @@ extraction = options(
     margin,
     click.option(
         "--layer",
+        multiple=True,
+        callback=_one_or_several,
         help="Layer whose output is the embedding: a name, or an index such as -2. Default: the "
         "one that feeds the classification layer. Of an ONNX network a tensor or node; default: "
-        "its output.",
+        "its output. Repeat it for several layers, computed in one pass.",
     ),
     click.option(
         "--pooling", type=click.Choice(POOLINGS),

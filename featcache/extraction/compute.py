@@ -123,8 +123,8 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
     resolved = jobs[0].resolved
     work = make_work(jobs)
     if len(jobs) > 1:
-        _check_disk(jobs, engine.width)
-    stores = create_stores(jobs, engine)
+        check_disk([(jobs, engine.width)])
+    stores = create_stores(jobs, engine.width)
     images = "images" if len(jobs) == 1 else "views"
     with progress_bar(len(work.items), resolved.request.name, images, settings.progress) as bar:
         check = RowCheck(resolved, sum(map(len, stores)))
@@ -143,12 +143,14 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
     return Computed(computation.failures, engine.name, computation.timings)
 
 
-def create_stores(jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
-    """Return the store of each view, ready for rows."""
+def create_stores(jobs: Sequence[ExtractionJob], width: int) -> list[Store]:
+    """Return the store of each view, ready for rows of `width` values.
+
+    The remembered width is for estimates alone; the engine knows the real one.
+    """
     metadata = jobs[0].resolved.request.metadata()
-    # The remembered width is for estimates alone; the engine knows the real one.
     return [
-        Store.create(job.folder, job.resolved.spec, engine.width, metadata)
+        Store.create(job.folder, job.resolved.spec, width, metadata)
         if job.plan.compute or job.store is None
         else job.store
         for job in jobs
@@ -167,13 +169,26 @@ def complete_store(store: Store) -> None:
     store.close()
 
 
-def _check_disk(jobs: Sequence[ExtractionJob], width: int) -> None:
-    """Raise `StoreWriteError` if the rows of all views do not fit on the disk."""
-    rows = sum(len(job.plan.compute) for job in jobs)
-    spec = jobs[0].resolved.spec
+def check_disk(several: Sequence[tuple[Sequence[ExtractionJob], int]]) -> None:
+    """Raise `StoreWriteError` if the rows do not fit on the disk.
+
+    Parameters
+    ----------
+    several : sequence of (sequence of ExtractionJob, int)
+        The jobs of all views, and the width of their rows, of each layer.
+    """
+    rows = sum(len(job.plan.compute) for jobs, _ in several for job in jobs)
+    job = several[0][0][0]
+    size = sum(
+        len(job.plan.compute) * job.resolved.spec.row_bytes(width)
+        for jobs, width in several
+        for job in jobs
+    )
+    width = sum(width for _, width in several)
     check_free_bytes(
-        cache_dirs.stores_folder(jobs[0].cache),
-        rows * spec.row_bytes(width),
-        f"{rows:,} views of images ({width:,} numbers of {spec.row_bytes(1)} bytes each) need",
+        cache_dirs.stores_folder(job.cache),
+        size,
+        f"{rows:,} views of images ({width:,} numbers of {job.resolved.spec.row_bytes(1)} bytes "
+        "each) need",
         "Use fewer views, a smaller layer, or another cache_dir.",
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .._io.choices import check_choice
@@ -25,12 +26,13 @@ from ..data.labels import (
 )
 from ..data.listing import worth_warning
 from ..engines.select import check_engine
-from ..errors import ConflictingLabels
+from ..errors import ConflictingLabels, InvalidRequest
 from ..hdf5.row_dtype import RowDtype
 from ..images.decode import Resize
 from ..images.views import Augmentation, Policy, views_of
 from ..store.manifest import mark_used
 from .compute import Computed, RunSettings, choose_engine, compute
+from .concat import join
 from .features import Features
 from .join import join_rows
 from .marks import mark_store
@@ -38,10 +40,11 @@ from .prepare import (
     ExtractionJob,
     Source,
     make_explanation,
-    prepare,
+    prepare_layers,
     uses_sample,
     weights_for,
 )
+from .several_layers import compute_layers
 
 if TYPE_CHECKING:
     from .cluster.driver import Cluster
@@ -53,7 +56,7 @@ def extract(
     backbone: BackboneLike,
     data: object = None,
     *,
-    layer: str | int | None = None,
+    layer: str | int | Sequence[str | int] | None = None,
     pooling: Pooling | None = None,
     image_size: int | tuple[int, int] | None = None,
     resize: Resize | None = None,
@@ -97,13 +100,15 @@ def extract(
         generator, a `Dataset`, or the name of a data set that ``featcache fetch`` downloaded; see
         `featcache.load_dataset`.
         Default: the folder in ``FEATCACHE_DATA``, or a small sample of drawn dogs.
-    layer : str or int, optional
+    layer : str, int or list of these, optional
         The layer whose output is the embedding: its name, its index in ``model.layers`` (-2
         is the last but one), or ``"output"`` for the model's output. Default: the layer that
         feeds the classification layer, or the output of your own model if it has none; see
         `featcache.backbones.graph.default_layer`. Of an ONNX network: the name of an output, a
         tensor or a node; default: its output. With weights that lack the classification top,
-        VGG and MobileNetV3 default to their last layer before it.
+        VGG and MobileNetV3 default to their last layer before it. Several layers of a Keras model
+        are computed in one pass; each has the store that it has alone, and the features are
+        those of `featcache.concat`.
     pooling : {"avg", "max", "flat", "cls"}, optional
         How the output of a layer with spatial axes, or of tokens ``(b, n, d)``, becomes a vector.
         ``"cls"`` takes the first token. Default: ``"avg"``; for an image backbone of keras-hub its
@@ -226,14 +231,32 @@ def extract(
     check_engine(engine)
     weights = weights_for(weights, sample=uses_sample(data))
     options = BackboneOptions(
-        layer=layer, pooling=pooling, image_size=image_size, resize=resize, weights=weights,
+        pooling=pooling, image_size=image_size, resize=resize, weights=weights,
         preprocessing=preprocessing, precision=precision, row_dtype=row_dtype,
     )  # fmt: skip
-    request = make_request(backbone, options)
+    requests = [make_request(backbone, replace(options, layer=one)) for one in _layers(layer)]
     source = Source(data, labels, crop, margin, value_range, path_column, label_column)
     chosen = views_of(views, augmentation, random_state)
-    jobs = prepare(request, source, chosen, cache_dir, workers, retry_failed, progress, shared_dir)
-    return _run(jobs, on_conflict, settings, cluster, started)
+    layers = prepare_layers(
+        requests, source, chosen, cache_dir, workers, retry_failed, progress, shared_dir
+    )
+    return _run(layers, on_conflict, settings, cluster, started)
+
+
+def _layers(layer: Any) -> list[Any]:
+    """Return the layers as a list of at least one."""
+    if not isinstance(layer, (list, tuple)):
+        return [layer]
+    if not layer:
+        raise InvalidRequest(
+            f"layer={layer!r} names no layer; leave layer= out for the default one.", received=layer
+        )
+    if len(layer) > 1 and None in layer:
+        raise InvalidRequest(
+            "layer=None stands for the default layer, and cannot be in a list of layers; name it.",
+            received=layer,
+        )
+    return list(layer)
 
 
 def _open_cluster(client: object) -> Cluster:
@@ -243,32 +266,62 @@ def _open_cluster(client: object) -> Cluster:
 
 
 def _run(
-    jobs: list[ExtractionJob],
+    layers: list[list[ExtractionJob]],
     on_conflict: OnConflict,
     settings: RunSettings,
     cluster: Cluster | None,
     started: float,
 ) -> Features:
-    """Carry out the jobs: compute and commit what is missing, and join the rows to the labels."""
-    name = jobs[0].resolved.request.name
-    log.log(_level(jobs, settings), "%s: %s", name, make_explanation(jobs))
-    conflicts = _find_conflicts(jobs[0], on_conflict)
-    computed: Computed | None = None
+    """Carry out the jobs of each layer: compute and commit what is missing, and join the rows."""
+    name = layers[0][0].resolved.request.name
+    level = _level([job for jobs in layers for job in jobs], settings)
+    for jobs in layers:
+        log.log(level, "%s: %s", name, make_explanation(jobs))
+    conflicts = _find_conflicts(layers[0][0], on_conflict)
     with ExitStack() as marks:
-        jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
-        if any(job.plan.compute for job in jobs):
-            if cluster is not None:
-                computed = cluster.compute(jobs, settings)
-            else:
-                jobs, computed = _compute_here(jobs, settings, marks)
-        features = join_rows(jobs, computed, conflicts, time.perf_counter() - started)
-        for job in jobs:
-            mark_used(job.folder)
-    ignored = jobs[0].dataset.ignored
+        layers = [[mark_store(j, marks, settings.retry_failed) for j in jobs] for jobs in layers]
+        layers, computed = _compute_missing(layers, settings, cluster, marks)
+        seconds = time.perf_counter() - started
+        found = [
+            join_rows(jobs, one, conflicts, seconds)
+            for jobs, one in zip(layers, computed, strict=True)
+        ]
+        for jobs in layers:
+            for job in jobs:
+                mark_used(job.folder)
+    level = _level([job for jobs in layers for job in jobs], settings)
+    features = join(found)
+    if len(found) > 1:
+        features = replace(features, summary=replace(features.summary, seconds=seconds))
+    ignored = layers[0][0].dataset.ignored
     lost = features.quarantined or features.summary.unlabelled or worth_warning(ignored)
-    level = logging.WARNING if lost else _level(jobs, settings)
-    log.log(level, "%s: %s", name, features.summary)
+    log.log(logging.WARNING if lost else level, "%s: %s", name, features.summary)
     return features
+
+
+def _compute_missing(
+    layers: list[list[ExtractionJob]],
+    settings: RunSettings,
+    cluster: Cluster | None,
+    marks: ExitStack,
+) -> tuple[list[list[ExtractionJob]], list[Computed | None]]:
+    """Compute what the stores lack; return the jobs as well, whose key may turn out to be another.
+
+    Several layers are computed in one pass where that is possible, else one after the other.
+    """
+    computed: list[Computed | None] = [None] * len(layers)
+    missing = [n for n, jobs in enumerate(layers) if any(job.plan.compute for job in jobs)]
+    if len(missing) > 1 and cluster is None:
+        together = compute_layers([layers[n] for n in missing], settings)
+        for n, one in zip(missing, together or (), strict=False):
+            computed[n] = one
+        missing = missing if together is None else []
+    for n in missing:
+        if cluster is not None:
+            computed[n] = cluster.compute(layers[n], settings)
+        else:
+            layers[n], computed[n] = _compute_here(layers[n], settings, marks)
+    return layers, computed
 
 
 def _compute_here(

@@ -23,7 +23,7 @@ from ..data.file_index import FileIdentity
 from ..data.tables import COLUMNS_REASON
 from ..data.urls import is_url
 from ..datasets.load import load_dataset
-from ..errors import DatasetError
+from ..errors import DatasetError, InvalidRequest
 from ..images.image_file import example_id
 from ..images.views import Augmentation, Policy, View, views_of
 from ..store.manifest import NAME as MANIFEST_NAME
@@ -176,13 +176,33 @@ def prepare(
     shared_dir: str | os.PathLike[str] | None = None,
 ) -> list[ExtractionJob]:
     """List the images, find their content ids and the spec, and compare with each view's store."""
+    return prepare_layers(
+        [request], source, views, cache_dir, workers, retry_failed, progress, shared_dir
+    )[0]
+
+
+def prepare_layers(
+    requests: Sequence[Request],
+    source: Source,
+    views: Sequence[View],
+    cache_dir: str | os.PathLike[str] | None,
+    workers: int | None,
+    retry_failed: bool,
+    progress: bool | None,
+    shared_dir: str | os.PathLike[str] | None = None,
+) -> list[list[ExtractionJob]]:
+    """Prepare the extraction of several layers of one backbone from the same images."""
     cache = cache_dirs.cache_folder(cache_dir)
     cache_dirs.warn_if_shared(cache)
     shared = _shared_cache(shared_dir)
     dataset = source.load(cache, progress)
     # Before the images are read, so that a model that cannot be used is refused at once.
-    request = replace(request, crop=dataset.crop)
-    resolved = resolve(request, cache_dirs.weights_folder(cache))
+    folder = cache_dirs.weights_folder(cache)
+    resolved = [resolve(replace(request, crop=dataset.crop), folder) for request in requests]
+    if len(resolved) > 1:
+        _check_different(resolved)
+        # A model per layer would take the memory of as many networks.
+        resolved = [ResolvedBackbone(one.request, one.spec, one.width) for one in resolved]
     if dataset.ids is not None:
         contents = [FileIdentity(image_id) for image_id in dataset.ids]
     else:
@@ -192,9 +212,24 @@ def prepare(
             )
     files = make_examples(dataset, contents)
     return [
-        make_job(dataset, contents, files, resolved, cache, retry_failed, view, shared)
-        for view in views
+        [
+            make_job(dataset, contents, files, one, cache, retry_failed, view, shared)
+            for view in views
+        ]
+        for one in resolved
     ]
+
+
+def _check_different(resolved: Sequence[ResolvedBackbone]) -> None:
+    """Raise `InvalidRequest` if a layer was asked for twice."""
+    specs = [one.spec for one in resolved]
+    twice = next((spec.layer for spec in specs if specs.count(spec) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(
+            f"layer={[one.request.layer for one in resolved]!r} names the layer {twice!r} twice, "
+            "so that each of its values would count twice; name each layer once.",
+            received=twice,
+        )
 
 
 def plan_again(job: ExtractionJob, resolved: ResolvedBackbone, retry_failed: bool) -> ExtractionJob:

@@ -249,14 +249,22 @@ class Computation:
             self._bar.update(len(rows))
 
     def _append(self, rows: NDArray[np.float32], items: Sequence[Item]) -> None:
-        reasons = unusable_reasons(rows, self.stores[0].dtype)  # that of all views
-        self._unusable += [
-            (item, BadImage(why)) for item, why in zip(items, reasons, strict=True) if why
-        ]
-        usable = np.array([why is None for why in reasons])
         started = time.perf_counter()
         seconds_per_row = (started - self._since) / len(rows)
         self._since = started
+        self._unusable += self._store(self.stores, rows, items, seconds_per_row)
+        self.timings.write += time.perf_counter() - started
+
+    def _store(
+        self,
+        stores: Sequence[Store],
+        rows: NDArray[np.float32],
+        items: Sequence[Item],
+        seconds_per_row: float,
+    ) -> list[tuple[Item, BadImage]]:
+        """Commit rows to the stores of their views; return what cannot be stored, and why."""
+        reasons = unusable_reasons(rows, stores[0].dtype)  # that of all views
+        usable = np.array([why is None for why in reasons])
         views = np.array([item.view for item in items])
         for view in np.unique(views):
             chosen = np.flatnonzero((views == view) & usable)
@@ -264,5 +272,5 @@ class Computation:
                 seconds = seconds_per_row * np.count_nonzero(views == view)
                 metadata = {**self._versions, "seconds": f"{seconds:.6f}"}
                 ids = [items[i].image_id for i in chosen.tolist()]
-                self.stores[view].append(rows[chosen], ids, metadata)
-        self.timings.write += time.perf_counter() - started
+                stores[view].append(rows[chosen], ids, metadata)
+        return [(item, BadImage(why)) for item, why in zip(items, reasons, strict=True) if why]

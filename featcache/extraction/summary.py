@@ -141,8 +141,12 @@ class ExtractionSummary:
             + f"in {self.seconds:.1f} s"
             + (f" ({self.engine}: {self.stages})" if self.stages is not None else "")
             + (f" by {format_count(len(self.workers), 'worker')}" if self.workers else "")
-            + f"; store {printable(self.folder)}"
+            + f"; {self._stores()}"
         )
+
+    def _stores(self) -> str:
+        folders = dict.fromkeys(printable(one.folder) for one in self.parts or (self,))
+        return f"{'store' if len(folders) == 1 else 'stores'} {', '.join(folders)}"
 
     def _ignored(self) -> str:
         counts = list(self.ignored.items())[:5]

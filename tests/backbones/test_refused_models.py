@@ -77,9 +77,10 @@ REFUSED = [
     (several_outputs, {}, r"has 2 outputs; name one with layer=: age, breed"),
     (several_outputs, {"layer": "output"}, r"has 2 outputs; name one with layer=: age, breed"),
     (subclassed, {}, r"subclassed model, which has no graph .* keras.Model\(inputs, model\(inputs"),
-    (several_outputs, {"layer": ["age", "breed"]}, r"is a list, but an extraction takes one"),
+    (several_outputs, {"layer": []}, r"layer=\[\] names no layer"),
     (several_outputs, {"layer": 1.5}, r"layer=1.5 is a float; give a layer's name, or its index"),
-    (several_outputs, {"layer": [-2]}, r"layer=\[-2\] is a list, but .* once per layer"),
+    (several_outputs, {"layer": [[-2]]}, r"layer=\[-2\] is a list, but .* once per layer"),
+    (several_outputs, {"layer": ["age", None]}, r"layer=None .* in a list of layers"),
     (several_outputs, {"layer": np.bool_(True)}, r"layer=.*True.* is a bool"),
     (several_outputs, {"layer": True}, r"layer=True is a bool; give a layer's name, or its index"),
 ]

@@ -70,6 +70,7 @@ class OnnxBackbone:
         self.encoded = rebuild(network, request.image_size, pooling, one_by_one=self._one_by_one)
         self._run = open_session(self.encoded)
         self.width = int(self._run(np.zeros((1, *request.image_size, 3), np.float32)).shape[1])
+        self.widths = [self.width]
         if not self.width:
             raise InvalidRequest(
                 f"Layer {self.layer!r} of {self.title} gives no values.", received=self.layer

@@ -91,7 +91,7 @@ class _Loaded:
     def stores(self, jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
         """Return the store of each view, ready for rows."""
         if any(job.folder not in self._stores for job in jobs):
-            created = create_stores(jobs, engine)
+            created = create_stores(jobs, engine.width)
             self._stores = {job.folder: store for job, store in zip(jobs, created, strict=True)}
         return [self._stores[job.folder] for job in jobs]
 
