@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 import featcache
-from featcache import Augmentation, Bundle
+from featcache import Augmentation, Bundle, ClassifierStep
 from featcache.errors import InvalidRequest
 from featcache.toolkit import BackboneLike, views_of
 from heads import Head, make_head
@@ -191,14 +192,20 @@ class CachedHead(Contender):
     ) -> Bundle | None:
         """Return a bundle of the trained head, with the names of the classes.
 
-        None for a head that no bundle can hold, for several backbones, and with `tta`, since a
+        None for a head that no bundle can hold, for one backbone twice, and with `tta`, since a
         bundle would predict otherwise than it was scored.
         """
-        if not self.head.can_be_bundled or len(self.parts) > 1 or self.tta:
+        parts = [part.features for part in self.parts]
+        twice = len({features.spec.key for features in parts}) < len(parts)
+        if not self.head.can_be_bundled or twice or self.tta:
             return None
         names = [classes[code] for code in self._trained.classes_]
         classifier = self._trained.to_classifier(names)
-        features = self.parts[0].features
+        if len(parts) > 1:
+            scale = np.repeat(self._scales, [features.X.shape[1] for features in parts])
+            scaling = ClassifierStep("standardise", {"mean": np.zeros_like(scale), "scale": scale})
+            classifier = replace(classifier, steps=[scaling, *classifier.steps])
+        features = featcache.concat(parts)
         return featcache.make_bundle(features, classifier, metrics=metrics, metadata=metadata)
 
     def network(self) -> dict[str, Any] | None:

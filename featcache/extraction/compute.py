@@ -184,11 +184,15 @@ def check_disk(several: Sequence[tuple[Sequence[ExtractionJob], int]]) -> None:
         for jobs, width in several
         for job in jobs
     )
-    width = sum(width for _, width in several)
+    one_number = job.resolved.spec.row_bytes(1)
+    what = (
+        f"{rows:,} rows of {len(several)} layers"
+        if len(several) > 1
+        else f"{rows:,} views of images ({several[0][1]:,} numbers of {one_number} bytes each)"
+    )
     check_free_bytes(
         cache_dirs.stores_folder(job.cache),
         size,
-        f"{rows:,} views of images ({width:,} numbers of {job.resolved.spec.row_bytes(1)} bytes "
-        "each) need",
+        f"{what} need",
         "Use fewer views, a smaller layer, or another cache_dir.",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from .._io.logs import get_logger
 from .._io.progress import ProgressBar, progress_bar
 from ..backbones.several_layers import build_layers, layers_spec, share_a_network
 from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
+from ..errors import NoFiniteRow
 from ..images.image_file import BadImage
 from ..store.store import Store
 from .compute import (
@@ -38,6 +40,7 @@ class LayerOutput:
 
     Attributes
     ----------
+    layer : str
     columns : slice
         Its columns among those of all layers.
     stores : list of Store
@@ -49,6 +52,7 @@ class LayerOutput:
         Rows that were computed and cannot be stored.
     """
 
+    layer: str
     columns: slice
     stores: list[Store]
     wanted: list[set[str]]
@@ -81,12 +85,28 @@ class LayersCheck:
     def update(self, rows: NDArray[np.float32]) -> None:
         """Check a batch of rows of all layers."""
         for output in self._outputs:
-            output.check.update(rows[:, output.columns])
+            with _naming(output.layer):
+                output.check.update(rows[:, output.columns])
 
     def finish(self) -> None:
         """Check the rows as a whole."""
         for output in self._outputs:
-            output.check.finish()
+            with _naming(output.layer):
+                output.check.finish()
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    """Name the layer in the error for a layer without usable rows."""
+    try:
+        yield
+    except NoFiniteRow as error:
+        raise NoFiniteRow(
+            f"Layer {layer!r}: {error.message} Or leave out this layer: rows of the others that "
+            "were committed are kept.",
+            received=error.received,
+            images=error.images,
+        ) from error
 
 
 class LayersComputation(Computation):
@@ -189,5 +209,6 @@ def _outputs(layers: Layers, widths: Sequence[int]) -> list[LayerOutput]:
         stores = create_stores(jobs, width)
         check = RowCheck(jobs[0].resolved, sum(map(len, stores)))
         wanted = [{image_id for _, image_id in job.plan.compute} for job in jobs]
-        outputs.append(LayerOutput(slice(end - width, end), stores, wanted, check))
+        layer = jobs[0].resolved.spec.layer
+        outputs.append(LayerOutput(layer, slice(end - width, end), stores, wanted, check))
     return outputs

@@ -13,7 +13,7 @@ from bench.__main__ import main
 from bench.contenders.frozen_backbone import FLIP
 from conftest import make_tiny_model
 from contracts import ContenderContract
-from featcache import Augmentation, explain, extract, load_dataset
+from featcache import Augmentation, concat, explain, extract, load_dataset
 from featcache.errors import InvalidRequest
 from heads import LogisticHead
 
@@ -78,16 +78,21 @@ def test_the_features_of_several_backbones_are_put_side_by_side(easy_images: Any
     assert facts.extract_seconds == pytest.approx(sum(f.extract_seconds for f in parts))
     assert facts.disk_bytes == sum(f.disk_bytes for f in parts)
     assert " + " in facts.backbone
-    assert contender.bundle(["a", "b"], {}, {}) is None
+    bundle = contender.bundle(["a", "b"], {}, {})
+    assert bundle is not None
+    found = bundle.predict_proba(concat([p.features for p in contender.parts]))
+    rows = [contender.parts[0]._rows[i] for i in test.ids]
+    assert np.allclose(found[rows], contender.predict_proba(test), atol=1e-5)
     network = contender.network()
     assert network is not None
     assert network["parameters"] == sum(part.network()["parameters"] for part in contender.parts)
 
 
 def test_a_head_without_a_bundle_and_no_backbone(easy_images: Any) -> None:
-    contender = CachedHead(make_tiny_model(), "knn")
-    fitted(contender, easy_images)
-    assert contender.bundle(["a", "b"], {}, {}) is None
+    for backbones, head in (([make_tiny_model()], "knn"), ([make_tiny_model()] * 2, "logistic")):
+        contender = CachedHead(backbones, head)
+        fitted(contender, easy_images)
+        assert contender.bundle(["a", "b"], {}, {}) is None
     with pytest.raises(InvalidRequest, match="at least one backbone"):
         CachedHead([])
 
