@@ -176,6 +176,6 @@ def joined_summary(
         reasons=Counter(bad.reason for bad in quarantined),
         engine=" + ".join(dict.fromkeys(p.engine for p in parts if p.engine)) or None,
         stages=None,
-        workers=(),
+        workers=[worker for part in parts for worker in part.workers],
         parts=parts,
     )
