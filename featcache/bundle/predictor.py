@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from ..backbones import preprocessing
 from ..backbones.keras_types import BackboneLike
 from ..backbones.weights import WeightsLike
+from ..data.memory import copy_bytes
 from ..data.urls import URL_REASON, is_url
 from ..errors import InvalidRequest
 from ..extraction.derived.spec import DerivedSpec
@@ -21,7 +23,8 @@ from ..extraction.derived.steps import apply_steps
 from ..extraction.row_check import unusable_reasons
 from ..images.decode import Pixels, Resize, pixels_of, pixels_of_image
 from ..images.image_file import BadImage, read_file
-from ..images.limits import MAX_PIXELS, MemoryBudget
+from ..images.limits import MemoryBudget
+from ..images.raw_pixels import pixels_from
 from .bundle import Bundle, Prediction, load_bundle
 from .bundle_part import requests_of
 from .loaded_backbone import LoadedBackbone
@@ -29,7 +32,9 @@ from .loaded_backbone import LoadedBackbone
 # What `Predictor.predict` accepts as one image.
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | Pixels
 _ONE_IMAGE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
-_EXPECTED = "a path, bytes, a PIL image or an array of uint8 of shape (height, width, 3)"
+_EXPECTED = (
+    "a path, bytes, a PIL image or an array of uint8 of shape (height, width, 3) or (height, width)"
+)
 
 
 class Predictor:
@@ -121,8 +126,8 @@ class Predictor:
         Parameters
         ----------
         images : image, or iterable of images
-            An image is the path of a file, the bytes of a file, a `PIL.Image.Image`, or RGB pixels
-            of shape (h, w, 3), uint8.
+            An image is the path of a file, the bytes of a file, a `PIL.Image.Image`, or pixels of
+            uint8: RGB of shape (h, w, 3), or grey of shape (h, w) or (h, w, 1).
         top : int
             Number of classes per image.
 
@@ -223,9 +228,12 @@ def _listed(images: Any) -> list[Any]:
         return [images]
     if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind not in "OSU":
         return [images]
-    if not isinstance(images, Iterable):
+    # The elements of a file are its lines, and those of a dictionary its keys.
+    if isinstance(images, (io.IOBase, Mapping)) or not isinstance(images, Iterable):
+        hint = " Of an open file, pass file.read()." if isinstance(images, io.IOBase) else ""
         raise InvalidRequest(
-            f"An image is {_EXPECTED}, not {type(images).__name__}; pass one, or a list of them.",
+            f"An image is {_EXPECTED}, not {type(images).__name__}; pass one, or a list of them."
+            f"{hint}",
             received=type(images).__name__,
         )
     return list(images)
@@ -234,7 +242,7 @@ def _listed(images: Any) -> list[Any]:
 def _bytes_of(image: Any, reserve: Any) -> bytes:
     """Return the bytes of an image's file."""
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return bytes(image)
+        return copy_bytes(image, reserve)
     if not isinstance(image, (str, os.PathLike)):
         raise BadImage(f"is of type {type(image).__name__}; expected {_EXPECTED}")
     if is_url(image):
@@ -242,13 +250,9 @@ def _bytes_of(image: Any, reserve: Any) -> bytes:
     return read_file(Path(image), reserve)[0]
 
 
-def _image_of(pixels: NDArray[Any]) -> Image.Image:
-    """Return an image of RGB pixels (h, w, 3), uint8."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise BadImage(
-            f"is an array of {pixels.dtype} of shape {pixels.shape}; expected RGB pixels of uint8, "
-            "0 to 255, of shape (height, width, 3)"
-        )
-    if not 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS:
-        raise BadImage(f"is an array of {pixels.shape}; the limit is {MAX_PIXELS:,} pixels")
-    return Image.fromarray(np.ascontiguousarray(pixels))
+def _image_of(values: NDArray[Any]) -> Image.Image:
+    """Return an image of RGB or grey pixels, uint8."""
+    if values.dtype != np.uint8:  # floats have no known range here
+        raise BadImage(f"has the dtype {values.dtype}; expected RGB pixels of uint8, 0 to 255")
+    pixels = pixels_from(values)
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))

@@ -101,8 +101,8 @@ def test_a_bad_image_has_a_reason_and_changes_no_other(
     closed.close()
     bad: list[Any] = [
         str(tmp_path / "missing.png"), str(cut), b"", b"not an image", str(tmp_path),
-        "https://example.org/dog.jpg", np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8),
-        np.zeros((0, 4, 3), np.uint8), None, 5, Image.new("F", (4, 4)), closed,
+        "https://example.org/dog.jpg", np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), None, 5, Image.new("F", (4, 4)), closed,
         Image.open(io.BytesIO(cut.read_bytes())),
         "a\0b.png",
     ]  # fmt: skip
@@ -114,6 +114,21 @@ def test_a_bad_image_has_a_reason_and_changes_no_other(
     proba = predictor.predict_proba([good, *bad, good])
     assert np.isnan(proba[1:-1]).all()
     assert np.isfinite(proba[[0, -1]]).all()
+
+
+def test_grey_pixels_are_those_of_a_grey_image(predictor: Predictor) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (30, 20), np.uint8)
+    expected = predictor.predict_proba(Image.fromarray(grey))
+    for pixels in (grey, grey[..., None], np.stack([grey] * 3, axis=-1)):
+        assert np.array_equal(predictor.predict_proba(pixels), expected)
+
+
+def test_bytes_beyond_the_limit_of_files_are_refused(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featcache.images.image_file.MAX_BYTES", 10)
+    (told,) = predictor.predict(bytes(11))
+    assert "the limit is 10" in str(told.reason)
 
 
 def test_an_image_beyond_the_limit_is_refused(predictor: Predictor) -> None:
@@ -172,7 +187,7 @@ def test_the_number_of_classes_is_a_whole_number(predictor: Predictor, top: Any)
         predictor.predict([], top=top)
 
 
-@pytest.mark.parametrize("images", [None, 5])
+@pytest.mark.parametrize("images", [None, 5, io.BytesIO(b"a photo"), {"image": b"a photo"}])
 def test_what_holds_no_image_is_refused(predictor: Predictor, images: Any) -> None:
     with pytest.raises(InvalidRequest, match="An image is"):
         predictor.predict(images)
