@@ -324,6 +324,11 @@ def _dataset(options: argparse.Namespace) -> Dataset:
                 f"--drawn {options.drawn} must be two numbers such as 20x40, without --data.",
                 received=options.drawn,
             )
+        for name in ("path_column", "label_column", "crop"):
+            if getattr(options, name) is not None:
+                raise InvalidRequest(
+                    f"--{name.replace('_', '-')} goes with --data; drawn dogs have no such columns."
+                )
         return drawn_dogs(int(match[1]), int(match[2]), progress=progress)
     images = Source(
         options.data, None, options.crop, options.margin,

@@ -223,6 +223,16 @@ def test_a_wrong_option_of_all_backbones_is_refused(capsys: pytest.CaptureFixtur
     assert "'0' must be a whole number from 1" in error
 
 
+@pytest.mark.parametrize(
+    "words", [["--path-column", "a"], ["--label-column", "a"], ["--crop", "box"]]
+)
+def test_options_of_tables_do_not_go_with_drawn_dogs(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--drawn", "2x4", *words]) == 2
+    assert f"{words[0]} goes with --data" in capsys.readouterr().err
+
+
 def test_the_help_names_all_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
