@@ -13,7 +13,7 @@ import click
 
 from ..errors import DatasetError
 from ..printable import printable
-from .options import Common, command, no_progress
+from .options import Common, command, no_progress, path_column
 from .prediction_table import ID_KINDS, IdKind, PredictionTable, summary_line
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _SEVERAL = (
     is_flag=True,
     help="Test-time augmentation: average the probabilities of each photo and its mirror image.",
 )
+@path_column
 @click.option("--csv", "out", metavar="FILE", help="Write the classes to a CSV file as well.")
 @click.option(
     "--proba", is_flag=True, help="With --csv: a column with the probability of each class."
@@ -79,6 +80,7 @@ def predict(
     ids: IdKind,
     overwrite: bool,
     top: int,
+    path_column: str | None,
     **options: Any,
 ) -> int:
     """Predict the classes of photos.
@@ -88,7 +90,7 @@ def predict(
     BUNDLE is a trained classifier: a file that featcache.make_bundle(...).save() wrote, or the
     model.featcache of a benchmark run.
 
-    PHOTOS are image files, folders (searched at any depth), CSV files with a column 'path', or
+    PHOTOS are image files, folders (searched at any depth), CSV files with a column of paths, or
     - to read paths from standard input. For a photo that cannot be used, the line gives the
     reason.
 
@@ -100,8 +102,10 @@ def predict(
 
     if out is None and (proba or overwrite or ids != "path"):
         raise click.UsageError("--proba, --id and --overwrite go with --csv FILE.")
+    if path_column is not None and not any(map(_is_table, photos)):
+        raise click.UsageError("--path-column goes with a CSV file among PHOTOS.")
 
-    listed = [_one_image(photo) for photo in _photos(photos)]
+    listed = [_one_image(photo) for photo in _photos(photos, path_column)]
     if not listed:
         raise DatasetError("No photo was given; name photos or folders, or give a list with -.")
     model = load_bundle(bundle)
@@ -150,7 +154,7 @@ class _Photo:
     file: str | None = None
 
 
-def _photos(names: Iterable[str]) -> Iterator[_Photo]:
+def _photos(names: Iterable[str], column: str | None) -> Iterator[_Photo]:
     """Yield the photos of the arguments, in order; those that cannot be used with a reason."""
     from ..data.tables import read_csv_paths
     from ..data.urls import clean_url, is_url
@@ -166,10 +170,14 @@ def _photos(names: Iterable[str]) -> Iterator[_Photo]:
             )
         elif os.path.isdir(name):
             yield from _photos_below(name)
-        elif name.lower().endswith((".csv", ".tsv")):
-            yield from (_Photo(path, file=file) for path, file in read_csv_paths(name))
+        elif _is_table(name):
+            yield from (_Photo(path, file=file) for path, file in read_csv_paths(name, column))
         else:
             yield _Photo(name)  # if it is missing or not a photo, reading it gives the reason
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith((".csv", ".tsv"))
 
 
 def _one_image(photo: _Photo) -> _Photo:

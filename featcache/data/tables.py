@@ -111,8 +111,14 @@ def from_csv(path: str | Path, names: TableColumns = FIND) -> Dataset:
     return _from_cells(cells, _find_columns(cells, names, path.parent, str(path)), path)
 
 
-def read_csv_paths(path: str | Path) -> list[tuple[str, str]]:
+def read_csv_paths(path: str | Path, column: str | None = None) -> list[tuple[str, str]]:
     """Return the path of each image of a table, as it is written there and as an absolute path.
+
+    Parameters
+    ----------
+    path : path
+    column : str, optional
+        The column with the paths; see `from_csv`.
 
     Raises
     ------
@@ -121,7 +127,7 @@ def read_csv_paths(path: str | Path) -> list[tuple[str, str]]:
     """
     path = absolute_path(path)
     cells = _read_csv(path)
-    names = _find_columns(cells, FIND, path.parent, str(path))
+    names = _find_columns(cells, TableColumns(column), path.parent, str(path))
     written = cells[str(names.path)]
     files = absolute_paths(written, path.parent.resolve(), str(path))
     return [(clean_url(cell), file) for cell, file in zip(written, files, strict=True)]

@@ -102,8 +102,8 @@ def test_a_bad_image_has_a_reason_and_changes_no_other(
     bad: list[Any] = [
         str(tmp_path / "missing.png"), str(cut), b"", b"not an image", str(tmp_path),
         "https://example.org/dog.jpg", np.zeros((4, 4, 3), np.float32),
-        np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), None, 5, Image.new("F", (4, 4)), closed,
-        Image.open(io.BytesIO(cut.read_bytes())),
+        np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), None, 5,
+        Image.new("F", (4, 4)), closed, Image.open(io.BytesIO(cut.read_bytes())),
         "a\0b.png",
     ]  # fmt: skip
     told = predictor.predict([good, *bad, good])

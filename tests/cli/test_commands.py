@@ -186,6 +186,19 @@ def test_one_bad_file_costs_one_prediction(
     assert main(["predict", *bundle, bad[0], good, "--strict"]) == 1
 
 
+def test_the_column_of_paths_of_a_table_can_be_named(
+    bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "x.png", 3)
+    (tmp_path / "t.csv").write_text("picture,kind\nx.png,b\n")
+    command = ["predict", *bundle, str(tmp_path / "t.csv")]
+    assert main(command) == 2
+    assert main([*command, "--path-column", "picture"]) == 0
+    assert capsys.readouterr().out.startswith("x.png: ")
+    assert main(["predict", *bundle, str(tmp_path / "x.png"), "--path-column", "picture"]) == 2
+    assert "goes with a CSV file" in capsys.readouterr().err
+
+
 def test_an_archive_is_no_photo(
     bundle: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
