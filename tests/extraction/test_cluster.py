@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ import featcache
 import featcache.errors
 from conftest import photo
 from featcache.cli import main
-from featcache.errors import ClusterError, InvalidRequest, NoFiniteRow, WorkerRefused
+from featcache.errors import ClusterError, InvalidRequest, NoFiniteRow, StoreError, WorkerRefused
 from featcache.extraction.cluster import worker as worker_module
 from featcache.extraction.cluster.tasks import Outcome, choose_task_size, make_tasks
 from featcache.extraction.compute import RunSettings
+from featcache.store.lease import Lease
 
 distributed = pytest.importorskip("distributed")
 
@@ -133,6 +136,10 @@ def test_a_worker_of_another_version_is_refused_with_the_reason(
             featcache.extract("pocket", photos, client=client, **OPTIONS)
     assert "inproc://" in str(caught.value.worker)
     assert caught.value.reason == "it has featcache 0.0.1"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "featcache._version", None)
+        with pytest.raises(WorkerRefused, match="featcache is not installed there"):
+            featcache.extract("pocket", photos, client=client, **OPTIONS)
     monkeypatch.setattr("featcache._version.__version__", "0.0.2")
     with pytest.raises(WorkerRefused, match=r"has featcache 0.0.2, and the client has"):
         featcache.extract("pocket", photos, client=client, **OPTIONS)
@@ -193,6 +200,18 @@ def test_images_that_were_removed_are_left_out_as_without_a_cluster(
     found = featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
     assert [bad.position for bad in found.quarantined] == [0, 1, 2, 3]
     assert found.X.shape[0] == 8
+
+
+def test_a_store_that_the_client_cannot_write_to_is_an_error(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def refused(folder: Path) -> Iterator[Lease]:
+        yield Lease(folder / "mark", refused=OSError(errno.EROFS, "Read-only file system"))
+
+    monkeypatch.setattr("featcache.extraction.cluster.driver.mark_in_use", refused)
+    with pytest.raises(StoreError, match="could not be read or changed: Read-only file system"):
+        featcache.extract("pocket", photos, client=client, **OPTIONS)
 
 
 def test_errors_of_a_worker_have_the_types_of_this_process(
@@ -312,6 +331,7 @@ def test_tasks_hold_neither_pixels_nor_rows(photos: Path) -> None:
     assert [len(task.locations) for task in found] == [5, 5, 2]
     assert sum(task.items for task in found) == found[0].images == 12
     assert all(len(pickle.dumps(task)) < 6000 for task in found)
+    assert str(photos) not in repr(found)  # nor credentials of URLs, in logs of Dask
 
 
 def test_the_size_of_tasks() -> None:

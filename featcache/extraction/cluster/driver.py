@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._io.logs import get_logger
 from ..._io.progress import progress_bar
+from ..._io.system_errors import system_errors
 from ..._io.wording import format_count, install_hint
 from ..._version import __version__
 from ...errors import MissingExtra
@@ -45,12 +46,18 @@ class Cluster:
             If the images or the model are in the memory of this process.
         WorkerRefused, ClusterError
             If a worker would compute other rows; or if it or the scheduler is lost for good.
+        StoreError
+            If this process cannot write to the store.
         FeatcacheError
             Of a worker, of the type that it would have without a cluster.
         KeyboardInterrupt
             On Ctrl-C. Tasks are cancelled; committed rows stay.
         """
-        with mark_in_use(jobs[0].folder) as mark:
+        folder = jobs[0].folder
+        with mark_in_use(folder) as mark:
+            with system_errors(folder):
+                if mark.refused is not None:  # workers look for the mark
+                    raise mark.refused
             tasks = self._tasks(jobs, mark.path, settings)
             self._check_versions()
             name = jobs[0].resolved.request.name

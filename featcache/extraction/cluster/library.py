@@ -49,8 +49,7 @@ class Connection:
 
     def count_threads(self) -> list[int]:
         """Return the number of threads of each worker at the moment."""
-        found = self._ask(lambda: self._client.scheduler_info(n_workers=-1))["workers"]
-        return [worker["nthreads"] for worker in found.values()]
+        return list(self._ask(self._client.nthreads).values())
 
     def worker_versions(self) -> dict[str, str | None]:
         """Return the version of featcache of each worker; None without featcache."""

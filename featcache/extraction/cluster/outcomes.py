@@ -96,7 +96,7 @@ class Outcomes:
         It lacks a disk, and would leave out the images of all tasks that it gets.
         """
         bad = [bad for failures in outcome.failures for bad in failures.values()]
-        if outcome.rows or not bad or any(one.lasting for one in bad):
+        if len(bad) < task.items or any(one.lasting for one in bad):
             return
         dataset = self._jobs[0].dataset
         try:

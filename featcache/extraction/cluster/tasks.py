@@ -72,8 +72,8 @@ class Task:
     views: tuple[View, ...]
     cache: Path
     mark: Path
-    locations: tuple[str, ...]
-    contents: tuple[str, ...]
+    locations: tuple[str, ...] = field(repr=False)  # Dask logs tasks, and URLs hold credentials
+    contents: tuple[str, ...] = field(repr=False)
     boxes: tuple[Box | None, ...] | None
     crop: str
     settings: RunSettings
