@@ -16,6 +16,7 @@ from featcache._io.cache_dirs import cache_folder
 
 from . import (
     busy,
+    cluster,
     extraction,
     finetune,
     heads,
@@ -32,6 +33,7 @@ from .timing import describe_machine
 SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "extraction": ("Extraction, compared with other libraries", extraction),
     "pipeline": ("Overlap of decoding and the forward pass", pipeline),
+    "cluster": ("Extraction by the workers of a cluster", cluster),
     "hits": ("Extraction of stored images", hits),
     "sources": ("Other sources of images, compared with files", sources),
     "remote": ("Images behind URLs", remote),
