@@ -7,11 +7,11 @@ was committed is lost, or a row is wrong.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import multiprocessing
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, Worker
 from PIL import Image
 
 import featcache
+from featcache.extraction import runner
 from featcache.hdf5.shard_name import rows_in_name
 from featcache.store.manifest import NAME as MANIFEST_NAME
 from featcache.store.recovery import find_shards
@@ -65,25 +66,21 @@ class Counts:
         )
 
 
-def slow_down(client: Any) -> None:
-    """Let each batch of the workers take a while, also of those that are started again."""
-    seconds = SECONDS_PER_BATCH
+def work(address: str) -> None:
+    """Work for a scheduler, with batches that take a while, until this process is killed."""
+    real = runner.Computation._forward
 
-    class Slow(WorkerPlugin):  # type: ignore[misc]
-        name = "slow"
+    def slowly(self: Any, batch: Any) -> Any:
+        time.sleep(SECONDS_PER_BATCH)
+        return real(self, batch)
 
-        def setup(self, worker: Any) -> None:
-            from featcache.extraction import runner
+    runner.Computation._forward = slowly  # type: ignore[method-assign]
 
-            real = runner.Computation._forward
+    async def serve() -> None:
+        async with Worker(address, nthreads=1, dashboard=False) as worker:
+            await worker.finished()
 
-            def slowly(self: Any, batch: Any) -> Any:
-                time.sleep(seconds)
-                return real(self, batch)
-
-            runner.Computation._forward = slowly  # type: ignore[method-assign]
-
-    client.register_plugin(Slow())
+    asyncio.run(serve())
 
 
 def extract(address: str, photos: str, cache: str) -> None:
@@ -117,25 +114,37 @@ class Killer:
         here = featcache.extract("pocket", self.photos, cache_dir=folder / "here", **OPTIONS)
         self.expected, self.ids = np.asarray(here.X), list(here.ids)
         self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["featcache.extraction.extract", "distributed"])
+        self.processes.set_forkserver_preload(
+            ["featcache.extraction.extract", "featcache.extraction.cluster.worker", "distributed"]
+        )
 
     def run(self, kills: int) -> Counts:
         """Extract again and again until there were so many kills."""
-        cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            slow_down(client)
-            while self.counts.kills < kills:
-                self._extract_once(client)
+        with LocalCluster(
+            n_workers=0, processes=False, dashboard_address=":0", protocol="tcp"
+        ) as it:
+            self.address = it.scheduler_address
+            self.workers = [self._start_worker() for _ in range(2)]
+            try:
+                while self.counts.kills < kills:
+                    self._extract_once()
+            finally:
+                for worker in self.workers:
+                    worker.kill()
+                    worker.join()
         return self.counts
 
-    def _extract_once(self, client: Any) -> None:
+    def _start_worker(self) -> Any:
+        process = self.processes.Process(target=work, args=(self.address,))
+        process.start()
+        return process
+
+    def _extract_once(self) -> None:
         cache = self.folder / f"cache-{self.counts.rounds}"
         cache.mkdir()
         for known in ("engines", "weights"):  # so that nobody has to build the network
             (cache / known).symlink_to(self.folder / "here" / known)
-        arguments = (client.scheduler.address, self.photos, str(cache))
+        arguments = (self.address, self.photos, str(cache))
         acknowledged: set[str] = set()
         while True:
             process = self.processes.Process(target=extract, args=arguments)
@@ -146,7 +155,7 @@ class Killer:
                 # Only after a new row, since a worker takes seconds to start.
                 if process.is_alive() and now - acknowledged:
                     acknowledged |= now
-                    self._kill(client, process)
+                    self._kill(process)
             if process.exitcode == 0:
                 break
             self.counts.restarts += 1
@@ -156,15 +165,16 @@ class Killer:
         shutil.rmtree(cache)
         print(self.counts, flush=True)
 
-    def _kill(self, client: Any, process: Any) -> None:
+    def _kill(self, client: Any) -> None:
         if self.random.random() < 0.25:
-            os.kill(process.pid, signal.SIGKILL)
+            client.kill()
             self.counts.clients += 1
             return
-        pids = list(client.run(os.getpid, on_error="ignore").values())
-        if pids:
-            os.kill(self.random.choice(pids), signal.SIGKILL)
-            self.counts.workers += 1
+        number = self.random.randrange(len(self.workers))
+        self.workers[number].kill()
+        self.workers[number].join()
+        self.workers[number] = self._start_worker()
+        self.counts.workers += 1
 
     def _check(self, cache: Path, acknowledged: set[str]) -> None:
         """Compare the store with what this process has computed."""
