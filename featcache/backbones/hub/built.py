@@ -72,4 +72,13 @@ def as_hub_model(backbone: Any) -> HubModel:
             "pass keras.Model(backbone.inputs, backbone.outputs) if it takes images only.",
             received=kind,
         )
+    tower = getattr(backbone, "vision_encoder", backbone)
+    if tower is not backbone and (
+        not is_hub_model(tower) or type(tower).__name__ != kind.replace("Backbone", "VisionEncoder")
+    ):
+        raise InvalidRequest(
+            f"The vision_encoder of the {kind} is a {type(tower).__name__}, not keras-hub's own; "
+            "pass keras.Model(images, features) of its layers.",
+            received=type(tower).__name__,
+        )
     return HubModel(backbone)

@@ -16,6 +16,7 @@ from ..._io.wording import first_line
 from ...errors import InvalidRequest
 from ...hdf5.sandbox import unsafe_hdf5_reason
 from ..graph import OUTPUT, node_of, output_of, resolve_layer
+from ..installed import top_package
 from ..keras_backend import quiet_stderr
 from ..model_file import MAX_EXTRA_WEIGHTS, check_outputs, limited_weights
 from ..own_code import operations
@@ -34,6 +35,7 @@ _WHOLE = {"MetaCLIP2Backbone"}
 _NAME_VERSION = 1
 # Of one layer for one image: 16 GiB in float32.
 _MAX_SCORES = 2**32
+_PACKAGES = {"keras", "keras_hub"}
 _LEFT_OUT = {"name", "trainable", "dtype"}
 
 
@@ -161,7 +163,7 @@ def _tower(keras: Any, backbone: Any) -> HubNetwork:
     output, tokens = _ends(backbone, family)
     images = next(tensor for tensor in backbone.inputs if len(tensor.shape) == 4)
     model = keras.Model(images, output)
-    _check_lora(model, kind)
+    _check_layers(model, kind)
     _check_attention(tokens, settings)
     prefix = family.prefix(settings) if family.prefix else None
     return HubNetwork(model, _name_of(kind, settings, model), tokens, prefix, family.pooled)
@@ -198,13 +200,22 @@ def _check_attention(tokens: Any, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_lora(model: Any, kind: str) -> None:
-    if any(getattr(layer, "lora_enabled", False) for layer in operations(model)):
-        raise InvalidRequest(
-            f"The {kind} has LoRA weights, whose scaling is not part of its settings; save its "
-            "weights with save_weights(), which merges them, and load these into a new one.",
-            received=kind,
-        )
+def _check_layers(model: Any, kind: str) -> None:
+    """Raise `InvalidRequest` for layers that compute what the settings do not tell."""
+    for layer in operations(model):
+        if getattr(layer, "lora_enabled", False):
+            raise InvalidRequest(
+                f"The {kind} has LoRA weights, whose scaling is not part of its settings; save its "
+                "weights with save_weights(), which merges them, and load these into a new one.",
+                received=kind,
+            )
+        if "call" in vars(layer) or top_package(type(layer)) not in _PACKAGES:
+            raise InvalidRequest(
+                f"The layer {layer.name!r} of the {kind} is not keras-hub's own, so that the "
+                "settings do not tell what it computes; pass keras.Model(backbone.inputs, "
+                "backbone.outputs).",
+                received=layer.name,
+            )
 
 
 def _name_of(kind: str, settings: Mapping[str, Any], model: Any) -> str:

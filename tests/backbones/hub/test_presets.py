@@ -321,6 +321,14 @@ def test_backbones_that_are_no_image_towers_or_cannot_be_told_apart_are_refused(
     mine = Own(**settings, hidden_dim=4, mlp_dim=4)
     own = load_backbone(mine, preprocessing="unit", cache_dir=tmp_path)
     assert own.spec.pooling == "avg"  # a model of one's own, as any other
+    pair = clip()
+    pair.vision_encoder = mine
+    with pytest.raises(InvalidRequest, match="vision_encoder of the CLIPBackbone is a Own, not"):
+        load_backbone(pair, preprocessing="unit", cache_dir=tmp_path)
+    replaced = vit()
+    replaced.layers[1].call = lambda x: x
+    with pytest.raises(InvalidRequest, match="is not keras-hub's own"):
+        load_backbone(replaced, preprocessing="unit", cache_dir=tmp_path)
     odd = vit()
     odd.dropout_rate = np.zeros(2)
     with pytest.raises(InvalidRequest, match="hold a ndarray"):
