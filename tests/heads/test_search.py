@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.metrics import make_scorer, recall_score
@@ -254,3 +256,27 @@ def test_what_cannot_be_searched_is_refused(
 def test_features_without_labels_cannot_be_searched(photos: Path, tiny_model: Any) -> None:
     with pytest.raises(InvalidRequest, match="needs labels"):
         search("logistic", extract(tiny_model, photos / "cat"), param_grid=GRID)
+
+
+@pytest.mark.slow
+def test_a_search_runs_on_the_workers_of_a_cluster() -> None:
+    distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    X, y = blobs(3, 60, 16)
+    grid = {"n_estimators": [5, 10]}
+    expected = search("lightgbm", X, y, param_grid=grid, cv=3)
+
+    def process(head: Any, X: Any, y: Any) -> float:
+        return float(os.getpid())
+
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config("dask"),
+    ):
+        found = search("lightgbm", X, y, param_grid=grid, cv=3, n_jobs=-1)
+        where = search("lightgbm", X, y, param_grid=grid, cv=3, n_jobs=-1, scoring=process)
+        pids = {float(pid) for pid in client.run(os.getpid).values()}
+    scores = where.cv_results_
+    assert {scores[f"split{i}_test_score"][k] for i in range(3) for k in range(2)} <= pids
+    assert found.best_params_ == expected.best_params_
+    assert found.best_score_ == expected.best_score_
