@@ -105,6 +105,8 @@ def _is_whole_column(labels: Any) -> bool:
     """Return whether labels, or their categories, are a column of integral floats."""
     categories = getattr(getattr(labels, "dtype", None), "categories", None)
     column = labels if categories is None else categories
+    if getattr(column, "ndim", 1) != 1:  # rows of one-hot labels have no single value
+        return False
     kind = getattr(getattr(column, "dtype", None), "kind", "")
     return kind == "f" and all(is_missing(v) or float(v).is_integer() for v in column.tolist())
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .._io.cache_dirs import cache_folder, spool_folder
 from .._io.paths import absolute_path
 from ..errors import DatasetError, DatasetNotFound
@@ -16,6 +18,7 @@ from .boxes import Crop, cropped
 from .dataset import Dataset
 from .folder import from_folder
 from .huggingface import from_hugging_face
+from .labels import is_missing
 from .memory import (
     MemorySource,
     ValueRange,
@@ -100,13 +103,18 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
             return from_paths([path])
         if path.is_file():
             raise DatasetError(
-                f"{path} is neither a folder, nor a CSV file, nor an image. A table needs the "
-                "ending .csv or .tsv and a column with paths.",
+                f"{path} is neither a folder, nor a CSV file, nor an image, nor an archive or a "
+                f"Parquet file. {_advice(path)}",
                 received=str(path),
             )
+        if path.exists():
+            raise DatasetError(f"{path} is not a regular file.", received=str(path))
         raise DatasetNotFound(_not_found(path), received=str(path))
     if is_table(data):
         return from_frame(data)
+    paths = _paths_of_column(data)
+    if paths is not None:
+        return _from_list(paths, labels, value_range)
     if is_array(data):
         return _from_memory(images_of_array(data, value_range), labels, value_range)
     if _is_list(data):
@@ -117,6 +125,15 @@ def _load(data: Any, labels: Iterable[object] | None, value_range: ValueRange | 
         f"list of paths, arrays, PIL images or bytes, not {type(data).__name__}.{hint}",
         received=type(data).__name__,
     )
+
+
+def _paths_of_column(data: Any) -> list[Any] | None:
+    """Return the paths in an array or a column of a table; None if it holds anything else."""
+    if not is_array(data) or len(data.shape) != 1:
+        return None
+    items = np.asarray(data).tolist()
+    only_paths = all(isinstance(item, (str, os.PathLike)) or is_missing(item) for item in items)
+    return items if items and only_paths else None
 
 
 def holds_several_images(item: object) -> bool:
@@ -140,6 +157,12 @@ def _from_list(items: list[Any], labels: Any, value_range: ValueRange | None) ->
         if labels is not None:
             raise DatasetError(LABELS_REASON)
         return from_parquet(items) if is_parquet(items[0]) else from_archives(items)
+    if items and isinstance(items[0], tuple):
+        raise DatasetError(
+            "The list holds tuples. Pass the images alone, and the labels as labels=: "
+            "extract(..., [image for image, _ in data], labels=[label for _, label in data]).",
+            received=type(items[0]).__name__,
+        )
     in_memory = [is_image_in_memory(item) or is_array(item) for item in items]
     if not any(in_memory):
         return from_paths(items, labels)
@@ -164,6 +187,13 @@ def _is_list(data: Any) -> bool:
     if isinstance(data, (str, os.PathLike, Mapping, Dataset)) or hasattr(data, "columns"):
         return False
     return isinstance(data, Iterable) and not is_image_in_memory(data)
+
+
+def _advice(path: Path) -> str:
+    """Return how images in a file of an unknown ending can be passed."""
+    if path.suffix.lower() in (".npy", ".npz"):
+        return "Load the array of images with numpy.load, and pass it."
+    return "A table needs the ending .csv or .tsv and a column with paths."
 
 
 def _not_found(path: Path) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from .._io.paths import absolute_path
 from ..errors import DatasetError
@@ -37,18 +40,27 @@ def absolute_paths(paths: Iterable[Any], base: str | os.PathLike[str], source: s
     for row, path in enumerate(paths, start=1):
         is_path = isinstance(path, (str, os.PathLike))
         if not is_path or is_missing(str(path)):
-            what = "empty" if is_missing(path) else f"{path!r}, which is not a path"
             raise DatasetError(
-                f"{source}: the path of row {row} is {what}. Give each row the path of its image, "
-                "or leave the row out.",
-                row=row,
-                received=path,
+                f"{source}: the path of row {row} is {_fault(path)}", row=row, received=path
             )
         if is_url(path):
             found.append(check_url(str(path)))
             continue
         found.append(str(absolute_path(path, base)))
     return found
+
+
+def _fault(value: Any) -> str:
+    """Return what is wrong with a value that is no path, and what to do."""
+    remedy = "Give each row the path of its image, or leave the row out."
+    if isinstance(value, (str, os.PathLike)) or is_missing(value):
+        return f"empty. {remedy}"
+    if isinstance(value, (bytes, np.ndarray, Mapping, Image.Image)):
+        return (  # without its value, which may be long
+            f"of type {type(value).__name__}, which is not a path. Images themselves are passed "
+            "as a list, with their labels as labels=."
+        )
+    return f"{value!r}, which is not a path. {remedy}"
 
 
 def common_root(paths: Sequence[str]) -> str:

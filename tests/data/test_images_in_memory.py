@@ -1,8 +1,11 @@
 """Arrays, PIL images and bytes as images: what they are called, and which image each one is."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,12 +124,33 @@ def test_every_value_of_uint8_survives_a_range_of_floats(image, value_range):
         ([np.zeros((8, 8, 3), np.uint8), "a.jpg"], "item 1 is str"),
         ([np.zeros((8, 8, 3), np.uint8), None], "item 1 is NoneType"),
         ([None, None], "row 1 is empty"),
+        ([(np.zeros((8, 8, 3), np.uint8), "a")], r"holds tuples\. Pass the images alone"),
+        (pd.DataFrame({"image": [b"bytes"]}), "row 1 is of type bytes.*are passed as a list"),
+        (np.array(["a.png", None], object), "row 2 is empty"),
         ([], "is empty"),
     ],
 )
 def test_what_is_no_list_of_images_is_refused_in_a_sentence(data, message):
     with pytest.raises(DatasetError, match=message):
         featcache.load_dataset(data)
+
+
+@pytest.mark.parametrize("form", [np.array, pd.Series, lambda paths: np.array(paths, object)])
+def test_a_column_of_paths_is_a_list_of_paths(tmp_path, form):
+    paths = [str(tmp_path / f"{i}.png") for i in range(2)]
+    for path, image in zip(paths, photos(2), strict=True):
+        Path(path).write_bytes(png(image))
+    dataset = featcache.load_dataset(form(paths), ["a", "b"])
+    assert list(dataset.paths) == paths
+    assert dataset.labels == ["a", "b"]
+
+
+def test_what_no_file_of_images_is_says_what_to_do(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    os.mkfifo(tmp_path / "b.zip")
+    for name, message in (("a.npy", "with numpy.load"), ("b.zip", "is not a regular file")):
+        with pytest.raises(DatasetError, match=message):
+            featcache.load_dataset(tmp_path / name)
 
 
 @pytest.mark.parametrize("value_range", [(1, 0), (0, float("nan")), (0,), "01", 5, (0, 0)])

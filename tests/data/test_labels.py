@@ -111,6 +111,7 @@ def test_categories_stay_in_a_part_of_a_data_set(files: list[str]) -> None:
         ([1, "a"], r"several types: 1 \(int\), 'a' \(str\)"),
         ([True, 1], "several types"),
         ([np.eye(2)[0], np.eye(2)[1]], "row 1 is a ndarray.*argmax"),
+        (np.eye(2), "row 1 is a list.*argmax"),
         ([pd.Timestamp(0), pd.Timestamp(1)], "row 1 is Timestamp"),
     ],
 )
