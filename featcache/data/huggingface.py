@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError
 from ..images.image_file import BadImage
-from .cells import RESERVED, bytes_of_cell, choose_column
+from .cells import RESERVED, bytes_of_cell, choose_column, warn_of_unread_labels
 from .columns import column_array
 from .dataset import Dataset
 from .elements import LABEL_KEYS, is_of, library_classes, named_labels
@@ -105,7 +105,9 @@ def _from_parts(parts: Mapping[str, Any]) -> Dataset:
     source = HuggingFaceSource(encoded, column, rows, [f"{titles[n]}[{i}]" for n, i in rows])
     labels: list[Any] | None = None
     categories = None
-    if label is not None:
+    if label is None:
+        warn_of_unread_labels(first.features, "The data set")
+    else:
         labels, categories = named_labels(_values(encoded, label), names)
     split = [str(splits[name]) for name, part in parts.items() if name for _ in range(len(part))]
     others = {

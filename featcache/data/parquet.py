@@ -17,7 +17,7 @@ from .._io.paths import absolute_path
 from .._io.wording import first_line, install_hint
 from ..errors import DatasetError, MissingExtra
 from ..images.image_file import BadImage
-from .cells import RESERVED, bytes_of_cell, choose_column
+from .cells import RESERVED, bytes_of_cell, choose_column, warn_of_unread_labels
 from .columns import column_array
 from .containers import Container, ContainerSource, OpenContainer
 from .dataset import Dataset
@@ -75,7 +75,9 @@ def from_parquet(paths: Sequence[str | os.PathLike[str]]) -> Dataset:
             f"{first.path} has {len(rows):,} rows; expected 1 to {MAX_IMAGES:,}.", path=first.path
         )
     labels = categories = None
-    if first.label is not None:
+    if first.label is None:
+        warn_of_unread_labels(first.types, str(first.path))
+    else:
         values = [value for file in files for value in file.values(first.label)]
         labels, categories = named_labels(values, first.classes.get(first.label))
     others = {
@@ -246,6 +248,11 @@ class ParquetFile(Container):
         usual = [name for name in LABEL_KEYS if name in self.scalars]
         self.label = choose_column(self.columns, classes or usual, "label")
 
+    @property
+    def types(self) -> dict[str, Any]:
+        """The type of each column."""
+        return {field.name: field.type for field in self._schema}
+
     def _leaf_of(self, column: str) -> str:
         """Return the path of a column's values in the file."""
         kind = self._schema.field(column).type
@@ -317,7 +324,7 @@ class ParquetFile(Container):
             raise
         except Exception as error:
             raise BadImage(f"could not be loaded: {first_line(error, 200)}") from error
-        return bytes_of_cell(cell, reserve)
+        return bytes_of_cell(cell, reserve, open_paths=False)
 
     def _cell(self, group: int, row: int) -> Any:
         if group not in self._checked:

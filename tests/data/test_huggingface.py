@@ -119,10 +119,14 @@ def test_columns_are_chosen_or_refused_in_a_sentence(data):
         featcache.load_dataset(data, labels=[0] * 12)
 
 
-def test_labels_that_are_numbers_or_missing(data):
+def test_labels_that_are_numbers_or_missing(data, caplog):
     numbers = data.cast_column("label", datasets.Value("int64"))
     assert featcache.load_dataset(numbers).classes == [0, 1]
-    assert featcache.load_dataset(data.remove_columns("label")).labels is None
+    unlabelled = data.remove_columns("label")
+    assert featcache.load_dataset(unlabelled).labels is None
+    assert not caplog.text
+    assert featcache.load_dataset(unlabelled.rename_column("tags", "label")).labels is None
+    assert "the column 'label' is of type List" in caplog.text
 
 
 def test_a_data_set_saved_to_disk_is_read_there(tmp_path, data, photos):

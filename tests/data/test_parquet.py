@@ -131,6 +131,21 @@ def test_a_bad_image_is_named_and_the_others_have_their_rows(tmp_path, files):
     assert ["empty" in found.quarantined[0].reason, len(found.quarantined)] == [True, 3]
 
 
+def test_a_path_in_a_file_from_elsewhere_is_not_opened(tmp_path, files):
+    cells = [{"bytes": files[0].read_bytes(), "path": None}, {"bytes": None, "path": str(files[1])}]
+    pq.write_table(table_of(cells), tmp_path / "a.parquet")
+    found = extract(tmp_path / "a.parquet", tmp_path)
+    assert found.positions.tolist() == [0]
+    assert "has no bytes but a path, which is not opened" in found.quarantined[0].reason
+
+
+def test_labels_that_are_lists_are_not_lost_silently(tmp_path, files, caplog):
+    cells = [{"bytes": file.read_bytes(), "path": None} for file in files[:2]]
+    pq.write_table(table_of(cells, label=[[0, 1], [1, 0]]), tmp_path / "a.parquet")
+    assert featcache.load_dataset(tmp_path / "a.parquet").labels is None
+    assert "the column 'label' is of type list" in caplog.text
+
+
 @pytest.mark.parametrize(
     "kind", [pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())]
 )
