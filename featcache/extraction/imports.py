@@ -192,6 +192,11 @@ def _checked_array(X: Any, count: int) -> Any:
     """Return X as an array, without reading one that is on disk; check shape and dtype."""
     if not (isinstance(getattr(X, "dtype", None), np.dtype) and hasattr(X, "shape")):
         X = np.asarray(X)
+    if hasattr(X, "toarray"):
+        raise InvalidRequest(
+            f"X is a sparse {type(X).__name__}; give a dense array: X.toarray().",
+            received=type(X).__name__,
+        )
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         raise InvalidRequest("X is masked; give rows without missing values.", received="masked")
     if X.dtype.kind != "f":

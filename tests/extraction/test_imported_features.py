@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import featcache
 from conftest import make_tiny_model, photo
@@ -110,7 +111,7 @@ def test_no_computed_features_can_have_the_key_of_imported_ones(paths: list[str]
         (np.ones((3, 2), complex), "floating-point"),
         (np.array([[1, 2], [np.nan, 1], [1, 1]]), "Row 1 of X is not finite"),
         (np.array([[1, 2], [1, 2], [1e39, 1]]), "Row 2 of X is not finite in float32"),
-        (np.ma.masked_less(rows(3), 0), "masked"),
+        (np.ma.masked_less(rows(3), 0), "masked"), (csr_array(rows(3)), "sparse csr_array"),
     ],
 )  # fmt: skip
 def test_what_is_no_row_per_image_is_refused(X: Any, message: str) -> None:
