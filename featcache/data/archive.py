@@ -325,7 +325,7 @@ def _label(archive: Archive, member: Member, kind: str) -> Any:
         if kind == "json":
             value = json.loads(text)
             value = next((value[key] for key in _JSON_KEYS if key in value), None)
-            return value if isinstance(value, (str, int)) else None
+            return value if isinstance(value, (str, int, float)) else None
     except (BadImage, OSError, ValueError, TypeError, RecursionError):
         return None
     return text if len(text) <= _MAX_LABEL_CHARACTERS and "\n" not in text else None

@@ -6,6 +6,7 @@ None of these libraries is imported: their objects are known by the names of the
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -16,6 +17,7 @@ import numpy as np
 
 from .._io.wording import first_line
 from ..errors import DatasetError
+from ..images.formats import SUFFIXES
 from ..images.image_file import BadImage, content_id
 from .dataset import Dataset
 from .elements import examples_of, is_of, library_classes, named_labels
@@ -28,6 +30,7 @@ from .spool import Entry, Spool, SpoolSource
 MAX_IMAGES = 10_000_000
 _INFINITE = -1  # as tf.data says it
 _PROBES = 8
+_LONGEST_PATH = 4096
 _LABELS = "labels= was given, but the data bring labels of their own. Leave out one of the two."
 _ENDLESS = (
     "{0} has no end. Give it one before it is passed, such as with .take(n), or leave out "
@@ -198,6 +201,8 @@ def check_image(image: Any, value_range: ValueRange | None) -> None:
 
     Every other image would be quarantined for the same reason, after the whole stream was read.
     """
+    if isinstance(image, bytes) and looks_like_path(image):
+        image = os.fsdecode(image)
     if isinstance(image, (str, Path)):
         raise DatasetError(
             f"The data give paths, such as {str(image)!r}; pass a list of them, with labels= ."
@@ -209,6 +214,12 @@ def check_image(image: Any, value_range: ValueRange | None) -> None:
             "or (-1, 1), the values of black and white; or give uint8.",
             received=str(image.dtype),
         )
+
+
+def looks_like_path(data: bytes) -> bool:
+    """Return whether bytes are a path, as ``tf.data`` gives text, and not the content of a file."""
+    ending = os.path.splitext(data)[1].lower()
+    return len(data) < _LONGEST_PATH and b"\0" not in data and os.fsdecode(ending) in SUFFIXES
 
 
 def labelled(

@@ -194,9 +194,10 @@ def from_url(url: str) -> Dataset:
     name = clean_url(url)
     inner = name.partition("::")[0]
     if inner.lower().endswith(_CONTAINERS):
+        in_place = f", or pass its images: zip://**::{name}" if inner.endswith(".zip") else ""
         raise DatasetError(
-            f"{name} is a table or an archive. Download it; the paths in a table may be URLs. "
-            f"Images in a zip archive are zip://*::{name}.",
+            f"{name} is a table or an archive. Download it{in_place}. The paths in a table may be "
+            "URLs.",
             received=name,
         )
     files = RemoteFiles()

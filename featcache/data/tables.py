@@ -144,7 +144,8 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
         raise DatasetError(f"{path} is not a CSV text in UTF-8: {error}.", path=path) from error
     except OSError as error:
         raise DatasetNotFound(f"{path} cannot be read: {error.strerror}.", path=path) from error
-    rows = [[cell.strip() for cell in row] for row in rows if row]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    rows = [row for row in rows if row not in ([], [""])]  # blank lines
     if len(rows) < 2:
         raise DatasetError(f"{path} has no rows below its header.", path=path)
     header = rows[0]

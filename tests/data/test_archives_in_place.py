@@ -293,6 +293,8 @@ def test_labels_of_shards_in_json_and_text(tmp_path, members):
     ]  # fmt: skip
     dataset = featcache.load_dataset(make_tar(tmp_path / "a.tar", samples))
     assert dataset.labels == ["pug", "beagle", None, None]
+    numbers = [("0.png", members[0][1]), ("0.json", b'{"label": 2.0}')]
+    assert featcache.load_dataset(make_tar(tmp_path / "n.tar", numbers)).labels == [2]
     # Boxes of objects, for example: the class is the folder.
     boxes = [(name.replace("png", "txt"), b"0 0.5 0.5") for name, _ in members]
     dataset = featcache.load_dataset(make_tar(tmp_path / "b.tar", [*members, *boxes]))

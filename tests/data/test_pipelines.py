@@ -151,6 +151,7 @@ def endless():
         (iter([{"pixels": X[0]}]), "keys 'pixels'"),
         (iter([(X[0] / 255, 1)]), "value_range"),
         (iter([("a.jpg", 1)]), "paths"),
+        (iter([(b"photos/a.JPG", 1)]), "paths, such as 'photos/a.JPG'"),
         (iter([X[None]]), "shape"),
         (iter([Tensor(np.zeros((3, 8, 3), np.uint8))]), "first or the last axis"),
         (iter([(X[0], 1), (X[1], "cat")]), "several types"),

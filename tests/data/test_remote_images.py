@@ -317,7 +317,8 @@ def test_urls_with_other_secrets_are_not_confused():
         ("zip://a.jpg", "does not say which archive"),
         ("zip://a.jpg::reference://b", "a kind that is not opened"),
         ("https://h/photos/", "cannot be listed"),
-        ("https://h/table.csv", "is a table or an archive"),
+        ("https://h/table.csv", r"is a table or an archive\. Download it\. The"),
+        ("https://h/a.zip", r"Download it, or pass its images: zip://\*\*::https://h/a\.zip"),
         ("memory://nowhere/*.jpg", "No image was found"),
     ],
 )

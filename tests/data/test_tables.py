@@ -107,6 +107,11 @@ def test_a_row_with_another_number_of_cells_names_the_separator(tmp_path):
         featcache.load_dataset(path)
 
 
+def test_blank_lines_are_no_rows(tmp_path):
+    path = write(tmp_path / "t.csv", "path,label\na.png,x\n  \nb.png,y\n\t\n")
+    assert featcache.load_dataset(path).labels == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
