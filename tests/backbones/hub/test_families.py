@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("keras_hub", reason="keras-hub is not installed (the extra hub)")
 
 import hub_models
-from featcache import extract
+from featcache import extract, load_backbone
 from hub_models import SIDE, randomized, save
 
 
@@ -74,3 +74,7 @@ def test_rows_of_a_preset_are_those_of_keras_hub(family: str, images: Path, tmp_
     error = np.abs(np.asarray(found.X) - first).max()
     assert error < 1e-4 * scale
     assert error < 0.1 * np.ptp(first, axis=0).max()  # which the images differ by
+    if family in PREFIX:
+        patches = expected[:, PREFIX[family] :].mean(1)
+        mean = load_backbone(folder, pooling="avg", cache_dir=tmp_path / "cache").backbone
+        assert np.abs(mean.embed_untraced(pixels_of(images)) - patches).max() < 1e-4 * scale
