@@ -27,7 +27,7 @@ from ..extraction.features import Features
 from ..hdf5.row_dtype import DEFAULT_ROW_DTYPE
 from ..printable import printable
 from .bundle_file import read_bundle, write_bundle
-from .bundle_part import BundlePart, requests_of
+from .bundle_part import BundlePart, passes_of, requests_of
 from .classifier import Classifier
 from .model_card import model_card
 from .network_files import NetworkFiles
@@ -84,7 +84,8 @@ class Bundle(NetworkFiles):
     @property
     def file_options(self) -> tuple[str, ...]:
         """Options of ``featcache predict`` for model and weights files, if some are needed."""
-        return tuple(word for part in self.parts for word in part.file_options)
+        words = dict.fromkeys(part.file_options for part in self.parts)
+        return tuple(word for each in words for word in each)
 
     @property
     def parts(self) -> list[BundlePart]:
@@ -264,7 +265,7 @@ class Bundle(NetworkFiles):
             cache = cache_folder(arguments.get("cache_dir"))
             part.check_spec(resolve(request, weights_folder(cache)).spec)
         try:
-            features = join([extract(chosen, dataset, **given) for chosen, given, _ in asked])
+            features = join([extract(chosen, dataset, **own) for chosen, own in passes_of(asked)])
         except NoUsableImages as error:
             return [Prediction(bad.path, [], bad.reason) for bad in error.quarantined]
         return self._predictions(dataset, features, top)

@@ -20,6 +20,7 @@ _BACKBONE_ARGUMENTS = (
     "layer", "pooling", "image_size", "resize", "weights", "precision", "row_dtype"
 )  # fmt: skip
 _GIVEN = ("backbone", "weights", "preprocessing")
+Asked = tuple[Any, dict[str, Any], Request]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class BundlePart:
         if name == "backbone":
             return own
         return not own and names_weights_file(self.arguments["weights"])
+
+    def source(self, name: str) -> tuple[str, str]:
+        """Return what is equal for parts that take the same value of an argument."""
+        which = self.spec.preprocessing if name == "preprocessing" else self.arguments[name]
+        return self.spec.backbone, str(which)
 
     def check_spec(self, spec: BackboneSpec) -> None:
         """Raise `BundleMismatch` unless features of a spec are of the part's key."""
@@ -124,14 +130,15 @@ def requests_of(
     parts: Sequence[BundlePart],
     backbone: BackboneLike | Sequence[BackboneLike | None] | None,
     options: Mapping[str, Any],
-) -> list[tuple[Any, dict[str, Any], Request]]:
+) -> list[Asked]:
     """Return for each part its backbone, its arguments for `extract`, and the request.
 
     Parameters
     ----------
     parts : sequence of BundlePart
     backbone : as for `Bundle.predict`
-        Of several parts: one for each that needs one, in their order, or one per part.
+        Of several parts: one for each that needs one, or for each different one of these, in
+        their order, or one per part.
     options : mapping
         Further arguments of `extract`; ``weights`` and ``preprocessing`` are given like
         `backbone`, all others are for all parts.
@@ -154,6 +161,24 @@ def requests_of(
     return found
 
 
+def passes_of(asked: Sequence[Asked]) -> list[tuple[Any, dict[str, Any]]]:
+    """Return backbone and arguments of each extraction that gives what `requests_of` lists.
+
+    Neighbours that differ in the layer alone are several layers of one extraction.
+    """
+    found: list[tuple[Any, dict[str, Any]]] = []
+    for chosen, arguments, _ in asked:
+        layer, others = arguments["layer"], {**arguments, "layer": None}
+        if found:
+            backbone, before = found[-1]
+            same = backbone is chosen or (isinstance(chosen, str) and backbone == chosen)
+            if same and {**before, "layer": None} == others and layer not in before["layer"]:
+                before["layer"].append(layer)
+                continue
+        found.append((chosen, {**arguments, "layer": [layer]}))
+    return found
+
+
 def _distributed(parts: Sequence[BundlePart], name: str, value: Any) -> list[Any]:
     """Return the value of an argument for each part; None where it has none."""
     several = isinstance(value, (list, tuple))
@@ -161,6 +186,12 @@ def _distributed(parts: Sequence[BundlePart], name: str, value: Any) -> list[Any
     if len(values) == len(parts):
         return values
     needing = [number for number, part in enumerate(parts) if part.needs(name)]
+    sources = [parts[number].source(name) for number in needing]
+    if len(values) != len(needing):
+        # One for several layers of a network.
+        known = dict(zip(dict.fromkeys(sources), values, strict=False))
+        several_of_one = len(values) <= len(set(sources))
+        values = [known.get(source) for source in sources] if several_of_one else values
     if len(values) > len(needing):
         raise InvalidRequest(
             f"The bundle has {format_count(len(parts), 'backbone')}, of which {len(needing)} "

@@ -189,7 +189,8 @@ def _quarantined(parts: Sequence[Features], rows: Sequence[NDArray[np.int64]]) -
         _list_rows(listed, first, np.flatnonzero(found < 0), reason)
         present = set(_rows(first))
         missing = [i for i, row in enumerate(_rows(other)) if row not in present]
-        named = {bad.path for bad in first.quarantined}
+        # With several boxes of a photo, its path does not say which one is meant.
+        named = set() if first.boxes is not None else {bad.path for bad in first.quarantined}
         missing = [i for i in missing if other.paths[i] not in named]
         _list_rows(listed, other, missing, f"has no row in {first.origin}")
     return sorted(listed.values(), key=lambda bad: bad.position)

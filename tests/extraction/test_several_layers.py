@@ -12,7 +12,7 @@ import pytest
 
 import heads
 from conftest import photo
-from featcache import Features, concat, extract, make_bundle, open_store
+from featcache import Features, Predictor, concat, extract, make_bundle, open_store
 from featcache.backbones.model import Backbone
 from featcache.cli import main
 from featcache.engines.openvino import is_installed
@@ -263,9 +263,36 @@ def test_a_table_backbone_and_a_bundle_of_its_layers(photos: Path, passes: list[
     assert found.X.shape[1] > 256
     head = heads.LogisticHead(C=1.0).fit(found.X, found.labels)
     bundle = make_bundle(found, head)
+    new = str(photo(photos / "new.png", 99))
+    passes.clear()
+    assert bundle.predict([new])[0].reason is None
+    assert sum(passes) == 1
     (told,) = bundle.predict(found.paths[:1], top=2)
     expected = dict(zip(bundle.classes, bundle.predict_proba(found[:1])[0], strict=True))
     assert dict(told.top_classes) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_bundle_of_layers_needs_the_model_once(
+    photos: Path, tmp_path: Path, passes: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.keras"
+    network().save(file)
+    found = extract(file, photos, layer=["early", "late"])
+    head = heads.LogisticHead(C=1.0).fit(found.X, found.labels)
+    bundle = make_bundle(found, head)
+    new = str(photo(photos / "new.png", 99))
+    passes.clear()
+    (told,) = bundle.predict([new], backbone=network(), top=2)
+    assert sum(passes) == 1
+    assert bundle.predict([new], backbone=[file, file], top=2) == [told]
+    bundle.save(tmp_path / "b")
+    assert bundle.file_options == ("--backbone", str(file))
+    assert main(["predict", str(tmp_path / "b"), new, "-q", *bundle.file_options]) == 0
+    name, value = told.top_classes[0]
+    assert f"{name} {100 * value:.1f} %" in capsys.readouterr().out
+    with Predictor(bundle, backbone=file) as predictor:
+        (same,) = predictor.predict(new, top=2)
+    assert dict(same.top_classes) == pytest.approx(dict(told.top_classes), abs=1e-4)
 
 
 def test_layers_that_cannot_be_asked_for_are_refused(photos: Path) -> None:
