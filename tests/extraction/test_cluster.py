@@ -255,7 +255,7 @@ def test_a_task_that_fails_each_time_is_named_after_the_others_are_stored(
 
     with monkeypatch.context() as patch:
         patch.setattr(worker_module, "_compute", fails)
-        with pytest.raises(ClusterError, match="4 images could not be computed: 1 task") as caught:
+        with pytest.raises(ClusterError, match="4 images could not be computed: '") as caught:
             featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
     assert caught.value.images == list(map(str, sorted(photos.rglob("*.png"))[:4]))
     assert "OSError: the disk is away" in str(caught.value)

@@ -127,11 +127,10 @@ class Outcomes:
         names = [name for task, _ in self._lost for name in task.names]
         error = self._lost[0][1]
         raise ClusterError(
-            f"{format_count(len(names), 'image')} could not be computed: "
-            f"{format_count(len(self._lost), 'task')} of the cluster failed several times. Its "
-            f"images: {format_values(names)}. The first reason: {type(error).__name__}: "
-            f"{first_line(error)}. The rows of all other tasks are kept. If workers are killed, "
-            "their memory may be too small: see their logs.",
+            f"{format_count(len(names), 'image')} could not be computed: {format_values(names)}. "
+            f"{format_count(len(self._lost), 'task')} of the cluster failed several times, for the "
+            f"reason {type(error).__name__}: {first_line(error)}. The rows of all other tasks are "
+            "kept. If workers are killed, their memory may be too small: see their logs.",
             reason=first_line(error),
             images=names,
         ) from error
