@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 
 from featcache.errors import InvalidRequest
-from featcache.toolkit import LazyRows, first_line, format_count
+from featcache.toolkit import first_line, format_count
 
 from .groups import Codes, group_codes
 from .unlabelled import labelled_mask, take_labelled
@@ -37,7 +37,11 @@ def unpack_features(X: Any, y: Any, groups: Any) -> tuple[Any, Any, Any]:
 
 def is_on_disk(X: Any) -> bool:
     """Return whether rows are read from disk when they are used: of a store, or `numpy.memmap`."""
-    return isinstance(X, (LazyRows, np.memmap)) and X.ndim == 2
+    if isinstance(X, np.ndarray) or not hasattr(X, "__array__"):
+        return isinstance(X, np.memmap) and X.ndim == 2
+    from featcache.toolkit import LazyRows  # slow to import, and not needed for arrays
+
+    return isinstance(X, LazyRows)
 
 
 def check_lengths(X: Any, y: Any) -> None:
