@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .writer import GraphWriter, Value, refusal
+from .writer import GraphWriter, Refused, Value
 
 Activation = Callable[[GraphWriter, str], str]
 
@@ -31,10 +31,10 @@ def activate(writer: GraphWriter, layer: Any, value: Value, function: Any) -> Va
     if name in ("softmax", "log_softmax"):
         return softmax(writer, value, "Softmax" if name == "softmax" else "LogSoftmax", -1)
     known = getattr(function, "__module__", "").startswith("keras.")
-    if name not in _FUNCTIONS or not known:
-        names = ", ".join(("linear", "log_softmax", "softmax", *_FUNCTIONS))
-        raise refusal(layer, f"its activation {name!r} is not one of {names}")
-    return Value(_FUNCTIONS[name](writer, value.name), value.shape, value.planes)
+    if name not in FUNCTIONS or not known:
+        written: Value = writer.write_function(writer, layer, function, value)
+        return written
+    return Value(FUNCTIONS[name](writer, value.name), value.shape, value.planes)
 
 
 def softmax(writer: GraphWriter, value: Value, operator: str, axis: int) -> Value:
@@ -67,7 +67,7 @@ def _mish(writer: GraphWriter, x: str) -> str:
     return writer.add("Mul", x, writer.add("Tanh", writer.add("Softplus", x)))
 
 
-_FUNCTIONS: dict[str, Activation] = {
+FUNCTIONS: dict[str, Activation] = {
     "elu": _simple("Elu"),
     "exponential": _simple("Exp"),
     "gelu": _gelu,
@@ -94,7 +94,7 @@ def activation_layer(writer: GraphWriter, layer: Any, value: Value) -> Value:
 def relu(writer: GraphWriter, layer: Any, value: Value) -> Value:
     """Write a layer `ReLU`, which may have a slope below zero and a maximum."""
     if layer.threshold:
-        raise refusal(layer, f"its threshold {layer.threshold} is not 0")
+        raise Refused(layer, f"its threshold {layer.threshold} is not 0")
     x, slope, highest = value.name, float(layer.negative_slope or 0), layer.max_value
     if slope:
         x = writer.add("LeakyRelu", x, alpha=slope)
@@ -126,5 +126,5 @@ def prelu(writer: GraphWriter, layer: Any, value: Value) -> Value:
 def softmax_layer(writer: GraphWriter, layer: Any, value: Value) -> Value:
     """Write a layer `Softmax`."""
     if not isinstance(layer.axis, int):
-        raise refusal(layer, f"its axis {layer.axis!r} is not a single one")
+        raise Refused(layer, f"its axis {layer.axis!r} is not a single one")
     return softmax(writer, value, "Softmax", layer.axis)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import activate
-from .writer import GraphWriter, Shape, Value, refusal
+from .writer import GraphWriter, Refused, Shape, Value
 
 _Pads = tuple[int, int, int, int]
 
@@ -62,7 +62,7 @@ def batch_normalization(writer: GraphWriter, layer: Any, value: Value, shape: Sh
     """Write a layer `BatchNormalization`, with the averages of the training."""
     axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
     if axis not in (-1, value.rank - 1):
-        raise refusal(layer, f"its axis {layer.axis} is not the last one")
+        raise Refused(layer, f"its axis {layer.axis} is not the last one")
     mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
     scale = np.ones_like(mean) if layer.gamma is None else np.asarray(layer.gamma)
     offset = np.zeros_like(mean) if layer.beta is None else np.asarray(layer.beta)
@@ -97,7 +97,7 @@ def center_crop(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> 
     height, width = _sides(value.shape)
     top, left = (height - layer.height) // 2, (width - layer.width) // 2
     if min(top, left) < 0:
-        raise refusal(layer, f"images of {height} x {width} pixels are smaller, so it resizes them")
+        raise Refused(layer, f"images of {height} x {width} pixels are smaller, so it resizes them")
     return crop(writer, value, (top, left), shape)
 
 
@@ -116,7 +116,7 @@ def upsampling(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> V
         "bilinear": {"mode": "linear"},
     }
     if layer.interpolation not in modes:
-        raise refusal(layer, f"its interpolation {layer.interpolation!r} is not one of {[*modes]}")
+        raise Refused(layer, f"its interpolation {layer.interpolation!r} is not one of {[*modes]}")
     place = "asymmetric" if layer.interpolation == "nearest" else "half_pixel"
     factors = writer.constant([1, 1, *map(float, layer.size)])
     x = writer.add(
@@ -129,7 +129,7 @@ def upsampling(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> V
 def check_layout(layer: Any) -> None:
     """Refuse a layer that takes its channels first."""
     if layer.data_format != "channels_last":
-        raise refusal(layer, f"its data_format is {layer.data_format!r}, not 'channels_last'")
+        raise Refused(layer, f"its data_format is {layer.data_format!r}, not 'channels_last'")
 
 
 def _convolve(

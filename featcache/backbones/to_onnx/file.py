@@ -15,8 +15,8 @@ from ..model import Backbone
 from ..onnx.backbone import OnnxBackbone
 from ..onnx.library import import_onnx, import_onnxruntime
 from ..onnx.rebuild import EMBEDDING, FORMAT_VERSION, PIXELS
-from .network import write_keras_model
-from .writer import OPSET, GraphWriter, Value
+from .network import write_function, write_keras_model
+from .writer import OPSET, GraphWriter, Refused, Value, not_exportable
 
 IMAGES, PROBABILITIES = "images", "probabilities"
 # Continues a graph at its embedding: the writer and the embedding's tensor, to the output's tensor.
@@ -106,9 +106,12 @@ _Written = tuple[list[Any], list[Any], str | int, int]
 
 
 def _keras_graph(backbone: Backbone, image_size: tuple[int, int], finish: Finish) -> _Written:
-    writer = GraphWriter()
+    writer = GraphWriter(write_function=write_function)
     pixels = write_preprocessing(writer, backbone.rule)
-    value = write_keras_model(writer, backbone.model, Value(pixels, (None, *image_size, 3)))
+    try:
+        value = write_keras_model(writer, backbone.model, Value(pixels, (None, *image_size, 3)))
+    except Refused as error:
+        raise not_exportable(error) from error
     writer.add("Identity", writer.last(value), output=EMBEDDING)
     _name_output(writer, finish(writer, EMBEDDING))
     return writer.nodes, writer.weights, "n", OPSET

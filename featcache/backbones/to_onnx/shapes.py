@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .writer import GraphWriter, Shape, Value, refusal, spread
+from .writer import GraphWriter, Refused, Shape, Value, spread
 
 _ARITHMETIC = {
     "Add": "Add", "Subtract": "Sub", "Multiply": "Mul", "Maximum": "Max", "Minimum": "Min",
@@ -50,22 +50,38 @@ def _reduce_tokens(
     return Value(x, shape)
 
 
-def concatenate(writer: GraphWriter, layer: Any, values: Sequence[Value], shape: Shape) -> Value:
-    """Write a layer `Concatenate`."""
+def concatenate(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape) -> Value:
+    """Write a layer or operation that concatenates tensors, and rows that all images share."""
+    tensors = [value for value in values if isinstance(value, Value)]
+    values = [
+        value if isinstance(value, Value) else _for_each_image(writer, value, tensors[0])
+        for value in values
+    ]
     names, planes = writer.alike(values)
     axis = layer.axis % len(shape)
     x = writer.add("Concat", *names, axis=_TO_PLANES[axis] if planes else axis)
     return Value(x, shape, planes)
 
 
+def _for_each_image(writer: GraphWriter, values: Any, beside: Value) -> Value:
+    """Repeat an array (1, ...), such as a first token, for as many images as a tensor has."""
+    array = np.asarray(values)
+    images = writer.add(
+        "Slice", writer.add("Shape", beside.name), *map(writer.integers, ([0], [1]))
+    )
+    sides = writer.add("Concat", images, writer.integers(array.shape[1:]), axis=0)
+    return Value(writer.add("Expand", writer.constant(array), sides), (None, *array.shape[1:]))
+
+
 def arithmetic(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape) -> Value:
     """Write a layer or operation that joins tensors, and numbers, number by number."""
     tensors = [value for value in values if isinstance(value, Value)]
-    others = [np.shape(value) for value in values if not isinstance(value, Value)]
-    if len({value.rank for value in tensors}) > 1 or any(len(shape) > 1 for shape in others):
-        shapes = [*(value.shape for value in tensors), *others]
-        raise refusal(layer, f"its inputs have different numbers of axes, {shapes}")
+    if len({value.rank for value in tensors}) > 1:
+        shapes = [value.shape for value in tensors]
+        raise Refused(layer, f"its inputs have different numbers of axes, {shapes}")
     names, planes = writer.alike(tensors)
+    if planes and any(np.ndim(value) > 1 for value in values if not isinstance(value, Value)):
+        names, planes = [writer.last(value) for value in tensors], False
     waiting = iter(names)
     all_names = [
         next(waiting) if isinstance(value, Value) else spread(writer, value, planes)
@@ -91,9 +107,36 @@ def scaled_sum(writer: GraphWriter, layer: Any, values: Sequence[Value], shape: 
     return Value(writer.add("Add", first, scaled), shape, planes)
 
 
-def first_token(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape) -> Value:
-    """Write the operation ``x[:, 0]`` on tokens."""
+def reshape_operation(
+    writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape
+) -> Value:
+    """Write the operation `keras.ops.reshape`, which keeps the images apart."""
+    value = values[0]
+    if shape[0] not in (None, 1):
+        raise Refused(layer, f"it makes {shape[0]} rows of one image")
+    return reshape(writer, layer, value, shape)
+
+
+def get_item(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape) -> Value:
+    """Write an operation such as ``x[:, 0]`` or ``x[:, 1:, ::2]``."""
     value, key = values
-    if key != (slice(None), 0) or value.rank != 3:
-        raise refusal(layer, f"of the indices of tensors only [:, 0] of tokens is known, not {key}")
-    return Value(writer.add("Gather", value.name, writer.integers(0), axis=1), shape)
+    keys = list(key) if isinstance(key, tuple) else [key]
+    if Ellipsis in keys:
+        at = keys.index(Ellipsis)
+        keys[at : at + 1] = [slice(None)] * (value.rank - len(keys) + 1)
+    if not all(isinstance(one, (int, slice)) for one in keys) or keys[0] != slice(None):
+        raise Refused(layer, f"the indices {key} are not known")
+    x = writer.last(value)
+    dropped = []
+    for axis, (one, side) in enumerate(zip(keys, value.shape, strict=False)):
+        if one == slice(None):
+            continue
+        if isinstance(one, int):
+            dropped.append(axis)
+            one = slice(one, None if one == -1 else one + 1)
+        bounds = one.indices(int(side or 0))
+        given = [writer.integers([number]) for number in (*bounds[:2], axis, bounds[2])]
+        x = writer.add("Slice", x, *given)
+    if dropped:
+        x = writer.add("Squeeze", x, writer.integers(dropped))
+    return Value(x, shape)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .activations import activate
-from .writer import GraphWriter, Shape, Value, refusal, spread
+from .writer import GraphWriter, Refused, Shape, Value, spread
 
 
 def dense(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> Value:
@@ -22,9 +22,9 @@ def layer_normalization(writer: GraphWriter, layer: Any, value: Value, shape: Sh
     """Write a layer `LayerNormalization` over the last axis."""
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     if [axis % value.rank for axis in axes] != [value.rank - 1]:
-        raise refusal(layer, f"its axis {layer.axis} is not the last one")
+        raise Refused(layer, f"its axis {layer.axis} is not the last one")
     if getattr(layer, "rms_scaling", False):
-        raise refusal(layer, "it has rms_scaling=True")
+        raise Refused(layer, "it has rms_scaling=True")
     width = int(value.shape[-1] or 0)
     scale = np.ones(width) if layer.gamma is None else np.asarray(layer.gamma)
     weights = [writer.constant(scale)]
@@ -46,7 +46,7 @@ def rescaling(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> Va
 def normalization(writer: GraphWriter, layer: Any, value: Value, shape: Shape) -> Value:
     """Write a layer `Normalization`, whose mean and variance are known."""
     if layer.invert:
-        raise refusal(layer, "it has invert=True")
+        raise Refused(layer, "it has invert=True")
     scale = np.maximum(np.sqrt(np.asarray(layer.variance, np.float32)), np.float32(1e-7))
     x = writer.add("Sub", writer.last(value), writer.constant(np.asarray(layer.mean)))
     return Value(writer.add("Div", x, writer.constant(scale)), shape)

@@ -53,6 +53,8 @@ class GraphWriter:
     prefix : str
         Begins the names of tensors and weights, so that they differ from those of a graph that
         nodes are added to.
+    write_function : callable, optional
+        `network.write_function`, for activations that are not known by name.
 
     Attributes
     ----------
@@ -60,8 +62,9 @@ class GraphWriter:
         NodeProto and TensorProto, in order.
     """
 
-    def __init__(self, opset: int = OPSET, prefix: str = "") -> None:
+    def __init__(self, opset: int = OPSET, prefix: str = "", write_function: Any = None) -> None:
         self.opset = opset
+        self.write_function = write_function
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
         self._onnx = import_onnx()
@@ -147,12 +150,25 @@ def spread(writer: GraphWriter, values: Any, planes: bool) -> str:
     return writer.constant(array.reshape(-1, 1, 1) if planes and array.ndim else array)
 
 
-def refusal(layer: Any, reason: str) -> NotExportable:
-    """Return the error for a layer that cannot be written, for a reason without a full stop."""
-    kind = type(layer).__name__
+class Refused(Exception):
+    """A layer cannot be written; the message says why, without a full stop.
+
+    Attributes
+    ----------
+    layer : keras.Layer or Operation
+    """
+
+    def __init__(self, layer: Any, reason: str) -> None:
+        super().__init__(reason)
+        self.layer = layer
+
+
+def not_exportable(refused: Refused) -> NotExportable:
+    """Return the error for a layer that cannot be written."""
+    kind = type(refused.layer).__name__
     return NotExportable(
-        f"Layer {layer.name!r} of class {kind} cannot be written to an ONNX network: {reason}. "
-        "Write an OpenVINO folder (to_openvino), which takes whatever TensorFlow exports, or make "
-        "the bundle with an earlier layer of the backbone.",
+        f"Layer {refused.layer.name!r} of class {kind} cannot be written to an ONNX network: "
+        f"{refused}. Write an OpenVINO folder (to_openvino), which takes whatever TensorFlow "
+        "exports, or make the bundle with an earlier layer of the backbone.",
         received=kind,
     )
