@@ -39,7 +39,7 @@ test: $(READY)  ## run the quick tests (minutes)
 	$(PYTEST) -n $(PROCESSES) --dist worksteal
 
 test-slow: $(READY)  ## run the slow tests too, with every backbone of the table
-	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser and not s3'
+	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser and not s3 and not distributed'
 
 test-faults: $(READY)  ## run the fault injection: thousands of kills, power losses, bit flips and failing calls
 	export FEATCACHE_FAULTS=full && $(PYTEST) -n $(PROCESSES) --dist worksteal tests/faults -rP

@@ -21,7 +21,7 @@ DOCUMENTS = {
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
     if path.name != "CHANGELOG.md"  # which tells of files that are gone
 }
-WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/scale.md", "docs/serving.md")
+WITH_EXAMPLES = ("README.md", "docs/export.md", "docs/guide.md", "docs/serving.md")
 TEXT = "".join(DOCUMENTS[ROOT / name] for name in WITH_EXAMPLES)
 # The >>> examples run as doctests; the others here, on a smaller backbone and for less long.
 EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.S) if ">>>" not in b]
