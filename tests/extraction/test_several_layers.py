@@ -311,6 +311,20 @@ def test_layers_that_cannot_be_asked_for_are_refused(photos: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("large", [1e9, float("nan")])
+def test_a_layer_that_combines_images_is_refused_beside_another(photos: Path, large: float) -> None:
+    import keras
+
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    big = keras.layers.Rescaling(large, name="big")(x)
+    mixed = keras.layers.Identity(name="mixed")(x - keras.ops.mean(x, axis=0, keepdims=True))
+    model = keras.Model(inputs, [big, mixed])
+    with pytest.raises(InvalidRequest, match="another row in another batch"):
+        extract(model, photos, layer=["big", "mixed"])
+
+
 def test_rows_that_do_not_fit_on_the_disk_are_refused_before_the_pass(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
