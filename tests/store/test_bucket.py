@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -365,3 +368,20 @@ def test_the_commands_take_urls(
     assert main(["pull", str(tmp_path / "nowhere")]) == 2
     assert "is not a folder" in capsys.readouterr().err
     assert mirror_folder(cache_folder(), folder, "x").parent.parent.name == "shared"
+
+
+def test_a_killed_write_leaves_no_part_of_an_object(folder: str, tmp_path: Path) -> None:
+    run = subprocess.run([sys.executable, "-c", """
+import io, os, signal, sys
+from featcache.store.bucket.objects import Bucket
+sys.setprofile(lambda frame, event, arg: event == "c_call" and arg.__name__ == "write"
+               and isinstance(arg.__self__, io.BufferedWriter) and (
+                   arg.__self__.raw.write(b"{"), os.kill(os.getpid(), signal.SIGKILL)))
+Bucket(sys.argv[1]).create("stores/x/MANIFEST-0000000001.json", b"{}")
+""", folder], check=False)  # fmt: skip
+    assert run.returncode == -signal.SIGKILL
+    bucket = Bucket(folder)
+    assert bucket.read("stores/x/MANIFEST-0000000001.json", 9) is None
+    assert bucket.create("stores/x/MANIFEST-0000000001.json", b"{}")
+    assert not bucket.create("stores/x/MANIFEST-0000000001.json", b"[]")
+    assert bucket.read("stores/x/MANIFEST-0000000001.json", 9) == b"{}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+from ..._io.atomic import remove_stale, sync_folder, temporary_path
 from ..._io.wording import first_line, format_values, install_hint
 from ...data.urls import clean_url, is_url, scheme_of, without_secrets
 from ...errors import InvalidRequest, MissingExtra, StoreError, StoreWriteError
@@ -122,9 +125,12 @@ class Bucket:
         """
         path = f"{self._root}/{name}"
         try:
-            if scheme_of(self.url) in ("file", "memory"):
-                self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._system.pipe_file(path, data, mode="create")
+            if scheme_of(self.url) == "file":
+                _create_file(Path(path), data)
+            else:
+                if scheme_of(self.url) == "memory":
+                    self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+                self._system.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
         except Exception as error:
@@ -146,3 +152,23 @@ class Bucket:
 
     def _reason(self, error: Exception) -> str:
         return without_secrets(first_line(error, 200), self.url)
+
+
+def _create_file(path: Path, data: bytes) -> None:
+    """Create a file with all of its content at once; raise FileExistsError if there is one.
+
+    fsspec writes into the file: a reader would see a part of it, and after a kill a part would
+    stay, which could never be replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent)
+    unfinished = temporary_path(path.parent)
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(unfinished, path)
+        sync_folder(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
