@@ -1,14 +1,12 @@
-"""Predictions over HTTP: `MODEL=model.featcache uvicorn --app-dir examples serve:app`.
-
-Then `curl --data-binary @dog.jpg localhost:8000/predict?top=3`.
-"""
+"""Predictions over HTTP; docs/serving.md says how to start the service and what to send."""
 
 import asyncio
 import os
 from concurrent import futures
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query
+from starlette.requests import ClientDisconnect, Request
 
 import featcache
 
@@ -35,8 +33,8 @@ def make_app(model, max_bytes=10 * 2**20, max_seconds=10.0, max_requests=8):
 
     async def answer(request, top):
         body = await asyncio.wait_for(read_body(request), max_seconds)
-        predict, loop = app.state.predictor.predict, asyncio.get_running_loop()
-        return await loop.run_in_executor(app.state.pool, predict, body, top)
+        prediction = app.state.pool.submit(app.state.predictor.predict, body, top)
+        return await asyncio.wrap_future(prediction)
 
     @app.post("/predict")
     async def predict(request: Request, top: int = Query(5, ge=1, le=1000)):
@@ -44,10 +42,11 @@ def make_app(model, max_bytes=10 * 2**20, max_seconds=10.0, max_requests=8):
             raise HTTPException(503, "too many requests at once", {"Retry-After": "1"})
         task = asyncio.create_task(answer(request, top))
         in_flight.add(task)  # until it is done: a thread cannot be stopped
-        task.add_done_callback(in_flight.discard)
+        # Its error is read, since asyncio would log a late one.
+        task.add_done_callback(lambda t: in_flight.discard(t) or t.cancelled() or t.exception())
         try:
             (found,) = await asyncio.wait_for(asyncio.shield(task), max_seconds)
-        except asyncio.TimeoutError:
+        except (asyncio.TimeoutError, ClientDisconnect):
             raise HTTPException(504, f"no answer within {max_seconds:g} seconds") from None
         if found.reason:
             raise HTTPException(422, f"the photo {found.reason}")

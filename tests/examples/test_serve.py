@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import threading
 import time
@@ -94,7 +95,7 @@ def test_what_is_no_photo_or_too_large_is_refused(client: Any) -> None:
 
 
 def test_a_slow_sender_and_a_slow_photo_end_in_time(
-    client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    client: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def slowly() -> Iterator[bytes]:
         for _ in range(8):
@@ -129,3 +130,5 @@ def test_a_slow_sender_and_a_slow_photo_end_in_time(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert answer.status_code == 200
+    gc.collect()
+    assert "never retrieved" not in caplog.text
