@@ -88,6 +88,8 @@ def decode(data: bytes, held: limits.Reservation | None = None) -> Image.Image:
             return _upright_rgb(image)
     except BadImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"has too many pixels; the limit is {limits.MAX_PIXELS:,} in all") from error
     except UnidentifiedImageError as error:
         raise BadImage(formats.unidentified_reason(data)) from error
     except MemoryError as error:

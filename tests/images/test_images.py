@@ -136,6 +136,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
         decode(encoded(Image.new("1", (100, 11)), "PNG"))
 
 
+def test_an_image_beyond_the_limit_of_pillow_has_too_many_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # an error from twice as many
+    with pytest.raises(BadImage, match="has too many pixels; the limit is"):
+        decode(encoded(Image.new("1", (100, 11)), "PNG"))
+
+
 def test_other_formats_that_pillow_knows_are_refused() -> None:
     with pytest.raises(BadImage, match="known format"):
         decode(encoded(ramp(), "EPS"))
