@@ -170,6 +170,8 @@ class Bundle(NetworkFiles):
 
         Raises
         ------
+        InvalidRequest
+            If these are no `Features`.
         BundleMismatch
             If the features are not of the bundle's key.
         """
@@ -177,6 +179,13 @@ class Bundle(NetworkFiles):
 
     def _transformed(self, features: Features) -> Features:
         """Return features after all steps of the bundle; raise `BundleMismatch` for others."""
+        if not isinstance(features, Features):
+            raise InvalidRequest(
+                f"Probabilities are of features that extract() returned, not of a "
+                f"{type(features).__name__}. Of a matrix of embeddings they are "
+                "bundle.classifier.predict_proba(X); of photos, predict(photos).",
+                received=type(features).__name__,
+            )
         found = DerivedSpec.of(features.spec, features.X.shape[1])
         if len(found.parts) != len(self.parts):
             raise BundleMismatch(

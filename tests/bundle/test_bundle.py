@@ -80,6 +80,11 @@ def test_a_photo_that_was_predicted_is_not_computed_again(made: Any, tmp_path: P
     assert (features.summary.stored, features.summary.computed) == (1, 0)
 
 
+def test_a_matrix_is_no_features(made: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"not of a ndarray.*classifier.predict_proba"):
+        made[0].predict_proba(np.zeros((2, 4)))
+
+
 def test_features_of_another_key_are_refused(made: Any, dogs: Path) -> None:
     other = extract("mobilenet", dogs, weights="random:1", image_size=32)
     with pytest.raises(BundleMismatch, match="in weights,") as raised:
