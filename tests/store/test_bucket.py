@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from featcache.errors import (
     StoreWriteError,
     UnknownStore,
 )
+from featcache.hdf5.shard_metadata import metadata_bytes
 from featcache.store.bucket import manifests
+from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
 from featcache.store.bucket.store import (
@@ -39,6 +42,7 @@ from featcache.store.bucket.store import (
     find_bucket_store,
     mirror_folder,
 )
+from featcache.store.shard_reader import ShardReader
 from featcache.store.store import Store
 from featcache.store.transfer import copy_rows
 from stores import BOTH, SPEC, WIDTH, as_stored, filled, ids_of, rows_of, shards
@@ -385,3 +389,75 @@ Bucket(sys.argv[1]).create("stores/x/MANIFEST-0000000001.json", b"{}")
     assert bucket.create("stores/x/MANIFEST-0000000001.json", b"{}")
     assert not bucket.create("stores/x/MANIFEST-0000000001.json", b"[]")
     assert bucket.read("stores/x/MANIFEST-0000000001.json", 9) == b"{}"
+
+
+def test_metadata_of_other_rows_are_not_believed(folder: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a", (1, 2))
+    push_rows(source, folder, tmp_path / "a")
+    (name,) = source.shard_names
+    found = source.read_shard(name)
+    assert found is not None
+    rows, metadata = found
+    (sidecar,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.head")
+    swapped = replace(metadata, image_ids=metadata.image_ids[::-1].copy())
+    size = (source.folder / name).stat().st_size
+    sidecar.write_bytes(metadata_bytes(name, size, swapped, rows))
+    store = reopen(folder, tmp_path / "b")
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match="those of other rows"):
+            store.read(ids_of(1))
+    assert copy_rows(store, tmp_path / "b").damaged == (name,)
+    assert not [path for path in store.folder.iterdir() if path.suffix not in (".json", ".head")]
+
+
+@pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"")])
+def test_a_damaged_local_copy_is_fetched_again(damage: Any, folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    store.read(ids_of(1))
+    (copy,) = store.folder.glob("*.h5")
+    damage(copy)
+    assert np.array_equal(store.read(ids_of(2)), rows_of(2))
+    damage(copy)
+    assert copy_rows(reopen(folder, tmp_path / "b"), tmp_path / "b").rows == 2
+
+
+def test_a_copy_that_another_process_removes_is_fetched_again(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_rows(make(tmp_path / "a", (1, 2), (3,)), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    read, removed = ShardReader._read_rows, list[str]()
+
+    def removing(self: ShardReader, name: str, *arguments: Any) -> None:
+        if len(removed) < 4 and not name.startswith("."):
+            removed.append(name)
+            (store.folder / name).unlink()
+        read(self, name, *arguments)
+
+    monkeypatch.setattr(ShardReader, "_read_rows", removing)
+    assert np.array_equal(store.read(ids_of(3, 1)), rows_of(3, 1))
+    removed.clear()
+    found = copy_rows(store, tmp_path / "b")
+    assert (found.rows, found.damaged) == (3, ())
+    monkeypatch.setattr(bucket_store, "_ATTEMPTS", 2)
+    removed.clear()
+    with pytest.raises(StoreError, match="removed by other processes"):
+        store.read(ids_of(1))
+
+
+def test_a_copy_is_hashed_once_however_often_it_is_read(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    store.read(ids_of(1))
+    hashed: list[str] = []
+    monkeypatch.setattr(ShardReader, "_check_one", lambda self, name: hashed.append(name))
+    store.read(ids_of(2))
+    monkeypatch.setattr(bucket_store, "_TOUCH_SECONDS", -1.0)
+    (copy,) = store.folder.glob("*.h5")
+    before = copy.stat().st_mtime_ns
+    store.read(ids_of(2))
+    assert copy.stat().st_mtime_ns > before
+    assert hashed == []

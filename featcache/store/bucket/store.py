@@ -5,19 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._io.atomic import make_folder, write_atomic
+from ..._io.atomic import make_folder, temporary_path, write_atomic
+from ..._io.file_state import file_state
 from ..._io.own_files import is_keyed_name
 from ..._io.wording import format_values
 from ...data.urls import clean_url
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, UnknownStore
-from ...hdf5.shard_metadata import ShardMetadata, check_metadata, metadata_path, read_metadata
+from ...hdf5.row_dtype import Rows
+from ...hdf5.sandbox import inspect_shard
+from ...hdf5.shard_metadata import (
+    Layout,
+    ShardMetadata,
+    check_metadata,
+    metadata_differs,
+    metadata_path,
+    read_metadata,
+)
 from ...hdf5.shard_name import Damage, shard_error
 from ..row_index import RowIndex
 from ..shard_reader import ShardReader
@@ -28,6 +40,10 @@ from .objects import Bucket
 # Local copies of shards; those that were read longest ago are removed first.
 MAX_LOCAL_BYTES = 10 * 2**30
 _MAX_SIDECAR_BYTES = 2**30
+_TOUCH_SECONDS = 60.0
+_ATTEMPTS = 50
+
+T = TypeVar("T")
 
 
 class BucketStore(Store):
@@ -209,13 +225,12 @@ class _FetchingReader(ShardReader):
     def check(self, names: Sequence[str]) -> None:
         """Fetch and verify shards; see `ShardReader.check`."""
         for name in names:
-            path = self._folder / name
-            if path.is_file() and not path.is_symlink():
-                with contextlib.suppress(OSError):
-                    os.utime(path)
-            else:
-                self._fetch(name, path)
-        super().check(names)
+            self._retry(name, lambda: None)
+
+    def read_all(self, name: str, layout: Layout, count: int) -> Rows:
+        """Return the rows of a whole shard; see `ShardReader.read_all`."""
+        read = super().read_all
+        return self._retry(name, lambda: read(name, layout, count))
 
     def gather(
         self,
@@ -227,11 +242,45 @@ class _FetchingReader(ShardReader):
     ) -> NDArray[np.float32]:
         """Read rows shard by shard, so that no more than one need be here at a time."""
         result = np.empty((len(shard), width), np.float32)
+        gather = super().gather
         for number in np.unique(shard):
             chosen = np.flatnonzero(shard == number)
-            part = super().gather(names, all_metadata, shard[chosen], row[chosen], width)
-            result[chosen] = part
+            read = partial(gather, names, all_metadata, shard[chosen], row[chosen], width)
+            result[chosen] = self._retry(names[number], read)
         return result
+
+    def _retry(self, name: str, read: Callable[[], T]) -> T:
+        """Call a function that reads a shard; fetch it again if another process removed it."""
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(FileNotFoundError):
+                self._ensure(name)
+                return read()
+        raise StoreError(
+            f"The local copy of {name} in {self._folder} was removed by other processes during "
+            f"each of {_ATTEMPTS} attempts to read it. Run the same command again.",
+            path=self._folder,
+        )
+
+    def _ensure(self, name: str) -> None:
+        """Verify the local copy of a shard; fetch it if there is none, or a damaged one."""
+        path = self._folder / name
+        if path.is_file() and not path.is_symlink():
+            self._touch(name, path)
+            with contextlib.suppress(StoreCorrupt):
+                super().check([name])
+                return
+        self._fetch(name, path)
+        super().check([name])
+
+    def _touch(self, name: str, path: Path) -> None:
+        """Set the time of last use of a copy, seldom: other processes verify it again then."""
+        with contextlib.suppress(OSError):
+            before = path.stat()
+            if time.time() - before.st_mtime > _TOUCH_SECONDS:
+                verified = self._verified.get(name) == file_state(before)
+                os.utime(path)
+                if verified:
+                    self._verified[name] = file_state(path.stat())
 
     def _fetch(self, name: str, path: Path) -> None:
         known = read_metadata(path)
@@ -252,7 +301,24 @@ class _FetchingReader(ShardReader):
                 path=path, reason="its SHA-256 is not the one in its name",
             )  # fmt: skip
         self._make_room(size)
-        write_atomic(path, data, description="a shard", durable=False)
+        self._write(path, data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a local copy whose rows are those that the sidecar lists, in this order."""
+        unfinished = temporary_path(self._folder)
+        try:
+            write_atomic(unfinished, data, description="a shard", durable=False)
+            found = inspect_shard(unfinished)
+            rows = super().read_all(unfinished.name, found.layout, len(found.views))
+            if metadata_differs(path, len(data), found, rows):
+                raise StoreCorrupt(
+                    f"The metadata of the shard {path.name} in {self._bucket.url} are those of "
+                    "other rows.",
+                    path=path, reason="its metadata are those of other rows",
+                )  # fmt: skip
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
         """Remove the copies that were read longest ago until a new one fits."""
