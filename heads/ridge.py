@@ -196,11 +196,13 @@ class _Sums:
 
     def add(self, block: Block) -> None:
         """Add rows."""
-        if self._shift is None:
-            self._shift = block.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        shift = self._shift
+        if shift is None:
+            shift = block.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._shift = shift
         for start in range(0, len(block.rows), _ROWS_PER_CHUNK):
             part = slice(start, start + _ROWS_PER_CHUNK)
-            self._add(block.rows[part] - self._shift, block.codes[part], block.weights.take(part))
+            self._add(block.rows[part] - shift, block.codes[part], block.weights.take(part))
 
     def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> None:
         loss = np.ones(len(rows), np.float32) if weights.loss is None else weights.loss
