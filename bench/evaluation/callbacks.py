@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from featcache.errors import InvalidRequest
 from featcache.toolkit import first_line, get_logger
@@ -47,6 +47,11 @@ class CallbackList:
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         methods = ("on_begin", "on_result", "on_end")
+        if not isinstance(callbacks, Iterable):
+            raise InvalidRequest(
+                f"callbacks={callbacks!r} must be a list of callbacks: [callback].",
+                received=callbacks,
+            )
         for one in callbacks:
             missing = [name for name in methods if not callable(getattr(one, name, None))]
             if missing or isinstance(one, type):

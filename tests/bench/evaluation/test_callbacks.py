@@ -88,6 +88,8 @@ def test_callbacks_hear_of_an_evaluation_that_ends_early(split: Any, contenders:
 def test_what_is_no_callback_is_refused(split: Any, contenders: Any, wrong: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"on_begin, on_result, on_end"):
         bench.evaluate(contenders, split, callbacks=[wrong])
+    with pytest.raises(InvalidRequest, match=r"must be a list of callbacks: \[callback\]"):
+        bench.evaluate(contenders, split, callbacks=bench.Callback())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
