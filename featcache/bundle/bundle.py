@@ -32,6 +32,8 @@ from .classifier import Classifier
 from .model_card import model_card
 from .network_files import NetworkFiles
 
+_COLUMNS = ("path_column", "label_column")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -264,11 +266,13 @@ class Bundle(NetworkFiles):
         """
         from ..extraction.extract import extract
 
-        if top < 1:
-            raise InvalidRequest(f"top={top!r} must be at least 1.", received=top)
+        if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
+            raise InvalidRequest(f"top={top!r} must be a whole number from 1.", received=top)
         if tta:
             options = _with_mirror_images(options)
         dataset = _without_labels(photos, options)
+        # They describe the photos, which are a data set from here on.
+        options = {name: options[name] for name in options if name not in (*_COLUMNS, "labels")}
         asked = requests_of(self.parts, backbone, options)
         for part, (_, arguments, request) in zip(self.parts, asked, strict=True):
             cache = cache_folder(arguments.get("cache_dir"))
@@ -308,9 +312,11 @@ def _with_mirror_images(options: Mapping[str, Any]) -> dict[str, Any]:
 def _without_labels(photos: Any, options: Mapping[str, Any]) -> Dataset:
     from ..datasets.load import load_dataset
 
-    if isinstance(photos, (str, os.PathLike)) and absolute_path(photos).is_dir():
+    names = ("value_range", "cache_dir", *_COLUMNS)
+    chosen = {name: options[name] for name in names if name in options}
+    is_folder = isinstance(photos, (str, os.PathLike)) and absolute_path(photos).is_dir()
+    if is_folder and not chosen.keys() & set(_COLUMNS):
         return images_below(photos)
-    chosen = {name: options[name] for name in ("value_range", "cache_dir") if name in options}
     return replace(load_dataset(photos, **chosen), labels=None, split=None, categories=None)
 
 

@@ -18,7 +18,7 @@ from bench.__main__ import main as bench_main
 from conftest import make_tiny_model, photo
 from featcache import extract, load_bundle, make_bundle
 from featcache.cli import main
-from featcache.errors import BundleMismatch, InvalidRequest
+from featcache.errors import BundleMismatch, DatasetError, InvalidRequest
 from heads import HEADS, KNNHead, make_head
 
 BUNDLED = [name for name in HEADS if make_head(name).can_be_bundled]
@@ -71,6 +71,21 @@ def test_photos_are_told_in_their_order_and_bad_ones_in_their_place(
     assert [p.reason for p in only_bad] == [told[1].reason]
     with pytest.raises(InvalidRequest, match="top="):
         bundle.predict(names, top=0)
+    with pytest.raises(InvalidRequest, match="top='3'"):
+        bundle.predict(names, top="3")
+
+
+def test_arguments_that_describe_photos_are_those_of_extract(
+    made: Any, dogs: Path, tmp_path: Path
+) -> None:
+    name = str(dogs / "light" / "02.png")
+    (tmp_path / "t.csv").write_text(f"picture,kind\n{name},x\n")
+    expected = made[0].predict([name])
+    assert made[0].predict([name], labels=["x"]) == expected
+    table = {"path_column": "picture", "label_column": "kind"}
+    assert made[0].predict(tmp_path / "t.csv", **table) == expected
+    with pytest.raises(DatasetError, match="go with a table"):
+        made[0].predict(dogs, **table)
 
 
 def test_a_photo_that_was_predicted_is_not_computed_again(made: Any, tmp_path: Path) -> None:
