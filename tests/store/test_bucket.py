@@ -461,3 +461,34 @@ def test_a_copy_is_hashed_once_however_often_it_is_read(
     store.read(ids_of(2))
     assert copy.stat().st_mtime_ns > before
     assert hashed == []
+
+
+def test_a_push_that_no_reader_could_use_is_an_error(folder: str, tmp_path: Path) -> None:
+    source = make(tmp_path / "a", (1, 2))
+    target = tmp_path / "bucket" / "stores" / SPEC.folder
+    target.mkdir(parents=True)
+    sidecar = target / f"{source.shard_names[0]}.head"
+    sidecar.write_bytes(b"a part of the metada")
+    with pytest.raises(StoreWriteError, match="does not hold the metadata"):
+        push_rows(source, folder, tmp_path / "a")
+    sidecar.unlink()
+    assert push_rows(source, folder, tmp_path / "a").rows == 2
+    assert len(reopen(folder, tmp_path / "b")) == 2
+
+
+def test_a_shard_that_is_merged_while_it_is_pushed_is_pushed(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "a", (1, 2), (3,))
+    read_shard = Store.read_shard
+
+    def merged(self: Store, name: str) -> Any:
+        found = read_shard(self, name)
+        (self.folder / name).unlink()
+        return found
+
+    monkeypatch.setattr(Store, "read_shard", merged)
+    assert push_rows(source, folder, tmp_path / "a").rows == 3
+    monkeypatch.undo()
+    store = reopen(folder, tmp_path / "b")
+    assert np.array_equal(store.read(ids_of(3, 1, 2)), rows_of(3, 1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -106,13 +107,13 @@ class _Push:
         if not count:
             return 0
         self.missing.difference_update(ids)
-        if count < len(ids):
+        data = b""
+        with contextlib.suppress(FileNotFoundError):  # it may be merged into a larger one now
+            data = (self._source.folder / name).read_bytes() if count == len(ids) else b""
+        if not data:
             name, data, rows, metadata = self._part(rows, metadata, new)
-        else:
-            data = (self._source.folder / name).read_bytes()
         self._create(name, data)
-        sidecar = metadata_bytes(name, len(data), metadata, rows)
-        self._bucket.create(f"{self._prefix()}{name}{METADATA_SUFFIX}", sidecar)
+        self._create_sidecar(name, len(data), rows, metadata)
         self._created[name] = count
         if len(self._created) >= _SHARDS_PER_MANIFEST:
             self.commit()
@@ -153,6 +154,19 @@ class _Push:
                 "and run the same command again.",
                 path=self._bucket.url,
             )
+
+    def _create_sidecar(self, name: str, size: int, rows: Rows, metadata: ShardMetadata) -> None:
+        """Create the object of a sidecar, unless it exists with the metadata of this shard."""
+        key = f"{self._prefix()}{name}{METADATA_SUFFIX}"
+        data = metadata_bytes(name, size, metadata, rows)
+        if self._bucket.create(key, data) or self._bucket.read(key, len(data)) == data:
+            return
+        # Without it no reader would find these rows, although the push succeeded.
+        raise StoreWriteError(
+            f"{self._bucket.url}/{key} exists, but does not hold the metadata of that shard. "
+            "Remove it, and run the same command again.",
+            path=self._bucket.url,
+        )
 
     def _prefix(self) -> str:
         return f"{store_prefix(self._source.spec.folder)}/"

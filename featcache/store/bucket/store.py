@@ -246,7 +246,7 @@ class _FetchingReader(ShardReader):
         for number in np.unique(shard):
             chosen = np.flatnonzero(shard == number)
             read = partial(gather, names, all_metadata, shard[chosen], row[chosen], width)
-            result[chosen] = self._retry(names[number], read)
+            result[chosen] = self._retry(names[int(number)], read)
         return result
 
     def _retry(self, name: str, read: Callable[[], T]) -> T:
