@@ -44,8 +44,8 @@ on_conflict = click.option(
 )
 @click.option(
     "--task-size", type=click.IntRange(1), metavar="N",
-    help="Images per task of a cluster. Default: 2048, or fewer, so that each thread of a worker "
-    "has four tasks.",
+    help="Images per task of a cluster. Default: 2048, or down to 256 so that each thread of the "
+    "workers has four tasks.",
 )  # fmt: skip
 def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
     """Compute the embeddings of images; those already stored are not computed again.

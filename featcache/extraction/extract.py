@@ -185,7 +185,8 @@ def extract(
         and write to `cache_dir` themselves, on disks that all share. See ``docs/scale.md``.
         Default: this process computes. Needs ``featcache[dask]``.
     task_size : int, optional
-        Images per task of a cluster. Default: 2048, or fewer so that each worker has four tasks.
+        Images per task of a cluster. Default: 2048, or down to 256 so that each thread of the
+        workers has four tasks.
 
     Returns
     -------

@@ -339,11 +339,11 @@ def test_the_size_of_tasks() -> None:
         return RunSettings("auto", batch, None, False, None, size)
 
     assert choose_task_size(10**6, 8, settings(None)) == 2048
-    assert choose_task_size(800, 2, settings(None)) == 100
-    assert choose_task_size(800, 0, settings(None)) == 200
-    assert choose_task_size(10, 8, settings(None)) == 16
-    assert choose_task_size(800, 2, settings(48)) == 144
-    assert choose_task_size(800, 2, settings(None, 7)) == 7
+    assert choose_task_size(8000, 2, settings(None)) == 1000
+    assert choose_task_size(1600, 0, settings(None)) == 400
+    assert choose_task_size(10, 8, settings(None)) == 256
+    assert choose_task_size(8000, 2, settings(48)) == 1008
+    assert choose_task_size(8000, 2, settings(None, 7)) == 7
 
 
 def test_dask_is_imported_only_for_a_cluster() -> None:
