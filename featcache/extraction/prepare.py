@@ -15,7 +15,6 @@ from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
-from ..backbones.spec import BackboneSpec
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
@@ -23,7 +22,7 @@ from ..data.file_index import FileIdentity
 from ..data.tables import COLUMNS_REASON
 from ..data.urls import is_url
 from ..datasets.load import load_dataset
-from ..errors import DatasetError, InvalidRequest
+from ..errors import DatasetError, InvalidRequest, StoreMismatch
 from ..images.image_file import example_id
 from ..images.views import Augmentation, Policy, View, views_of
 from ..store.manifest import NAME as MANIFEST_NAME
@@ -259,7 +258,7 @@ def make_job(
     folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     if store is None:
         store = _open_store(folder, resolved)
-    shared = _open_shared(shared_cache, resolved.spec, cache)
+    shared = _open_shared(shared_cache, resolved, cache)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     for one in (store, shared) if ids else ():
@@ -278,18 +277,30 @@ def _shared_cache(shared_dir: str | os.PathLike[str] | None) -> Path | str | Non
     return str(chosen) if is_url(chosen) else cache_dirs.shared_folder(chosen)
 
 
-def _open_shared(shared: Path | str | None, spec: BackboneSpec, cache: Path) -> Store | None:
+def _open_shared(
+    shared: Path | str | None, resolved: ResolvedBackbone, cache: Path
+) -> Store | None:
     """Open the store of a spec in a shared cache; return None if there is none."""
     if shared is None:
         return None
+    found: Store | None = None
+    folder = cache_dirs.stores_folder(Path(shared)) / resolved.spec.folder
     if isinstance(shared, str):
         from ..store.bucket.store import find_bucket_store  # imports fsspec
 
-        return find_bucket_store(shared, spec.folder, cache)
-    folder = cache_dirs.stores_folder(shared) / spec.folder
-    if not (folder / MANIFEST_NAME).is_file():
-        return None
-    return Store(folder, write_sidecars=False)
+        found = find_bucket_store(shared, resolved.spec.folder, cache)
+    elif (folder / MANIFEST_NAME).is_file():
+        found = Store(folder, write_sidecars=False)
+    if found is not None and (found.spec != resolved.spec or found.width != resolved.width):
+        raise StoreMismatch(
+            f"The rows in the shared store {found.folder} have width {found.width} and key "
+            f"{found.spec.key[:16]}, but the backbone gives width {resolved.width} and key "
+            f"{resolved.spec.key[:16]}. `featcache verify` says what is damaged.",
+            path=found.folder,
+            stored=found.spec,
+            requested=resolved.spec,
+        )
+    return found
 
 
 def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:

@@ -119,16 +119,34 @@ def test_rows_of_another_key_are_refused(
         extract(tiny_model, photos, shared_dir=shared)
 
 
-def test_rows_of_another_width_are_refused(photos: Path, tiny_model: Any, shared: Path) -> None:
-    (folder,) = (shared / "stores").iterdir()
+def widen(folder: Path) -> int:
     store = featcache.open_store(folder)
-    ids, spec = store.ids(), store.spec
+    ids, spec, width = store.ids(), store.spec, store.width + 1
     shutil.rmtree(folder)
-    wide = Store.create(folder, spec, store.width + 1)
-    wide.append(np.zeros((len(ids), store.width + 1), np.float32), ids)
+    wide = Store.create(folder, spec, width)
+    wide.append(np.zeros((len(ids), width), np.float32), ids)
     wide.write_manifest()
-    with pytest.raises(StoreMismatch, match=f"have width {store.width + 1}"):
-        extract(tiny_model, photos, shared_dir=shared)
+    return width
+
+
+@pytest.mark.parametrize("images", [".", "cat"])  # in "cat", all are in the shared cache
+def test_rows_of_another_width_are_refused(
+    images: str, photos: Path, tiny_model: Any, shared: Path
+) -> None:
+    (folder,) = (shared / "stores").iterdir()
+    width = widen(folder)
+    with pytest.raises(StoreMismatch, match=f"have width {width}"):
+        extract(tiny_model, photos / images, shared_dir=shared)
+
+
+def test_rows_of_ones_own_of_another_width_are_refused(
+    photos: Path, tiny_model: Any, shared: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    dogs = extract(tiny_model, photos / "dog", cache_dir=own)
+    width = widen(Path(dogs.summary.folder))
+    with pytest.raises(StoreMismatch, match=f"have width {width}"):
+        extract(tiny_model, photos, cache_dir=own, shared_dir=shared)
 
 
 def test_the_command_reads_a_shared_cache(
