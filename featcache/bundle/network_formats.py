@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 NetworkFormat = Literal["onnx", "openvino", "tflite"]
 NETWORK_FORMATS: tuple[NetworkFormat, ...] = get_args(NetworkFormat)
 
+_BY_ENDING: dict[str, NetworkFormat] = {"onnx": "onnx", "tflite": "tflite"}
+
 
 def network_format(path: str, format: NetworkFormat | None = None) -> NetworkFormat:
     """Return the format of a network to write: the given one, or that of the path's ending.
@@ -28,7 +30,7 @@ def network_format(path: str, format: NetworkFormat | None = None) -> NetworkFor
     ('onnx', 'openvino')
     """
     ending = Path(path).suffix.lower().removeprefix(".")
-    by_ending = next((one for one in NETWORK_FORMATS if one == ending != "openvino"), None)
+    by_ending = _BY_ENDING.get(ending)
     if format and by_ending and format != by_ending:
         raise InvalidRequest(
             f"The ending of {Path(path).name!r} belongs to the format {by_ending!r}, and "

@@ -65,7 +65,7 @@ def encode_tflite(
         with quiet_stderr(), ignored_warnings():
             traced = tensorflow.function(network, signature, autograph=False)
             # The weights are written only if they belong to the module.
-            module = tensorflow.Module()
+            module: Any = tensorflow.Module()
             module.weights = [variable.value for variable in backbone.model.variables]
             converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
                 [traced.get_concrete_function()], module
@@ -89,17 +89,30 @@ def _with_files(encoded: bytes, files: Mapping[str, str]) -> bytes:
 
 
 def run_tflite(encoded: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what an encoded file gives for images (n, h, w, 3)."""
+    """Return what an encoded file gives for images (n, h, w, 3).
+
+    Raises
+    ------
+    NotExportable
+        If LiteRT refuses the file.
+    """
     import tensorflow
 
-    with quiet_stderr(), ignored_warnings():  # TensorFlow points to the package of LiteRT
-        interpreter = tensorflow.lite.Interpreter(model_content=encoded)
-        (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-        interpreter.resize_tensor_input(given["index"], pixels.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], pixels)
-        interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(output["index"]))
+    try:
+        with quiet_stderr(), ignored_warnings():  # TensorFlow points to the package of LiteRT
+            interpreter = tensorflow.lite.Interpreter(model_content=encoded)
+            (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+            interpreter.resize_tensor_input(given["index"], pixels.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(given["index"], pixels)
+            interpreter.invoke()
+            return np.asarray(interpreter.get_tensor(output["index"]))
+    except Exception as error:  # LiteRT raises many kinds
+        raise NotExportable(
+            f"LiteRT cannot run the network that was written: {first_line(error, 300)}. Write an "
+            "ONNX file or an OpenVINO folder instead.",
+            received=type(error).__name__,
+        ) from error
 
 
 class TensorFlowOperations:

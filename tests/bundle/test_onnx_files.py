@@ -51,7 +51,9 @@ def pixels(paths: Sequence[str], size: tuple[int, int]) -> Any:
     ])  # fmt: skip
 
 
-def check(bundle: featcache.Bundle, features: featcache.Features, path: Path) -> None:
+def check(
+    bundle: featcache.Bundle, features: featcache.Features, path: Path, limit: float = 1e-4
+) -> None:
     """The file gives the probabilities of the bundle, for photos of the file system."""
     size = bundle.parts[0].spec.image_size
     session = read(path)
@@ -60,7 +62,7 @@ def check(bundle: featcache.Bundle, features: featcache.Features, path: Path) ->
     for images in np.array_split(pixels(features.paths, size), len(features) if one_by_one else 3):
         (found,) = session.run(None, {"images": images})
         assert found.dtype == np.float32
-        assert np.abs(found - expected[: len(images)]).max() <= 1e-4
+        assert np.abs(found - expected[: len(images)]).max() <= limit
         expected = expected[len(images) :]
 
 
@@ -190,7 +192,7 @@ def test_rows_are_rounded_as_in_training(dogs: Path, tmp_path: Path) -> None:
     features = extract("pocket", dogs, image_size=32, row_dtype="float16")
     bundle = make_bundle(features, heads.LogisticHead().fit(features.X, features.labels))
     bundle.to_onnx(tmp_path / "x.onnx")
-    check(bundle, features, tmp_path / "x.onnx")
+    check(bundle, features, tmp_path / "x.onnx", 1e-2)  # a number may be rounded the other way
     assert [n.op_type for n in onnx.load(tmp_path / "x.onnx").graph.node].count("Cast") == 3
 
 

@@ -32,16 +32,14 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def features(dogs: Path) -> featcache.Features:
     rule = Normalization(mean=(0.5, 0.4, 0.3), std=0.3, channels="bgr")
-    return extract(
-        "pocket", dogs, image_size=(32, 40), resize="pad", row_dtype="float16", preprocessing=rule
-    )
+    return extract("pocket", dogs, image_size=(32, 40), resize="pad", preprocessing=rule)
 
 
 def test_a_file_gives_the_probabilities_of_its_bundle(
     features: featcache.Features, tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "dogs.tflite"
-    dense = MLPClassifier((4,), solver="lbfgs", max_iter=1000)
+    dense = MLPClassifier((4,), solver="lbfgs", alpha=1, max_iter=1000, random_state=0)
     pixels = [pixels_of_image(load_image(p), (32, 40), "pad") for p in features.paths]
     for head in (
         heads.LightGBMHead(n_estimators=4, num_leaves=4),
@@ -61,11 +59,12 @@ def test_a_file_gives_the_probabilities_of_its_bundle(
     assert [one.name for one in path.parent.iterdir()] == ["dogs.tflite"]
 
 
-def test_input_and_output_have_names(features: featcache.Features, tmp_path: Path) -> None:
+def test_input_and_output_have_names(dogs: Path, tmp_path: Path) -> None:
     import tensorflow
 
     from featcache._io.held_warnings import ignored_warnings
 
+    features = extract("pocket", dogs, image_size=(32, 40), row_dtype="float16")
     bundle = make_bundle(features, heads.LogisticHead().fit(features.X, features.labels))
     bundle.to_tflite(tmp_path / "dogs.tflite")
     with ignored_warnings():
@@ -104,4 +103,6 @@ def test_what_cannot_be_converted_is_refused(
     monkeypatch.setattr(tensorflow.lite.TFLiteConverter, "convert", refused)
     with pytest.raises(NotExportable, match=r"cannot convert .* no such operation"):
         bundle.to_tflite(path)
+    with pytest.raises(NotExportable, match="LiteRT cannot run"):
+        run_tflite(b"no network", np.zeros((1, 1, 1, 3), np.uint8))
     assert not path.exists()

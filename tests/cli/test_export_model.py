@@ -39,9 +39,6 @@ def test_a_bundle_is_written_as_a_network(
         "path": file, "format": "onnx", "image_size": [32, 32], "resize": "stretch",
         "classes": ["cat", "dog"],
     }  # fmt: skip
-    folder = str(tmp_path / "dogs.v2")
-    assert main(["export-model", bundle, "--out", folder, "--format", "openvino"]) == 0
-    assert (tmp_path / "dogs.v2" / "model.xml").is_file()
 
 
 def test_the_ending_says_the_format() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._io.wording import first_line
+from ...errors import NotExportable
 from ..installed import top_package
 from ..keras_backend import import_keras
 from . import activations, convolutions, shapes, tokens, vectors
@@ -126,9 +127,20 @@ def _write_graph(writer: GraphWriter, graph: Any, found: dict[int, Value]) -> li
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:
             if not node.is_input:
-                outputs = _write(writer, node, found)
+                outputs = _write_checked(writer, node, found)
                 found.update(zip(map(id, node.outputs), outputs, strict=True))
     return [found[id(output)] for output in graph.outputs]
+
+
+def _write_checked(writer: GraphWriter, node: Any, found: dict[int, Value]) -> list[Value]:
+    """Write one call; refuse one of a form that the functions for layers do not expect."""
+    try:
+        return _write(writer, node, found)
+    except (Refused, NotExportable):
+        raise
+    except Exception as error:
+        reason = f"how it is called is not known ({first_line(error, 200)})"
+        raise Refused(node.operation, reason) from error
 
 
 def _write(writer: GraphWriter, node: Any, found: dict[int, Value]) -> list[Value]:
@@ -144,6 +156,9 @@ def _write(writer: GraphWriter, node: Any, found: dict[int, Value]) -> list[Valu
             names = ", ".join(sorted(_OPERATIONS))
             raise Refused(operation, f"it is not one of the functions {names} of keras.ops")
         return [_OPERATIONS[kind](writer, operation, values, _output_shape(node, found))]
+    several = sum(isinstance(value, Value) for value in values) > 1
+    if several and known and (kind in _ACTIVATIONS or kind in _LAYERS):
+        raise Refused(operation, "it is called with several tensors, such as a mask")
     if known and kind in _ACTIVATIONS:
         return [_ACTIVATIONS[kind](writer, operation, values[0])]
     if known and kind in _LAYERS:

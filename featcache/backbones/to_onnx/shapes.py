@@ -124,7 +124,8 @@ def get_item(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shap
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         keys[at : at + 1] = [slice(None)] * (value.rank - len(keys) + 1)
-    if not all(isinstance(one, (int, slice)) for one in keys) or keys[0] != slice(None):
+    plain = all(isinstance(one, int) or _goes_forward(one) for one in keys)
+    if not plain or keys[0] != slice(None):
         raise Refused(layer, f"the indices {key} are not known")
     x = writer.last(value)
     dropped = []
@@ -140,3 +141,8 @@ def get_item(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shap
     if dropped:
         x = writer.add("Squeeze", x, writer.integers(dropped))
     return Value(x, shape)
+
+
+def _goes_forward(key: Any) -> bool:
+    """Return whether an index is a slice that does not reverse the order."""
+    return isinstance(key, slice) and (key.step is None or key.step > 0)

@@ -37,10 +37,10 @@ def einsum_dense(writer: GraphWriter, layer: Any, value: Value, shape: Shape) ->
 def attention(writer: GraphWriter, layer: Any, values: Sequence[Any], shape: Shape) -> Value:
     """Write the operation `keras.ops.dot_product_attention` without a mask."""
     query, key, value = (_as_value(writer, one) for one in values[:3])
-    scale = values[3] if len(values) > 3 else 1 / math.sqrt(query.shape[-1] or 1)
-    plain = len(values) < 5 and np.ndim(scale) == 0 and not isinstance(scale, Value)
-    if not plain or layer.is_causal or query.shape[2] != key.shape[2]:
-        raise Refused(layer, "it has a bias, a mask, or fewer heads of keys than of queries")
+    scale: Any = values[3] if len(values) > 3 else 1 / math.sqrt(query.shape[-1] or 1)
+    capped = getattr(layer, "attn_logits_soft_cap", None)
+    if len(values) > 4 or layer.is_causal or capped or query.shape[2] != key.shape[2]:
+        raise Refused(layer, "it has a bias, a mask, a cap, or fewer heads of keys than of queries")
     by_head = (0, 2, 1, 3)
     queries = writer.add("Transpose", query.name, perm=by_head)
     keys = writer.add("Transpose", key.name, perm=(0, 2, 3, 1))

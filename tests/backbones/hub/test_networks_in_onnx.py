@@ -16,7 +16,7 @@ from featcache.backbones.to_onnx.file import encode_network, run_network
 from featcache.errors import NotExportable
 from hub_models import randomized, save
 
-QUICK = ("CLIP", "DINOv2", "SigLIP")
+QUICK = ("SigLIP",)
 REFUSED = ("DeiT", "DINOv3", "MobileNetV5", "Swin")
 
 
