@@ -1,6 +1,9 @@
-"""Descriptions of images as a `Dataset`: folders, tables, lists, labels, columns and boxes.
+"""Images in any form as a `Dataset`: names, labels, columns and boxes, and where the bytes are.
 
-No image is decoded here, and labels are passed on only to `Features`. Also contains the file
-index, a cache of the image id of each file. Used by `datasets`, `store` (for packing), `gc` and
-`extraction`.
+`load.py` chooses by the form: folders, tables, lists of paths, URLs, archives, Parquet files,
+arrays, pipelines of other libraries, and streams. Each is an `ImageSource` (`sources.py`), which
+gives the id and the bytes of an image. To make a `Dataset`, no image is decoded, except by the
+library that a pipeline belongs to. Ids are remembered for files (`file_index.py`), containers and
+URLs. Labels are passed on only to `Features`. Used by `datasets`, `store` (for packing), `gc`,
+`extraction`, `bundle` and `cli`.
 """
