@@ -18,6 +18,7 @@ from .sources import ImageSource
 
 log = get_logger(__name__)
 
+_CONTAINERS = (".zip", ".tar", ".parquet")
 _PARTS = {"train": "train", "test": "test", "val": "validation", "dev": "validation"}
 _SPLIT_NAME = re.compile(
     r"(train|test|val|dev)(?:ing|id|idation)?"
@@ -126,9 +127,11 @@ def _some_images(root: Path) -> Listing:
     listing = list_images(str(root))
     if not listing.images:
         readable = sorted(filter(is_readable, SUFFIXES))
+        shards = any(name.lower().endswith(_CONTAINERS) for name in listing.ignored)
+        hint = " To read archives or Parquet files, pass their paths as a list." if shards else ""
         raise DatasetError(
             f"No image was found in {root} (looked for {', '.join(readable)}, also in "
-            f"folders below).{other_files(listing.ignored)} Expected either images, or one folder "
+            f"folders below).{other_files(listing.ignored)}{hint} Expected either images, or one folder "
             "per class with its images.",
             path=root,
             received=listing.ignored,

@@ -15,7 +15,7 @@ from ..images.raw_pixels import encode_pixels, pixels_from
 from .sources import ImageSource, Reserve, no_limit
 
 ValueRange = tuple[float, float]
-_WANTED = "an image: a path, an array of pixels, a PIL image, or the bytes of a file"
+_WANTED = "an array of pixels, a PIL image, or the bytes of a file"
 
 
 def is_image_in_memory(value: object) -> bool:

@@ -172,6 +172,14 @@ def test_a_folder_of_other_files_alone_says_what_it_holds(tmp_path: Path) -> Non
         load_dataset(tmp_path)
 
 
+def test_a_folder_of_shards_says_how_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "train-00000.parquet").touch()
+    with pytest.raises(
+        DatasetError, match=r"1 \.parquet\. To read archives or Parquet files, pass"
+    ):
+        load_dataset(tmp_path)
+
+
 def test_files_without_an_ending_are_judged_by_their_first_bytes(photos: Path) -> None:
     (photos / "cat" / "00.png").rename(photos / "cat" / "unnamed")
     (photos / "cat" / "README").write_text("no image")
