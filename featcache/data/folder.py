@@ -131,8 +131,8 @@ def _some_images(root: Path) -> Listing:
         hint = " To read archives or Parquet files, pass their paths as a list." if shards else ""
         raise DatasetError(
             f"No image was found in {root} (looked for {', '.join(readable)}, also in "
-            f"folders below).{other_files(listing.ignored)}{hint} Expected either images, or one folder "
-            "per class with its images.",
+            f"folders below).{other_files(listing.ignored)}{hint} Expected either images, "
+            "or one folder per class with its images.",
             path=root,
             received=listing.ignored,
         )

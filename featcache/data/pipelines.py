@@ -201,11 +201,10 @@ def check_image(image: Any, value_range: ValueRange | None) -> None:
 
     Every other image would be quarantined for the same reason, after the whole stream was read.
     """
-    if isinstance(image, bytes) and looks_like_path(image):
-        image = os.fsdecode(image)
-    if isinstance(image, (str, Path)):
+    path = os.fsdecode(image) if isinstance(image, bytes) and looks_like_path(image) else image
+    if isinstance(path, (str, Path)):
         raise DatasetError(
-            f"The data give paths, such as {str(image)!r}; pass a list of them, with labels= ."
+            f"The data give paths, such as {str(path)!r}; pass a list of them, with labels= ."
         )
     kind = getattr(getattr(image, "dtype", None), "kind", "")
     if value_range is None and kind in "fiu" and kind and image.dtype != np.uint8:
