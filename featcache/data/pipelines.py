@@ -201,10 +201,10 @@ def check_image(image: Any, value_range: ValueRange | None) -> None:
 
     Every other image would be quarantined for the same reason, after the whole stream was read.
     """
-    path = os.fsdecode(image) if isinstance(image, bytes) and looks_like_path(image) else image
-    if isinstance(path, (str, Path)):
+    path = _path_of(image)
+    if path is not None:
         raise DatasetError(
-            f"The data give paths, such as {str(path)!r}; pass a list of them, with labels= ."
+            f"The data give paths, such as {path!r}; pass a list of them, with labels= ."
         )
     kind = getattr(getattr(image, "dtype", None), "kind", "")
     if value_range is None and kind in "fiu" and kind and image.dtype != np.uint8:
@@ -215,10 +215,14 @@ def check_image(image: Any, value_range: ValueRange | None) -> None:
         )
 
 
-def looks_like_path(data: bytes) -> bool:
-    """Return whether bytes are a path, as ``tf.data`` gives text, and not the content of a file."""
-    ending = os.path.splitext(data)[1].lower()
-    return len(data) < _LONGEST_PATH and b"\0" not in data and os.fsdecode(ending) in SUFFIXES
+def _path_of(image: Any) -> str | None:
+    """Return a path that stands for an image, also as the bytes that ``tf.data`` gives for text."""
+    if isinstance(image, (str, Path)):
+        return str(image)
+    if not isinstance(image, bytes) or len(image) > _LONGEST_PATH or b"\0" in image:
+        return None
+    path = os.fsdecode(image)
+    return path if os.path.splitext(path)[1].lower() in SUFFIXES else None
 
 
 def labelled(
