@@ -18,7 +18,7 @@ from .blocks import Block, Codes, MemoryLimit, RowBlocks, exceeds, limit_bytes
 from .calibration import choose_temperature, fit_temperature, log_losses
 from .held_out import held_out_part
 from .parameters import Interval, check_parameters
-from .streamed import held_out_rows, shuffled_rows
+from .streamed import held_out_rows, shuffled_rows, temperature_of_training
 from .weights import ClassWeight, RowWeights
 
 if TYPE_CHECKING:
@@ -101,8 +101,12 @@ class RidgeHead(Head):
             return self
         self._check_alpha()
         blocks, numbers = self._labelled_blocks(X, y, sample_weight, groups, limit)
-        held_out = held_out_rows(blocks.codes, numbers, shuffled_rows(blocks.codes, numbers))
+        shuffled = shuffled_rows(blocks.codes, numbers)
+        held_out = held_out_rows(blocks.codes, numbers, shuffled)
         self._train(blocks, held_out)
+        if not len(held_out):
+            sample = blocks.take(np.sort(shuffled[: blocks.block_rows]))
+            self.temperature_ = temperature_of_training(self, sample)
         return self
 
     @property

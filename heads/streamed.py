@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from featcache.toolkit import format_count, get_logger
 
-from .base import Floats, unfitted
-from .blocks import Codes, RowBlocks
-from .calibration import fit_temperature
+from .base import Floats, Head, unfitted
+from .blocks import Block, Codes, RowBlocks
+from .calibration import fit_temperature, prior_temperature
 from .problem import ROWS_PER_CHUNK, Problem
 from .scaling import StandardScaler
 from .weights import RowWeights
@@ -97,6 +97,19 @@ def fit_streamed(head: LinearHead, blocks: RowBlocks, groups: Codes | None) -> N
     if len(held_out):
         rows, codes, weights = blocks.take(held_out)
         head.temperature_ = fit_temperature(head._scores(rows), codes, weights.loss)
+    elif head.calibration_folds:
+        head.temperature_ = temperature_of_training(head, blocks.take(sample))
+
+
+def temperature_of_training(head: Head, block: Block) -> float:
+    """Return a temperature from rows that were trained on, if no group can be held out.
+
+    At least that of the prior: rows that are fewer than columns say nothing of the errors.
+    """
+    scores, loss = head._scores(block.rows), block.weights.loss
+    return max(
+        fit_temperature(scores, block.codes, loss), prior_temperature(scores, block.codes, loss)
+    )
 
 
 def shuffled_rows(codes: Codes, groups: Codes | None) -> Codes:
@@ -112,11 +125,15 @@ def shuffled_rows(codes: Codes, groups: Codes | None) -> Codes:
 def held_out_rows(codes: Codes, groups: Codes | None, shuffled: Codes) -> Codes:
     """Return sorted rows for the temperature: whole groups, and no class as a whole."""
     count = min(_HELD_OUT, int(len(shuffled) * _HELD_OUT_FRACTION))
-    if groups is not None and 0 < count < len(shuffled):
-        while count and groups[shuffled[count - 1]] == groups[shuffled[count]]:
-            count -= 1
-    kept = np.unique(codes[shuffled[count:]])
     chosen = shuffled[:count]
+    if groups is not None:
+        sizes = np.bincount(groups[shuffled])
+        fitting = shuffled[sizes[groups[shuffled]] <= count]  # no giant group
+        if count < len(fitting):
+            while count and groups[fitting[count - 1]] == groups[fitting[count]]:
+                count -= 1
+        chosen = fitting[:count]
+    kept = np.unique(codes[np.setdiff1d(shuffled, chosen)])
     chosen = chosen[np.isin(codes[chosen], kept)]
     return np.sort(chosen)
 

@@ -14,6 +14,7 @@ from contracts import blobs
 from featcache.errors import InvalidRequest
 from heads import KNNHead, LogisticHead, RidgeHead, SVMHead
 from heads.blocks import RowBlocks, exceeds, limit_bytes
+from heads.streamed import held_out_rows
 from heads.weights import RowWeights
 
 LIMIT = 2**20
@@ -80,6 +81,31 @@ def test_groups_are_held_out_as_a_whole(rows: Any, tmp_path: Path) -> None:
     groups = np.arange(len(X)) // 7
     found = LogisticHead(memory_limit=LIMIT).fit(on_disk(X, tmp_path), y, groups=groups)
     assert found.score(X, y) > 0.5
+
+
+@pytest.mark.parametrize("kind", [LogisticHead, SVMHead, RidgeHead])
+@pytest.mark.parametrize("giant", [0, 3])  # is drawn first, or among the others
+def test_probabilities_are_calibrated_with_a_giant_group(
+    giant: int, kind: Any, rows: Any, tmp_path: Path
+) -> None:
+    X, y = rows
+    order = np.random.default_rng(0).permutation(len(X))
+    groups = np.full(len(X), giant)
+    if giant:
+        groups[order[:500]] = np.r_[:500] % 50 + 1000
+    head = kind(memory_limit=LIMIT).fit(on_disk(X, tmp_path), y, groups=groups)
+    plain = kind(memory_limit=LIMIT).fit(on_disk(X, tmp_path), y)
+    losses = [log_loss(y, one.predict_proba(X)) for one in (head, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+def test_a_giant_group_leaves_others_to_hold_out() -> None:
+    codes = np.arange(1000) % 2
+    groups = np.r_[np.zeros(900, int), np.arange(100) // 2 + 1].astype(np.int64)
+    for shuffled in (np.arange(1000), np.arange(1000)[::-1]):
+        held_out = held_out_rows(codes, groups, shuffled)
+        assert len(held_out) == 100
+        assert held_out.min() == 900
 
 
 def test_rows_without_a_label_are_not_trained_on(rows: Any, tmp_path: Path) -> None:
