@@ -299,6 +299,10 @@ class Store:
             return self._reader.read_all(name, metadata.layout, len(metadata.views)), metadata
         return None
 
+    def ids_in(self, name: str) -> IdArray:
+        """Return the image ids of a shard, one of `shard_names`, as an array (n, 32)."""
+        return self._metadata[name].image_ids
+
     def is_gone(self, name: str) -> bool:
         """Return whether the file of a shard was removed, for example merged into a larger one."""
         return not os.path.lexists(self.folder / name)

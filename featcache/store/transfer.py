@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def _copy(source: Store, target: Store, progress: bool | None) -> Copied:
     )  # fmt: skip
     rows, damaged = 0, list[str]()
     with progress_bar(missing, source.folder.name, "rows", progress) as bar:
-        for name, found in shards_of(source):
+        lacking = partial(_lacks, target)
+        for name, found in shards_of(source, lacking):
             if found is None:
                 damaged.append(name)
                 continue
@@ -108,8 +110,16 @@ def _copy(source: Store, target: Store, progress: bool | None) -> Copied:
     return Copied(target, rows, present, tuple(damaged))
 
 
-def shards_of(source: Store) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] | None]]:
+def _lacks(target: Store, ids: IdArray) -> bool:
+    return not target.contains(unpack_ids(ids)).all()
+
+
+def shards_of(
+    source: Store, wanted: Callable[[IdArray], bool]
+) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] | None]]:
     """Yield each shard with its rows; None for a damaged one.
+
+    Those whose ids are not `wanted` are not read: an object store would send them all.
 
     A shard that another process merges into a larger one is missing; then the store is listed
     again.
@@ -118,6 +128,9 @@ def shards_of(source: Store) -> Iterator[tuple[str, tuple[Rows, ShardMetadata] |
     for _ in range(MAX_LISTINGS):
         gone = False
         for name in [name for name in source.shard_names if name not in done]:
+            if not wanted(source.ids_in(name)):
+                done.add(name)
+                continue
             found = source.read_shard(name)
             if found is None and source.is_gone(name):
                 gone = True

@@ -492,3 +492,19 @@ def test_a_shard_that_is_merged_while_it_is_pushed_is_pushed(
     monkeypatch.undo()
     store = reopen(folder, tmp_path / "b")
     assert np.array_equal(store.read(ids_of(3, 1, 2)), rows_of(3, 1, 2))
+
+
+def test_shards_whose_rows_are_there_are_not_read(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "a", (1, 2), (3,))
+    push_rows(source, folder, tmp_path / "a")
+    make(tmp_path / "b", (1, 2))
+    read, names = Store.read_shard, list[str]()
+    monkeypatch.setattr(Store, "read_shard", lambda *a: names.append(a[1]) or read(*a))
+    assert copy_rows(reopen(folder, tmp_path / "b"), tmp_path / "b").rows == 1
+    assert [name for name in names if "-2-" in name] == []
+    names.clear()
+    assert copy_rows(reopen(folder, tmp_path / "b"), tmp_path / "b").present == 3
+    assert push_rows(source, folder, tmp_path / "a").present == 3
+    assert names == []

@@ -18,7 +18,7 @@ from ...hdf5.shard_file import encode_shard
 from ...hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata, metadata_bytes
 from ...hdf5.shard_name import make_shard_name
 from ..manifest import Manifest
-from ..row_index import unpack_ids
+from ..row_index import IdArray, unpack_ids
 from ..store import Store
 from ..transfer import Copied, shards_of
 from .manifests import add_shards, check_same, latest_manifest, store_prefix
@@ -70,7 +70,7 @@ def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = N
     damaged = list[str]()
     with progress_bar(len(pushed.missing), name, "rows", progress) as bar:
         try:
-            for shard, found in shards_of(source):
+            for shard, found in shards_of(source, pushed.lacks):
                 if found is None:
                     damaged.append(shard)
                 else:
@@ -98,6 +98,10 @@ class _Push:
         self._first = Manifest(source.spec, source.width, metadata=dict(source.metadata))
         self.missing = missing
         self.rows = 0
+
+    def lacks(self, ids: IdArray) -> bool:
+        """Return whether the object store lacks one of some rows."""
+        return not self.missing.isdisjoint(unpack_ids(ids))
 
     def add(self, name: str, rows: Rows, metadata: ShardMetadata) -> int:
         """Create the objects of a shard's missing rows; return their number."""
