@@ -264,9 +264,14 @@ def test_rows_without_metadata_count_as_missing(damage: Any, folder: str, tmp_pa
 def test_a_damaged_manifest_is_an_error(folder: str, tmp_path: Path) -> None:
     push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
     (manifest,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("MANIFEST*")
-    flip(manifest)
-    with pytest.raises(StoreCorrupt):
-        reopen(folder, tmp_path / "b")
+    intact = manifest.read_bytes()
+    for damaged in (intact[: len(intact) // 2], b"", intact.replace(b"tiny", b"tinx")):
+        manifest.write_bytes(damaged)
+        with pytest.raises(StoreCorrupt, match=rf"{folder}/stores/.*{manifest.name}"):
+            reopen(folder, tmp_path / "b")
+    manifest.write_bytes(intact)
+    (manifest.parent / manifest.name.replace("1", "\N{ARABIC-INDIC DIGIT NINE}")).write_bytes(b"x")
+    assert len(reopen(folder, tmp_path / "b")) == 1
 
 
 def test_an_object_with_other_content_is_not_listed(folder: str, tmp_path: Path) -> None:
@@ -307,6 +312,8 @@ def test_writers_without_end_are_told(
         ("zip://a::s3://bucket/x.zip", "not the URL of a cache"),
         ("s3://key:secret@bucket/x", "with credentials"),
         ("bucket/x", "not the URL of a cache"),
+        ("s3://", "not the URL of a cache"),
+        ("memory:///", "not the URL of a cache"),
     ],
 )
 def test_other_urls_are_refused(url: str, message: str) -> None:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...backbones.spec import BackboneSpec
-from ...errors import StoreError, StoreMismatch
+from ...errors import StoreCorrupt, StoreError, StoreMismatch
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
 from .objects import Bucket
 
-_NAME = re.compile(r"MANIFEST-(\d{10})\.json")
+_NAME = re.compile(r"MANIFEST-([0-9]{10})\.json")
 _ATTEMPTS = 50
 
 
@@ -51,7 +51,15 @@ def latest_manifest(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
         number, data = number + 1, newer
     if data is None:
         return None
-    manifest = parse_manifest(mirror / NAME, data)
+    try:
+        manifest = parse_manifest(mirror / NAME, data)
+    except StoreCorrupt as error:
+        raise StoreCorrupt(
+            f"{bucket.url}/{_key(name, number)} cannot be used: {error.reason}. Run the same "
+            "command again, in case the answer was cut off. If it is damaged there, remove the "
+            "object: the manifest before it is used then, and `featcache push` lists the rest.",
+            path=bucket.url, reason=error.reason,
+        ) from error  # fmt: skip
     return replace(manifest, generation=number)
 
 

@@ -33,7 +33,9 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        if not is_url(url) or scheme_of(url) not in SCHEMES or "::" in url:
+        # Without a name, fsspec would take "s3:" for the name of a folder here.
+        named = bool(str(url).partition("://")[2].strip("/"))
+        if not is_url(url) or scheme_of(url) not in SCHEMES or "::" in url or not named:
             raise InvalidRequest(
                 f"{clean_url(str(url))} is not the URL of a cache that can be shared: give one of "
                 f"{format_values(SCHEMES, str)}, as s3://bucket/prefix.",
