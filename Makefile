@@ -15,7 +15,7 @@ PROCESSES ?= auto
 .PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 test-distributed check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1|/' | column -t -s '|'
 
 # The requirements of the package and its report; $(READY) adds those of the tests.
 $(DEMO_READY): setup.cfg pyproject.toml
