@@ -139,6 +139,13 @@ def test_a_path_in_a_file_from_elsewhere_is_not_opened(tmp_path, files):
     assert "has no bytes but a path, which is not opened" in found.quarantined[0].reason
 
 
+def test_text_in_place_of_bytes_is_quarantined(tmp_path):
+    cells = pa.array([{"bytes": "text"}], pa.struct([("bytes", pa.string())]))
+    pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
+    with pytest.raises(NoUsableImages, match="is str; expected the bytes of a file"):
+        extract(tmp_path / "a.parquet", tmp_path)
+
+
 def test_labels_that_are_lists_are_not_lost_silently(tmp_path, files, caplog):
     cells = [{"bytes": file.read_bytes(), "path": None} for file in files[:2]]
     pq.write_table(table_of(cells, label=[[0, 1], [1, 0]]), tmp_path / "a.parquet")
