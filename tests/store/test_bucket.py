@@ -32,7 +32,7 @@ from featcache.errors import (
     UnknownStore,
 )
 from featcache.hdf5.shard_metadata import metadata_bytes
-from featcache.store.bucket import manifests
+from featcache.store.bucket import manifests, push
 from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
@@ -468,6 +468,11 @@ def test_a_copy_is_hashed_once_however_often_it_is_read(
     store.read(ids_of(2))
     assert copy.stat().st_mtime_ns > before
     assert hashed == []
+    assert np.array_equal(reopen(folder, tmp_path / "b").read(ids_of(2)), rows_of(2))
+    copy.unlink()
+    Path(f"{copy}.head").unlink()
+    with pytest.raises(StoreCorrupt, match="metadata are missing"):
+        store.read(ids_of(1))
 
 
 def test_a_push_that_no_reader_could_use_is_an_error(folder: str, tmp_path: Path) -> None:
@@ -515,3 +520,32 @@ def test_shards_whose_rows_are_there_are_not_read(
     assert copy_rows(reopen(folder, tmp_path / "b"), tmp_path / "b").present == 3
     assert push_rows(source, folder, tmp_path / "a").present == 3
     assert names == []
+
+
+def test_a_push_leaves_out_damaged_shards_and_lists_many_at_once(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "_SHARDS_PER_MANIFEST", 2)
+    source = make(tmp_path / "a", (1, 2), (3,), (4, 5, 6))
+    (bad,) = [path for path in shards(source) if "-3-" in path.name]
+    flip(bad)
+    found = push_rows(source, folder, tmp_path / "a")
+    assert (found.rows, found.damaged) == (3, (bad.name,))
+    assert np.array_equal(found.store.read(ids_of(3, 2)), rows_of(3, 2))
+
+
+def test_a_shard_that_changes_while_it_is_pushed_is_not_pushed(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "a", (1, 2))
+    read_shard = Store.read_shard
+
+    def changed(self: Store, name: str) -> Any:
+        found = read_shard(self, name)
+        flip(self.folder / name)
+        return found
+
+    monkeypatch.setattr(Store, "read_shard", changed)
+    with pytest.raises(StoreWriteError, match="was changed while it was read"):
+        push_rows(source, folder, tmp_path / "a")
+    assert find_bucket_store(folder, SPEC.folder, tmp_path / "b") is None

@@ -108,8 +108,6 @@ class _Push:
         ids = unpack_ids(metadata.image_ids)
         new = np.array([i in self.missing for i in ids], bool)
         count = int(new.sum())
-        if not count:
-            return 0
         self.missing.difference_update(ids)
         data = b""
         with contextlib.suppress(FileNotFoundError):  # it may be merged into a larger one now
