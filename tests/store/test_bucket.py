@@ -25,6 +25,7 @@ from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
 from featcache.errors import (
     InvalidRequest,
+    MissingExtra,
     StoreCorrupt,
     StoreError,
     StoreMismatch,
@@ -549,3 +550,44 @@ def test_a_shard_that_changes_while_it_is_pushed_is_not_pushed(
     with pytest.raises(StoreWriteError, match="was changed while it was read"):
         push_rows(source, folder, tmp_path / "a")
     assert find_bucket_store(folder, SPEC.folder, tmp_path / "b") is None
+
+
+class FailingServer:
+    """A file system whose every request fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*_: Any, **__: Any) -> None:
+            raise self.error
+
+        return fail
+
+
+@pytest.mark.parametrize("error", [OSError("503 at s3://me:hidden@host/x"), TimeoutError("slow")])
+def test_a_server_that_fails_is_named_without_secrets(error: Exception) -> None:
+    bucket = Bucket("memory://failing/cache")
+    assert repr(bucket) == "<Bucket memory://failing/cache>"
+    bucket.url, bucket._system = "s3://failing/cache", FailingServer(error)
+    requests: list[Any] = [
+        lambda: bucket.objects("stores/x"), lambda: bucket.folders("stores"),
+        lambda: bucket.read("stores/x/y", 9), lambda: bucket.create("stores/x/y", b"1"),
+    ]  # fmt: skip
+    for request in requests:
+        with pytest.raises((StoreError, StoreWriteError), match="s3://failing/cache") as caught:
+            request()
+        assert "hidden" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_an_object_that_exists_is_no_failure() -> None:
+    bucket = Bucket("memory://failing/cache")
+    bucket.url, bucket._system = "s3://failing/cache", FailingServer(OSError("PreconditionFailed"))
+    assert not bucket.create("stores/x/y", b"1")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingExtra, match="s3"):
+        Bucket("s3://bucket/cache")
