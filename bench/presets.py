@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from featcache import Augmentation
 from featcache.errors import InvalidRequest
 from featcache.toolkit import Crop
-from heads import HEADS
 
 T = TypeVar("T")
 _BACKBONES = ("vgg19", "resnet50", "inception_resnet_v2")
@@ -35,6 +34,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "backbone": "inception_resnet_v2", "unfreeze": 447, "units": (1024, 1024), "epochs": 21,
     },
 }  # fmt: skip
+
+
+_HEADS = ("logistic", "svm", "lightgbm", "dense", "knn")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ COMPARISONS = {
         data="stanford-dogs",
         crop="box",
         backbones=_BACKBONES,
-        heads=tuple(HEADS),
+        heads=_HEADS,
         finetune=_FINE_TUNED,
         splits={"official": None, "90-10": 0.1},
     ),
@@ -76,7 +78,7 @@ COMPARISONS = {
         data="oxford-pets",
         crop="whole",
         backbones=_BACKBONES,
-        heads=tuple(HEADS),
+        heads=_HEADS,
         finetune=_FINE_TUNED,
         splits={"official": None},
     ),

@@ -15,7 +15,14 @@ from featcache.toolkit import get_logger
 from .arguments import as_features
 from .base import Floats, Head
 from .blocks import Block, Codes, MemoryLimit, RowBlocks, exceeds, limit_bytes
-from .calibration import choose_temperature, fit_temperature, log_losses
+from .calibration import (
+    MIN_HELD_OUT,
+    choose_temperature,
+    fit_temperature,
+    log_losses,
+    prior_temperature,
+)
+from .groups import count_groups
 from .held_out import held_out_part
 from .parameters import Interval, check_parameters
 from .streamed import held_out_rows, shuffled_rows, temperature_of_training
@@ -48,7 +55,7 @@ class RidgeHead(Head):
     ----------
     alpha : float or "auto"
         Strength of the L2 penalty, as in scikit-learn. "auto" chooses it by held-out rows among
-        0.001 to 3 times the number of rows; with too few rows it is 0.3 times their number.
+        0.001 to 3 times the number of rows; with fewer than 500 it is 0.3 times their number.
     class_weight : {None, "balanced"} or dict
         Weight of each label; "balanced" gives all classes the same total weight.
     memory_limit : int or str, optional
@@ -125,8 +132,13 @@ class RidgeHead(Head):
         self._check_alpha()
         blocks = RowBlocks(X, codes, weights, _BLOCK_BYTES)
         held_out = held_out_part(codes, _HELD_OUT, 0, groups, min_per_class=_MIN_PER_CLASS)
+        if count_groups(groups, held_out) < MIN_HELD_OUT:
+            held_out = held_out[:0]
         self._train(blocks, held_out)
-        if not len(held_out):
+        if count_groups(groups, np.arange(len(codes))) < MIN_HELD_OUT:
+            # Half of so few rows give scores of another scale than all of them do.
+            self.temperature_ = prior_temperature(self._scores(X), codes, weights.loss)
+        elif not len(held_out):
             self.temperature_ = choose_temperature(
                 codes, held_out, lambda rows: self._scores(X[rows]),
                 lambda train, scored: self._trained_on(blocks, train)._scores(X[scored]),

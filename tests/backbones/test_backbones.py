@@ -22,7 +22,7 @@ from reference_models import reference_model
 # all of them in `make test-slow`, about 20 seconds each on two slow cores.
 QUICK = {
     "mobilenet", "mobilenet_v2", "mobilenet_v3_small",
-    "pocket", "resnet50", "resnet50_v2", "vgg19",
+    "pocket", "resnet50",
 }  # fmt: skip
 ALL = [
     pytest.param(entry, id=name, marks=() if name in QUICK else pytest.mark.slow)

@@ -170,7 +170,7 @@ def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
     import featcache.extraction.extract
 
     paths = [photo(tmp_path / "p" / f"{i}.png", i) for i in range(6)]
-    prepare = featcache.extraction.extract.prepare
+    prepare = featcache.extraction.extract.prepare_layers
 
     def then_things_change(*arguments: Any, **options: Any) -> Any:
         job = prepare(*arguments, **options)
@@ -178,7 +178,7 @@ def test_a_file_that_vanishes_or_shrinks_meanwhile_is_told(
         paths[3].write_bytes(paths[3].read_bytes()[:100])
         return job
 
-    monkeypatch.setattr(featcache.extraction.extract, "prepare", then_things_change)
+    monkeypatch.setattr(featcache.extraction.extract, "prepare_layers", then_things_change)
     features = extract(make_tiny_model(), tmp_path / "p")
     assert len(features) == 4
     told = {Path(bad.path).name: bad.reason for bad in features.quarantined}
@@ -238,7 +238,7 @@ print(next(int(s.split()[1]) // 1024 for s in open('/proc/self/status') if 'VmHW
 """
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_images_as_large_as_allowed_stay_within_memory(tmp_path: Path, workers: int) -> None:
     pages = {
         "alpha.png": ("RGBA", "PNG", {"compress_level": 1}),

@@ -82,7 +82,7 @@ def test_what_is_no_claim_counts_until_it_is_old(tmp_path: Path, kind: str) -> N
 def test_a_living_user_that_was_stopped_for_long_still_uses_a_store(tmp_path: Path) -> None:
     with mark_in_use(tmp_path) as held:
         assert held
-        os.utime(held._path, (1, 1))
+        os.utime(held.path, (1, 1))
         assert is_in_use(tmp_path)
 
 

@@ -32,7 +32,7 @@ def run(images: Images, codes: Any, model: Any = None, **options: Any) -> FineTu
     "options",
     [
         {},
-        {"initial_head": None, "units": (6,), "dropout": 0.3},
+        pytest.param({"initial_head": None, "units": (6,), "dropout": 0.3}, marks=pytest.mark.slow),
         {"augmentation": "flip", "views": 2},
     ],
 )
@@ -263,6 +263,7 @@ def test_the_rate_falls_from_layer_to_layer() -> None:
     assert at == {"b1_conv": 0.25, "b2_conv": 0.5}
 
 
+@pytest.mark.slow
 def test_a_decay_of_zero_trains_the_top_alone_and_smoothing_changes_the_loss(
     easy_images: Any,
 ) -> None:

@@ -123,7 +123,13 @@ def test_enough_validation_images_give_the_temperature_themselves(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 13}, {"dropout": 0.2}, {"units": (8,)}, {"augmentation": Augmentation()}]
+    "changes",
+    [
+        {"epochs": 13},
+        pytest.param({"dropout": 0.2}, marks=pytest.mark.slow),
+        pytest.param({"units": (8,)}, marks=pytest.mark.slow),
+        {"augmentation": Augmentation()},
+    ],
 )
 def test_another_setting_is_another_run(easy_images: Any, changes: dict[str, Any]) -> None:
     images, codes = easy_images

@@ -90,6 +90,7 @@ def rows_stored(cache: Path) -> int:
     return sum(len(store) for store in stores if store.dtype == np.float16)
 
 
+@pytest.mark.slow
 def test_killed_in_the_boundary_and_in_training_it_ends_as_an_uninterrupted_run(
     easy_images: Any, tmp_path: Path
 ) -> None:

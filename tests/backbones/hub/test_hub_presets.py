@@ -34,7 +34,6 @@ from featcache.errors import (
     InvalidRequest,
     MissingExtra,
     ModelRefused,
-    NotExportable,
     UnknownBackbone,
     UnknownLayer,
     WeightsMismatch,
@@ -161,8 +160,8 @@ def test_a_bundle_asks_for_the_preset(photos: Path, folder: Path, tmp_path: Path
     with featcache.Predictor(bundle, backbone=f"hub:{folder}") as predictor:
         assert predictor.predict(features.paths[0])[0].top_classes[0][0] == names[0]
     assert bundle.file_options == ("--backbone", f"hub:{folder}")
-    with pytest.raises(NotExportable, match="not one of Keras' layers"):
-        bundle.to_onnx(tmp_path / "b.onnx", backbone=folder)
+    bundle.to_onnx(tmp_path / "b.onnx", backbone=folder)
+    assert (tmp_path / "b.onnx").stat().st_size > 1000
 
 
 def test_a_cluster_takes_presets_and_no_backbones_in_memory(folder: Path) -> None:
