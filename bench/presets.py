@@ -12,6 +12,7 @@ from featcache.toolkit import Crop
 
 T = TypeVar("T")
 _BACKBONES = ("vgg19", "resnet50", "inception_resnet_v2")
+_HEADS = ("logistic", "svm", "lightgbm", "dense", "knn")
 _FINE_TUNED = ("resnet50-40", "inception_resnet_v2-80")
 
 # Arguments of `FineTuned` that all presets share.
@@ -34,9 +35,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "backbone": "inception_resnet_v2", "unfreeze": 447, "units": (1024, 1024), "epochs": 21,
     },
 }  # fmt: skip
-
-
-_HEADS = ("logistic", "svm", "lightgbm", "dense", "knn")
 
 
 @dataclass(frozen=True)
