@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featcache import Classifier, ClassifierStep
@@ -21,22 +21,13 @@ from .arguments import (
     as_features,
     check_classes,
     check_codes,
-    check_lengths,
     is_on_disk,
     labelled_rows,
     unpack_features,
 )
-from .blocks import RowBlocks
 from .calibration import score_chunks
 from .groups import Codes, needed_groups
-from .weights import (
-    ClassWeight,
-    RowWeights,
-    check_sample_weight,
-    merge_copies,
-    row_weights,
-    spread,
-)
+from .weights import ClassWeight, RowWeights, check_sample_weight, merge_copies, row_weights
 
 if TYPE_CHECKING:
     from featcache import Features
@@ -149,34 +140,6 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             )
         self.temperature_ = 1.0
         return kept, codes.astype(np.int64), sample
-
-    def _labelled_blocks(
-        self, X: Any, y: Any, sample_weight: Any, groups: Any, limit: int
-    ) -> tuple[RowBlocks, Codes | None]:
-        """Return rows on disk as blocks, with the number of each row's group; set `classes_`."""
-        features = as_features(X)
-        self._feature_classes = None
-        if features is not None:
-            self._feature_classes = features.classes if y is None else None
-            y = features.y if y is None else y
-            groups = features.ids if groups is None else groups
-            X = features.X
-        positions = np.arange(len(X))[:, None]
-        used, y, sample_weight, numbers = labelled_rows(
-            type(self).__name__, positions, y, sample_weight, groups
-        )
-        check_lengths(used, y)
-        kept, codes, sample = self._encode(np.asarray(column_or_1d(y)), sample_weight)
-        self.n_features_in_ = int(X.shape[1])
-        rows = used[kept, 0]
-        weights = row_weights(self.class_weight, self.classes_, codes, sample)
-        numbers = None if numbers is None else needed_groups(numbers[kept])
-        every = np.full(len(X), -1, np.int64)
-        every[rows] = codes
-        return (
-            RowBlocks(X, every, weights.spread(rows, len(X)), limit),
-            None if numbers is None else spread(numbers, rows, len(X)),
-        )
 
     def score(
         self,

@@ -8,18 +8,16 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import NDArray
 
-from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 
-from .arguments import as_features
-from .base import Floats, Head
-from .blocks import MemoryLimit, exceeds, limit_bytes
+from .base import Floats
+from .blocks import RowBlocks
 from .calibration import prior_temperature
 from .groups import Codes, count_groups
 from .held_out import held_out_folds
+from .linear_scores import LinearScoresHead
 from .parameters import Integers, Interval, check_parameters
 from .problem import Problem
 from .scaling import StandardScaler, row_space
@@ -28,7 +26,7 @@ from .strength import HeldOutScores, choose_strength
 from .weights import RowWeights
 
 if TYPE_CHECKING:
-    from featcache import Features
+    pass
 
 # Factor of `tol` for models that are discarded once they have given a temperature.
 _TEMPERATURE_TOL = 30
@@ -46,17 +44,14 @@ _PARAMETERS: dict[str, Integers | Interval] = {
 }
 
 
-class LinearHead(Head):
-    """Base class of heads with linear scores and an L2 penalty on the weights.
+class LinearHead(LinearScoresHead):
+    """Base class of heads whose weights minimise a smooth loss with an L2 penalty.
 
     Subclasses have the parameters ``C``, ``max_iter``, ``tol`` and ``calibration_folds``, and
     define the loss of the scores in `_loss`, which must be convex and smooth.
 
     Attributes
     ----------
-    coef_ : ndarray (k, d), float32
-        Weights for unscaled embeddings.
-    intercept_ : ndarray (k,), float32
     n_iter_ : int
         Number of iterations of the solver on all rows.
     C_ : float
@@ -67,7 +62,6 @@ class LinearHead(Head):
     _default_strength: ClassVar[float]
 
     C: float | Literal["auto"]
-    memory_limit: MemoryLimit
     max_iter: int
     tol: float
     calibration_folds: int
@@ -85,49 +79,22 @@ class LinearHead(Head):
         return C
 
     @property
-    def n_parameters(self) -> int:
-        """Number of coefficients and intercepts."""
-        check_is_fitted(self, "coef_")
-        return int(self.coef_.size + self.intercept_.size)
-
-    @property
     def default_strength(self) -> float:
         """The value of `C`; of "auto", the first one that it tries."""
         return self._default_strength if isinstance(self.C, str) else float(self.C)
 
-    def fit(
-        self,
-        X: Features | ArrayLike,
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> LinearHead:
-        """Train on embeddings; see `Head.fit`.
-
-        Rows of features or of a `numpy.memmap` that do not fit in `memory_limit` are read in
-        blocks, once per iteration. `C="auto"` is then chosen on a sample of them, the temperature
-        is fitted on 10,000 rows or a tenth of all, which are not trained on, and equal rows are
-        not merged.
-        """
-        limit = limit_bytes(self.memory_limit)
-        features = as_features(X)
-        if not exceeds(X if features is None else features.X, limit):
-            super().fit(X, y, sample_weight, groups)
-            return self
-        self._check_all_parameters()
-        blocks, numbers = self._labelled_blocks(X, y, sample_weight, groups, limit)
-        fit_streamed(self, blocks, numbers)
-        return self
-
-    def _check_all_parameters(self) -> None:
+    def _check_parameters(self) -> None:
         check_parameters(self, _PARAMETERS)
         if self.C != "auto":
             _check_strength(self.C)
 
+    def _fit_blocks(self, blocks: RowBlocks, groups: Codes | None) -> None:
+        fit_streamed(self, blocks, groups)
+
     def _fit_codes(
         self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
     ) -> None:
-        self._check_all_parameters()
+        self._check_parameters()
         is_auto = self.C == "auto"
         n_different = count_groups(groups, np.arange(len(codes)))
         choose = is_auto and n_different >= _MIN_ROWS_PER_CLASS * len(self.classes_)
@@ -217,12 +184,6 @@ class LinearHead(Head):
                     moved = solved if weights[0] is None else solved - weights[0]
                 weights[number] = solved
         return found
-
-    def _scores(self, X: Floats) -> NDArray[Any]:
-        return np.asarray(X @ self.coef_.T + self.intercept_)
-
-    def _steps(self) -> list[ClassifierStep]:
-        return [ClassifierStep("linear", {"weights": self.coef_.T, "bias": self.intercept_})]
 
 
 def _held_out_scores(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from sklearn.utils.validation import check_is_fitted
 
-from featcache import ClassifierStep
 from featcache.toolkit import get_logger
 
-from .arguments import as_features
-from .base import Floats, Head
-from .blocks import Block, Codes, MemoryLimit, RowBlocks, exceeds, limit_bytes
+from .base import Floats
+from .blocks import Block, Codes, MemoryLimit, RowBlocks
 from .calibration import (
     MIN_HELD_OUT,
     choose_temperature,
@@ -24,12 +21,15 @@ from .calibration import (
 )
 from .groups import count_groups
 from .held_out import held_out_part
+from .linear_scores import LinearScoresHead
 from .parameters import Interval, check_parameters
+from .problem import ROWS_PER_CHUNK
+from .scaling import CONSTANT
 from .streamed import held_out_rows, shuffled_rows, temperature_of_training
 from .weights import ClassWeight, RowWeights
 
 if TYPE_CHECKING:
-    from featcache import Features
+    pass
 
 log = get_logger(__name__)
 
@@ -40,11 +40,9 @@ _HELD_OUT = 0.1
 _MIN_PER_CLASS = 2
 _LOG_LOSS_WEIGHT = 0.25  # relative to the error rate
 _BLOCK_BYTES = 2**28
-_ROWS_PER_CHUNK = 4096
-_CONSTANT = 1e-6  # relative to the mean: a smaller deviation is the resolution of float32
 
 
-class RidgeHead(Head):
+class RidgeHead(LinearScoresHead):
     """Ridge regression to indicators of the classes, on standardised embeddings.
 
     The problem of `sklearn.linear_model.RidgeClassifier`, solved in closed form from sums over the
@@ -77,8 +75,6 @@ class RidgeHead(Head):
     (40,)
     """
 
-    trains_in_seconds: ClassVar[bool] = True
-
     def __init__(
         self,
         alpha: float | Literal["auto"] = "auto",
@@ -89,47 +85,22 @@ class RidgeHead(Head):
         self.class_weight = class_weight
         self.memory_limit = memory_limit
 
-    def fit(
-        self,
-        X: Features | ArrayLike,
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> RidgeHead:
-        """Train on embeddings; see `Head.fit`.
-
-        Rows of features or of a `numpy.memmap` that do not fit in `memory_limit` are read once, in
-        blocks; equal rows are not merged then.
-        """
-        limit = limit_bytes(self.memory_limit)
-        features = as_features(X)
-        if not exceeds(X if features is None else features.X, limit):
-            super().fit(X, y, sample_weight, groups)
-            return self
-        self._check_alpha()
-        blocks, numbers = self._labelled_blocks(X, y, sample_weight, groups, limit)
-        shuffled = shuffled_rows(blocks.codes, numbers)
-        held_out = held_out_rows(blocks.codes, numbers, shuffled)
+    def _fit_blocks(self, blocks: RowBlocks, groups: Codes | None) -> None:
+        shuffled = shuffled_rows(blocks.codes, groups)
+        held_out = held_out_rows(blocks.codes, groups, shuffled)
         self._train(blocks, held_out)
         if not len(held_out):
             sample = blocks.take(np.sort(shuffled[: blocks.block_rows]))
             self.temperature_ = temperature_of_training(self, sample)
-        return self
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of coefficients and intercepts."""
-        check_is_fitted(self, "coef_")
-        return int(self.coef_.size + self.intercept_.size)
-
-    def _check_alpha(self) -> None:
+    def _check_parameters(self) -> None:
         if self.alpha != "auto":
             check_parameters(self, {"alpha": Interval(0, 1e12)})
 
     def _fit_codes(
         self, X: Floats, codes: Codes, weights: RowWeights, groups: Codes | None
     ) -> None:
-        self._check_alpha()
+        self._check_parameters()
         blocks = RowBlocks(X, codes, weights, _BLOCK_BYTES)
         held_out = held_out_part(codes, _HELD_OUT, 0, groups, min_per_class=_MIN_PER_CLASS)
         if count_groups(groups, held_out) < MIN_HELD_OUT:
@@ -171,12 +142,6 @@ class RidgeHead(Head):
         head._train(blocks.without(others), others[:0])
         return head
 
-    def _scores(self, X: Floats) -> NDArray[Any]:
-        return np.asarray(X @ self.coef_.T + self.intercept_)
-
-    def _steps(self) -> list[ClassifierStep]:
-        return [ClassifierStep("linear", {"weights": self.coef_.T, "bias": self.intercept_})]
-
 
 def _trial(sums: _Sums, alpha: float, test: Block) -> tuple[float, float]:
     """Return the loss of a value of alpha on held-out rows, and their temperature."""
@@ -216,8 +181,8 @@ class _Sums:
         if shift is None:
             shift = block.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
             self._shift = shift
-        for start in range(0, len(block.rows), _ROWS_PER_CHUNK):
-            part = slice(start, start + _ROWS_PER_CHUNK)
+        for start in range(0, len(block.rows), ROWS_PER_CHUNK):
+            part = slice(start, start + ROWS_PER_CHUNK)
             self._add(block.rows[part] - shift, block.codes[part], block.weights.take(part))
 
     def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> None:
@@ -238,7 +203,7 @@ class _Sums:
         gram = self._gram - self.total * np.outer(mean, mean)
         centre = self._shift + mean
         std = np.sqrt(np.maximum(gram.diagonal() / self.total, 0.0))
-        std[(std <= _CONSTANT * np.abs(centre)) | (std == 0)] = np.inf  # its weights are 0
+        std[(std <= CONSTANT * np.abs(centre)) | (std == 0)] = np.inf  # its weights are 0
         gram /= std[:, None]
         gram /= std
         gram.flat[:: len(gram) + 1] += alpha

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from .weights import Floats
 
 _ROWS_PER_CHUNK = 1024
+# Relative to the mean: a column with a smaller deviation is constant, at the resolution of float32.
+CONSTANT = 1e-6
 
 
 class StandardScaler:
@@ -50,7 +52,7 @@ class StandardScaler:
         std = np.sqrt(squares / total)
         # Relative to the mean, since embeddings have any unit: a column that varies by less
         # than the resolution of float32 is constant.
-        tiny = std <= 1e-6 * np.abs(self.mean)
+        tiny = std <= CONSTANT * np.abs(self.mean)
         self.scale: Floats = np.where(tiny | (std == 0), 1.0, std).astype(np.float32)
 
     @classmethod

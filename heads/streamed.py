@@ -19,7 +19,7 @@ from .base import Floats, Head, unfitted
 from .blocks import Block, Codes, RowBlocks
 from .calibration import fit_temperature, prior_temperature
 from .problem import ROWS_PER_CHUNK, Problem
-from .scaling import StandardScaler
+from .scaling import CONSTANT, StandardScaler
 from .weights import RowWeights
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ log = get_logger(__name__)
 
 _HELD_OUT = 10_000  # rows determine a temperature by far
 _HELD_OUT_FRACTION = 0.1
-_MIN_SCALE = 1e-6  # relative to the mean: less is the resolution of float32
 
 
 class _Moments(NamedTuple):
@@ -172,7 +171,7 @@ def _moments(blocks: RowBlocks, sample: Codes) -> _Moments:
     mean = sums.first / sums.sample_total
     std = np.sqrt(np.maximum(sums.second / sums.sample_total - np.square(mean), 0.0))
     centre = shift + mean
-    std[std <= _MIN_SCALE * np.abs(centre)] = 1.0
+    std[std <= CONSTANT * np.abs(centre)] = 1.0
     scale = StandardScaler.of_moments(centre, np.where(std == 0, 1.0, std))
     cross = np.outer(sums.loss_first, mean)
     gram = sums.gram - cross - cross.T + sums.loss_total * np.outer(mean, mean)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from .._io.own_files import CONVERTED_FILES
 from .._io.wording import install_hint
+from ..backbones.exported import IMAGES, PROBABILITIES
 from ..backbones.model import Backbone
 from ..backbones.onnx.backbone import OnnxBackbone
 from ..errors import InvalidRequest, MissingExtra
 from .openvino import is_installed, openvino_core, refusals
 from .openvino_graph import with_preprocessing
 
-IMAGES, PROBABILITIES = "images", "probabilities"
 _SHORTEST = 1e-30  # of a row that is divided by its length: a row of 0 stays 0
 
 

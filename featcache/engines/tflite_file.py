@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from .._io.held_warnings import ignored_warnings
 from .._io.wording import first_line
 from ..backbones import preprocessing
+from ..backbones.exported import IMAGES, PROBABILITIES
 from ..backbones.keras_backend import quiet_stderr
 from ..backbones.model import Backbone
 from ..errors import NotExportable
-
-IMAGES, PROBABILITIES = "images", "probabilities"
 
 
 def encode_tflite(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..._io.wording import first_line
 from ...errors import NotExportable
 from .. import preprocessing
+from ..exported import IMAGES, PROBABILITIES
 from ..model import Backbone
 from ..onnx.backbone import OnnxBackbone
 from ..onnx.library import import_onnx, import_onnxruntime
@@ -18,7 +19,6 @@ from ..onnx.rebuild import EMBEDDING, FORMAT_VERSION, PIXELS
 from .network import write_function, write_keras_model
 from .writer import OPSET, GraphWriter, Refused, Value, not_exportable
 
-IMAGES, PROBABILITIES = "images", "probabilities"
 # Continues a graph at its embedding: the writer and the embedding's tensor, to the output's tensor.
 Finish = Callable[[GraphWriter, str], str]
 

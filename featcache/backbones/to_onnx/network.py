@@ -56,21 +56,19 @@ _ACTIVATIONS: dict[str, _Activation] = {
     "ReLU": activations.relu,
     "Softmax": activations.softmax_layer,
 }
+_ARITHMETIC: dict[str, _Joining] = dict.fromkeys(
+    ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"),
+    shapes.arithmetic,
+)
 _JOINING: dict[str, _Joining] = {
-    **dict.fromkeys(
-        ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"),
-        shapes.arithmetic,
-    ),
+    **_ARITHMETIC,
     "Average": shapes.average,
     "Concatenate": shapes.concatenate,
     "CustomScaleLayer": shapes.scaled_sum,
 }
 # Functions of keras.ops that layers call.
 _OPERATIONS: dict[str, _Joining] = {
-    **dict.fromkeys(
-        ("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"),
-        shapes.arithmetic,
-    ),
+    **_ARITHMETIC,
     "Concatenate": shapes.concatenate,
     "DotProductAttention": tokens.attention,
     "Gelu": tokens.gelu,

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._io.atomic import make_folder
 from ..._io.progress import progress_bar
 from ...errors import StoreWriteError
 from ...hdf5.row_dtype import Rows
@@ -21,9 +20,9 @@ from ..manifest import Manifest
 from ..row_index import IdArray, unpack_ids
 from ..store import Store
 from ..transfer import Copied, shards_of
-from .manifests import add_shards, check_same, latest_manifest, store_prefix
+from .manifests import add_shards, check_same, store_prefix
 from .objects import Bucket
-from .store import BucketStore, mirror_folder
+from .store import BucketStore, find_bucket_store, mirror_folder
 
 _SHARDS_PER_MANIFEST = 64  # each manifest lists all shards, and stays
 
@@ -59,13 +58,12 @@ def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = N
     """
     bucket, name = Bucket(url), source.spec.folder
     mirror = mirror_folder(cache, url, name)
-    make_folder(mirror, private=True)
-    manifest = latest_manifest(bucket, name, mirror)
-    check_same(manifest, source.spec, source.width, bucket)
+    there = find_bucket_store(url, name, cache)
     ids = source.ids()
     missing = np.ones(len(ids), bool)
-    if manifest is not None:
-        missing = ~BucketStore(url, name, mirror).contains(ids)
+    if there is not None:
+        check_same(there.manifest, source.spec, source.width, bucket)
+        missing = ~there.contains(ids)
     pushed = _Push(source, bucket, mirror, {i for i, new in zip(ids, missing, strict=True) if new})
     damaged = list[str]()
     with progress_bar(len(pushed.missing), name, "rows", progress) as bar:

@@ -31,6 +31,7 @@ from ...hdf5.shard_metadata import (
     read_metadata,
 )
 from ...hdf5.shard_name import Damage, shard_error
+from ..manifest import Manifest
 from ..row_index import RowIndex
 from ..shard_reader import ShardReader
 from ..store import Store
@@ -65,8 +66,10 @@ class BucketStore(Store):
 
     Raises
     ------
+    UnknownStore
+        If there is no such store.
     StoreError
-        If there is no such store, or it cannot be read.
+        If it cannot be read.
     StoreCorrupt, StoreFormatError
         If its manifest is damaged, or of another format version.
     """
@@ -87,6 +90,11 @@ class BucketStore(Store):
         return {"url": self._url, "name": self._name, "mirror": self.folder,
                 "max_bytes": self._max_bytes}  # fmt: skip
 
+    @property
+    def manifest(self) -> Manifest:
+        """The newest manifest when it was listed."""
+        return self._manifest
+
     def is_gone(self, name: str) -> bool:
         """Return False: shards are never removed."""
         return False
@@ -94,7 +102,7 @@ class BucketStore(Store):
     def _list_shards(self) -> bool:
         manifest = latest_manifest(self._bucket, self._name, self.folder)
         if manifest is None:
-            raise StoreError(f"{self._url} has no store {self._name}.", path=self._url)
+            raise UnknownStore(f"{self._url} has no store {self._name}.", path=self._url)
         self._manifest = manifest
         manifest.write(self.folder)  # for those who look at the local copies
         self.damaged: list[Damage] = []
@@ -171,11 +179,10 @@ def find_bucket_store(url: str, name: str, cache: Path) -> BucketStore | None:
     cache : Path
         One's own cache folder, for the local copies.
     """
-    mirror = mirror_folder(cache, url, name)
-    make_folder(mirror, private=True)
-    if latest_manifest(Bucket(url), name, mirror) is None:
+    try:
+        return BucketStore(url, name, mirror_folder(cache, url, name))
+    except UnknownStore:
         return None
-    return BucketStore(url, name, mirror)
 
 
 def bucket_stores(url: str, names: Sequence[str], cache: Path) -> list[Store]:
