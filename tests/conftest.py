@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from s3_server import s3_files as s3_files  # a fixture
+from s3_server import s3_files as s3_files  # fixtures
+from s3_server import s3_server as s3_server
 
 
 @pytest.fixture(scope="session")
