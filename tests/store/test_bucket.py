@@ -135,7 +135,7 @@ def test_what_another_writer_lists_meanwhile_stays(
     create, calls = Bucket.create, []
 
     def interrupted(self: Bucket, name: str, data: bytes) -> bool:
-        if "MANIFEST" in name:
+        if "/change-" in name:
             calls.append(name)
             if len(calls) == 1:
                 push_rows(second, folder, tmp_path / "b")
@@ -217,7 +217,7 @@ def test_what_was_read_last_stays_here(folder: str, tmp_path: Path) -> None:
         patch.setattr(Bucket, "read", lambda *a: reads.append(a[1]) or read(*a))
         again = reopen(folder, tmp_path / "b")
         assert np.array_equal(again.read(ids_of(5, 0)), rows_of(5, 0))
-    assert not [name for name in reads if not name.rpartition("/")[2].startswith("MANIFEST")]
+    assert not [name for name in reads if not name.rpartition("/")[2].startswith("change-")]
 
 
 def flip(path: Path) -> None:
@@ -264,7 +264,7 @@ def test_rows_without_metadata_count_as_missing(damage: Any, folder: str, tmp_pa
 
 def test_a_damaged_manifest_is_an_error(folder: str, tmp_path: Path) -> None:
     push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
-    (manifest,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("MANIFEST*")
+    (manifest,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("manifest/change-*")
     intact = manifest.read_bytes()
     for damaged in (intact[: len(intact) // 2], b"", intact.replace(b"tiny", b"tinx")):
         manifest.write_bytes(damaged)
@@ -299,7 +299,7 @@ def test_writers_without_end_are_told(
     monkeypatch.setattr(manifests, "_ATTEMPTS", 2)
     create = Bucket.create
     monkeypatch.setattr(
-        Bucket, "create", lambda self, n, d: "MANIFEST" not in n and create(self, n, d)
+        Bucket, "create", lambda self, n, d: "/change-" not in n and create(self, n, d)
     )
     with pytest.raises(StoreError, match="other writers"):
         push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
@@ -389,14 +389,14 @@ from featcache.store.bucket.objects import Bucket
 sys.setprofile(lambda frame, event, arg: event == "c_call" and arg.__name__ == "write"
                and isinstance(arg.__self__, io.BufferedWriter) and (
                    arg.__self__.raw.write(b"{"), os.kill(os.getpid(), signal.SIGKILL)))
-Bucket(sys.argv[1]).create("stores/x/MANIFEST-0000000001.json", b"{}")
+Bucket(sys.argv[1]).create("stores/x/manifest/change-0000000001.json", b"{}")
 """, folder], check=False)  # fmt: skip
     assert run.returncode == -signal.SIGKILL
     bucket = Bucket(folder)
-    assert bucket.read("stores/x/MANIFEST-0000000001.json", 9) is None
-    assert bucket.create("stores/x/MANIFEST-0000000001.json", b"{}")
-    assert not bucket.create("stores/x/MANIFEST-0000000001.json", b"[]")
-    assert bucket.read("stores/x/MANIFEST-0000000001.json", 9) == b"{}"
+    assert bucket.read("stores/x/manifest/change-0000000001.json", 9) is None
+    assert bucket.create("stores/x/manifest/change-0000000001.json", b"{}")
+    assert not bucket.create("stores/x/manifest/change-0000000001.json", b"[]")
+    assert bucket.read("stores/x/manifest/change-0000000001.json", 9) == b"{}"
 
 
 def test_metadata_of_other_rows_are_not_believed(folder: str, tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_shards_whose_rows_are_there_are_not_read(
 def test_a_push_leaves_out_damaged_shards_and_lists_many_at_once(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "_SHARDS_PER_MANIFEST", 2)
+    monkeypatch.setattr(push, "_SHARDS_PER_CHANGE", 2)
     source = make(tmp_path / "a", (1, 2), (3,), (4, 5, 6))
     (bad,) = [path for path in shards(source) if "-3-" in path.name]
     flip(bad)

@@ -1,24 +1,63 @@
-"""The manifests of a store in an object store: one object per generation, never replaced.
+"""The manifest of a store in an object store: a log of changes of its list of shards.
 
-A generation is created only if there is none of its number, so that of two writers who extend the
-same one, the second sees that and begins again. The listing of a server may lag behind: readers ask
-for further generations until there is none.
+Each generation is one object, a *change*: the shards that it adds and removes. A change is created
+only if there is none of its number, so that of two writers who extend the same generation, the
+second sees that and begins again. Each names the SHA-256 of the one before it. A *snapshot* is the
+whole list after a change, so that readers begin there, and not at the first change.
+
+The listing of a server may lag behind: readers ask for further changes until there is none. All
+objects are untrusted: a damaged or missing one is an error, and never a shorter list.
+
+Garbage collection may remove snapshots but the newest two, and the changes before the older one of
+these, both being older than any delay of a listing. The first change stays, so that a store that
+exists is never begun again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import random
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from ..._io.hashes import json_hash
 from ...backbones.spec import BackboneSpec
-from ...errors import StoreCorrupt, StoreError, StoreMismatch
+from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
 from .objects import Bucket
 
-_NAME = re.compile(r"MANIFEST-([0-9]{10})\.json")
+_NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10})\.json")
 _ATTEMPTS = 50
+_LISTINGS = 3
+_MAX_WAIT = 2.0
+# A reader that begins at a snapshot reads about this many changes after it.
+SNAPSHOT_EVERY = 64
+
+
+@dataclass(frozen=True)
+class BucketManifest(Manifest):
+    """The list of shards after a change, its `generation`.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the change, which the next one names.
+    snapshot : int
+        Number of the newest snapshot when it was read; 0 without one.
+    """
+
+    digest: str = ""
+    snapshot: int = 0
+
+
+class ShardsChanged(StoreError):
+    """Shards to remove from the list are not listed any more: another process replaced them."""
 
 
 def store_prefix(name: str) -> str:
@@ -26,8 +65,39 @@ def store_prefix(name: str) -> str:
     return f"stores/{name}"
 
 
-def latest_manifest(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
-    """Return the newest manifest of a store; None if it has none.
+def manifest_folder(name: str) -> str:
+    """Return the folder of the changes and snapshots of a store."""
+    return f"{store_prefix(name)}/manifest"
+
+
+def change_key(name: str, number: int) -> str:
+    """Return the name of the object of a change of a store."""
+    return f"{manifest_folder(name)}/change-{number:010d}.json"
+
+
+def snapshot_key(name: str, number: int) -> str:
+    """Return the name of the object of a snapshot, the list of shards after a change."""
+    return f"{manifest_folder(name)}/snapshot-{number:010d}.json"
+
+
+def listed_numbers(bucket: Bucket, name: str) -> tuple[list[int], list[int]]:
+    """Return the numbers of the changes and of the snapshots that the server lists, sorted.
+
+    The newest may be missing.
+    """
+    found = [_NAME.fullmatch(one) for one in bucket.objects(manifest_folder(name))]
+    numbers = [(match["kind"], int(match["number"])) for match in found if match]
+    changes, snapshots = (
+        sorted(number for kind, number in numbers if kind == wanted)
+        for wanted in ("change", "snapshot")
+    )
+    return changes, snapshots
+
+
+def latest_manifest(
+    bucket: Bucket, name: str, mirror: Path, known: BucketManifest | None = None
+) -> BucketManifest | None:
+    """Return the list of shards after the newest change of a store; None if it has none.
 
     Parameters
     ----------
@@ -36,80 +106,216 @@ def latest_manifest(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
         Name of the store.
     mirror : Path
         Folder for the local copies of its files, of the store's name.
+    known : BucketManifest, optional
+        An earlier answer: only the changes after it are read.
 
     Raises
     ------
     StoreCorrupt, StoreFormatError
-        If it is damaged, or a newer version wrote it.
+        If a change or a snapshot is damaged or missing, or a newer version wrote it.
     StoreError
         If it cannot be read.
     """
-    listed = [_NAME.fullmatch(found) for found in bucket.objects(store_prefix(name))]
-    number = max((int(match[1]) for match in listed if match), default=0)
-    data = bucket.read(_key(name, number), MAX_BYTES) if number else None
-    while (newer := bucket.read(_key(name, number + 1), MAX_BYTES)) is not None:
-        number, data = number + 1, newer
-    if data is None:
-        return None
-    try:
-        manifest = parse_manifest(mirror / NAME, data)
-    except StoreCorrupt as error:
-        raise StoreCorrupt(
-            f"{bucket.url}/{_key(name, number)} cannot be used: {error.reason}. Run the same "
-            "command again, in case the answer was cut off. If it is damaged there, remove the "
-            "object: the manifest before it is used then, and `featcache push` lists the rest.",
-            path=bucket.url, reason=error.reason,
-        ) from error  # fmt: skip
-    return replace(manifest, generation=number)
+    error: StoreCorrupt | None = None
+    for _ in range(_LISTINGS):
+        changes, snapshots = listed_numbers(bucket, name)
+        reading = _Reading(bucket, name, mirror, max(snapshots, default=0))
+        try:
+            return reading.read(max(changes, default=0), known)
+        except StoreCorrupt as found:
+            # The known list may be that of a change that was removed by hand, and the snapshot
+            # may have been removed because there are newer ones.
+            error, known = found, None
+    assert error is not None
+    raise error
 
 
-def add_shards(
-    bucket: Bucket,
-    name: str,
-    mirror: Path,
-    shards: Mapping[str, int],
-    first: Manifest,
-) -> Manifest:
-    """Add shards to the list of a store, whose objects exist already.
+class _Reading:
+    """One attempt to read the log of a store.
 
     Parameters
     ----------
     bucket, name, mirror
         As for `latest_manifest`.
-    shards : mapping of str to int
-        Numbers of rows by name.
+    snapshot : int
+        Number of the newest snapshot; 0 without one.
+    """
+
+    def __init__(self, bucket: Bucket, name: str, mirror: Path, snapshot: int) -> None:
+        self._bucket, self._name, self._path = bucket, name, mirror / NAME
+        self._snapshot = snapshot
+
+    def read(self, listed: int, known: BucketManifest | None) -> BucketManifest | None:
+        """Return the newest list; `listed` is the number of the newest change that is listed."""
+        state = known if known is not None and self._is_there(known) else self._begin()
+        shards = {} if state is None else dict(state.shards)
+        while True:
+            number = 1 if state is None else state.generation + 1
+            data = self._bucket.read(change_key(self._name, number), MAX_BYTES)
+            if data is None:
+                break
+            state = self._apply(state, shards, number, data)
+        if number <= listed:
+            raise self._corrupt(
+                change_key(self._name, number), f"it is missing, but change {listed} is there"
+            )
+        return state and replace(state, shards=shards, snapshot=self._snapshot)
+
+    def _is_there(self, known: BucketManifest) -> bool:
+        """Return whether the change of a known list is still what it was."""
+        data = self._bucket.read(change_key(self._name, known.generation), MAX_BYTES)
+        return data is not None and hashlib.sha256(data).hexdigest() == known.digest
+
+    def _begin(self) -> BucketManifest | None:
+        """Return the list of the newest snapshot; None without one."""
+        if not self._snapshot:
+            return None
+        key = snapshot_key(self._name, self._snapshot)
+        data = self._bucket.read(key, MAX_BYTES)
+        if data is None:
+            raise self._corrupt(key, "it is listed, but missing")
+        manifest, more = self._parse(key, data, self._snapshot)
+        with self._checking(key):
+            return _with_digest(manifest, _digest(more["change"]))
+
+    def _apply(
+        self, state: BucketManifest | None, shards: dict[str, int], number: int, data: bytes
+    ) -> BucketManifest:
+        """Return the list after a change, without its shards: those are updated in place."""
+        key = change_key(self._name, number)
+        change, more = self._parse(key, data, number)
+        with self._checking(key):
+            if state is not None and (change.spec, change.width) != (state.spec, state.width):
+                raise ValueError("it is of another spec or width than the one before it")
+            if more["previous"] != ("" if state is None else state.digest):
+                raise ValueError("it does not follow the one before it, which was replaced")
+            removed = [str(shard) for shard in more["removed"]]
+            if not shards.keys() >= set(removed):
+                raise ValueError("it removes a shard that is not listed")
+        for shard in removed:
+            del shards[shard]
+        shards.update(change.shards)
+        digest = hashlib.sha256(data).hexdigest()
+        base = _with_digest(change, digest) if state is None else state
+        return replace(base, generation=number, digest=digest, shards={})
+
+    def _parse(self, key: str, data: bytes, number: int) -> tuple[Manifest, dict[str, Any]]:
+        """Check the bytes of a change or a snapshot; return its fields, and further ones."""
+        try:
+            manifest = parse_manifest(self._path, data)
+        except StoreCorrupt as error:
+            raise self._corrupt(key, str(error.reason)) from error
+        if manifest.generation != number:
+            raise self._corrupt(key, f"it is number {manifest.generation}")
+        return manifest, json.loads(data)
+
+    @contextlib.contextmanager
+    def _checking(self, key: str) -> Any:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._corrupt(key, f"a field is wrong ({error})") from error
+
+    def _corrupt(self, key: str, reason: str) -> StoreCorrupt:
+        return StoreCorrupt(
+            f"{self._bucket.url}/{key} cannot be used: {reason}. Run the same command again, in "
+            "case the answer was cut off. If it is damaged there and nothing follows it, remove "
+            "the object: the list before it is used then, and `featcache push` or the next "
+            "extraction lists the rest.",
+            path=self._bucket.url, reason=reason,
+        )  # fmt: skip
+
+
+def change_shards(
+    bucket: Bucket,
+    name: str,
+    mirror: Path,
+    first: Manifest,
+    *,
+    add: Mapping[str, int] | None = None,
+    remove: Collection[str] = (),
+    known: BucketManifest | None = None,
+) -> BucketManifest:
+    """Add shards to the list of a store and remove others from it, in one change.
+
+    Parameters
+    ----------
+    bucket, name, mirror
+        As for `latest_manifest`.
     first : Manifest
-        The manifest to begin with, if there is none.
+        Spec and width of the store, and its description if there is no change yet.
+    add : mapping of str to int, optional
+        Numbers of rows by name, of shards whose objects exist.
+    remove : collection of str
+        Names. Their objects stay for those who read an earlier list.
+    known : BucketManifest, optional
+        An earlier answer, as for `latest_manifest`.
 
     Returns
     -------
-    Manifest
-        One that lists them: from now on, readers find their rows.
+    BucketManifest
+        From now on, readers find the rows of `add`. Without a change to make, the present list;
+        a store without one gets its first.
 
     Raises
     ------
     StoreMismatch
         If the store has another spec or width.
+    ShardsChanged
+        If a shard to remove is not listed: another process has replaced it. Nothing was changed.
     StoreError
         If other writers were first in every attempt.
     StoreWriteError
         If the server refuses.
     """
-    for _ in range(_ATTEMPTS):
-        current = latest_manifest(bucket, name, mirror)
-        check_same(current, first.spec, first.width, bucket)
-        base = replace(first, generation=0, shards={}) if current is None else current
-        if shards.items() <= base.shards.items():
-            return base  # also if the answer to our own request was lost
-        number = base.generation + 1
-        manifest = replace(base, generation=number, shards={**base.shards, **shards})
-        if bucket.create(_key(name, number), manifest.encode()):
-            return manifest
+    add, remove = dict(add or {}), frozenset(remove)
+    for attempt in range(_ATTEMPTS):
+        known = latest_manifest(bucket, name, mirror, known)
+        check_same(known, first.spec, first.width, bucket)
+        shards = {} if known is None else known.shards
+        if known is not None and add.items() <= shards.items() and remove.isdisjoint(shards):
+            return known  # also if the answer to our own request was lost
+        if gone := remove - shards.keys():
+            raise ShardsChanged(
+                f"{len(gone)} of the {len(remove)} shards to remove from the list of {name} in "
+                f"{bucket.url} are not listed any more. Begin again with the present list.",
+                path=bucket.url,
+            )
+        changed = _create_change(bucket, name, first, known, add, remove)
+        if changed is not None:
+            return changed
+        # Writers that were refused together would be refused together again.
+        time.sleep(random.uniform(0, min(_MAX_WAIT, 0.01 * 2**attempt)))
     raise StoreError(
-        f"{bucket.url} was changed by other writers during each of {_ATTEMPTS} attempts to list "
-        "new rows. Run the same command again.",
+        f"{bucket.url} was changed by other writers during each of {_ATTEMPTS} attempts to change "
+        "the list of shards. Run the same command again.",
         path=bucket.url,
     )
+
+
+def _create_change(
+    bucket: Bucket,
+    name: str,
+    first: Manifest,
+    known: BucketManifest | None,
+    add: Mapping[str, int],
+    remove: Collection[str],
+) -> BucketManifest | None:
+    """Create the change after a list; return the new list, None if there is one of its number."""
+    base = known or _with_digest(replace(first, generation=0, shards={}), "")
+    number = base.generation + 1
+    new = {shard: rows for shard, rows in add.items() if shard not in base.shards}
+    change = Manifest(base.spec, base.width, number, new, base.metadata)
+    data = _encode(change, previous=base.digest, removed=sorted(remove))
+    if not bucket.create(change_key(name, number), data):
+        return None
+    kept = {shard: rows for shard, rows in base.shards.items() if shard not in remove}
+    digest = hashlib.sha256(data).hexdigest()
+    result = replace(base, generation=number, shards={**kept, **new}, digest=digest)
+    if number - base.snapshot >= SNAPSHOT_EVERY:
+        with contextlib.suppress(StoreWriteError):  # the change is made; the next one tries again
+            bucket.create(snapshot_key(name, number), _encode(result, change=digest))
+    return result
 
 
 def check_same(manifest: Manifest | None, spec: BackboneSpec, width: int, bucket: Bucket) -> None:
@@ -125,5 +331,21 @@ def check_same(manifest: Manifest | None, spec: BackboneSpec, width: int, bucket
         )
 
 
-def _key(name: str, number: int) -> str:
-    return f"{store_prefix(name)}/MANIFEST-{number:010d}.json"
+def _with_digest(manifest: Manifest, digest: str) -> BucketManifest:
+    return BucketManifest(
+        manifest.spec, manifest.width, manifest.generation, manifest.shards, manifest.metadata,
+        digest,
+    )  # fmt: skip
+
+
+def _encode(manifest: Manifest, **more: object) -> bytes:
+    """Return the bytes of a manifest with further fields, which its checksum covers."""
+    body = {**json.loads(manifest.encode()), **more}
+    del body["checksum"]
+    return json.dumps({**body, "checksum": json_hash(body)}, indent=1, sort_keys=True).encode()
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{str(value)[:40]!r} is not a SHA-256")
+    return value

@@ -20,11 +20,11 @@ from ..manifest import Manifest
 from ..row_index import IdArray, unpack_ids
 from ..store import Store
 from ..transfer import Copied, shards_of
-from .manifests import add_shards, check_same, store_prefix
+from .manifests import change_shards, check_same, store_prefix
 from .objects import Bucket
 from .store import BucketStore, find_bucket_store, mirror_folder
 
-_SHARDS_PER_MANIFEST = 64  # each manifest lists all shards, and stays
+_SHARDS_PER_CHANGE = 64  # each change of the list is an object that stays
 
 
 def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = None) -> Copied:
@@ -115,7 +115,7 @@ class _Push:
         self._create(name, data)
         self._create_sidecar(name, len(data), rows, metadata)
         self._created[name] = count
-        if len(self._created) >= _SHARDS_PER_MANIFEST:
+        if len(self._created) >= _SHARDS_PER_CHANGE:
             self.commit()
         return count
 
@@ -123,7 +123,7 @@ class _Push:
         """List the created shards in a manifest."""
         if self._created:
             folder = self._source.spec.folder
-            add_shards(self._bucket, folder, self._mirror, self._created, self._first)
+            change_shards(self._bucket, folder, self._mirror, self._first, add=self._created)
             self.rows += sum(self._created.values())
             self._created = {}
 

@@ -31,11 +31,10 @@ from ...hdf5.shard_metadata import (
     read_metadata,
 )
 from ...hdf5.shard_name import Damage, shard_error
-from ..manifest import Manifest
 from ..row_index import RowIndex
 from ..shard_reader import ShardReader
 from ..store import Store
-from .manifests import latest_manifest, store_prefix
+from .manifests import BucketManifest, latest_manifest, store_prefix
 from .objects import Bucket
 
 # Local copies of shards; those that were read longest ago are removed first.
@@ -79,6 +78,7 @@ class BucketStore(Store):
     ) -> None:
         self._url, self._name, self._max_bytes = url, name, max_bytes
         self._bucket = Bucket(url)
+        self._listed: BucketManifest | None = None
         make_folder(mirror, private=True)
         super().__init__(mirror, write_sidecars=False)
         self._reader = _FetchingReader(self._bucket, name, mirror, max_bytes)
@@ -91,20 +91,22 @@ class BucketStore(Store):
                 "max_bytes": self._max_bytes}  # fmt: skip
 
     @property
-    def manifest(self) -> Manifest:
-        """The newest manifest when it was listed."""
-        return self._manifest
+    def manifest(self) -> BucketManifest:
+        """The list of shards after the newest change when it was listed."""
+        assert self._listed is not None  # since it was opened
+        return self._listed
 
     def is_gone(self, name: str) -> bool:
         """Return False: shards are never removed."""
         return False
 
     def _list_shards(self) -> bool:
-        manifest = latest_manifest(self._bucket, self._name, self.folder)
+        manifest = latest_manifest(self._bucket, self._name, self.folder, self._listed)
         if manifest is None:
             raise UnknownStore(f"{self._url} has no store {self._name}.", path=self._url)
-        self._manifest = manifest
-        manifest.write(self.folder)  # for those who look at the local copies
+        if self._listed is None:
+            manifest.write(self.folder)  # for those who look at the local copies
+        self._manifest = self._listed = manifest
         self.damaged: list[Damage] = []
         found: dict[str, ShardMetadata] = {}
         for name, rows in sorted(manifest.shards.items()):
