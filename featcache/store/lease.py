@@ -17,7 +17,6 @@ import re
 import shutil
 import socket
 import stat
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from .._io.atomic import temporary_path
 from .._io.hashes import json_hash
 from .._io.own_files import read_own_file
 from ..errors import LeaseLost
+from .renewal import renewed
 
 NAME = ".lease"
 USE_PREFIX = ".use-"
@@ -132,7 +132,7 @@ def lease(folder: Path, wait: float = 0.0) -> Iterator[Lease]:
         if held or time.monotonic() >= deadline:
             break
         time.sleep(0.02)
-    with _renewed(held):
+    with renewed(held, LIFETIME / _RENEWALS):
         yield held
 
 
@@ -149,7 +149,7 @@ def mark_in_use(folder: Path) -> Iterator[Lease]:
         False if there is no mark; its `refused` says why.
     """
     held = _acquire(folder / f"{USE_PREFIX}{uuid.uuid4().hex}")
-    with _renewed(held):
+    with renewed(held, LIFETIME / _RENEWALS):
         yield held
 
 
@@ -179,30 +179,6 @@ def is_in_use(folder: Path, *, remove_abandoned: bool = True) -> bool:
         if found is not None and remove_abandoned:
             _remove_claim(path, found)
     return used
-
-
-@contextlib.contextmanager
-def _renewed(held: Lease) -> Iterator[None]:
-    """Context manager that renews a claim in a thread and finally releases it."""
-    if not held:
-        yield
-        return
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(LIFETIME / _RENEWALS):
-            held.renew()
-
-    thread = threading.Thread(target=renew, name="featcache-lease", daemon=True)
-    try:
-        with contextlib.suppress(RuntimeError):  # no thread available: valid for one lifetime
-            thread.start()
-        yield
-    finally:
-        done.set()
-        if thread.ident is not None:
-            thread.join()  # else it could renew another file that gets the same descriptor
-        held.release()
 
 
 def _acquire(path: Path) -> Lease:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,22 @@ from ...errors import InvalidRequest, MissingExtra, StoreError, StoreWriteError
 
 # Those whose writes "only if it does not exist" are tested.
 SCHEMES = ("s3", "s3a", "file", "memory")
+
+
+@dataclass(frozen=True)
+class ObjectState:
+    """What a listing says of an object.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
+    modified : float
+        When it was created, in seconds by the clock of the server.
+    """
+
+    size: int
+    modified: float
 
 
 class Bucket:
@@ -65,6 +84,10 @@ class Bucket:
 
     def objects(self, folder: str) -> dict[str, int]:
         """Return the names of the objects directly below a folder, with their sizes in bytes."""
+        return {name: state.size for name, state in self.states(folder).items()}
+
+    def states(self, folder: str) -> dict[str, ObjectState]:
+        """Return size and time of the objects directly below a folder, by name."""
         try:
             found = self._system.ls(f"{self._root}/{folder}", detail=True, refresh=True)
         except FileNotFoundError:
@@ -72,7 +95,9 @@ class Bucket:
         except Exception as error:
             raise self._error("be listed", error) from None
         return {
-            str(info["name"]).rpartition("/")[2]: int(info.get("size") or 0)
+            str(info["name"]).rpartition("/")[2]: ObjectState(
+                int(info.get("size") or 0), _modified(info)
+            )
             for info in found
             if info.get("type") == "file"
         }
@@ -145,6 +170,25 @@ class Bucket:
             ) from None
         return True
 
+    def remove(self, name: str) -> None:
+        """Remove an object; one that is not there is no error.
+
+        Raises
+        ------
+        StoreWriteError
+            If the server refuses.
+        """
+        try:
+            self._system.rm_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise StoreWriteError(
+                f"{self.url}/{name} could not be removed: {self._reason(error)}. The same command "
+                "goes on.",
+                path=f"{self.url}/{name}",
+            ) from None
+
     def _error(self, what: str, error: Exception) -> StoreError:
         return StoreError(
             f"{self.url} cannot {what}: {self._reason(error)}. Check the address, the credentials "
@@ -154,6 +198,12 @@ class Bucket:
 
     def _reason(self, error: Exception) -> str:
         return without_secrets(first_line(error, 200), self.url)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """Return the time in a listing: file systems of fsspec name and write it differently."""
+    found = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
+    return found.timestamp() if isinstance(found, datetime) else float(found)
 
 
 def _create_file(path: Path, data: bytes) -> None:
