@@ -275,14 +275,42 @@ def test_a_damaged_manifest_is_an_error(folder: str, tmp_path: Path) -> None:
     assert len(reopen(folder, tmp_path / "b")) == 1
 
 
-def test_an_object_with_other_content_is_not_listed(folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".h5", ".head"])
+def test_an_object_with_other_content_is_not_listed(
+    ending: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = make(tmp_path / "a", (1,))
-    target = tmp_path / "bucket" / "stores" / SPEC.folder
-    target.mkdir(parents=True)
-    (target / shards(source)[0].name).write_bytes(b"something else")
-    with pytest.raises(StoreWriteError, match="is not the shard of that name"):
-        push_rows(source, folder, tmp_path / "a")
+    create = Bucket.create
+
+    def occupied(self: Bucket, name: str, data: bytes) -> bool:
+        return create(self, name, b"something else" if name.endswith(ending) else data) and (
+            not name.endswith(ending)
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "create", occupied)
+        with pytest.raises(StoreWriteError, match="does not hold what its name says"):
+            push_rows(source, folder, tmp_path / "a")
     assert find_bucket_store(folder, SPEC.folder, tmp_path / "b") is None
+    assert push_rows(source, folder, tmp_path / "a").rows == 1
+    assert len(reopen(folder, tmp_path / "b")) == 1
+
+
+def test_a_name_is_used_once(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make(tmp_path / "a", (1,))
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise StoreWriteError("killed before it is listed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(push, "change_shards", killed)
+        with pytest.raises(StoreWriteError, match="killed"):
+            push_rows(source, folder, tmp_path / "a")
+    left = {path.name for path in (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.h5")}
+    push_rows(source, folder, tmp_path / "a")
+    listed = reopen(folder, tmp_path / "b").shard_names
+    assert len(left) == len(listed) == 1
+    assert left.isdisjoint(listed)
 
 
 def test_rows_of_another_width_are_refused(folder: str, tmp_path: Path) -> None:
@@ -409,6 +437,7 @@ def test_metadata_of_other_rows_are_not_believed(folder: str, tmp_path: Path) ->
     (sidecar,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.head")
     swapped = replace(metadata, image_ids=metadata.image_ids[::-1].copy())
     size = (source.folder / name).stat().st_size
+    name = sidecar.name.removesuffix(".head")
     sidecar.write_bytes(metadata_bytes(name, size, swapped, rows))
     store = reopen(folder, tmp_path / "b")
     for _ in range(2):
@@ -474,19 +503,6 @@ def test_a_copy_is_hashed_once_however_often_it_is_read(
     Path(f"{copy}.head").unlink()
     with pytest.raises(StoreCorrupt, match="metadata are missing"):
         store.read(ids_of(1))
-
-
-def test_a_push_that_no_reader_could_use_is_an_error(folder: str, tmp_path: Path) -> None:
-    source = make(tmp_path / "a", (1, 2))
-    target = tmp_path / "bucket" / "stores" / SPEC.folder
-    target.mkdir(parents=True)
-    sidecar = target / f"{source.shard_names[0]}.head"
-    sidecar.write_bytes(b"a part of the metada")
-    with pytest.raises(StoreWriteError, match="does not hold the metadata"):
-        push_rows(source, folder, tmp_path / "a")
-    sidecar.unlink()
-    assert push_rows(source, folder, tmp_path / "a").rows == 2
-    assert len(reopen(folder, tmp_path / "b")) == 2
 
 
 def test_a_shard_that_is_merged_while_it_is_pushed_is_pushed(

@@ -276,3 +276,71 @@ def test_a_writer_that_is_never_first_gives_up(
         change(bucket, 1)
     assert len(waits) == 50
     assert max(waits) <= 2
+
+
+def test_what_may_have_been_removed_is_not_listed(bucket: Bucket) -> None:
+    known = change(bucket, 1)
+    key = f"stores/{NAME}/{shard(2)}"
+    bucket.create(key, b"")
+    state = bucket.state(key)
+    assert state is not None
+    collect = change_shards(bucket, NAME, MIRROR, FIRST, collected=state.modified + 1)
+    assert collect.shards == known.shards
+    assert change_shards(bucket, NAME, MIRROR, FIRST, collected=state.modified) == collect
+    for _ in range(5):  # also from a snapshot
+        with pytest.raises(StoreWriteError, match="may have removed it"):
+            change(bucket, 2, known=known)
+        later = change(bucket, int(uuid.uuid4()) % 10**5 + 9, known=latest(bucket))
+        assert later.collected == state.modified + 1
+    with pytest.raises(StoreWriteError, match="may have removed it"):
+        change(bucket, 3, known=known)
+    change_shards(bucket, NAME, MIRROR, FIRST, add=added(1), known=known)
+    assert bucket.state("nothing") is None
+
+
+def latest(bucket: Bucket) -> BucketManifest:
+    found = latest_manifest(bucket, NAME, MIRROR)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("suspended", [1, 2, 3])
+def test_a_suspended_writer_makes_no_change_that_readers_do_not_find(
+    suspended: int, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is that of a change which was removed, since snapshots follow it."""
+    for n in range(suspended):
+        known = change(bucket, n)
+    create, woken = Bucket.create, []
+
+    def slow(self: Bucket, name: str, data: bytes) -> bool:
+        if not woken:
+            woken.append(name)
+            for n in range(10, 20):
+                change(bucket, n)
+            before = listed_numbers(bucket, NAME)[1][-2]
+            for number in range(2, before + 1):
+                remove(bucket, change_key(NAME, number))
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", slow)
+    found = change(bucket, 99, known=known)
+    assert woken == [change_key(NAME, suspended + 1)]
+    assert shard(99) in found.shards
+    assert shards_of(bucket) == shards_of(bucket, known) == added(
+        *range(suspended), *range(10, 20), 99
+    )  # fmt: skip
+
+
+def test_what_was_created_since_is_listed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = change(bucket, 1)
+    change_shards(bucket, NAME, MIRROR, FIRST, collected=1.0)
+    bucket.create(f"stores/{NAME}/{shard(2)}", b"")
+    assert change(bucket, 2, known=known).shards == added(1, 2)
+
+    def refused(path: str) -> None:
+        raise OSError("503")
+
+    monkeypatch.setattr(bucket._system, "info", refused, raising=False)
+    with pytest.raises(StoreError, match="cannot be read"):
+        bucket.state("a")

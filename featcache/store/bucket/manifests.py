@@ -10,7 +10,11 @@ objects are untrusted: a damaged or missing one is an error, and never a shorter
 
 Garbage collection may remove snapshots but the newest two, and the changes before the older one of
 these, both being older than any delay of a listing. The first change stays, so that a store that
-exists is never begun again.
+exists is never begun again; the others are removed in the order of their numbers, so that a writer
+that was suspended finds that the change before its own is gone.
+
+Before objects of shards are removed, a change says which are too old to be listed any more. From
+then on a writer that was suspended cannot list a shard whose object may be gone.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from ..._io.hashes import json_hash
 from ...backbones.spec import BackboneSpec
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
-from .objects import Bucket
+from .objects import Bucket, check_not_collected
 
 _NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10})\.json")
 _ATTEMPTS = 50
@@ -50,10 +54,14 @@ class BucketManifest(Manifest):
         SHA-256 of the change, which the next one names.
     snapshot : int
         Number of the newest snapshot when it was read; 0 without one.
+    collected : float
+        Shards that are not listed, and whose objects are older than this time of the server, may
+        have been removed.
     """
 
     digest: str = ""
     snapshot: int = 0
+    collected: float = 0.0
 
 
 class ShardsChanged(StoreError):
@@ -176,7 +184,8 @@ class _Reading:
             raise self._corrupt(key, "it is listed, but missing")
         manifest, more = self._parse(key, data, self._snapshot)
         with self._checking(key):
-            return _with_digest(manifest, _digest(more["change"]))
+            found = _with_digest(manifest, _digest(more["change"]))
+            return replace(found, collected=float(more["collected"]))
 
     def _apply(
         self, state: BucketManifest | None, shards: dict[str, int], number: int, data: bytes
@@ -192,12 +201,13 @@ class _Reading:
             removed = [str(shard) for shard in more["removed"]]
             if not shards.keys() >= set(removed):
                 raise ValueError("it removes a shard that is not listed")
+            collected = float(more["collected"])
         for shard in removed:
             del shards[shard]
         shards.update(change.shards)
         digest = hashlib.sha256(data).hexdigest()
         base = _with_digest(change, digest) if state is None else state
-        return replace(base, generation=number, digest=digest, shards={})
+        return replace(base, generation=number, digest=digest, shards={}, collected=collected)
 
     def _parse(self, key: str, data: bytes, number: int) -> tuple[Manifest, dict[str, Any]]:
         """Check the bytes of a change or a snapshot; return its fields, and further ones."""
@@ -235,6 +245,7 @@ def change_shards(
     add: Mapping[str, int] | None = None,
     remove: Collection[str] = (),
     known: BucketManifest | None = None,
+    collected: float = 0.0,
 ) -> BucketManifest:
     """Add shards to the list of a store and remove others from it, in one change.
 
@@ -245,11 +256,15 @@ def change_shards(
     first : Manifest
         Spec and width of the store, and its description if there is no change yet.
     add : mapping of str to int, optional
-        Numbers of rows by name, of shards whose objects exist.
+        Numbers of rows by name, of shards whose objects exist. Each has a name of its own, of no
+        earlier object, and was created after `known` was read.
     remove : collection of str
         Names. Their objects stay for those who read an earlier list.
     known : BucketManifest, optional
         An earlier answer, as for `latest_manifest`.
+    collected : float
+        Time of the server: of older objects, those of shards that are not listed are about to be
+        removed, and no change may list them from now on.
 
     Returns
     -------
@@ -266,14 +281,17 @@ def change_shards(
     StoreError
         If other writers were first in every attempt.
     StoreWriteError
-        If the server refuses.
+        If the server refuses, or the objects of `add` may have been removed, since this process
+        was suspended after it created them.
     """
     add, remove = dict(add or {}), frozenset(remove)
+    since = 0.0 if known is None else known.collected
     for attempt in range(_ATTEMPTS):
         known = latest_manifest(bucket, name, mirror, known)
         check_same(known, first.spec, first.width, bucket)
         shards = {} if known is None else known.shards
-        if known is not None and add.items() <= shards.items() and remove.isdisjoint(shards):
+        done = add.items() <= shards.items() and remove.isdisjoint(shards)
+        if known is not None and done and collected <= known.collected:
             return known  # also if the answer to our own request was lost
         if gone := remove - shards.keys():
             raise ShardsChanged(
@@ -281,7 +299,10 @@ def change_shards(
                 f"{bucket.url} are not listed any more. Begin again with the present list.",
                 path=bucket.url,
             )
-        changed = _create_change(bucket, name, first, known, add, remove)
+        if known is not None and known.collected > since:
+            new = add.keys() - shards.keys()
+            check_not_collected(bucket, store_prefix(name), new, known.collected)
+        changed = _create_change(bucket, name, first, known, add, remove, collected)
         if changed is not None:
             return changed
         # Writers that were refused together would be refused together again.
@@ -300,22 +321,40 @@ def _create_change(
     known: BucketManifest | None,
     add: Mapping[str, int],
     remove: Collection[str],
+    collected: float,
 ) -> BucketManifest | None:
     """Create the change after a list; return the new list, None if there is one of its number."""
     base = known or _with_digest(replace(first, generation=0, shards={}), "")
     number = base.generation + 1
     new = {shard: rows for shard, rows in add.items() if shard not in base.shards}
     change = Manifest(base.spec, base.width, number, new, base.metadata)
-    data = _encode(change, previous=base.digest, removed=sorted(remove))
-    if not bucket.create(change_key(name, number), data):
+    collected = max(collected, base.collected)
+    data = _encode(change, previous=base.digest, removed=sorted(remove), collected=collected)
+    if not bucket.create(change_key(name, number), data) or not _follows(bucket, name, base):
         return None
     kept = {shard: rows for shard, rows in base.shards.items() if shard not in remove}
     digest = hashlib.sha256(data).hexdigest()
-    result = replace(base, generation=number, shards={**kept, **new}, digest=digest)
+    result = replace(
+        base, generation=number, shards={**kept, **new}, digest=digest, collected=collected
+    )
     if number - base.snapshot >= SNAPSHOT_EVERY:
         with contextlib.suppress(StoreWriteError):  # the change is made; the next one tries again
-            bucket.create(snapshot_key(name, number), _encode(result, change=digest))
+            bucket.create(
+                snapshot_key(name, number), _encode(result, change=digest, collected=collected)
+            )
     return result
+
+
+def _follows(bucket: Bucket, name: str, base: BucketManifest) -> bool:
+    """Return whether readers find a change that was just created after a list.
+
+    If this process was suspended, the number may be that of a change which was removed since. Then
+    those before it were removed as well, except the first.
+    """
+    if base.generation <= 1:
+        return max(listed_numbers(bucket, name)[1], default=0) <= base.generation + 1
+    before = bucket.read(change_key(name, base.generation), MAX_BYTES) or b""
+    return hashlib.sha256(before).hexdigest() == base.digest
 
 
 def check_same(manifest: Manifest | None, spec: BackboneSpec, width: int, bucket: Bucket) -> None:

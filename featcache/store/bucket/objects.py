@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +102,16 @@ class Bucket:
             if info.get("type") == "file"
         }
 
+    def state(self, name: str) -> ObjectState | None:
+        """Return size and time of an object, without a listing; None if there is none."""
+        try:
+            info = self._system.info(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._error(f"be read ({name})", error) from None
+        return ObjectState(int(info.get("size") or 0), _modified(info))
+
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
         try:
@@ -198,6 +208,30 @@ class Bucket:
 
     def _reason(self, error: Exception) -> str:
         return without_secrets(first_line(error, 200), self.url)
+
+
+def check_not_collected(
+    bucket: Bucket, prefix: str, names: Collection[str], collected: float
+) -> None:
+    """Raise `StoreWriteError` if an object of a shard may have been removed.
+
+    Parameters
+    ----------
+    bucket : Bucket
+    prefix : str
+        Folder of the objects.
+    names : collection of str
+    collected : float
+        Time of the server; objects that are older and not listed may have been removed.
+    """
+    for name in names:
+        found = bucket.state(f"{prefix}/{name}")
+        if found is None or found.modified < collected:
+            raise StoreWriteError(
+                f"{bucket.url}/{prefix}/{name} was not listed for so long that `featcache gc` may "
+                "have removed it; this process was probably suspended. Run the same command again.",
+                path=bucket.url,
+            )
 
 
 def _modified(info: Mapping[str, Any]) -> float:

@@ -14,14 +14,14 @@ from ..._io.progress import progress_bar
 from ...errors import StoreWriteError
 from ...hdf5.row_dtype import Rows
 from ...hdf5.shard_file import encode_shard
-from ...hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata, metadata_bytes
-from ...hdf5.shard_name import make_shard_name
+from ...hdf5.shard_metadata import ShardMetadata
 from ..manifest import Manifest
 from ..row_index import IdArray, unpack_ids
 from ..store import Store
 from ..transfer import Copied, shards_of
-from .manifests import change_shards, check_same, store_prefix
+from .manifests import change_shards, check_same
 from .objects import Bucket
+from .shard_writer import ShardWriter
 from .store import BucketStore, find_bucket_store, mirror_folder
 
 _SHARDS_PER_CHANGE = 64  # each change of the list is an object that stays
@@ -93,6 +93,7 @@ class _Push:
     def __init__(self, source: Store, bucket: Bucket, mirror: Path, missing: set[str]) -> None:
         self._source, self._bucket, self._mirror = source, bucket, mirror
         self._created: dict[str, int] = {}
+        self._writer = ShardWriter(bucket, source.spec.folder)
         self._first = Manifest(source.spec, source.width, metadata=dict(source.metadata))
         self.missing = missing
         self.rows = 0
@@ -107,14 +108,10 @@ class _Push:
         new = np.array([i in self.missing for i in ids], bool)
         count = int(new.sum())
         self.missing.difference_update(ids)
-        data = b""
-        with contextlib.suppress(FileNotFoundError):  # it may be merged into a larger one now
-            data = (self._source.folder / name).read_bytes() if count == len(ids) else b""
+        data = self._file(name) if count == len(ids) else b""
         if not data:
-            name, data, rows, metadata = self._part(rows, metadata, new)
-        self._create(name, data)
-        self._create_sidecar(name, len(data), rows, metadata)
-        self._created[name] = count
+            data, rows, metadata = self._part(rows, metadata, new)
+        self._created[self._writer.create(data, rows, metadata)] = count
         if len(self._created) >= _SHARDS_PER_CHANGE:
             self.commit()
         return count
@@ -129,44 +126,24 @@ class _Push:
 
     def _part(
         self, rows: Rows, metadata: ShardMetadata, new: NDArray[np.bool_]
-    ) -> tuple[str, bytes, Rows, ShardMetadata]:
-        """Return a shard of some rows; its name depends on its content alone."""
+    ) -> tuple[bytes, Rows, ShardMetadata]:
+        """Return a shard of some rows."""
         seconds = metadata.seconds * float(new.mean())
         provenance: dict[str, Any] = {"copied": "1", "seconds": f"{seconds:.6f}"}
         data, found = encode_shard(
             rows[new], metadata.image_ids[new], metadata.views[new], metadata.components, provenance
         )
-        digest = hashlib.sha256(data).hexdigest()
-        return make_shard_name(digest[:8], 0, int(new.sum()), digest), data, rows[new], found
+        return data, rows[new], found
 
-    def _create(self, name: str, data: bytes) -> None:
-        """Create the object of a shard, unless it exists with this content."""
-        if hashlib.sha256(data).hexdigest() not in name:
+    def _file(self, name: str) -> bytes:
+        """Return the bytes of a shard; empty if it was merged into a larger one by now."""
+        data = b""
+        with contextlib.suppress(FileNotFoundError):
+            data = (self._source.folder / name).read_bytes()
+        if data and hashlib.sha256(data).hexdigest() not in name:
             raise StoreWriteError(
                 f"{self._source.folder / name} was changed while it was read. Run `featcache "
                 f"verify {self._source.folder.name}`.",
                 path=self._source.folder,
             )
-        key = f"{self._prefix()}{name}"
-        if not self._bucket.create(key, data) and self._bucket.read(key, len(data)) != data:
-            raise StoreWriteError(
-                f"{self._bucket.url}/{key} exists, but is not the shard of that name. Remove it, "
-                "and run the same command again.",
-                path=self._bucket.url,
-            )
-
-    def _create_sidecar(self, name: str, size: int, rows: Rows, metadata: ShardMetadata) -> None:
-        """Create the object of a sidecar, unless it exists with the metadata of this shard."""
-        key = f"{self._prefix()}{name}{METADATA_SUFFIX}"
-        data = metadata_bytes(name, size, metadata, rows)
-        if self._bucket.create(key, data) or self._bucket.read(key, len(data)) == data:
-            return
-        # Without it no reader would find these rows, although the push succeeded.
-        raise StoreWriteError(
-            f"{self._bucket.url}/{key} exists, but does not hold the metadata of that shard. "
-            "Remove it, and run the same command again.",
-            path=self._bucket.url,
-        )
-
-    def _prefix(self) -> str:
-        return f"{store_prefix(self._source.spec.folder)}/"
+        return data
