@@ -153,8 +153,7 @@ def test_an_answer_that_was_lost_is_no_second_write(
     create = Bucket.create
 
     def forgetful(self: Bucket, name: str, data: bytes) -> bool:
-        create(self, name, data)
-        return False  # as if a repeated request found what the first one had written
+        return create(self, name, data) and "/change-" not in name  # as if another were first
 
     monkeypatch.setattr(Bucket, "create", forgetful)
     assert push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a").rows == 2
@@ -581,7 +580,7 @@ class FailingServer:
         return fail
 
 
-@pytest.mark.parametrize("error", [OSError("503 at s3://me:hidden@host/x"), TimeoutError("slow")])
+@pytest.mark.parametrize("error", [OSError("denied at s3://me:hidden@host/x"), ValueError("slow")])
 def test_a_server_that_fails_is_named_without_secrets(error: Exception) -> None:
     bucket = Bucket("memory://failing/cache")
     assert repr(bucket) == "<Bucket memory://failing/cache>"
@@ -595,12 +594,6 @@ def test_a_server_that_fails_is_named_without_secrets(error: Exception) -> None:
             request()
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None
-
-
-def test_an_object_that_exists_is_no_failure() -> None:
-    bucket = Bucket("memory://failing/cache")
-    bucket.url, bucket._system = "s3://failing/cache", FailingServer(OSError("PreconditionFailed"))
-    assert not bucket.create("stores/x/y", b"1")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

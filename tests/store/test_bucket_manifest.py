@@ -95,8 +95,8 @@ def test_readers_see_the_changes_of_all_writers(seed: int) -> None:
     for _ in range(source.randrange(1, 16)):
         who = source.randrange(3)  # each knows the list as it was when it looked
         if source.random() < 0.3:
-            known[who] = latest_manifest(bucket, NAME, MIRROR, known[who])
-            assert dict(known[who].shards if known[who] else {}) == model
+            known[who] = found = latest_manifest(bucket, NAME, MIRROR, known[who])
+            assert dict(found.shards if found else {}) == model
             continue
         add = {shard(n): n + 1 for n in (next(numbers) for _ in range(source.randrange(3)))}
         gone = source.sample(sorted(model), min(len(model), source.randrange(2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..._io.atomic import remove_stale, sync_folder, temporary_path
 from ..._io.wording import first_line, format_values, install_hint
 from ...data.urls import clean_url, is_url, scheme_of, without_secrets
 from ...errors import InvalidRequest, MissingExtra, StoreError, StoreWriteError
+from .retry import retried
 
 # Those whose writes "only if it does not exist" are tested.
 SCHEMES = ("s3", "s3a", "file", "memory")
@@ -32,6 +34,10 @@ class ObjectState:
 
     size: int
     modified: float
+
+
+class TooLarge(StoreError):
+    """An object has more bytes than it may have."""
 
 
 class Bucket:
@@ -89,7 +95,7 @@ class Bucket:
     def states(self, folder: str) -> dict[str, ObjectState]:
         """Return size and time of the objects directly below a folder, by name."""
         try:
-            found = self._system.ls(f"{self._root}/{folder}", detail=True, refresh=True)
+            found = self._list(folder)
         except FileNotFoundError:
             return {}
         except Exception as error:
@@ -105,7 +111,7 @@ class Bucket:
     def state(self, name: str) -> ObjectState | None:
         """Return size and time of an object, without a listing; None if there is none."""
         try:
-            info = self._system.info(f"{self._root}/{name}")
+            info = retried(lambda: self._system.info(f"{self._root}/{name}"))
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -115,7 +121,7 @@ class Bucket:
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
         try:
-            found = self._system.ls(f"{self._root}/{folder}", detail=True, refresh=True)
+            found = self._list(folder)
         except FileNotFoundError:
             return []
         except Exception as error:
@@ -136,16 +142,19 @@ class Bucket:
         Raises
         ------
         StoreError
-            If it cannot be read, or is larger.
+            If it cannot be read.
+        TooLarge
+            If it is larger.
         """
         try:
-            data = self._system.cat_file(f"{self._root}/{name}", start=0, end=limit + 1)
+            path = f"{self._root}/{name}"
+            data = retried(lambda: self._system.cat_file(path, start=0, end=limit + 1))
         except (FileNotFoundError, IsADirectoryError):
             return None
         except Exception as error:
             raise self._error(f"be read ({name})", error) from None
         if len(data) > limit:
-            raise StoreError(
+            raise TooLarge(
                 f"{self.url}/{name} has more than the {limit:,} bytes that it may have. It was not "
                 "written by featcache.",
                 path=f"{self.url}/{name}",
@@ -153,26 +162,22 @@ class Bucket:
         return bytes(data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Create an object; return False if one of that name exists, which is left as it is.
+        """Create an object; return False if one with other content exists, which is left as it is.
+
+        One with this content counts as created: the answer to an earlier attempt may be lost.
 
         Raises
         ------
         StoreWriteError
             If the server refuses.
         """
-        path = f"{self._root}/{name}"
         try:
-            if scheme_of(self.url) == "file":
-                _create_file(Path(path), data)
-            else:
-                if scheme_of(self.url) == "memory":
-                    self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-                self._system.pipe_file(path, data, mode="create")
+            retried(lambda: self._create(f"{self._root}/{name}", data))
         except FileExistsError:
-            return False
+            return self._holds(name, data)
         except Exception as error:
             if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
-                return False
+                return self._holds(name, data)
             raise StoreWriteError(
                 f"{self.url}/{name} could not be written: {self._reason(error)}. Objects that were "
                 "written before stay; the same command goes on.",
@@ -189,7 +194,7 @@ class Bucket:
             If the server refuses.
         """
         try:
-            self._system.rm_file(f"{self._root}/{name}")
+            retried(lambda: self._system.rm_file(f"{self._root}/{name}"))
         except FileNotFoundError:
             return
         except Exception as error:
@@ -198,6 +203,24 @@ class Bucket:
                 "goes on.",
                 path=f"{self.url}/{name}",
             ) from None
+
+    def _create(self, path: str, data: bytes) -> None:
+        if scheme_of(self.url) == "file":
+            _create_file(Path(path), data)
+            return
+        if scheme_of(self.url) == "memory":
+            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._system.pipe_file(path, data, mode="create")
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        """Return whether an object has some content; a larger one is not read."""
+        with contextlib.suppress(TooLarge):
+            return self.read(name, len(data)) == data
+        return False
+
+    def _list(self, folder: str) -> Any:
+        path = f"{self._root}/{folder}"
+        return retried(lambda: self._system.ls(path, detail=True, refresh=True))
 
     def _error(self, what: str, error: Exception) -> StoreError:
         return StoreError(

@@ -62,8 +62,7 @@ class ShardWriter:
 
     def _create(self, name: str, data: bytes) -> None:
         key = f"{self._prefix}/{name}"
-        # A repeated request finds the object of the first one, whose answer was lost.
-        if not self._bucket.create(key, data) and self._bucket.read(key, len(data)) != data:
+        if not self._bucket.create(key, data):
             raise StoreWriteError(
                 f"{self._bucket.url}/{key} exists, but does not hold what its name says. Remove "
                 "it, and run the same command again.",

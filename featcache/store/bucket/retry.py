@@ -1,0 +1,62 @@
+"""Repeat a request to an object store whose failure may be temporary."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_ATTEMPTS = 6
+_FIRST_WAIT, _MAX_WAIT = 0.25, 4.0
+# As s3fs translates "503 Slow Down", "500 Internal Error" and lost connections.
+_ERRNOS = frozenset({
+    errno.EBUSY, errno.EREMOTEIO, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
+    errno.EPIPE, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH,
+})  # fmt: skip
+_STATUSES = frozenset({409, 429, 500, 502, 503, 504})
+# Base classes of errors of botocore and aiohttp, which need not be installed.
+_CLASSES = frozenset({"ConnectionError", "HTTPClientError", "ClientConnectionError",
+                      "ClientPayloadError", "TimeoutError", "ResponseParserError"})  # fmt: skip
+
+
+def retried(request: Callable[[], T]) -> T:
+    """Call a function that sends a request, again if it fails in a way that may pass.
+
+    Reading and listing change nothing, and an object is created only if it does not exist, so
+    that none of them does more when it is repeated.
+
+    Raises
+    ------
+    Exception
+        The error of the last attempt.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return request()
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+        # Clients that were told to slow down together would come back together.
+        time.sleep(min(_MAX_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1))
+    return request()
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return whether another attempt may succeed: throttling, lost connections, server errors.
+
+    Examples
+    --------
+    >>> is_temporary(ConnectionResetError()), is_temporary(PermissionError(errno.EPERM, "denied"))
+    (True, False)
+    """
+    if isinstance(error, OSError) and error.errno in _ERRNOS:
+        return True
+    if _CLASSES & {kind.__name__ for kind in type(error).__mro__}:
+        return True
+    response = getattr(error.__cause__, "response", None)  # of botocore
+    metadata = response.get("ResponseMetadata") if isinstance(response, dict) else None
+    return isinstance(metadata, dict) and metadata.get("HTTPStatusCode") in _STATUSES
