@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from .._io.logs import get_logger
 from .._io.system_errors import system_errors
 from .._io.wording import format_count
@@ -19,6 +17,14 @@ from .lease import NAME as LEASE_NAME
 from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest
+from .merging import (
+    MANY_SMALL_SHARDS,
+    MERGED_SHARD_BYTES,
+    SMALL_SHARD_BYTES,
+    group_shards,
+    merge_rows,
+    rows_per_group,
+)
 from .own_files import is_own
 from .salvage import row_keys, salvage
 from .set_aside import move_orphaned_sidecars, set_aside
@@ -26,12 +32,6 @@ from .store import Store
 from .survey import Survey, survey
 
 log = get_logger(__name__)
-
-# A merged shard is several times as large as each of its parts, so that each row is rewritten
-# once or twice in a store's life, and large shards are never rewritten.
-SMALL_SHARD_BYTES = 2 * 2**20
-MERGED_SHARD_BYTES = 4 * SMALL_SHARD_BYTES
-MANY_SMALL_SHARDS = 24
 
 _LEASE_WAIT = 30.0  # a merge takes seconds
 
@@ -193,9 +193,9 @@ def compact(
 def _compact_under_lease(store: Store, small: int, merged: int, held: Lease) -> int:
     store.refresh()  # another process may have merged some before we had the lease
     names = _small_shards(store, small)
-    per_group = max(2, merged // (store.spec.row_bytes(store.width) + 64))
+    per_group = rows_per_group(store, merged)
     replaced: list[str] = []
-    for group in _groups(store, names, per_group):
+    for group in group_shards(names, per_group):
         replaced += _merge(store, group)
     # First the manifest, then the removal: a kill in between leaves duplicate rows, which are
     # harmless, and never a manifest that lists a missing shard.
@@ -240,36 +240,10 @@ def _small_shards(store: Store, small: int) -> list[str]:
     return found
 
 
-def _groups(store: Store, names: list[str], rows: int) -> list[list[str]]:
-    groups: list[list[str]] = [[]]
-    count = 0
-    for name in names:
-        size = rows_in_name(name) or 0
-        if groups[-1] and count + size > rows:
-            groups.append([])
-            count = 0
-        groups[-1].append(name)
-        count += size
-    return [group for group in groups if len(group) > 1]
-
-
 def _merge(store: Store, names: list[str]) -> list[str]:
-    parts = []
-    seconds = 0.0
-    for name in names:
-        found = store.read_shard(name)
-        if found is not None:
-            rows, metadata = found
-            parts.append((name, rows, metadata.image_ids, metadata.views))
-            seconds += metadata.seconds
-    if len(parts) < 2:
+    """Commit the rows of several shards as one; return their names."""
+    found = merge_rows(store, names)
+    if found is None:
         return []
-    ids = np.concatenate([part[2] for part in parts])
-    views = np.concatenate([part[3] for part in parts])
-    keys = np.column_stack([ids, views.view("u1").reshape(-1, 4)])
-    _, first = np.unique(keys, axis=0, return_index=True)
-    first.sort()
-    rows = np.concatenate([part[1] for part in parts])[first]
-    provenance = {"merged": str(len(parts)), "seconds": f"{seconds:.6f}"}
-    store.append_packed(rows, ids[first], views[first], provenance)
-    return [part[0] for part in parts]
+    store.append_packed(found.rows, found.ids, found.views, found.provenance)
+    return found.names

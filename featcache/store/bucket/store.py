@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..._io.atomic import make_folder, temporary_path, write_atomic
 from ..._io.file_state import file_state
+from ..._io.logs import get_logger
 from ..._io.own_files import is_keyed_name
 from ..._io.wording import format_values
 from ...data.urls import clean_url
@@ -42,6 +43,9 @@ MAX_LOCAL_BYTES = 10 * 2**30
 _MAX_SIDECAR_BYTES = 2**30
 _TOUCH_SECONDS = 60.0
 _ATTEMPTS = 50
+_READS = 3
+
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -81,7 +85,7 @@ class BucketStore(Store):
         self._listed: BucketManifest | None = None
         make_folder(mirror, private=True)
         super().__init__(mirror, write_sidecars=False)
-        self._reader = _FetchingReader(self._bucket, name, mirror, max_bytes)
+        self._reader = _FetchingReader(self._bucket, name, mirror, max_bytes, self._is_listed)
 
     def __repr__(self) -> str:
         return f"<BucketStore {self._url}/{store_prefix(self._name)} {len(self)} rows>"
@@ -91,14 +95,23 @@ class BucketStore(Store):
                 "max_bytes": self._max_bytes}  # fmt: skip
 
     @property
+    def bucket(self) -> Bucket:
+        """Where its objects are."""
+        return self._bucket
+
+    @property
     def manifest(self) -> BucketManifest:
         """The list of shards after the newest change when it was listed."""
         assert self._listed is not None  # since it was opened
         return self._listed
 
     def is_gone(self, name: str) -> bool:
-        """Return False: shards are never removed."""
-        return False
+        """Return whether a shard is not listed any more, for example merged into a larger one."""
+        return not self._is_listed(name)
+
+    def _is_listed(self, name: str) -> bool:
+        manifest = latest_manifest(self._bucket, self._name, self.folder, self._listed)
+        return manifest is not None and name in manifest.shards
 
     def _list_shards(self) -> bool:
         manifest = latest_manifest(self._bucket, self._name, self.folder, self._listed)
@@ -112,6 +125,12 @@ class BucketStore(Store):
         for name, rows in sorted(manifest.shards.items()):
             metadata = self._metadata.get(name) or self._sidecar(name)
             if metadata is None:
+                if not self._is_listed(name):
+                    return False  # it was merged and removed after the list was read
+                log.warning(
+                    "%s: the metadata of the shard %s are missing or damaged, so that its rows "
+                    "are not used. `featcache repair` saves them.", self._url, name,
+                )  # fmt: skip
                 self.damaged.append(Damage(name, rows, "its metadata are missing or damaged"))
             else:
                 found[name] = metadata
@@ -125,21 +144,23 @@ class BucketStore(Store):
         """Return the metadata of a shard, from the local copy of its sidecar if there is one."""
         path = self.folder / name
         known = read_metadata(path)
-        if known is None:
-            sidecar = metadata_path(path)
-            data = self._bucket.read(
-                f"{store_prefix(self._name)}/{sidecar.name}", _MAX_SIDECAR_BYTES
-            )
-            if data is None:
-                return None
-            write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
-            known = read_metadata(path)
+        for _ in range(_READS):  # an answer may have been cut off
+            known = known or self._fetch_sidecar(path)
         with contextlib.suppress(StoreMismatch, StoreCorrupt):
-            if known is not None:
-                components = self._manifest.spec.components()
-                check_metadata(known[0], name, components, self._manifest.width)
-                return known[0]
+            if known is None:
+                return None
+            components = self._manifest.spec.components()
+            check_metadata(known[0], name, components, self._manifest.width)
+            return known[0]
         return None
+
+    def _fetch_sidecar(self, path: Path) -> tuple[ShardMetadata, Any, int] | None:
+        sidecar = metadata_path(path)
+        data = self._bucket.read(f"{store_prefix(self._name)}/{sidecar.name}", _MAX_SIDECAR_BYTES)
+        if data is None:
+            return None
+        write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
+        return read_metadata(path)
 
     def size_on_disk(self) -> int:
         """Return the size of the rows of all shards in bytes."""
@@ -217,6 +238,10 @@ def bucket_stores(url: str, names: Sequence[str], cache: Path) -> list[Store]:
     return [store for store in found if store is not None]
 
 
+class _ShardRemoved(FileNotFoundError):
+    """A shard that was merged into a larger one, and removed: the store must be listed again."""
+
+
 class _FetchingReader(ShardReader):
     """Reader of shards that fetches those that are not there, within a limit of bytes."""
 
@@ -226,9 +251,10 @@ class _FetchingReader(ShardReader):
         name: str,
         folder: Path,
         max_bytes: int,
+        is_listed: Callable[[str], bool],
     ) -> None:
         super().__init__(folder)
-        self._bucket, self._name = bucket, name
+        self._bucket, self._name, self._is_listed = bucket, name, is_listed
         self._max_bytes = max_bytes
 
     def check(self, names: Sequence[str]) -> None:
@@ -261,9 +287,13 @@ class _FetchingReader(ShardReader):
     def _retry(self, name: str, read: Callable[[], T]) -> T:
         """Call a function that reads a shard; fetch it again if another process removed it."""
         for _ in range(_ATTEMPTS):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._ensure(name)
                 return read()
+            except _ShardRemoved:
+                raise
+            except FileNotFoundError:
+                continue
         raise StoreError(
             f"The local copy of {name} in {self._folder} was removed by other processes during "
             f"each of {_ATTEMPTS} attempts to read it. Run the same command again.",
@@ -297,6 +327,8 @@ class _FetchingReader(ShardReader):
             raise shard_error(path, "its metadata are missing")
         size = known[2]
         data = self._bucket.read(f"{store_prefix(self._name)}/{name}", size)
+        if data is None and not self._is_listed(name):
+            raise _ShardRemoved(name)
         if data is None:
             raise StoreCorrupt(
                 f"{self._bucket.url} lists the shard {name}, but has no such object.",
