@@ -127,7 +127,7 @@ def latest_manifest(
     error: StoreCorrupt | None = None
     for _ in range(_LISTINGS):
         changes, snapshots = listed_numbers(bucket, name)
-        reading = _Reading(bucket, name, mirror, max(snapshots, default=0))
+        reading = LogReading(bucket, name, mirror, max(snapshots, default=0))
         try:
             return reading.read(max(changes, default=0), known)
         except StoreCorrupt as found:
@@ -138,7 +138,7 @@ def latest_manifest(
     raise error
 
 
-class _Reading:
+class LogReading:
     """One attempt to read the log of a store.
 
     Parameters
@@ -182,8 +182,8 @@ class _Reading:
         data = self._bucket.read(key, MAX_BYTES)
         if data is None:
             raise self._corrupt(key, "it is listed, but missing")
-        manifest, more = self._parse(key, data, self._snapshot)
-        with self._checking(key):
+        manifest, more = self.parse(key, data, self._snapshot)
+        with self.checking(key):
             found = _with_digest(manifest, _digest(more["change"]))
             return replace(found, collected=float(more["collected"]))
 
@@ -192,8 +192,8 @@ class _Reading:
     ) -> BucketManifest:
         """Return the list after a change, without its shards: those are updated in place."""
         key = change_key(self._name, number)
-        change, more = self._parse(key, data, number)
-        with self._checking(key):
+        change, more = self.parse(key, data, number)
+        with self.checking(key):
             if state is not None and (change.spec, change.width) != (state.spec, state.width):
                 raise ValueError("it is of another spec or width than the one before it")
             if more["previous"] != ("" if state is None else state.digest):
@@ -209,7 +209,7 @@ class _Reading:
         base = _with_digest(change, digest) if state is None else state
         return replace(base, generation=number, digest=digest, shards={}, collected=collected)
 
-    def _parse(self, key: str, data: bytes, number: int) -> tuple[Manifest, dict[str, Any]]:
+    def parse(self, key: str, data: bytes, number: int) -> tuple[Manifest, dict[str, Any]]:
         """Check the bytes of a change or a snapshot; return its fields, and further ones."""
         try:
             manifest = parse_manifest(self._path, data)
@@ -220,7 +220,8 @@ class _Reading:
         return manifest, json.loads(data)
 
     @contextlib.contextmanager
-    def _checking(self, key: str) -> Any:
+    def checking(self, key: str) -> Any:
+        """Context manager that turns an error of a field into one of the object."""
         try:
             yield
         except (ValueError, KeyError, TypeError) as error:
