@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -20,10 +20,12 @@ Codes = NDArray[np.int64]
 MemoryLimit = int | str | None
 
 _MIN_LIMIT = 2**20
-_BLOCKS = 8  # of the limit: two are read ahead or in use, their copies and products take the rest
+_BLOCKS = (
+    8  # of what is left: two are read ahead or in use, their copies and products take the rest
+)
+_MIN_ROWS = 128  # of a block: reading fewer at a time takes much longer
+BYTES_PER_ROW = 64  # codes, weights, groups, and the orders in which rows are held out
 _SHARE = 0.5  # of the free memory, by default
-# A copy that is scaled, and the one that is read.
-_COPIES = 2
 
 
 def limit_bytes(limit: MemoryLimit) -> int:
@@ -51,9 +53,42 @@ def limit_bytes(limit: MemoryLimit) -> int:
     return found
 
 
-def exceeds(X: Any, limit: int) -> bool:
-    """Return whether rows are on disk, and training on all of them at once takes more memory."""
-    return is_on_disk(X) and _COPIES * 4 * int(X.shape[0]) * int(X.shape[1]) > limit
+def exceeds(X: Any, limit: int, copies: int = 2) -> bool:
+    """Return whether rows are on disk, and training on all of them at once takes more memory.
+
+    That is a number of copies: by default the one that is read, and one that is scaled.
+    """
+    return is_on_disk(X) and copies * 4 * int(X.shape[0]) * int(X.shape[1]) > limit
+
+
+def block_bytes(limit: int, besides: int, count: int, width: int) -> int:
+    """Return the bytes of a limit that blocks of rows may take.
+
+    Parameters
+    ----------
+    limit : int
+    besides : int
+        Bytes that training takes besides the blocks and what there is of each row.
+    count, width : int
+        Number of rows, and of their columns.
+
+    Raises
+    ------
+    InvalidRequest
+        If too few are left for a block of some rows.
+    """
+    taken = besides + BYTES_PER_ROW * count
+    least = _BLOCKS * 4 * width * min(count, _MIN_ROWS)
+    if taken + least > limit:
+        needed = -(-(taken + 2 * least) // 2**20)
+        raise InvalidRequest(
+            f"Training on {count:,} rows of {width:,} columns in blocks takes {taken / 2**20:,.0f} "
+            f"MiB besides the blocks, and the limit is {limit / 2**20:,.0f} MiB. Give "
+            f"memory_limit='{needed}M' or more, or reduce the columns first, such as with "
+            "features.pca(128).",
+            received=limit,
+        )
+    return limit - taken
 
 
 class Block(NamedTuple):
@@ -121,6 +156,15 @@ class RowBlocks:
         """Return some rows, by ascending positions."""
         return Block(self._checked(self._X[rows]), self.codes[rows], self.weights.take(rows))
 
+    def parts_of(self, rows: Codes) -> Iterator[Block]:
+        """Yield some rows, by ascending positions, in blocks."""
+        for start in range(0, len(rows), self.block_rows):
+            yield self.take(rows[start : start + self.block_rows])
+
+    def scores_of(self, rows: Codes, scores: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
+        """Return the scores of some rows, by ascending positions, read in blocks."""
+        return np.concatenate([scores(block.rows) for block in self.parts_of(rows)])
+
     def _read(self, part: slice) -> Block:
         rows, codes, weights = self._checked(self._X[part]), self.codes[part], self.weights
         kept = np.flatnonzero(codes >= 0)
@@ -129,9 +173,10 @@ class RowBlocks:
             return Block(rows, codes, weights)
         return Block(rows[kept], codes[kept], weights.take(kept))
 
-    @staticmethod
-    def _checked(values: Any) -> Floats:
-        rows = np.array(values, np.float32, order="C")
+    def _checked(self, values: Any) -> Floats:
+        # Rows of a store are a copy already; a second one would take as much memory again.
+        copied = np.array if isinstance(self._X, np.ndarray) else np.ascontiguousarray
+        rows: Floats = copied(values, np.float32)
         if not np.isfinite(rows).all():
             raise ValueError(
                 "Input X contains NaN or infinity. Leave out the rows that are not finite."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from .streamed import fit_streamed
 from .strength import HeldOutScores, choose_strength
 from .weights import RowWeights
 
-if TYPE_CHECKING:
-    pass
-
 # Factor of `tol` for models that are discarded once they have given a temperature.
 _TEMPERATURE_TOL = 30
 _CHOICE_FOLDS = 3
@@ -35,6 +32,7 @@ _CHOICE_FOLDS = 3
 _MIN_ROWS_PER_CLASS = 8
 # A temperature is a single parameter: with this many rows, one held-out fold determines it.
 _ONE_FOLD_ROWS = 4000
+_SOLVER_VECTORS = 24  # two for each of the steps that it remembers, and those of an iteration
 _MIN_C, _MAX_C = 1e-12, 1e12  # beyond them float32 loses the loss or the penalty
 
 _PARAMETERS: dict[str, Integers | Interval] = {
@@ -87,6 +85,10 @@ class LinearHead(LinearScoresHead):
         check_parameters(self, _PARAMETERS)
         if self.C != "auto":
             _check_strength(self.C)
+
+    def _bytes_besides_blocks(self, count: int, width: int) -> int:
+        # Products in float64 and the last of them in float32; the vectors of the solver.
+        return 12 * width**2 + _SOLVER_VECTORS * 4 * width * len(self.classes_)
 
     def _fit_blocks(self, blocks: RowBlocks, groups: Codes | None) -> None:
         fit_streamed(self, blocks, groups)

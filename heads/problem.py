@@ -13,13 +13,13 @@ from .base import Floats
 from .groups import Codes
 from .solver import Memory, minimise, new_memory
 from .strength import HeldOutScores
+from .sums import ROWS_PER_CHUNK, sum_of_weights
 from .weights import RowWeights
 
 if TYPE_CHECKING:
     from .linear import LinearHead
 
 _cholesky, _invert = get_lapack_funcs(("potrf", "trtri"), dtype=np.float32)
-ROWS_PER_CHUNK = 4096
 _MAX_SCORES = 10_000_000  # held out for a temperature
 
 
@@ -38,7 +38,7 @@ class Problem:
         self._groups, self._rows, self.codes = groups, rows, codes
         self._weights = RowWeights() if weights is None else weights
         loss = self._weights.loss
-        total = len(rows) if loss is None else float(loss.sum(dtype=np.float64))
+        total = sum_of_weights(loss, len(rows))
         self._set_up(head, k, rows.shape[1], _gram(rows, loss), total)
 
     def _set_up(self, head: LinearHead, k: int, width: int, gram: Floats, total: float) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from featcache.toolkit import get_logger
 
 from .base import Floats
-from .blocks import Block, Codes, MemoryLimit, RowBlocks
+from .blocks import Codes, MemoryLimit, RowBlocks
 from .calibration import (
     MIN_HELD_OUT,
     choose_temperature,
@@ -23,13 +22,10 @@ from .groups import count_groups
 from .held_out import held_out_part
 from .linear_scores import LinearScoresHead
 from .parameters import Interval, check_parameters
-from .problem import ROWS_PER_CHUNK
 from .scaling import CONSTANT
 from .streamed import held_out_rows, shuffled_rows, temperature_of_training
+from .sums import Doubles, RowSums
 from .weights import ClassWeight, RowWeights
-
-if TYPE_CHECKING:
-    pass
 
 log = get_logger(__name__)
 
@@ -85,6 +81,10 @@ class RidgeHead(LinearScoresHead):
         self.class_weight = class_weight
         self.memory_limit = memory_limit
 
+    def _bytes_besides_blocks(self, count: int, width: int) -> int:
+        # The products of the columns and a copy that is factored; those with the classes.
+        return 20 * width**2 + 40 * width * len(self.classes_)
+
     def _fit_blocks(self, blocks: RowBlocks, groups: Codes | None) -> None:
         shuffled = shuffled_rows(blocks.codes, groups)
         held_out = held_out_rows(blocks.codes, groups, shuffled)
@@ -124,12 +124,12 @@ class RidgeHead(LinearScoresHead):
             self.alpha_ = _DEFAULT_ALPHA * sums.total if choose else float(self.alpha)
             self.coef_, self.intercept_ = sums.solve(self.alpha_)
             return
-        test = blocks.take(held_out)
         tried = [alpha * sums.total for alpha in _ALPHAS] if choose else [float(self.alpha)]
-        trials = [(_trial(sums, alpha, test), alpha) for alpha in tried]
+        trials = [(_trial(sums, alpha, blocks, held_out), alpha) for alpha in tried]
         (_, self.temperature_), alpha = min(trials)
         before = sums.total
-        sums.add(test)
+        for block in blocks.parts_of(held_out):
+            sums.add(block)
         # The penalty of each row's share stays the same.
         self.alpha_ = alpha * sums.total / before if choose else alpha
         self.coef_, self.intercept_ = sums.solve(self.alpha_)
@@ -143,18 +143,19 @@ class RidgeHead(LinearScoresHead):
         return head
 
 
-def _trial(sums: _Sums, alpha: float, test: Block) -> tuple[float, float]:
+def _trial(sums: _Sums, alpha: float, blocks: RowBlocks, held_out: Codes) -> tuple[float, float]:
     """Return the loss of a value of alpha on held-out rows, and their temperature."""
     coefficients, intercept = sums.solve(alpha)
-    scores, weights = test.rows @ coefficients.T + intercept, test.weights.loss
-    temperature = fit_temperature(scores, test.codes, weights)
-    wrong = scores.argmax(axis=1) != test.codes
-    losses = wrong + _LOG_LOSS_WEIGHT * log_losses(scores, test.codes, temperature)
+    scores = blocks.scores_of(held_out, lambda rows: rows @ coefficients.T + intercept)
+    codes, weights = blocks.codes[held_out], blocks.weights.take(held_out).loss
+    temperature = fit_temperature(scores, codes, weights)
+    wrong = scores.argmax(axis=1) != codes
+    losses = wrong + _LOG_LOSS_WEIGHT * log_losses(scores, codes, temperature)
     return float(np.average(losses, weights=weights)), temperature
 
 
-class _Sums:
-    """Weighted sums over rows and classes, in float64: all that ridge regression needs.
+class _Sums(RowSums):
+    """All that ridge regression needs: sums over rows, and over those of each class.
 
     Parameters
     ----------
@@ -164,51 +165,32 @@ class _Sums:
     """
 
     def __init__(self, blocks: RowBlocks, k: int) -> None:
-        width = blocks.width
-        # About the mean of some rows, so that columns with a large mean lose no digits.
-        self._shift: Floats | None = None
-        self.total = 0.0
-        self._first: NDArray[np.float64] = np.zeros(width)
-        self._gram: NDArray[np.float64] = np.zeros((width, width))
-        self._cross: NDArray[np.float64] = np.zeros((width, k))
-        self._counts: NDArray[np.float64] = np.zeros(k)
+        super().__init__(blocks.width)
+        self._cross: Doubles = np.zeros((blocks.width, k))
+        self._counts: Doubles = np.zeros(k)
         for block in blocks:
             self.add(block)
 
-    def add(self, block: Block) -> None:
-        """Add rows."""
-        shift = self._shift
-        if shift is None:
-            shift = block.rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-            self._shift = shift
-        for start in range(0, len(block.rows), ROWS_PER_CHUNK):
-            part = slice(start, start + ROWS_PER_CHUNK)
-            self._add(block.rows[part] - shift, block.codes[part], block.weights.take(part))
-
-    def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> None:
-        loss = np.ones(len(rows), np.float32) if weights.loss is None else weights.loss
-        weighted = rows * loss[:, None]
+    def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> Floats:
+        weighted = super()._add(rows, codes, weights)
         indicators = np.zeros((len(rows), len(self._counts)), np.float32)
         indicators[np.arange(len(rows)), codes] = 1
-        self.total += float(loss.sum(dtype=np.float64))
-        self._first += weighted.sum(axis=0, dtype=np.float64)
-        self._gram += weighted.T @ rows
         self._cross += weighted.T @ indicators
-        self._counts += np.bincount(codes, loss, len(self._counts))
+        self._counts += np.bincount(codes, weights.loss, len(self._counts))
+        return weighted
 
     def solve(self, alpha: float) -> tuple[Floats, Floats]:
         """Return the coefficients (k, d) and intercepts (k,) for columns that are not scaled."""
-        assert self._shift is not None  # there are rows
-        mean, share = self._first / self.total, self._counts / self.total
-        gram = self._gram - self.total * np.outer(mean, mean)
-        centre = self._shift + mean
+        mean, share = self.mean(), self._counts / self.total
+        gram, centre = self.products(mean), self.shifted(mean)
         std = np.sqrt(np.maximum(gram.diagonal() / self.total, 0.0))
         std[(std <= CONSTANT * np.abs(centre)) | (std == 0)] = np.inf  # its weights are 0
         gram /= std[:, None]
         gram /= std
         gram.flat[:: len(gram) + 1] += alpha
         cross = (self._cross - np.outer(self._first, share)) / std[:, None]
-        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+        # The transpose of a symmetric matrix has the column order that LAPACK needs.
+        factor = cho_factor(gram.T, lower=True, overwrite_a=True, check_finite=False)
         coefficients = (cho_solve(factor, cross, check_finite=False) / std[:, None]).T
         intercept = share - coefficients @ centre
         return coefficients.astype(np.float32), intercept.astype(np.float32)

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featcache.toolkit import format_count, get_logger
 
 from .base import Floats, Head, unfitted
 from .blocks import Block, Codes, RowBlocks
 from .calibration import fit_temperature, prior_temperature
-from .problem import ROWS_PER_CHUNK, Problem
+from .problem import Problem
 from .scaling import CONSTANT, StandardScaler
+from .sums import ROWS_PER_CHUNK, Doubles, RowSums, sum_of_weights
 from .weights import RowWeights
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-_HELD_OUT = 10_000  # rows determine a temperature by far
+HELD_OUT = 10_000  # rows determine a temperature by far
 _HELD_OUT_FRACTION = 0.1
 
 
@@ -87,15 +87,15 @@ def fit_streamed(head: LinearHead, blocks: RowBlocks, groups: Codes | None) -> N
     train = blocks.without(held_out)
     sample = np.sort(shuffled[train.codes[shuffled] >= 0][: blocks.block_rows])
     first = _fitted_on(head, train, sample, groups)
-    moments = _moments(train, sample)
+    moments = _moments(train)
     problem = _StreamedProblem(head, train, moments, len(head.classes_))
     head.C_ = head.default_strength if first is None else first.C_
     start = None if first is None else _start(first, moments.scale, len(head.classes_))
     found, head.n_iter_ = problem.solve(head.C_, start, head.tol)
     head.coef_, head.intercept_ = moments.scale.fold(found[:-1].T, found[-1])
     if len(held_out):
-        rows, codes, weights = blocks.take(held_out)
-        head.temperature_ = fit_temperature(head._scores(rows), codes, weights.loss)
+        scores, weights = blocks.scores_of(held_out, head._scores), blocks.weights.take(held_out)
+        head.temperature_ = fit_temperature(scores, blocks.codes[held_out], weights.loss)
     elif head.calibration_folds:
         head.temperature_ = temperature_of_training(head, blocks.take(sample))
 
@@ -123,7 +123,7 @@ def shuffled_rows(codes: Codes, groups: Codes | None) -> Codes:
 
 def held_out_rows(codes: Codes, groups: Codes | None, shuffled: Codes) -> Codes:
     """Return sorted rows for the temperature: whole groups, and no class as a whole."""
-    count = min(_HELD_OUT, int(len(shuffled) * _HELD_OUT_FRACTION))
+    count = min(HELD_OUT, int(len(shuffled) * _HELD_OUT_FRACTION))
     chosen = shuffled[:count]
     if groups is not None:
         sizes = np.bincount(groups[shuffled])
@@ -158,49 +158,34 @@ def _start(first: LinearHead, scale: StandardScaler, k: int) -> Floats:
     return start
 
 
-def _moments(blocks: RowBlocks, sample: Codes) -> _Moments:
-    """Return means, deviations and the Gram matrix of the columns, in one pass.
-
-    About the mean of a sample, so that columns with a large mean lose no digits.
-    """
-    shift = blocks.take(sample).rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+def _moments(blocks: RowBlocks) -> _Moments:
+    """Return means, deviations and the Gram matrix of the columns, in one pass."""
     sums = _Sums(blocks.width)
-    for rows, _, weights in blocks:
-        rows -= shift
-        sums.add(rows, weights)
-    mean = sums.first / sums.sample_total
-    std = np.sqrt(np.maximum(sums.second / sums.sample_total - np.square(mean), 0.0))
-    centre = shift + mean
-    std[std <= CONSTANT * np.abs(centre)] = 1.0
-    scale = StandardScaler.of_moments(centre, np.where(std == 0, 1.0, std))
-    cross = np.outer(sums.loss_first, mean)
-    gram = sums.gram - cross - cross.T + sums.loss_total * np.outer(mean, mean)
-    gram /= np.outer(std, std)
-    return _Moments(scale, gram.astype(np.float32), sums.loss_total)
+    for block in blocks:
+        sums.add(block)
+    mean = sums.sample_first / sums.sample_total
+    std = np.sqrt(np.maximum(sums.sample_second / sums.sample_total - np.square(mean), 0.0))
+    centre = sums.shifted(mean)
+    std[(std <= CONSTANT * np.abs(centre)) | (std == 0)] = 1.0
+    gram = sums.products(mean, in_place=True)
+    gram /= std[:, None]
+    gram /= std
+    return _Moments(StandardScaler.of_moments(centre, std), gram.astype(np.float32), sums.total)
 
 
-class _Sums:
-    """Weighted sums of rows, their squares and their products, in float64."""
+class _Sums(RowSums):
+    """Sums over rows with the weights of the loss, and with those of the samples."""
 
     def __init__(self, width: int) -> None:
-        self.first: NDArray[np.float64] = np.zeros(width)
-        self.second: NDArray[np.float64] = np.zeros(width)
-        self.loss_first: NDArray[np.float64] = np.zeros(width)
-        self.gram: NDArray[np.float64] = np.zeros((width, width))
-        self.sample_total = self.loss_total = 0.0
+        super().__init__(width)
+        self.sample_total = 0.0
+        self.sample_first: Doubles = np.zeros(width)
+        self.sample_second: Doubles = np.zeros(width)
 
-    def add(self, rows: Floats, weights: RowWeights) -> None:
-        for start in range(0, len(rows), ROWS_PER_CHUNK):
-            part = slice(start, start + ROWS_PER_CHUNK)
-            self._add(rows[part], weights.take(part))
-
-    def _add(self, rows: Floats, weights: RowWeights) -> None:
-        ones = np.ones(len(rows), np.float32)
-        sample = ones if weights.sample is None else weights.sample
-        loss = ones if weights.loss is None else weights.loss
-        self.first += sample.astype(np.float64) @ rows
-        self.second += sample.astype(np.float64) @ np.square(rows, dtype=np.float64)
-        self.loss_first += loss.astype(np.float64) @ rows
-        self.gram += (rows * loss[:, None]).T @ rows
-        self.sample_total += float(sample.sum(dtype=np.float64))
-        self.loss_total += float(loss.sum(dtype=np.float64))
+    def _add(self, rows: Floats, codes: Codes, weights: RowWeights) -> Floats:
+        weighted = super()._add(rows, codes, weights)
+        sampled = rows if weights.sample is None else rows * weights.sample[:, None]
+        self.sample_total += sum_of_weights(weights.sample, len(rows))
+        self.sample_first += sampled.sum(axis=0, dtype=np.float64)
+        self.sample_second += np.einsum("ij,ij->j", sampled, rows)
+        return weighted

@@ -110,7 +110,7 @@ def test_a_giant_group_leaves_others_to_hold_out() -> None:
 
 def test_rows_without_a_label_are_not_trained_on(rows: Any, tmp_path: Path) -> None:
     X, y = rows
-    some = [label if i % 3 else None for i, label in enumerate(y)]
+    some: Any = [label if i % 3 else None for i, label in enumerate(y)]
     head = LogisticHead(C=0.01, memory_limit=LIMIT, calibration_folds=0, tol=1e-7)
     found = head.fit(on_disk(X, tmp_path), some)
     kept = np.arange(len(X)) % 3 > 0
@@ -197,3 +197,13 @@ def test_rows_of_two_backbones_are_read_in_blocks(tmp_path: Path) -> None:
     assert np.allclose(
         head.fit(both)._scores(np.asarray(both.X)), expected._scores(both.X[:]), atol=0.05
     )
+
+
+@pytest.mark.parametrize("kind", [LogisticHead, SVMHead, RidgeHead])
+def test_a_limit_below_what_training_takes_besides_the_blocks_is_refused(
+    kind: Any, tmp_path: Path
+) -> None:
+    # With fewer rows than columns, the products of these always take more than the rows.
+    X = on_disk(np.ones((400, 500), np.float32), tmp_path)
+    with pytest.raises(InvalidRequest, match=r"500 columns in blocks takes . MiB.*pca\(128\)"):
+        kind(memory_limit=LIMIT).fit(X, np.arange(400) % 2)
