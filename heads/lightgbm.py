@@ -1,4 +1,4 @@
-"""Gradient-boosted trees by LightGBM. The only module that imports LightGBM."""
+"""Gradient-boosted trees by LightGBM."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 from featcache.toolkit import SharedChange, get_logger
 
-from .base import Floats, Head, RandomState, integer_seed
+from .base import Floats, RandomState, integer_seed
+from .block_head import BlockHead
+from .blocks import MemoryLimit, RowBlocks
 from .calibration import choose_temperature
 from .groups import Codes
 from .held_out import held_out_part
 from .parameters import Integers, Interval, check_parameters
+from .streamed_trees import MIN_PER_CLASS, bytes_of_trees, fit_streamed_trees
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import ClassWeight, RowWeights
 
-# A class needs as many rows, or groups of rows, for any to be held out.
-_MIN_PER_CLASS = 3
 # LightGBM keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MAX_CLASSES = 2000
 log = get_logger(__name__)
@@ -50,7 +51,7 @@ _PARAMETERS: dict[str, Integers | Interval] = {
 }
 
 
-class LightGBMHead(Head):
+class LightGBMHead(BlockHead):
     """LightGBM on the leading principal components of an embedding.
 
     Trees on raw embeddings are slow and inaccurate: with 101 classes and 1,280 columns, the
@@ -89,6 +90,11 @@ class LightGBMHead(Head):
         Number of threads. Default: the number of cores that other processes leave idle when
         training starts, or one if there are few rows and classes. The result is the same with
         any number.
+    memory_limit : int or str, optional
+        Bytes, or a text such as "2G", that training on rows of a store or of a `numpy.memmap` may
+        take; if all of them take more, they are read in blocks. What LightGBM keeps of all rows
+        counts too, 2 to 3 bytes per component and 24 per class for each row; a limit below that is
+        an error. Default: half the free memory.
 
     Attributes
     ----------
@@ -106,6 +112,8 @@ class LightGBMHead(Head):
     LightGBMHead(n_estimators=100)
     """
 
+    _copies = 4  # two for the principal components, and their own columns
+
     def __init__(
         self,
         n_components: int = 128,
@@ -120,6 +128,7 @@ class LightGBMHead(Head):
         class_weight: ClassWeight = None,
         random_state: RandomState = 0,
         n_jobs: int | None = None,
+        memory_limit: MemoryLimit = None,
     ) -> None:
         self.n_components = n_components
         self.n_estimators = n_estimators
@@ -133,6 +142,7 @@ class LightGBMHead(Head):
         self.class_weight = class_weight
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.memory_limit = memory_limit
 
     @property
     def n_parameters(self) -> int:
@@ -143,7 +153,25 @@ class LightGBMHead(Head):
     def _fit_codes(
         self, X: Floats, codes: NDArray[np.int64], weights: RowWeights, groups: Codes | None
     ) -> None:
+        self._check_parameters()
+        self._prepare(X.shape)
+        with _blas_threads(self._threads):
+            self._fit_on(X, codes, weights.loss, groups)
+
+    def _check_parameters(self) -> None:
         check_parameters(self, _PARAMETERS)
+
+    def _bytes_besides_blocks(self, count: int, width: int) -> int:
+        self._prepare((count, width))
+        reduced = bytes_of_trees(count, min(self.n_components, width), len(self.classes_))
+        return max(24 * width**2, reduced)  # the axes are found before
+
+    def _fit_blocks(self, blocks: RowBlocks, groups: Codes | None) -> None:
+        with _blas_threads(self._threads):
+            fit_streamed_trees(self, blocks, groups)
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Check the number of classes; choose the seed and the number of threads."""
         count = len(self.classes_)
         if count > _MAX_CLASSES:
             raise InvalidRequest(
@@ -159,23 +187,22 @@ class LightGBMHead(Head):
         )
         self._seed = integer_seed(self.random_state)
         # The model is the same with any number of threads.
-        self._threads = self.n_jobs or _threads(X, count)
-        with _blas_threads(self._threads):
-            self._fit_on(X, codes, weights.loss, groups)
+        self._threads = self.n_jobs or _threads(shape, count)
 
     def _fit_on(self, X: Floats, codes: Rows, weights: Floats | None, groups: Codes | None) -> None:
         self.mean_, self.components_ = self._axes(X)
         reduced = self._reduce(X)
         held_out = held_out_part(
-            codes, self.validation_fraction, self._seed, groups, min_per_class=_MIN_PER_CLASS
+            codes, self.validation_fraction, self._seed, groups, min_per_class=MIN_PER_CLASS
         )
         train = np.setdiff1d(np.arange(len(X)), held_out)
         stop_early = held_out if self.patience else held_out[:0]
-        self.booster_ = self._boost(reduced, codes, weights, train, stop_early, self.n_estimators)
-        self.best_iteration_ = int(
-            self.booster_.best_iteration or self.booster_.current_iteration()
-        )
+        self._use(self._boost(reduced, codes, weights, train, stop_early, self.n_estimators))
         self.temperature_ = self._temperature(X, codes, weights, held_out, groups)
+
+    def _use(self, booster: Any) -> None:
+        self.booster_ = booster
+        self.best_iteration_ = int(booster.best_iteration or booster.current_iteration())
 
     def _boost(
         self,
@@ -187,21 +214,15 @@ class LightGBMHead(Head):
         n_estimators: int,
     ) -> Any:
         """Train on some rows; stop early by the loss on others, if there are any."""
-        import lightgbm
+        from .booster import boost, matrix_data
 
-        def part(rows: Rows) -> dict[str, Any]:
-            return {
-                "data": reduced[rows],
-                "label": codes[rows],
-                "weight": None if weights is None else weights[rows],
-            }
+        def data_of(rows: Rows, reference: Any = None) -> Any:
+            own = None if weights is None else weights[rows]
+            return matrix_data(reduced[rows], codes[rows], own, reference)
 
-        data = lightgbm.Dataset(**part(train), params={"verbosity": -1}, free_raw_data=False)
-        watch: dict[str, Any] = {}
-        if len(stop_early):
-            watch["valid_sets"] = [data.create_valid(**part(stop_early))]
-            watch["callbacks"] = [lightgbm.early_stopping(self.patience, verbose=False)]
-        return lightgbm.train(self._parameters(len(train)), data, n_estimators, **watch)
+        data = data_of(train)
+        valid = data_of(stop_early, data) if len(stop_early) else None
+        return boost(data, valid, self._parameters(len(train)), n_estimators, self.patience)
 
     def _parameters(self, n_rows: int) -> dict[str, Any]:
         """Return LightGBM's parameters for training on a number of rows."""
@@ -278,9 +299,10 @@ class LightGBMHead(Head):
         return _project(X, self.mean_, self.components_)
 
 
-def _threads(X: Floats, n_classes: int) -> int:
+def _threads(shape: tuple[int, ...], n_classes: int) -> int:
     """Return the number of threads: 1 for small data, which a second one does not speed up."""
-    if X.size <= _VALUES_PER_THREAD and len(X) * n_classes <= _SCORES_PER_THREAD:
+    count, width = shape
+    if count * width <= _VALUES_PER_THREAD and count * n_classes <= _SCORES_PER_THREAD:
         return 1
     return threads_for_idle_cores()
 
