@@ -103,7 +103,7 @@ def survey(folder: Path, known: Mapping[str, ShardFindings] | None = None) -> Su
         spec = None if manifest is None else manifest.spec
         for name in sorted(present - findings.keys()):
             with contextlib.suppress(FileNotFoundError):
-                findings[name] = _inspect_with_sidecar(folder / name, spec)
+                findings[name] = inspect_with_sidecar(folder / name, spec)
         if not folder.is_dir():  # removed by another process, not damaged
             raise StoreError(f"There is no folder {folder} any more.", path=folder)
         if present <= findings.keys() and _read_manifest(folder)[-1] == before:
@@ -140,7 +140,7 @@ def _manifest_from_shards(
     return None if found is None else Manifest(*found)
 
 
-def _inspect_with_sidecar(shard: Path, spec: BackboneSpec | None) -> ShardFindings:
+def inspect_with_sidecar(shard: Path, spec: BackboneSpec | None) -> ShardFindings:
     """Check a shard, its bytes before its content, and its sidecar."""
     found = _inspect(shard, spec)
     if isinstance(found, Damage):
@@ -232,15 +232,16 @@ def _shard_damages(
     for name, finding in findings.items():
         damage = damages[name]
         if damage is not None:
-            found.append(_add_lost_rows(folder / name, damage, manifest, stored))
+            found.append(add_lost_rows(folder / name, damage, manifest, stored))
         if finding.sidecar is not None:
             found.append(finding.sidecar)
     return found
 
 
-def _add_lost_rows(
+def add_lost_rows(
     shard: Path, damage: Damage, manifest: Manifest | None, stored: Collection[bytes]
 ) -> Damage:
+    """Return the damage of a shard with the rows that are lost, if its sidecar is intact."""
     if manifest is None or rows_in_name(shard.name) is None:
         return damage
     saved = None

@@ -55,7 +55,7 @@ def from_another_store(store: Path, spec: BackboneSpec, width: int) -> Path:
 def test_a_store_that_changes_during_every_attempt_is_no_damage(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, added = survey_module._inspect_with_sidecar, list[int]()
+    real, added = survey_module.inspect_with_sidecar, list[int]()
 
     def beside_a_writer(shard: Path, spec: Any) -> Any:
         found = real(shard, spec)
@@ -66,7 +66,7 @@ def test_a_store_that_changes_during_every_attempt_is_no_damage(
         return found
 
     monkeypatch.setattr(survey_module, "MAX_LISTINGS", 3)
-    monkeypatch.setattr(survey_module, "_inspect_with_sidecar", beside_a_writer)
+    monkeypatch.setattr(survey_module, "inspect_with_sidecar", beside_a_writer)
     with pytest.raises(StoreError, match="during each of 3 attempts"):
         verify(store)
     monkeypatch.undo()

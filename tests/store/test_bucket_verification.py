@@ -1,0 +1,243 @@
+"""Verification and repair of a store in an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featcache._io.cache_dirs import stores_folder
+from featcache.errors import StoreCorrupt, StoreError
+from featcache.hdf5.shard_file import encode_shard
+from featcache.store.bucket import manifests, verification
+from featcache.store.bucket.compaction import compact_bucket
+from featcache.store.bucket.leases import bucket_lease
+from featcache.store.bucket.manifests import change_key, change_shards, store_prefix
+from featcache.store.bucket.objects import Bucket
+from featcache.store.bucket.push import push_rows
+from featcache.store.bucket.shard_writer import ShardWriter
+from featcache.store.bucket.store import BucketStore, find_bucket_store
+from featcache.store.bucket.verification import repair_bucket, verify_bucket
+from featcache.store.row_index import pack_ids
+from featcache.store.store import Store
+from stores import BOTH, SPEC, WIDTH, as_stored, filled, ids_of, rows_of
+
+pytest.importorskip("fsspec", reason="fsspec is not installed")
+
+NAME = SPEC.folder
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/bucket"
+
+
+def push(url: str, cache: Path, *batches: tuple[int, ...], spec: Any = SPEC) -> None:
+    store = Store.create(stores_folder(cache) / spec.folder, spec, WIDTH, {"backbone": "tiny"})
+    push_rows(filled(store, *batches), url, cache)
+
+
+def reopen(url: str, cache: Path, spec: Any = SPEC) -> BucketStore:
+    found = find_bucket_store(url, spec.folder, cache)
+    assert found is not None
+    return found
+
+
+def place(url: str, tmp_path: Path) -> tuple[Bucket, str, Path]:
+    return Bucket(url), NAME, tmp_path / "local" / NAME
+
+
+def flip_row(path: Path) -> None:
+    """Change the last row: rows are at the end of a shard."""
+    data = bytearray(path.read_bytes())
+    position = bytes(data).rindex(rows_of(2).tobytes()[:8])
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def flip_end(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def enlarge(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + bytes(2**23))
+
+
+@pytest.mark.parametrize("spec", BOTH)
+def test_an_intact_store(spec: Any, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1, 2), (3,), spec=spec)
+    mirror = tmp_path / "local" / spec.folder
+    before = sorted((tmp_path / "bucket").rglob("*"))
+    assert verify_bucket(Bucket(url), spec.folder, mirror) == []
+    assert sorted((tmp_path / "bucket").rglob("*")) == before
+    assert repair_bucket(Bucket(url), spec.folder, mirror) == []
+    assert list(mirror.parent.iterdir()) == []
+    store = reopen(url, tmp_path / "b", spec)
+    assert np.array_equal(store.read(ids_of(3, 2)), as_stored(rows_of(3, 2), spec))
+    with pytest.raises(StoreError, match="has no store"):
+        verify_bucket(Bucket(url), "other-0123", mirror)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "lost"),
+    [
+        (flip_row, "SHA-256", [2]),
+        (Path.unlink, "it is missing", [1, 2]),
+        (enlarge, "larger", [1, 2]),
+        (lambda path: path.write_bytes(b""), "SHA-256", [1, 2]),
+    ],
+)
+def test_damaged_shards_are_found_and_replaced(
+    damage: Callable[[Path], None], reason: str, lost: list[int], url: str, tmp_path: Path
+) -> None:
+    push(url, tmp_path / "a", (1, 2), (3,))
+    folder = tmp_path / "bucket" / store_prefix(NAME)
+    (bad,) = [path for path in folder.glob("*.h5") if "-2-" in path.name]
+    damage(bad)
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert (found.name, found.rows) == (bad.name, len(lost))
+    assert reason in found.reason
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    assert verify_bucket(*place(url, tmp_path)) == []
+    store = reopen(url, tmp_path / "b")
+    intact = [n for n in (1, 2, 3) if n not in lost]
+    assert sorted(store.ids()) == sorted(ids_of(*intact))
+    assert np.array_equal(store.read(ids_of(*intact)), rows_of(*intact))
+    kept = sorted(path.name for path in folder.glob("damaged-*"))
+    if bad.exists() and damage is not enlarge:
+        assert kept == [f"damaged-{bad.name}.bad", f"damaged-{bad.name}.head.bad"]
+    push(url, tmp_path / "a")
+    assert len(reopen(url, tmp_path / "b")) == 3
+
+
+@pytest.mark.parametrize("damage", [flip_end, Path.unlink, lambda path: path.write_bytes(b"x")])
+def test_damaged_sidecars_are_replaced(damage: Any, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1, 2), (3,))
+    folder = tmp_path / "bucket" / store_prefix(NAME)
+    (bad,) = [path for path in folder.glob("*.head") if "-2-" in path.name]
+    damage(bad)
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert (found.name, found.rows) == (bad.name, 0)
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    store = reopen(url, tmp_path / "b")
+    assert np.array_equal(store.read(ids_of(1, 2, 3)), rows_of(1, 2, 3))
+    assert verify_bucket(*place(url, tmp_path)) == []
+
+
+def test_rows_that_another_shard_holds_are_not_lost(url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1, 2))
+    store = reopen(url, tmp_path / "b")
+    found = store.read_shard(store.shard_names[0])
+    assert found is not None
+    data = (store.folder / store.shard_names[0]).read_bytes()
+    twice = ShardWriter(store.bucket, NAME).create(data, *found)
+    change_shards(store.bucket, NAME, store.folder, store.manifest, add={twice: 2})
+    flip_row(tmp_path / "bucket" / store_prefix(NAME) / twice)
+    (damage,) = repair_bucket(*place(url, tmp_path))
+    assert (damage.name, damage.rows) == (twice, 0)
+    assert len(reopen(url, tmp_path / "c")) == 2
+
+
+@pytest.mark.parametrize("wrong", ["width", "value"])
+def test_rows_that_cannot_be_right_are_found(wrong: str, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    store = reopen(url, tmp_path / "b")
+    rows = rows_of(2, 3) if wrong == "value" else np.ones((2, WIDTH + 1), np.float32)
+    if wrong == "value":
+        rows[1, 2] = np.inf
+    data, metadata = encode_shard(
+        rows, pack_ids(ids_of(2, 3)), np.zeros(2, np.int32), SPEC.components(), {}
+    )
+    shard = ShardWriter(store.bucket, NAME).create(data, rows, metadata)
+    change_shards(store.bucket, NAME, store.folder, store.manifest, add={shard: 2})
+    (found,) = repair_bucket(*place(url, tmp_path))
+    assert found.name == shard
+    assert found.rows == (1 if wrong == "value" else 2)
+    expected = (1, 2) if wrong == "value" else (1,)
+    assert sorted(reopen(url, tmp_path / "c").ids()) == sorted(ids_of(*expected))
+
+
+def test_answers_that_were_cut_off_are_no_damage(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(url, tmp_path / "a", (1, 2), (3,))
+    read, seen = Bucket.read, set[str]()
+
+    def cut(self: Bucket, name: str, limit: int) -> bytes | None:
+        found = read(self, name, limit)
+        if found is not None and name not in seen:
+            seen.add(name)
+            return found[: len(found) // 2]
+        return found
+
+    monkeypatch.setattr(Bucket, "read", cut)
+    assert verify_bucket(*place(url, tmp_path)) == []
+    assert len(seen) >= 5
+
+
+def test_a_damaged_list_is_found(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "SNAPSHOT_EVERY", 3)
+    for n in range(5):
+        push(url, tmp_path / f"{n}", (n,))
+    bucket = tmp_path / "bucket"
+    for key in (change_key(NAME, 2), change_key(NAME, 5), manifests.snapshot_key(NAME, 3)):
+        intact = (bucket / key).read_bytes()
+        flip_end(bucket / key)
+        (found,) = verify_bucket(*place(url, tmp_path))
+        assert found.name == Path(key).name
+        with pytest.raises(StoreCorrupt, match=rf"{found.name} is damaged.*Nothing was changed"):
+            repair_bucket(*place(url, tmp_path))
+        (bucket / key).write_bytes(intact)
+    (bucket / change_key(NAME, 4)).unlink()
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert "it is missing" in found.reason
+    listed = verification.listed_numbers
+    monkeypatch.setattr(
+        verification, "listed_numbers", lambda *a: ([*listed(*a)[0], 4], listed(*a)[1])
+    )
+    (bucket / change_key(NAME, 5)).unlink()
+    assert verify_bucket(*place(url, tmp_path)) == []  # one that `gc` has just removed
+
+
+def test_others_change_the_store_at_the_same_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(url, tmp_path / "a", (1, 2), (3,))
+    folder = tmp_path / "bucket" / store_prefix(NAME)
+    with bucket_lease(Bucket(url), NAME):
+        monkeypatch.setattr(verification, "_LEASE_WAIT", 0.0)
+        with pytest.raises(StoreError, match="cannot be repaired now"):
+            repair_bucket(*place(url, tmp_path))
+    (bad,) = [path for path in folder.glob("*.h5") if "-2-" in path.name]
+    flip_row(bad)
+    store, change = reopen(url, tmp_path / "b"), verification.change_shards
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        change(store.bucket, NAME, store.folder, store.manifest, remove=[bad.name])
+        return change(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "change_shards", overtaken)
+        with pytest.raises(StoreError, match="changed by another process"):
+            repair_bucket(*place(url, tmp_path))
+    push(url, tmp_path / "c", (4,), (5,))
+    store, done = reopen(url, tmp_path / "b"), list[int]()
+    read = Bucket.read
+
+    def merging(self: Bucket, name: str, limit: int) -> bytes | None:
+        if name.endswith(".h5") and not done:
+            done.append(0)
+            done[0] = compact_bucket(store, many=2)
+            for path in folder.glob("*.h5"):
+                if path.name not in store.manifest.shards:
+                    path.unlink()
+        return read(self, name, limit)
+
+    monkeypatch.setattr(Bucket, "read", merging)
+    assert verify_bucket(*place(url, tmp_path)) == []
+    assert done == [3]
