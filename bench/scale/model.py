@@ -1,0 +1,218 @@
+"""The model: phases of an extraction one after the other, and what each of them waits for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .constants import Constants
+from .fluid import seconds_to_compute
+from .manifest import ManifestCost, manifest_cost
+from .scenario import Design, Scenario
+
+# As in featcache/extraction/cluster/tasks.py and worker.py, which a test compares.
+MAX_TASK_IMAGES, MIN_TASK_IMAGES, TASKS_PER_THREAD, COMMIT_SECONDS = 2048, 256, 4, 30.0
+MAX_MANIFEST_BYTES = 64 * 2**20
+
+IDENTIFY = "the client finds the ids"
+PLAN = "the client plans and joins"
+COMPUTE = "the workers compute"
+LISTING = "the workers list the store"
+SCHEDULER = "the scheduler"
+STORE = "requests to the object store"
+MANIFEST = "changes of the manifest"
+OPENING = "opening the store"
+START = "starting"
+CAUSES = (COMPUTE, START, IDENTIFY, PLAN, LISTING, SCHEDULER, STORE, MANIFEST, OPENING)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What an extraction takes.
+
+    Attributes
+    ----------
+    scenario : Scenario
+    seconds : mapping of str to float
+        By cause, of `CAUSES`; they add up to the whole.
+    impossible : tuple of str
+        Why it cannot end at all: memory, or a limit of the format.
+    shards : int
+    tasks : int
+    manifest : ManifestCost
+    index_bytes : float
+        Memory for the ids of all rows, of each process that opens the store.
+    sidecar_bytes : float
+    row_bytes : float
+    dollars : mapping of str to float
+        By kind: machines, requests, and a month of storage.
+    """
+
+    scenario: Scenario
+    seconds: Mapping[str, float]
+    impossible: tuple[str, ...]
+    shards: int
+    tasks: int
+    manifest: ManifestCost
+    index_bytes: float
+    sidecar_bytes: float
+    row_bytes: float
+    dollars: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second, over the whole."""
+        return self.scenario.images / self.total
+
+    @property
+    def limit(self) -> str:
+        """What takes the longest."""
+        return max(self.seconds, key=lambda cause: self.seconds[cause])
+
+
+def task_images(scenario: Scenario) -> int:
+    """Return the number of images per task; see `featcache.extraction.cluster.tasks`."""
+    if scenario.task_images is not None:
+        return scenario.task_images
+    threads = TASKS_PER_THREAD * max(1, scenario.workers * scenario.cores)
+    return max(MIN_TASK_IMAGES, min(MAX_TASK_IMAGES, math.ceil(scenario.images / threads)))
+
+
+def predict(scenario: Scenario, constants: Constants, design: Design) -> Prediction:
+    """Return what an extraction takes by the model."""
+    size = min(task_images(scenario), scenario.images) if scenario.workers else scenario.images
+    tasks = math.ceil(scenario.images / size)
+    task_seconds = size * constants.image_core_seconds / scenario.cores
+    # A process without a cluster is one long task.
+    per_task = math.ceil(task_seconds / COMMIT_SECONDS)
+    shards = tasks * per_task
+    listed = manifest_cost(shards, design, constants)
+    seconds = {
+        IDENTIFY: _identify(scenario, constants),
+        PLAN: scenario.images * constants.client_core_seconds,
+        START: _start(scenario, constants),
+        **_compute(scenario, constants, design, size, shards),
+        MANIFEST: listed.seconds if scenario.remote else 0.0,
+        OPENING: _open(scenario, constants, design, shards),
+    }
+    rows = scenario.images
+    row_bytes = rows * constants.width * 4 + shards * constants.shard_extra_bytes
+    index = rows * constants.index_memory_bytes if design.index_in_memory else 0.0
+    return Prediction(
+        scenario, seconds, _impossible(scenario, constants, design, listed), shards, tasks, listed,
+        index, rows * constants.sidecar_row_bytes, row_bytes,
+        _dollars(scenario, constants, sum(seconds.values()), listed, shards, row_bytes),
+    )  # fmt: skip
+
+
+def _identify(scenario: Scenario, constants: Constants) -> float:
+    """Return the seconds in which the client reads all images once, and hashes them."""
+    if scenario.identified:
+        return 0.0
+    own = constants.identify_core_seconds / scenario.client_cores
+    return scenario.images * max(own, _reading(scenario, constants))
+
+
+def _reading(scenario: Scenario, constants: Constants) -> float:
+    """Return the seconds per image in which one process reads images from an object store."""
+    if not scenario.remote:
+        return 0.0
+    requests = constants.get_seconds / constants.requests_in_flight
+    return max(requests, constants.image_bytes / constants.bandwidth)
+
+
+def _start(scenario: Scenario, constants: Constants) -> float:
+    seconds = constants.extraction_seconds
+    if scenario.workers:
+        seconds += constants.cluster_seconds
+    return seconds + (0.0 if scenario.loaded else constants.worker_start_seconds)
+
+
+def _compute(
+    scenario: Scenario, constants: Constants, design: Design, size: int, shards: int
+) -> dict[str, float]:
+    """Return the seconds of the tasks, by what they wait for.
+
+    All workers take tasks at the same pace. What each waits for beside computing grows with the
+    rows that are stored: it lists the store again before each task.
+    """
+    images = scenario.images
+    own = constants.image_core_seconds / (scenario.cores * constants.busy_fraction)
+    per_image = max(own, _reading(scenario, constants))
+    if not scenario.workers:
+        return {COMPUTE: images * per_image}
+    computing = size * per_image
+    # The last tasks are begun by all workers at once: they end with whole rounds of tasks.
+    rounds = math.ceil(images / size / scenario.workers) * size * scenario.workers
+    workers = scenario.workers * images / rounds
+    fixed, per_row = constants.task_seconds, 0.0
+    if design.workers_list_store and scenario.remote:
+        others = shards / images * size * scenario.workers  # new since the task before
+        fixed += others * (constants.sidecar_core_seconds + constants.get_seconds)
+        fixed += scenario.workers * size * constants.sidecar_row_core_seconds
+        per_row = constants.index_core_seconds
+    caps = {SCHEDULER: size / constants.task_core_seconds}
+    if scenario.machine_cores is not None:
+        shared = constants.image_core_seconds + constants.task_core_seconds / size
+        caps[COMPUTE] = scenario.machine_cores / shared
+    if scenario.remote:
+        reads = constants.gets_per_second * constants.image_prefixes
+        writes = constants.puts_per_second * images / (2 * shards)
+        caps[STORE] = min(reads, writes)
+    found = seconds_to_compute(images, workers, size, computing, fixed, per_row, caps)
+    found[LISTING] = found.pop("waiting")
+    found[COMPUTE] = found.get(COMPUTE, 0.0) + found.pop("computing")
+    return found
+
+
+def _open(scenario: Scenario, constants: Constants, design: Design, shards: int) -> float:
+    """Return the seconds in which the client opens the store at the end."""
+    rows = scenario.images
+    seconds = shards * constants.sidecar_core_seconds + rows * constants.sidecar_row_core_seconds
+    seconds += rows * constants.index_core_seconds
+    if scenario.remote:
+        seconds += shards * constants.get_seconds
+        seconds += rows * constants.sidecar_row_bytes / constants.bandwidth
+    return seconds
+
+
+def _impossible(
+    scenario: Scenario, constants: Constants, design: Design, listed: ManifestCost
+) -> tuple[str, ...]:
+    rows = scenario.images
+    index = rows * constants.index_memory_bytes
+    client = rows * constants.client_image_bytes + index
+    tasks = rows * constants.task_image_bytes if scenario.workers else 0.0
+    found = []
+    if client + tasks > constants.client_memory:
+        found.append(f"the client and the scheduler need {(client + tasks) / 1e9:,.0f} GB")
+    if scenario.workers and design.workers_list_store and index > constants.worker_memory:
+        found.append(f"each worker needs {index / 1e9:,.0f} GB for the ids of all rows")
+    if listed.largest > MAX_MANIFEST_BYTES:
+        found.append(f"the manifest would have {listed.largest / 2**20:,.0f} MiB")
+    return tuple(found)
+
+
+def _dollars(
+    scenario: Scenario,
+    constants: Constants,
+    seconds: float,
+    listed: ManifestCost,
+    shards: int,
+    row_bytes: float,
+) -> dict[str, float]:
+    cores = scenario.workers * scenario.cores + scenario.client_cores
+    puts = listed.requests + 2 * shards
+    gets = scenario.images * (1 if scenario.identified else 2) + shards
+    requests = puts * constants.thousand_puts / 1e3 + gets * constants.thousand_gets / 1e3
+    return {
+        "machines": seconds / 3600 * cores * constants.core_hour,
+        "requests": requests if scenario.remote else 0.0,
+        "storage": row_bytes / 1e9 * constants.gigabyte_month,
+    }
