@@ -63,8 +63,17 @@ class RowIndex:
 
     def distinct(self) -> int:
         """Return the number of different (image, view) pairs."""
+        return len(self.distinct_rows()[0])
+
+    def distinct_rows(self) -> tuple[IdArray, NDArray[np.int32]]:
+        """Return id and view of each row, without duplicates."""
         found = self._bisect(self._ids, self._views)  # the first of equal rows
-        return int(np.count_nonzero(found == np.arange(len(self._ids))))
+        first = found == np.arange(len(self._ids))
+        return self._ids[first], self._views[first]
+
+    def contains(self, ids: IdArray) -> NDArray[np.bool_]:
+        """Return whether the plain image of each id is stored."""
+        return self.find_positions(ids)[1]
 
     def find(
         self, ids: IdArray, views: NDArray[np.int32] | None = None

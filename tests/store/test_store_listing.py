@@ -12,7 +12,7 @@ import pytest
 
 from featcache.errors import StoreCorrupt, StoreError, StoreFormatError, StoreMismatch
 from featcache.hdf5.shard_metadata import metadata_path
-from featcache.store import store as store_module
+from featcache.store import reading as store_module
 from featcache.store import survey as survey_module
 from featcache.store.maintenance import compact, repair, verify
 from featcache.store.manifest import find_stores, read_manifest

@@ -32,8 +32,8 @@ from ...hdf5.shard_metadata import (
     read_metadata,
 )
 from ...hdf5.shard_name import Damage, shard_error
-from ..row_index import RowIndex
 from ..shard_reader import ShardReader
+from ..shard_table import ShardTable
 from ..store import Store
 from .manifests import BucketManifest, latest_manifest, store_prefix
 from .objects import Bucket
@@ -123,7 +123,7 @@ class BucketStore(Store):
         self.damaged: list[Damage] = []
         found: dict[str, ShardMetadata] = {}
         for name, rows in sorted(manifest.shards.items()):
-            metadata = self._metadata.get(name) or self._sidecar(name)
+            metadata = self._metadata.loaded.get(name) or self._sidecar(name)
             if metadata is None:
                 if not self._is_listed(name):
                     return False  # it was merged and removed after the list was read
@@ -134,9 +134,7 @@ class BucketStore(Store):
                 self.damaged.append(Damage(name, rows, "its metadata are missing or damaged"))
             else:
                 found[name] = metadata
-        self._metadata = found
-        self._names = list(found)
-        self._index = RowIndex([(h.image_ids, h.views) for h in found.values()])
+        self._use(ShardTable(found))
         self.quarantined = {}
         return True
 

@@ -1,0 +1,139 @@
+"""Listing of a store's folder: which shards are valid, and where their rows are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .._io.file_state import file_state
+from .._io.logs import get_logger
+from ..hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata
+from ..hdf5.shard_name import Damage
+from .index_file import NAME, IndexDamaged, IndexFile
+from .layered_index import LayeredIndex
+from .manifest import Manifest
+from .row_index import RowIndex
+from .shard_lookup import ShardLookup
+from .shard_table import ShardTable
+
+log = get_logger(__name__)
+
+
+class FolderIndex:
+    """The index file of a folder, opened once and again after it was replaced.
+
+    Parameters
+    ----------
+    folder : Path
+    removable : bool
+        Whether a damaged index file is removed.
+    """
+
+    def __init__(self, folder: Path, *, removable: bool) -> None:
+        self._path = folder / NAME
+        self._removable = removable
+        self._ignored = False
+        self._file: IndexFile | None = None
+
+    def current(self, manifest: Manifest) -> IndexFile | None:
+        """Return the index file if there is a usable one of a manifest's spec and width."""
+        if self._ignored:
+            return None
+        try:
+            if self._file is None or self._file.state != file_state(self._path.lstat()):
+                self._file = IndexFile(self._path)
+            head = self._file.head
+            if (head.key, head.width) != (manifest.spec.key, manifest.width):
+                raise self._file.damage("it is of another store")
+        except FileNotFoundError:
+            self._file = None
+        except IndexDamaged as error:
+            self.drop(error)
+        return self._file
+
+    def drop(self, error: IndexDamaged) -> None:
+        """Ignore the index file from now on, and remove it: it can be written again."""
+        log.warning("%s", error)
+        self._file, self._ignored = None, True
+        if self._removable:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def unchanged_shards(file: IndexFile, folder: Path, present: Collection[str]) -> dict[str, int]:
+    """Return the shards of an index file that are as they were when it was written.
+
+    Parameters
+    ----------
+    file : IndexFile
+    folder : Path
+    present : collection of str
+        The names of all files of the folder.
+
+    Returns
+    -------
+    dict of str to int
+        Number of each shard in the file. Shards that were removed, have another size or lost their
+        sidecar are not in it: whoever lists the store looks at each of these.
+    """
+    found: dict[str, int] = {}
+    sizes = file.head.sizes.tolist()
+    for number, (name, size) in enumerate(zip(file.head.names, sizes, strict=True)):
+        if name in present and name + METADATA_SUFFIX in present:
+            with contextlib.suppress(OSError):
+                if os.stat(f"{folder}/{name}").st_size == size:
+                    found[name] = number
+    return found
+
+
+def missing_shards(manifest: Manifest, present: Collection[str]) -> list[Damage]:
+    """Return the damage of shards that a manifest lists and the folder lacks."""
+    return [
+        Damage(name, rows, "it is missing")
+        for name, rows in manifest.shards.items()
+        if name not in present
+    ]
+
+
+def find_all(
+    names: Iterable[str],
+    known: Mapping[str, ShardMetadata],
+    lookup: ShardLookup,
+    manifest: Manifest,
+) -> tuple[dict[str, ShardMetadata], list[Damage]]:
+    """Return the metadata of shards, and the damage of those that are damaged.
+
+    Parameters
+    ----------
+    names : iterable of str
+    known : mapping of str to ShardMetadata
+        Metadata that were read before.
+    lookup : ShardLookup
+    manifest : Manifest
+    """
+    all_metadata: dict[str, ShardMetadata] = {}
+    damaged: list[Damage] = []
+    for name in names:
+        found = known.get(name) or lookup.find(name, manifest)
+        if isinstance(found, Damage):
+            damaged.append(found)
+        elif found is not None:
+            all_metadata[name] = found
+    return all_metadata, damaged
+
+
+def make_index(table: ShardTable) -> RowIndex | LayeredIndex:
+    """Return the index of the rows of all shards; their numbers are positions in `table.names`."""
+    newer = RowIndex([(h.image_ids, h.views) for h in table.loaded.values()])
+    if table.file is None:
+        return newer
+    position = {name: number for number, name in enumerate(table.names)}
+    numbers = np.full(len(table.file.head.names), -1, np.int64)
+    for name, number in table.indexed.items():
+        numbers[number] = position[name]
+    newer_numbers = np.array([position[name] for name in table.loaded], np.int64)
+    return LayeredIndex(table.file, numbers, newer, newer_numbers)
