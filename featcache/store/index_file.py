@@ -175,6 +175,11 @@ class IndexFile:
             reason=reason,
         )
 
+    def check_spec(self, key: str, width: int) -> None:
+        """Raise `IndexDamaged` unless the file is of a store with this key and width."""
+        if (self.head.key, self.head.width) != (key, width):
+            raise self.damage("it is of another store")
+
     def find(
         self, keys: Keys, numbers: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._io.file_state import file_state
+from .._io.file_state import FileState, file_state
 from .._io.logs import get_logger
 from ..hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata
 from ..hdf5.shard_name import Damage
@@ -36,19 +36,18 @@ class FolderIndex:
     def __init__(self, folder: Path, *, removable: bool) -> None:
         self._path = folder / NAME
         self._removable = removable
-        self._ignored = False
+        self._ignored: FileState | None = None
         self._file: IndexFile | None = None
 
     def current(self, manifest: Manifest) -> IndexFile | None:
         """Return the index file if there is a usable one of a manifest's spec and width."""
-        if self._ignored:
-            return None
         try:
-            if self._file is None or self._file.state != file_state(self._path.lstat()):
+            state = file_state(self._path.lstat())
+            if state == self._ignored:
+                return None
+            if self._file is None or self._file.state != state:
                 self._file = IndexFile(self._path)
-            head = self._file.head
-            if (head.key, head.width) != (manifest.spec.key, manifest.width):
-                raise self._file.damage("it is of another store")
+            self._file.check_spec(manifest.spec.key, manifest.width)
         except FileNotFoundError:
             self._file = None
         except IndexDamaged as error:
@@ -56,11 +55,12 @@ class FolderIndex:
         return self._file
 
     def drop(self, error: IndexDamaged) -> None:
-        """Ignore the index file from now on, and remove it: it can be written again."""
+        """Ignore the present index file from now on, and remove it: it can be written again."""
         log.warning("%s", error)
-        self._file, self._ignored = None, True
-        if self._removable:
-            with contextlib.suppress(OSError):
+        self._file = None
+        with contextlib.suppress(OSError):
+            self._ignored = file_state(self._path.lstat())
+            if self._removable:
                 self._path.unlink()
 
 

@@ -13,6 +13,8 @@ from .._io.wording import format_count
 from ..errors import LeaseLost, StoreError
 from ..hdf5.shard_metadata import metadata_path
 from ..hdf5.shard_name import Damage, rows_in_name
+from .index_build import remove_index, update_index
+from .index_file import NAME as INDEX_NAME
 from .lease import NAME as LEASE_NAME
 from .lease import Lease, lease
 from .manifest import NAME as MANIFEST_NAME
@@ -114,6 +116,10 @@ def repair(folder: str | Path) -> list[Damage]:
 def _repair(folder: Path, found: Survey, held: Lease) -> None:
     """Commit the intact rows, list them in the manifest, and only then set files aside."""
     damaged = {damage.name for damage in found.damages if is_own(damage.name)}
+    if INDEX_NAME in damaged:
+        held.check()
+        remove_index(folder)  # first: it must not be used below, and has nothing to save
+        damaged.discard(INDEX_NAME)
     if found.manifest is not None and damaged:
         _commit_saved_rows(folder, found, found.manifest)
     elif MANIFEST_NAME in damaged:
@@ -156,7 +162,7 @@ def compact(
     merged: int = MERGED_SHARD_BYTES,
     many: int = MANY_SMALL_SHARDS,
 ) -> int:
-    """Merge small shards into larger ones if there are many.
+    """Merge small shards into larger ones if there are many, and write the index file if it pays.
 
     A merged shard is durable before its parts are removed, and readers that miss a part list
     the store again. Only one process merges at a time; extraction by others continues.
@@ -176,6 +182,12 @@ def compact(
     int
         Number of shards that were merged.
     """
+    found = _compact(store, small, merged, many)
+    update_index(store)
+    return found
+
+
+def _compact(store: Store, small: int, merged: int, many: int) -> int:
     with system_errors(store.folder):
         if len(_small_shards(store, small)) < many:
             return 0

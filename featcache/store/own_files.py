@@ -10,6 +10,7 @@ from .._io.atomic import is_temporary_name
 from ..hdf5.shard_metadata import METADATA_SUFFIX
 from ..hdf5.shard_name import rows_in_name
 from . import quarantine
+from .index_file import NAME as INDEX_NAME
 from .lease import NAME as LEASE_NAME
 from .lease import is_use_mark
 from .manifest import NAME as MANIFEST_NAME
@@ -62,7 +63,7 @@ def is_own(name: str) -> bool:
 def _is_committed(name: str) -> bool:
     """Return whether a store writes files of this name that `repair` may set aside."""
     return (
-        name == MANIFEST_NAME
+        name in (MANIFEST_NAME, INDEX_NAME)
         or rows_in_name(name.removesuffix(METADATA_SUFFIX)) is not None
         or quarantine.is_name(name)
     )

@@ -25,6 +25,7 @@ from ..errors import InvalidRequest, StoreError, StoreMismatch
 from ..hdf5.pack_file import Column, PackLayout
 from ..hdf5.shard_metadata import ID_BYTES
 from ..images.image_file import example_ids
+from .index_build import update_index
 from .lease import mark_in_use
 from .own_files import is_store_folder
 from .pack_format import LINE_BYTES, PACK_VERSION, PackHeader, PackReader, first_line
@@ -232,4 +233,5 @@ def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
                     views = np.zeros(int(new.sum()), np.int32)
                     store.append_packed(rows[new], ids[new], views, {"unpacked": "1"})
             store.write_manifest()
+            update_index(store)
     return store

@@ -70,6 +70,11 @@ class ReadableStore:
         return self._manifest.metadata
 
     @property
+    def shards(self) -> ShardTable:
+        """The valid shards, with their metadata."""
+        return self._metadata
+
+    @property
     def shard_names(self) -> list[str]:
         """The names of the valid shards, sorted."""
         return list(self._metadata)
@@ -157,9 +162,13 @@ class ReadableStore:
                 with system_errors(self.folder), contextlib.suppress(FileNotFoundError):
                     return question()
             except IndexDamaged as error:
-                self._folder_index.drop(error)
+                self.drop_index(error)
             self.refresh()
         raise self._busy_error()
+
+    def drop_index(self, error: IndexDamaged) -> None:
+        """Ignore an index file that contradicts the shards, and remove it."""
+        self._folder_index.drop(error)
 
     def _busy_error(self) -> StoreError:
         return StoreError(
@@ -219,7 +228,7 @@ class ReadableStore:
                         if (shard >= 0).all():
                             return self._gather(packed, shard, row)
                 except IndexDamaged as error:
-                    self._folder_index.drop(error)
+                    self.drop_index(error)
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(

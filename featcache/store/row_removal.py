@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FeatcacheError, LeaseLost, StoreError, StoreWriteError
+from .index_build import renew_index
 from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
@@ -105,6 +106,7 @@ def _rewrite(store: Store, kept: Collection[str], unwanted: int, held: Lease) ->
     except StoreWriteError as failure:
         error = failure
     store.refresh()
+    renew_index(store, held)
     left = len(set(store.ids()).difference(kept))
     found = _make_removal(store, unwanted - left)
     if left or error is not None:

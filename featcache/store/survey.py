@@ -19,6 +19,7 @@ from ..hdf5.shard_metadata import (
 )
 from ..hdf5.shard_name import Damage, find_damage, rows_in_name
 from . import quarantine
+from .index_check import find_index_damage
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import Manifest, manifest_bytes, parse_manifest
 from .own_files import is_store_folder
@@ -211,6 +212,8 @@ def _conclude(
         ]
     found = found if wrong is None else [wrong, *found]
     found += _shard_damages(folder, manifest, findings)
+    index = find_index_damage(folder, manifest, all_metadata)
+    found += [] if index is None else [index]
     for path in sorted(folder.glob("*.quarantine.json")):
         with contextlib.suppress(FileNotFoundError):
             if not quarantine.is_intact(path):

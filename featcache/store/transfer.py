@@ -15,9 +15,10 @@ from .._io.disk_space import check_free_bytes
 from .._io.logs import get_logger
 from .._io.progress import progress_bar
 from .._io.system_errors import system_errors
-from ..errors import StoreError
+from ..errors import StoreCorrupt, StoreError
 from ..hdf5.row_dtype import Rows
 from ..hdf5.shard_metadata import ShardMetadata
+from .index_build import update_index
 from .lease import mark_in_use
 from .recovery import MAX_LISTINGS
 from .row_index import IdArray, unpack_ids
@@ -86,6 +87,7 @@ def copy_rows(source: Store, cache: Path, *, progress: bool | None = None) -> Co
             target = Store.create(folder, source.spec, source.width, dict(source.metadata))
             copied = _copy(source, target, progress)
             target.write_manifest()
+            update_index(target)
     return copied
 
 
@@ -128,7 +130,7 @@ def shards_of(
     for _ in range(MAX_LISTINGS):
         gone = False
         for name in [name for name in source.shard_names if name not in done]:
-            if not wanted(source.ids_in(name)):
+            if not _is_wanted(source, name, wanted):
                 done.add(name)
                 continue
             found = source.read_shard(name)
@@ -147,6 +149,13 @@ def shards_of(
             path=source.folder,
         )
     yield from ((damage.name, None) for damage in source.damaged if damage.name not in done)
+
+
+def _is_wanted(source: Store, name: str, wanted: Callable[[IdArray], bool]) -> bool:
+    try:
+        return wanted(source.ids_in(name))
+    except (FileNotFoundError, StoreCorrupt):
+        return True  # as `read_shard` finds out
 
 
 def _append_new(target: Store, rows: Rows, metadata: ShardMetadata) -> int:
