@@ -213,7 +213,7 @@ class _Parts:
     def _read(self, start: int, stop: int) -> NDArray[np.void]:
         rows = np.empty(stop - start, ROW)
         self._file.seek(start * ROW.itemsize)
-        view = memoryview(rows).cast("B") if len(rows) else memoryview(b"")
+        view = rows.view(np.uint8).data
         while view:  # a raw read may be short
             count = self._file.readinto(view)
             if not count:
@@ -247,8 +247,7 @@ def _sorted_parts(folder: Path, all_metadata: Iterable[ShardMetadata]) -> Iterat
                 if count >= _ROWS_PER_PART:
                     parts.add(np.concatenate(waiting))
                     waiting, count = [], 0
-            if waiting:
-                parts.add(np.concatenate(waiting))
+            parts.add(np.concatenate([*waiting, np.zeros(0, ROW)]))
             yield parts
     finally:
         path.unlink(missing_ok=True)

@@ -55,13 +55,16 @@ class FolderIndex:
         return self._file
 
     def drop(self, error: IndexDamaged) -> None:
-        """Ignore the present index file from now on, and remove it: it can be written again."""
+        """Ignore the index file from now on, and remove it: it can be written again."""
         log.warning("%s", error)
+        wrong = None if self._file is None else self._file.state
         self._file = None
         with contextlib.suppress(OSError):
-            self._ignored = file_state(self._path.lstat())
-            if self._removable:
-                self._path.unlink()
+            state = file_state(self._path.lstat())
+            if wrong in (None, state):  # else it was replaced by another file since
+                self._ignored = state
+                if self._removable:
+                    self._path.unlink()
 
 
 def unchanged_shards(file: IndexFile, folder: Path, present: Collection[str]) -> dict[str, int]:

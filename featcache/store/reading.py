@@ -41,7 +41,7 @@ class ReadableStore:
         self.folder = Path(folder)
         self._write_sidecars = write_sidecars
         self._metadata = ShardTable({})
-        self._manifest_bytes = b""
+        self._manifest_bytes: bytes | None = None
         self.damaged: list[Damage] = []
         self._folder_index = FolderIndex(self.folder, removable=write_sidecars)
         self._reader = ShardReader(self.folder)

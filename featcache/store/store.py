@@ -194,8 +194,9 @@ class Store(ReadableStore):
         listed = {name: rows_in_name(name) or 0 for name in sorted(names)}
         if listed != dict(self._manifest.shards):
             generation = self._manifest.generation + 1
-            self._manifest = replace(self._manifest, shards=listed, generation=generation)
-            self._manifest.write(self.folder)
+            manifest = replace(self._manifest, shards=listed, generation=generation)
+            manifest.write(self.folder)
+            self._manifest = manifest  # not before: a disk may be full
 
     def close(self) -> None:
         """Discard the verification of shards; the store stays usable and verifies them again."""
