@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 from ..._io.atomic import make_folder, temporary_path, write_atomic
 from ..._io.file_state import file_state
 from ..._io.logs import get_logger
-from ..._io.own_files import is_keyed_name
-from ..._io.wording import format_values
-from ...data.urls import clean_url
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, UnknownStore
 from ...hdf5.row_dtype import Rows
 from ...hdf5.sandbox import inspect_shard
@@ -35,10 +32,12 @@ from ...hdf5.shard_name import Damage, shard_error
 from ..shard_reader import ShardReader
 from ..shard_table import ShardTable
 from ..store import Store
+from .local_copies import FOLDER, copies_in, folders_beside, remove_copies
 from .manifests import BucketManifest, latest_manifest, store_prefix
 from .objects import Bucket
+from .store_names import store_names
 
-# Local copies of shards; those that were read longest ago are removed first.
+# Of the shards of all stores in object stores; those that were read longest ago go first.
 MAX_LOCAL_BYTES = 10 * 2**30
 _MAX_SIDECAR_BYTES = 2**30
 _TOUCH_SECONDS = 60.0
@@ -65,7 +64,8 @@ class BucketStore(Store):
     mirror : Path
         Folder for the local copies, of the store's name.
     max_bytes : int
-        How much the local copies of its shards may take; one is kept in any case.
+        How much the local copies of shards may take, with those of other stores in the same cache
+        folder; one is kept in any case.
 
     Raises
     ------
@@ -185,7 +185,7 @@ class BucketStore(Store):
 
 def mirror_folder(cache: Path, url: str, name: str) -> Path:
     """Return the folder in one's own cache for local copies of a store's files."""
-    return cache / "shared" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16] / name
+    return cache / FOLDER / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16] / name
 
 
 def find_bucket_store(url: str, name: str, cache: Path) -> BucketStore | None:
@@ -223,16 +223,7 @@ def bucket_stores(url: str, names: Sequence[str], cache: Path) -> list[Store]:
     UnknownStore
         If there is none of a name.
     """
-    there = Bucket(url).folders("stores")
-    for name in names:
-        if not any(one.startswith(name) for one in there):
-            raise UnknownStore(
-                f"There is no store {name!r} in {clean_url(url)}, which holds "
-                f"{format_values(there, str)}.",
-                path=name, candidates=there,
-            )  # fmt: skip
-    chosen = [one for one in there if not names or one.startswith(tuple(names))]
-    found = [find_bucket_store(url, one, cache) for one in chosen if is_keyed_name(one)]
+    found = [find_bucket_store(url, one, cache) for one in store_names(url, names)]
     return [store for store in found if store is not None]
 
 
@@ -360,17 +351,9 @@ class _FetchingReader(ShardReader):
             unfinished.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        """Remove the copies that were read longest ago until a new one fits."""
-        copies = []
-        for path in self._folder.glob("*.h5"):
-            with contextlib.suppress(OSError):
-                state = path.stat()
-                copies.append((state.st_mtime, state.st_size, path))
-        total = size + sum(bytes_ for _, bytes_, _ in copies)
-        for _, bytes_, path in sorted(copies):
-            if total <= self._max_bytes:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-                self._verified.pop(path.name, None)
-                total -= bytes_
+        """Remove the copies that were read longest ago, of any store, until a new one fits."""
+        folders = folders_beside(self._folder)
+        copies = sorted(copy for folder in folders for copy in copies_in(folder))
+        too_much = size + sum(copy.size for copy in copies) - self._max_bytes
+        for copy in remove_copies(copies, too_much):
+            self._verified.pop(copy.path.name, None)
