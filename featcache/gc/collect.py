@@ -33,6 +33,7 @@ from ..store.removal import (
 )
 from ..store.row_removal import remove_rows
 from ..store.store import Store
+from .copies import collect_copies
 from .kept_images import KeptImages
 
 # The store of a model that was converted this recently may not have been created yet.
@@ -56,9 +57,11 @@ def collect(
     cache : Path
         The cache folder.
     unused_days : float, optional
-        Remove stores that have not been used for more than this number of days.
+        Remove stores that have not been used for more than this number of days, and local copies
+        of stores in object stores.
     max_bytes : int, optional
-        Then remove the least recently used stores until the rest has at most this size.
+        Then remove such copies, and the least recently used stores, until the rest has at most
+        this size.
     keep_ids : collection of str, optional
         From the remaining stores, remove all rows except those of these example ids.
     keep_data : sequence, optional
@@ -99,7 +102,13 @@ def collect(
     found = Removals(kept=lost)
     if not dry_run:
         found.kept += resume_removals(folder)
-    _remove_stores(found, stores, unused_days, max_bytes, dry_run)
+    copies = 0
+    if names is None:  # before any store: what they hold is in an object store as well
+        left = _bytes_within(stores, unused_days)
+        copies = collect_copies(
+            cache, found, unused_days=unused_days, max_bytes=max_bytes, beside=left, dry_run=dry_run
+        )
+    _remove_stores(found, stores, copies, unused_days, max_bytes, dry_run)
     done = {each.name for each in (*found, *found.kept)}
     for path, _, _ in stores:
         ids = wanted[path]
@@ -200,14 +209,21 @@ def _store_path(folder: Path, name: str) -> Path:
     return path
 
 
+def _bytes_within(stores: Sequence[tuple[Path, float, int]], unused_days: float | None) -> int:
+    """Return the size of the stores that are not removed for their age."""
+    oldest = -math.inf if unused_days is None else time.time() - unused_days * 86400
+    return sum(size for _, used, size in stores if used >= oldest)
+
+
 def _remove_stores(
     found: Removals,
     stores: Sequence[tuple[Path, float, int]],
+    copies: int,
     unused_days: float | None,
     max_bytes: int | None,
     dry_run: bool,
 ) -> None:
-    total = sum(size for _, _, size in stores)
+    total = copies + sum(size for _, _, size in stores)
     for path, used, size in stores:
         age = (time.time() - used) / 86400
         reason = None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featcache._io.cache_dirs import stores_folder
-from featcache.errors import LeaseLost, StoreCorrupt, StoreWriteError
+from featcache.errors import LeaseLost, StoreCorrupt, StoreMismatch, StoreWriteError
 from featcache.store.bucket import compaction
 from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket.compaction import compact_bucket
@@ -194,6 +194,18 @@ def test_metadata_that_were_cut_off_are_read_again(
     store = reopen(url, tmp_path / "c")
     assert len(store.damaged) == 1
     assert "metadata of the shard" in caplog.text
+
+
+def test_metadata_of_another_spec_are_not_used(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(url, tmp_path / "a", (1,))
+
+    def differs(*arguments: Any) -> None:
+        raise StoreMismatch("of another spec")
+
+    monkeypatch.setattr(bucket_store, "check_metadata", differs)
+    assert len(reopen(url, tmp_path / "b").damaged) == 1
 
 
 def test_a_listed_shard_without_an_object_is_an_error(url: str, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +37,7 @@ class LocalCopy:
 
 
 def copies_in(folder: Path) -> list[LocalCopy]:
-    """Return the copies of shards in a folder, those that were read longest ago first.
+    """Return the copies of shards in a folder.
 
     Other files, and links, are none.
     """
@@ -45,7 +47,7 @@ def copies_in(folder: Path) -> list[LocalCopy]:
             state = path.lstat()
             if rows_in_name(path.name) is not None and stat.S_ISREG(state.st_mode):
                 found.append(LocalCopy(state.st_mtime, state.st_size, path))
-    return sorted(found)
+    return found
 
 
 def copy_folders(cache: Path) -> list[Path]:
@@ -70,17 +72,33 @@ def copies_bytes(cache: Path) -> int:
     return sum(copy.size for folder in copy_folders(cache) for copy in copies_in(folder))
 
 
-def remove_copies(copies: Sequence[LocalCopy], size: int) -> list[LocalCopy]:
-    """Remove copies, in this order, until a number of bytes is removed; return those removed.
-
-    Readers fetch a shard again whose copy is gone.
-    """
-    removed: list[LocalCopy] = []
-    for copy in copies:
+def oldest_copies(copies: Sequence[LocalCopy], size: int) -> list[LocalCopy]:
+    """Return the first of some copies that together have a number of bytes, or all."""
+    chosen: list[LocalCopy] = []
+    for copy in sorted(copies):
         if size <= 0:
             break
+        chosen.append(copy)
+        size -= copy.size
+    return chosen
+
+
+def remove_copies(copies: Sequence[LocalCopy]) -> None:
+    """Remove copies; readers fetch a shard again whose copy is gone."""
+    for copy in copies:
         with contextlib.suppress(OSError):
             copy.path.unlink()
-            removed.append(copy)
-            size -= copy.size
-    return removed
+
+
+def remove_copy_folder(folder: Path) -> None:
+    """Remove a folder with local copies; readers create it again."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
+
+
+def last_opened(folder: Path) -> float:
+    """Return when a store with local copies was opened, or a shard of it read."""
+    with contextlib.suppress(OSError):
+        return max((path.lstat().st_mtime for path in folder.iterdir()), default=0.0)
+    return time.time()

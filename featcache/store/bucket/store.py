@@ -32,7 +32,7 @@ from ...hdf5.shard_name import Damage, shard_error
 from ..shard_reader import ShardReader
 from ..shard_table import ShardTable
 from ..store import Store
-from .local_copies import FOLDER, copies_in, folders_beside, remove_copies
+from .local_copies import FOLDER, copies_in, folders_beside, oldest_copies, remove_copies
 from .manifests import BucketManifest, latest_manifest, store_prefix
 from .objects import Bucket
 from .store_names import store_names
@@ -140,10 +140,7 @@ class BucketStore(Store):
 
     def _sidecar(self, name: str) -> ShardMetadata | None:
         """Return the metadata of a shard, from the local copy of its sidecar if there is one."""
-        path = self.folder / name
-        known = read_metadata(path)
-        for _ in range(_READS):  # an answer may have been cut off
-            known = known or self._fetch_sidecar(path)
+        known = _read_sidecar(self._bucket, self._name, self.folder / name)
         with contextlib.suppress(StoreMismatch, StoreCorrupt):
             if known is None:
                 return None
@@ -151,14 +148,6 @@ class BucketStore(Store):
             check_metadata(known[0], name, components, self._manifest.width)
             return known[0]
         return None
-
-    def _fetch_sidecar(self, path: Path) -> tuple[ShardMetadata, Any, int] | None:
-        sidecar = metadata_path(path)
-        data = self._bucket.read(f"{store_prefix(self._name)}/{sidecar.name}", _MAX_SIDECAR_BYTES)
-        if data is None:
-            return None
-        write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
-        return read_metadata(path)
 
     def size_on_disk(self) -> int:
         """Return the size of the rows of all shards in bytes."""
@@ -225,6 +214,20 @@ def bucket_stores(url: str, names: Sequence[str], cache: Path) -> list[Store]:
     """
     found = [find_bucket_store(url, one, cache) for one in store_names(url, names)]
     return [store for store in found if store is not None]
+
+
+def _read_sidecar(bucket: Bucket, name: str, shard: Path) -> tuple[ShardMetadata, Any, int] | None:
+    """Return what a sidecar holds, from its local copy if there is one; see `read_metadata`."""
+    known, sidecar = read_metadata(shard), metadata_path(shard)
+    for _ in range(_READS):  # an answer may have been cut off
+        if known is not None:
+            break
+        data = bucket.read(f"{store_prefix(name)}/{sidecar.name}", _MAX_SIDECAR_BYTES)
+        if data is not None:
+            make_folder(shard.parent, private=True)  # another process may have removed it
+            write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
+            known = read_metadata(shard)
+    return known
 
 
 class _ShardRemoved(FileNotFoundError):
@@ -311,7 +314,7 @@ class _FetchingReader(ShardReader):
                     self._verified[name] = file_state(path.stat())
 
     def _fetch(self, name: str, path: Path) -> None:
-        known = read_metadata(path)
+        known = _read_sidecar(self._bucket, self._name, path)
         if known is None:
             raise shard_error(path, "its metadata are missing")
         size = known[2]
@@ -353,7 +356,9 @@ class _FetchingReader(ShardReader):
     def _make_room(self, size: int) -> None:
         """Remove the copies that were read longest ago, of any store, until a new one fits."""
         folders = folders_beside(self._folder)
-        copies = sorted(copy for folder in folders for copy in copies_in(folder))
+        copies = [copy for folder in folders for copy in copies_in(folder)]
         too_much = size + sum(copy.size for copy in copies) - self._max_bytes
-        for copy in remove_copies(copies, too_much):
+        removed = oldest_copies(copies, too_much)
+        remove_copies(removed)
+        for copy in removed:
             self._verified.pop(copy.path.name, None)
