@@ -141,7 +141,8 @@ def open_store(folder: str | os.PathLike[str]) -> Store:
     Parameters
     ----------
     folder : path-like
-        The folder of the store; `featcache ls` lists them.
+        The folder of the store, or its URL in an object store, such as
+        ``s3://bucket/prefix/stores/name``; `featcache ls` lists them.
 
     Returns
     -------
@@ -152,9 +153,9 @@ def open_store(folder: str | os.PathLike[str]) -> Store:
     StoreError
         If the folder is not a store, or its manifest cannot be used.
     """
-    from .store.store import Store
+    from .store.place import open_location
 
-    return Store(folder)
+    return open_location(folder)
 
 
 def __getattr__(name: str) -> Any:

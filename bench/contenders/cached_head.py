@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -170,7 +171,7 @@ class CachedHead(Contender):
             predict_seconds=self._predict_seconds,
             history=getattr(self._trained, "history_", {}),
             notes={
-                "store": " + ".join(summary.folder.name for summary in summaries),
+                "store": " + ".join(Path(summary.folder).name for summary in summaries),
                 "key": " + ".join(spec.key for spec in specs),
                 "layer": " + ".join(spec.layer for spec in specs),
                 "head": " ".join(repr(self.head).split()),

@@ -42,7 +42,7 @@ def _extract(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     features = featcache.extract(options.backbone, _folder(root, options), cache_dir=root / "cache")
     return {
         "done": f"{features.summary.computed:,} computed, {features.summary.stored:,} stored",
-        "bytes": _bytes(features.summary.folder),
+        "bytes": _bytes(Path(features.summary.folder)),
     }
 
 

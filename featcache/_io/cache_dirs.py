@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
 
-from ..errors import StoreError
+from ..errors import InvalidRequest, StoreError
 from .logs import get_logger
 from .paths import absolute_path
 
@@ -16,6 +17,7 @@ log = get_logger(__name__)
 CACHE_VARIABLE = "FEATCACHE_CACHE"
 DATA_VARIABLE = "FEATCACHE_DATA"
 SHARED_VARIABLE = "FEATCACHE_SHARED"
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -25,15 +27,57 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     ----------
     folder : path-like, optional
         Default: the environment variable ``FEATCACHE_CACHE``, else the user's cache folder of
-        the operating system (`platformdirs.user_cache_dir`).
+        the operating system (`platformdirs.user_cache_dir`). A URL counts as none: of a cache in an
+        object store, all but the stores is in the default folder.
 
     Returns
     -------
     Path
         Absolute, with ``~`` expanded.
     """
-    chosen = folder or os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featcache")
-    return absolute_path(chosen)
+    given = (folder, os.environ.get(CACHE_VARIABLE))
+    chosen = [one for one in given if one and not _is_url(one)]
+    return absolute_path(chosen[0] if chosen else platformdirs.user_cache_dir("featcache"))
+
+
+def cache_url(folder: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the URL of the cache if its stores are in an object store.
+
+    Parameters
+    ----------
+    folder : path-like or str, optional
+        Default: the environment variable ``FEATCACHE_CACHE``.
+
+    Returns
+    -------
+    str or None
+        None for a folder.
+    """
+    chosen = folder or os.environ.get(CACHE_VARIABLE)
+    return str(chosen) if _is_url(chosen) else None
+
+
+def local_cache(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the cache folder, as `cache_folder` does, for work that a folder alone allows.
+
+    Raises
+    ------
+    InvalidRequest
+        If the cache is in an object store.
+    """
+    url = cache_url(folder)
+    if url is not None:
+        raise InvalidRequest(
+            f"The cache {url.rpartition('@')[2]} is in an object store, and this works on a cache "
+            "folder. Name one with cache_dir= (--cache-dir); `featcache push` and `featcache pull` "
+            "copy rows between the two.",
+            received=url.rpartition("@")[2],
+        )
+    return cache_folder(folder)
+
+
+def _is_url(folder: object) -> bool:
+    return isinstance(folder, str) and _URL.match(folder) is not None
 
 
 def shared_folder(folder: str | os.PathLike[str] | None = None) -> Path | None:

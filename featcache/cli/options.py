@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from .._io.cache_dirs import cache_folder, stores_folder
+from .._io.cache_dirs import cache_folder, cache_url, local_cache, stores_folder
 from .._io.console import run_command
 from .._io.wording import parse_bytes
 from ..backbones.image_size import parse_image_size
@@ -53,8 +53,18 @@ class Common:
 
     @property
     def cache(self) -> Path:
-        """The cache folder."""
+        """The cache folder; a cache in an object store is refused."""
+        return local_cache(self.cache_dir)
+
+    @property
+    def local(self) -> Path:
+        """The folder of what is kept here, also of a cache in an object store."""
         return cache_folder(self.cache_dir)
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the cache if it is in an object store."""
+        return cache_url(self.cache_dir)
 
     @property
     def stores(self) -> Path:
@@ -93,7 +103,8 @@ def _common_options() -> list[click.Parameter]:
         click.Option(
             ["--cache-dir"],
             metavar="DIR",
-            help="Folder of all stores. Default: FEATCACHE_CACHE, or the user's cache folder.",
+            help="Folder of all stores; for extract, explain, ls and info also s3://bucket/prefix. "
+            "Default: FEATCACHE_CACHE, or the user's cache folder.",
         ),
     ]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._io.wording import format_count
+from .._io.wording import format_count, format_values
 from ..data.boxes import Crop
+from ..errors import UnknownStore
 from ..printable import printable
 from .options import Common, command, complete_store, crop, margin, one_store
 
@@ -23,21 +24,20 @@ _ROWS_SHOWN = 5
 
 @command("ls")
 def ls(common: Common) -> int:
-    """List the stores of the cache folder.
+    """List the stores of the cache.
 
     Per store: name, rows x width, size on disk, layer, image size, precision, dtype of rows if it
     is not float32, weights, view of augmented images, and last use.
     """
     from ..images.views import describe_view
-    from ..store.manifest import find_stores
-    from ..store.store import Store
 
-    records = [_record(Store(path)) for path, _ in find_stores(common.stores)]
+    records = [_record(store) for store in _all_stores(common)]
     if common.json:
         print(json.dumps(records, indent=2))
         return 0
     if not records:
-        print(f"No store in {common.stores} yet; `featcache extract` makes the first.")
+        place = common.url or common.stores
+        print(f"No store in {place} yet; `featcache extract` makes the first.")
     for r in records:
         shape = f"{r['rows']:>9,} x {r['width']:<6} {r['bytes'] / 2**20:>9,.1f} MiB"
         pixels = "x".join(str(side) for side in r["image_size"])
@@ -46,14 +46,27 @@ def ls(common: Common) -> int:
         rows = "" if r["row_dtype"] == "float32" else f"rows of {r['row_dtype']}, "
         print(
             f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, {rows}"
-            f"{r['weights']}{view and ', '}{view}; used {_age(r['last_used'])}"
+            f"{r['weights']}{view and ', '}{view}{_age(r['last_used'])}"
         )
     return 0
+
+
+def _all_stores(common: Common) -> list[Store]:
+    """Open all stores of the cache."""
+    if common.url is not None:
+        from ..store.bucket.store import bucket_stores
+
+        return bucket_stores(common.url, [], common.local)
+    from ..store.manifest import find_stores
+    from ..store.store import Store
+
+    return [Store(path) for path, _ in find_stores(common.stores)]
 
 
 def _record(store: Store) -> dict[str, Any]:
     from ..store.manifest import NAME
 
+    is_here = store.location == store.folder
     return {
         "name": store.folder.name,
         "backbone": store.metadata.get("backbone", store.spec.backbone),
@@ -66,17 +79,19 @@ def _record(store: Store) -> dict[str, Any]:
         "row_dtype": store.spec.row_dtype,
         "weights": store.metadata.get("weights", "?"),
         "views": store.spec.views,
-        "last_used": (store.folder / NAME).stat().st_mtime,
+        "last_used": (store.folder / NAME).stat().st_mtime if is_here else None,
     }
 
 
-def _age(seconds: float) -> str:
-    days = (time.time() - seconds) / 86400
+def _age(used: float | None) -> str:
+    if used is None:
+        return ""  # an object store does not say
+    days = (time.time() - used) / 86400
     if days < 1 / 24:
-        return "within the last hour"
+        return "; used within the last hour"
     if days < 2:
-        return f"{format_count(round(days * 24), 'hour')} ago"
-    return f"{days:.0f} days ago"
+        return f"; used {format_count(round(days * 24), 'hour')} ago"
+    return f"; used {days:.0f} days ago"
 
 
 @command("info")
@@ -87,14 +102,12 @@ def info(common: Common, store: str) -> int:
     Prints its specification (the components of its key), its numbers of rows and shards, its
     size and damaged shards.
 
-    STORE is a folder, a name, a unique prefix of a name, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone; of a cache in an object
+    store, its name or a prefix.
     """
-    from ..store.store import Store
-    from ..store.store_names import find_store
-
-    opened = Store(find_store(store, common.stores))
+    opened = _one_store(common, store)
     record = {
-        "folder": str(opened.folder),
+        "folder": str(opened.location),
         "key": opened.spec.key,
         "rows": len(opened),
         "width": opened.width,
@@ -116,6 +129,26 @@ def info(common: Common, store: str) -> int:
         else:
             print(f"{name}: {value}")
     return 0
+
+
+def _one_store(common: Common, name: str) -> Store:
+    """Open the store that a name identifies."""
+    if common.url is not None:
+        from ..store.bucket.store import bucket_stores
+
+        found = bucket_stores(common.url, [name], common.local)
+        if len(found) > 1:
+            raise UnknownStore(
+                f"{len(found)} stores match {name!r}: "
+                f"{format_values([one.folder.name for one in found], str)}. Give a longer prefix.",
+                path=name,
+                candidates=[one.folder.name for one in found],
+            )
+        return found[0]
+    from ..store.store import Store
+    from ..store.store_names import find_store
+
+    return Store(find_store(name, common.stores))
 
 
 @command("verify")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .._io import cache_dirs
-from .._io.disk_space import check_free_bytes
 from .._io.logs import get_logger
 from .._io.progress import StageTimings, progress_bar
 from ..backbones.resolve import BuiltBackbone, build
@@ -14,7 +13,6 @@ from ..backbones.spec import EngineName
 from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
 from ..errors import InvalidRequest
 from ..images.image_file import BadImage
-from ..store import maintenance
 from ..store.store import Store
 from .pipeline import default_workers
 from .prepare import ExtractionJob, plan_again
@@ -93,7 +91,7 @@ def choose_engine(
     images : int, optional
         Number of views that the engine will compute in all. Default: those of the jobs.
     """
-    resolved, cache = jobs[0].resolved, jobs[0].cache
+    resolved, cache = jobs[0].resolved, jobs[0].cache.folder
     count = sum(len(job.plan.compute) for job in jobs) if images is None else images
     request = EngineRequest(
         settings.engine, resolved.request, resolved.spec, cache, count, settings.batch_size
@@ -128,7 +126,7 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
     images = "images" if len(jobs) == 1 else "views"
     with progress_bar(len(work.items), resolved.request.name, images, settings.progress) as bar:
         check = RowCheck(resolved, sum(map(len, stores)))
-        computation = Computation(work, engine, stores, bar, check)
+        computation = Computation(work, engine, stores, bar, check, jobs[0].place.commit_seconds)
         try:
             computation.run(settings.workers or default_workers())
         except KeyboardInterrupt:
@@ -139,7 +137,7 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
                 quarantine_failures(store, failures)
     for job, store in zip(jobs, stores, strict=True):
         if job.plan.compute:
-            complete_store(store)
+            job.place.complete(store)
     return Computed(computation.failures, engine.name, computation.timings)
 
 
@@ -150,7 +148,7 @@ def create_stores(jobs: Sequence[ExtractionJob], width: int) -> list[Store]:
     """
     metadata = jobs[0].resolved.request.metadata()
     return [
-        Store.create(job.folder, job.resolved.spec, width, metadata)
+        job.place.create(job.resolved.spec, width, metadata)
         if job.plan.compute or job.store is None
         else job.store
         for job in jobs
@@ -160,13 +158,6 @@ def create_stores(jobs: Sequence[ExtractionJob], width: int) -> list[Store]:
 def quarantine_failures(store: Store, failures: Mapping[str, BadImage]) -> None:
     """Commit the failures that would happen again to the quarantine list of a store."""
     store.add_to_quarantine({i: bad.reason for i, bad in failures.items() if bad.lasting})
-
-
-def complete_store(store: Store) -> None:
-    """List all shards in the manifest, and merge small ones, once rows were committed."""
-    store.write_manifest()
-    maintenance.compact(store)
-    store.close()
 
 
 def check_disk(several: Sequence[tuple[Sequence[ExtractionJob], int]]) -> None:
@@ -190,9 +181,6 @@ def check_disk(several: Sequence[tuple[Sequence[ExtractionJob], int]]) -> None:
         if len(several) > 1
         else f"{rows:,} views of images ({several[0][1]:,} numbers of {one_number} bytes each)"
     )
-    check_free_bytes(
-        cache_dirs.stores_folder(job.cache),
-        size,
-        f"{what} need",
-        "Use fewer views, a smaller layer, or another cache_dir.",
+    job.place.check_space(
+        size, f"{what} need", "Use fewer views, a smaller layer, or another cache_dir."
     )

@@ -30,7 +30,6 @@ from ..errors import ConflictingLabels, InvalidRequest
 from ..hdf5.row_dtype import RowDtype
 from ..images.decode import Resize
 from ..images.views import Augmentation, Policy, views_of
-from ..store.manifest import mark_used
 from .compute import Computed, RunSettings, choose_engine, compute
 from .concat import join
 from .features import Features
@@ -169,8 +168,9 @@ def extract(
         are measured, and reduced where memory is insufficient. Not part of the key.
     workers : int, optional
         Number of decoding threads. Default: one per core, at most 8.
-    cache_dir : path, optional
-        Default: ``FEATCACHE_CACHE`` or the user's cache folder.
+    cache_dir : path or str, optional
+        The cache folder, or the URL of a cache in an object store (``s3://bucket/prefix``, extra
+        ``s3``; see ``docs/scale.md``). Default: ``FEATCACHE_CACHE`` or the user's cache folder.
     shared_dir : path, optional
         Another cache folder, such as one on a shared disk, or the URL of one in an object store
         (``s3://bucket/prefix``, extra ``s3``), whose rows are used where `cache_dir` lacks them.
@@ -289,7 +289,7 @@ def _run(
         ]
         for jobs in layers:
             for job in jobs:
-                mark_used(job.folder)
+                job.place.mark_used()
     level = _level([job for jobs in layers for job in jobs], settings)
     features = join(found)
     if len(found) > 1:
@@ -329,9 +329,9 @@ def _compute_here(
     jobs: list[ExtractionJob], settings: RunSettings, marks: ExitStack
 ) -> tuple[list[ExtractionJob], Computed]:
     """Compute in this process; return the jobs as well, whose key may turn out to be another."""
-    marked = [job.folder for job in jobs]
+    marked = [job.place for job in jobs]
     jobs, engine = choose_engine(jobs, settings)
-    if [job.folder for job in jobs] != marked:
+    if [job.place for job in jobs] != marked:
         jobs = [mark_store(job, marks, settings.retry_failed) for job in jobs]
     return jobs, compute(jobs, engine, settings)
 

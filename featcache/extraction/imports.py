@@ -107,7 +107,7 @@ def import_features(
             f"{type(model).__name__}.",
             received=type(model).__name__,
         )
-    cache = cache_dirs.cache_folder(cache_dir)
+    cache = cache_dirs.local_cache(cache_dir)
     dataset = _dataset(images, labels, cache)
     rows = _checked_array(X, len(dataset))
     contents = _content_ids(dataset, cache, progress)

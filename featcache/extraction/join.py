@@ -15,7 +15,7 @@ from .._io.wording import format_count
 from ..data.dataset import Dataset
 from ..data.labels import label_codes
 from ..data.listing import extras_for, ignored_by_ending
-from ..errors import NoUsableImages, StoreMismatch
+from ..errors import NoUsableImages, StoreMismatch, UnknownStore
 from ..store.lazy_rows import StoredRows
 from ..store.row_index import pack_ids
 from ..store.store import Store
@@ -51,7 +51,7 @@ def join_rows(
         jobs, computed, quarantined,
         unlabelled=dataset.unlabelled // len(jobs), conflicts=conflicts, seconds=seconds,
         seconds_per_image=sum(found[0].seconds_per_image() for found in stores),
-        folder=stores[0][0].folder,
+        folder=stores[0][0].location,
     )  # fmt: skip
     return Features(
         X=StoredRows(list(chain(*stores)), pack_ids(ids * len(jobs)), sources[:, None]),
@@ -75,7 +75,7 @@ def _find_rows(
     for job in jobs:
         found = [] if job.store is None or job.plan.compute else [job.store]
         if job.plan.compute or (job.store is None and job.shared is None):
-            found = [Store(job.folder)]  # rows were committed since it was opened for the plan
+            found = [_opened(job)]  # rows were committed since it was opened for the plan
         first = sum(map(len, stores))
         places = np.full(len(ids), first, np.int64)
         if job.shared is not None:
@@ -88,12 +88,23 @@ def _find_rows(
     return stores, np.concatenate(sources)
 
 
+def _opened(job: ExtractionJob) -> Store:
+    store = job.open_store()
+    if store is None:
+        raise UnknownStore(
+            f"The store {job.place.location} was removed while its rows were used. Run the same "
+            "command again.",
+            path=job.place.location,
+        )
+    return store
+
+
 def _check_widths(own: Store, shared: Store) -> None:
     if own.width != shared.width:
         raise StoreMismatch(
-            f"The rows in the shared store {shared.folder} have width {shared.width}, but those in "
-            f"{own.folder} have width {own.width}. `featcache verify` says which one is damaged.",
-            path=shared.folder,
+            f"The rows in the shared store {shared.location} have width {shared.width}, but those "
+            f"in {own.location} have width {own.width}. `featcache verify` says which is damaged.",
+            path=shared.location,
             stored=shared.width,
             requested=own.width,
         )
@@ -146,7 +157,7 @@ def _summary(
     conflicts: Sequence[Mapping[str, Any]],
     seconds: float,
     seconds_per_image: float,
-    folder: Path,
+    folder: Path | str,
 ) -> ExtractionSummary:
     """Return what the extraction found stored, computed and left out."""
     job = jobs[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, differing
@@ -85,12 +85,12 @@ class Explanation:
         Numbers of images.
     stored, to_compute : int
         Numbers of views of images. One that occurs several times is computed once.
-    folder : Path
-        Folder of the store.
+    folder : Path or str
+        Folder of the store; its URL in an object store.
     exists : bool
         Whether the store exists.
     spec : BackboneSpec
-    nearest : Path or None
+    nearest : PurePath or None
         If the store does not exist: the store of the same backbone whose key differs in the
         fewest components.
     differs_in : list of str
@@ -105,10 +105,10 @@ class Explanation:
     stored: int
     to_compute: int
     quarantined: int
-    folder: Path
+    folder: Path | str
     exists: bool
     spec: BackboneSpec
-    nearest: Path | None = None
+    nearest: PurePath | None = None
     differs_in: list[str] = field(default_factory=list)
     values: dict[str, tuple[str, str]] = field(default_factory=dict)
     views: int = 1
@@ -137,13 +137,13 @@ class Explanation:
 
 
 def nearest_store(
-    spec: BackboneSpec, stores: Sequence[tuple[Path, BackboneSpec]]
-) -> tuple[Path, BackboneSpec, list[str]] | None:
+    spec: BackboneSpec, stores: Sequence[tuple[PurePath, BackboneSpec]]
+) -> tuple[PurePath, BackboneSpec, list[str]] | None:
     """Find the store of the same backbone whose key differs in the fewest components.
 
     Returns
     -------
-    (Path, BackboneSpec, list of str) or None
+    (PurePath, BackboneSpec, list of str) or None
         Its folder, its spec and the components that differ; None if the backbone has no store.
     """
     candidates = [

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, overload
 
 from .._io import cache_dirs
@@ -15,6 +15,7 @@ from ..backbones.keras_types import BackboneLike
 from ..backbones.preprocessing import Rule
 from ..backbones.request import BackboneOptions, Request, make_request
 from ..backbones.resolve import ResolvedBackbone, resolve
+from ..backbones.spec import BackboneSpec
 from ..backbones.weights import WeightsLike
 from ..data.boxes import Crop, cropped
 from ..data.dataset import Dataset
@@ -26,11 +27,33 @@ from ..errors import DatasetError, InvalidRequest, StoreMismatch
 from ..images.image_file import example_id
 from ..images.views import Augmentation, Policy, View, views_of
 from ..store.manifest import NAME as MANIFEST_NAME
-from ..store.manifest import find_stores
-from ..store.recovery import find_shards
+from ..store.place import Place, place_of
 from ..store.store import Store
 from .pipeline import default_workers
 from .plan import Explanation, Plan, make_plan, nearest_store
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The caches of an extraction.
+
+    Attributes
+    ----------
+    folder : Path
+        The cache folder: stores, and whatever else is kept here.
+    url : str or None
+        Where the stores are instead, in an object store.
+    shared : Path, str or None
+        Folder or URL of the shared cache, which is only read.
+    """
+
+    folder: Path
+    url: str | None = None
+    shared: Path | str | None = None
+
+    def place(self, spec: BackboneSpec) -> Place:
+        """Return where the store of a spec lies."""
+        return place_of(self.folder, self.url, spec.folder)
 
 
 @dataclass(frozen=True)
@@ -39,24 +62,27 @@ class ExtractionJob:
 
     `contents` identifies the file of each image, `files` the example: they differ for cropped
     photos, whose example id depends on the box as well. The spec of `resolved` is the view's.
-    `shared` is the store of the same key in `shared_cache`, which is only read.
+    `shared` is the store of the same key in the shared cache, which is only read.
     """
 
     dataset: Dataset
     contents: list[FileIdentity]
     files: list[FileIdentity]
     resolved: ResolvedBackbone
-    cache: Path
+    cache: Cache
     store: Store | None
     plan: Plan
     view: View
-    shared_cache: Path | str | None = None
     shared: Store | None = None
 
     @property
-    def folder(self) -> Path:
-        """The store's folder, whether it exists or not."""
-        return cache_dirs.stores_folder(self.cache) / self.resolved.spec.folder
+    def place(self) -> Place:
+        """Where the store lies, whether it exists or not."""
+        return self.cache.place(self.resolved.spec)
+
+    def open_store(self) -> Store | None:
+        """Open the store as it is now; return None if there is none."""
+        return _open_store(self.place, self.resolved)
 
 
 @dataclass(frozen=True)
@@ -191,12 +217,11 @@ def prepare_layers(
     shared_dir: str | os.PathLike[str] | None = None,
 ) -> list[list[ExtractionJob]]:
     """Prepare the extraction of several layers of one backbone from the same images."""
-    cache = cache_dirs.cache_folder(cache_dir)
-    cache_dirs.warn_if_shared(cache)
-    shared = _shared_cache(shared_dir)
-    dataset = source.load(cache, progress)
+    cache = find_cache(cache_dir, shared_dir)
+    cache_dirs.warn_if_shared(cache.folder)
+    dataset = source.load(cache.folder, progress)
     # Before the images are read, so that a model that cannot be used is refused at once.
-    folder = cache_dirs.weights_folder(cache)
+    folder = cache_dirs.weights_folder(cache.folder)
     resolved = [resolve(replace(request, crop=dataset.crop), folder) for request in requests]
     if len(resolved) > 1:
         _check_different(resolved)
@@ -207,14 +232,11 @@ def prepare_layers(
     else:
         with progress_bar(len(dataset), "Identifying", "images", progress) as bar:
             contents = dataset.source.identify(
-                cache_dirs.index_folder(cache), workers or default_workers(), bar.update
+                cache_dirs.index_folder(cache.folder), workers or default_workers(), bar.update
             )
     files = make_examples(dataset, contents)
     return [
-        [
-            make_job(dataset, contents, files, one, cache, retry_failed, view, shared)
-            for view in views
-        ]
+        [make_job(dataset, contents, files, one, cache, retry_failed, view) for view in views]
         for one in resolved
     ]
 
@@ -234,9 +256,8 @@ def _check_different(resolved: Sequence[ResolvedBackbone]) -> None:
 def plan_again(job: ExtractionJob, resolved: ResolvedBackbone, retry_failed: bool) -> ExtractionJob:
     """Compare a job's data set with the store of its view as it is now, or of another backbone."""
     return make_job(
-        job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view,
-        job.shared_cache,
-    )  # fmt: skip
+        job.dataset, job.contents, job.files, resolved, job.cache, retry_failed, job.view
+    )
 
 
 def make_job(
@@ -244,10 +265,9 @@ def make_job(
     contents: list[FileIdentity],
     files: list[FileIdentity],
     resolved: ResolvedBackbone,
-    cache: Path,
+    cache: Cache,
     retry_failed: bool,
     view: View,
-    shared_cache: Path | str | None = None,
     store: Store | None = None,
 ) -> ExtractionJob:
     """Compare a data set with the store of a view, and plan the extraction.
@@ -255,10 +275,9 @@ def make_job(
     The store is opened unless one is given, which is up to date.
     """
     resolved = replace(resolved, spec=replace(resolved.spec, views=view.key))
-    folder = cache_dirs.stores_folder(cache) / resolved.spec.folder
     if store is None:
-        store = _open_store(folder, resolved)
-    shared = _open_shared(shared_cache, resolved, cache)
+        store = _open_store(cache.place(resolved.spec), resolved)
+    shared = _open_shared(resolved, cache)
     ids = [file.image_id for file in files if file.image_id is not None]
     stored: set[str] = set()
     for one in (store, shared) if ids else ():
@@ -266,21 +285,24 @@ def make_job(
             stored |= set(compress(ids, one.contains(ids)))
     failed = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, failed, retry_failed=retry_failed)
-    return ExtractionJob(
-        dataset, contents, files, resolved, cache, store, plan, view, shared_cache, shared
+    return ExtractionJob(dataset, contents, files, resolved, cache, store, plan, view, shared)
+
+
+def find_cache(
+    cache_dir: str | os.PathLike[str] | None, shared_dir: str | os.PathLike[str] | None = None
+) -> Cache:
+    """Return the caches that the arguments of `extract` and the environment name."""
+    shared = shared_dir or os.environ.get(cache_dirs.SHARED_VARIABLE)
+    return Cache(
+        cache_dirs.cache_folder(cache_dir),
+        cache_dirs.cache_url(cache_dir),
+        str(shared) if is_url(shared) else cache_dirs.shared_folder(shared),
     )
 
 
-def _shared_cache(shared_dir: str | os.PathLike[str] | None) -> Path | str | None:
-    """Return the folder or the URL of the shared cache; None if there is none."""
-    chosen = shared_dir or os.environ.get(cache_dirs.SHARED_VARIABLE)
-    return str(chosen) if is_url(chosen) else cache_dirs.shared_folder(chosen)
-
-
-def _open_shared(
-    shared: Path | str | None, resolved: ResolvedBackbone, cache: Path
-) -> Store | None:
-    """Open the store of a spec in a shared cache; return None if there is none."""
+def _open_shared(resolved: ResolvedBackbone, cache: Cache) -> Store | None:
+    """Open the store of a spec in the shared cache; return None if there is none."""
+    shared = cache.shared
     if shared is None:
         return None
     found: Store | None = None
@@ -288,28 +310,24 @@ def _open_shared(
     if isinstance(shared, str):
         from ..store.bucket.store import find_bucket_store  # imports fsspec
 
-        found = find_bucket_store(shared, resolved.spec.folder, cache)
+        found = find_bucket_store(shared, resolved.spec.folder, cache.folder)
     elif (folder / MANIFEST_NAME).is_file():
         found = Store(folder, write_sidecars=False)
     if found is not None and (found.spec != resolved.spec or found.width != resolved.width):
         raise StoreMismatch(
-            f"The rows in the shared store {found.folder} have width {found.width} and key "
+            f"The rows in the shared store {found.location} have width {found.width} and key "
             f"{found.spec.key[:16]}, but the backbone gives width {resolved.width} and key "
             f"{resolved.spec.key[:16]}. `featcache verify` says what is damaged.",
-            path=found.folder,
+            path=found.location,
             stored=found.spec,
             requested=resolved.spec,
         )
     return found
 
 
-def _open_store(folder: Path, resolved: ResolvedBackbone) -> Store | None:
-    """Open the store of a spec; return None if there is none. Rewrite a lost manifest."""
-    if (folder / MANIFEST_NAME).is_file():
-        return Store(folder)
-    if not find_shards(folder):
-        return None
-    return Store.create(folder, resolved.spec, resolved.width, resolved.request.metadata())
+def _open_store(place: Place, resolved: ResolvedBackbone) -> Store | None:
+    """Open the store of a spec; return None if there is none."""
+    return place.open(resolved.spec, resolved.width, resolved.request.metadata())
 
 
 def make_examples(dataset: Dataset, contents: list[FileIdentity]) -> list[FileIdentity]:
@@ -336,11 +354,11 @@ def make_explanation(jobs: Sequence[ExtractionJob]) -> Explanation:
     """Explain the plans of all views; if the first has no store, compare with the nearest one."""
     job = jobs[0]
     spec = job.resolved.spec
-    nearest: Path | None = None
+    nearest: PurePath | None = None
     names: list[str] = []
     values: dict[str, tuple[str, str]] = {}
     if job.store is None:
-        stores = list(find_stores(cache_dirs.stores_folder(job.cache)))
+        stores = list(job.place.stores())
         manifests = dict(stores)
         found = nearest_store(spec, [(folder, manifest.spec) for folder, manifest in stores])
         if found is not None:
@@ -353,7 +371,7 @@ def make_explanation(jobs: Sequence[ExtractionJob]) -> Explanation:
         stored=sum(job.plan.stored for job in jobs),
         to_compute=sum(len(job.plan.compute) for job in jobs),
         quarantined=len(set().union(*(job.plan.quarantined for job in jobs))),
-        folder=job.folder,
+        folder=job.place.location,
         exists=job.store is not None,
         spec=spec,
         nearest=nearest,

@@ -20,7 +20,6 @@ from .compute import (
     Computed,
     RunSettings,
     check_disk,
-    complete_store,
     create_stores,
     quarantine_failures,
 )
@@ -113,9 +112,15 @@ class LayersComputation(Computation):
     """Computes the rows of several layers in one pass, and commits those that each store lacks."""
 
     def __init__(
-        self, work: Work, engine: Engine, outputs: Sequence[LayerOutput], bar: ProgressBar
+        self,
+        work: Work,
+        engine: Engine,
+        outputs: Sequence[LayerOutput],
+        bar: ProgressBar,
+        commit_seconds: float | None,
     ) -> None:
-        super().__init__(work, engine, outputs[0].stores, bar, LayersCheck(outputs))
+        check = LayersCheck(outputs)
+        super().__init__(work, engine, outputs[0].stores, bar, check, commit_seconds)
         self._outputs = outputs
 
     def _store(
@@ -155,7 +160,8 @@ def compute_layers(layers: Layers, settings: RunSettings) -> list[Computed] | No
     outputs = _outputs(layers, widths)
     name = layers[0][0].resolved.request.name
     with progress_bar(len(work.items), name, "images", settings.progress) as bar:
-        computation = LayersComputation(work, engine, outputs, bar)
+        seconds = layers[0][0].place.commit_seconds
+        computation = LayersComputation(work, engine, outputs, bar, seconds)
         try:
             computation.run(settings.workers or default_workers())
         except KeyboardInterrupt:
@@ -166,10 +172,10 @@ def compute_layers(layers: Layers, settings: RunSettings) -> list[Computed] | No
             for output, of_layer in zip(outputs, failures, strict=True):
                 for store, bad in zip(output.stores, of_layer, strict=True):
                     quarantine_failures(store, bad)
-    for output in outputs:
-        for store, wanted in zip(output.stores, output.wanted, strict=True):
-            if wanted:
-                complete_store(store)
+    for output, jobs in zip(outputs, layers, strict=True):
+        for job, store in zip(jobs, output.stores, strict=True):
+            if job.plan.compute:
+                job.place.complete(store)
     return [Computed(bad, engine.name, computation.timings) for bad in failures]
 
 
@@ -188,7 +194,7 @@ def _choose_engine(
 ) -> tuple[Engine, list[int]] | None:
     """Return an engine that gives all layers side by side, and their widths."""
     resolved = [jobs[0].resolved for jobs in layers]
-    cache, widths = layers[0][0].cache, [one.width for one in resolved]
+    cache, widths = layers[0][0].cache.folder, [one.width for one in resolved]
     spec = layers_spec([one.spec for one in resolved])
     request = EngineRequest(
         settings.engine, resolved[0].request, spec, cache, images, settings.batch_size

@@ -76,9 +76,9 @@ class ExtractionSummary:
         Number of images that could not be used.
     seconds : float
         Wall time of the call.
-    folder : Path
-        Folder of the store; with several views, of the images without augmentation. That in
-        `shared_dir`, if all rows are there.
+    folder : Path or str
+        Folder of the store, its URL in an object store; with several views, of the images without
+        augmentation. That in `shared_dir`, if all rows are there.
     backbone : str
         Human-readable name of the backbone.
     weights : str
@@ -113,7 +113,7 @@ class ExtractionSummary:
     computed: int
     quarantined: int
     seconds: float
-    folder: Path
+    folder: Path | str
     backbone: str
     weights: str
     weights_kind: WeightsKind

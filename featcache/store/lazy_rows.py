@@ -136,7 +136,7 @@ class StoredRows(LazyRows):
 
     def __repr__(self) -> str:
         more = f" and {len(self._stores) - 1} more" if len(self._stores) > 1 else ""
-        folder = self._stores[0].folder
+        folder = self._stores[0].location
         return f"<StoredRows {self.shape[0]} x {self.shape[1]} float32 in {folder}{more}>"
 
     def take(self, rows: Any) -> StoredRows:

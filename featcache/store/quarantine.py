@@ -14,22 +14,31 @@ from .._io.atomic import write_atomic
 from .._io.own_files import read_own_file
 
 _NAME = re.compile(r"[0-9a-f]{8}-\d{6,}-(?P<sha>[0-9a-f]{64})\.quarantine\.json")
-_MAX_BYTES = 2**30
+MAX_BYTES = 2**30
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def write(folder: Path, prefix: str, reasons: Mapping[str, str]) -> None:
     """Commit a list of image id -> reason under a name that contains its SHA-256."""
-    data = json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
-    name = f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
-    write_atomic(folder / name, data, description="the quarantine list")
+    data = encode(reasons)
+    write_atomic(folder / make_name(prefix, data), data, description="the quarantine list")
+
+
+def encode(reasons: Mapping[str, str]) -> bytes:
+    """Return the bytes of a list."""
+    return json.dumps({"quarantine": dict(reasons)}, sort_keys=True).encode()
+
+
+def make_name(prefix: str, data: bytes) -> str:
+    """Return the name of a list with these bytes."""
+    return f"{prefix}-{hashlib.sha256(data).hexdigest()}.quarantine.json"
 
 
 def is_intact(path: Path) -> bool:
     """Return whether a list has the SHA-256 that is in its name."""
     match = _NAME.fullmatch(path.name)
     try:
-        data = read_own_file(path, _MAX_BYTES)
+        data = read_own_file(path, MAX_BYTES)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -51,7 +60,7 @@ def read(folder: Path, names: Collection[str]) -> dict[str, str]:
             continue
         # A damaged list is ignored: its images are decoded, and fail, once more.
         with contextlib.suppress(*_MALFORMED):
-            data = read_own_file(folder / name, _MAX_BYTES)
+            data = read_own_file(folder / name, MAX_BYTES)
             if hashlib.sha256(data).hexdigest() == match["sha"]:
                 reasons.update({str(k): str(v) for k, v in json.loads(data)["quarantine"].items()})
     return reasons

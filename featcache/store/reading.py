@@ -60,6 +60,11 @@ class ReadableStore:
         return self._manifest.width
 
     @property
+    def location(self) -> Path | str:
+        """The folder; the URL of a store in an object store."""
+        return self.folder
+
+    @property
     def dtype(self) -> np.dtype[np.floating[Any]]:
         """The dtype in which rows are stored; they are read as float32."""
         return row_dtype(self.spec.components())
@@ -84,7 +89,7 @@ class ReadableStore:
         return self._ask(lambda: self._index.distinct())
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.folder} {len(self)} rows x {self.width}>"
+        return f"<{type(self).__name__} {self.location} {len(self)} rows x {self.width}>"
 
     def __getstate__(self) -> dict[str, Any]:
         # Open files and locks cannot be pickled.
@@ -232,7 +237,7 @@ class ReadableStore:
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
-            f"Not stored in {self.folder}: {len(missing)} of {format_count(len(packed), 'image')} "
+            f"Not stored in {self.location}: {len(missing)} of {format_count(len(packed), 'image')} "
             f"(the first is {missing[0][:16] if missing else '?'}...). Extract them first.",
             path=self.folder,
             ids=missing,

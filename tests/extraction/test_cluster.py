@@ -165,7 +165,7 @@ def test_a_worker_that_does_not_share_the_cache_is_refused(
     client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def elsewhere(*arguments: Any) -> Any:
-        return [replace(task, mark=Path("/nowhere/mark")) for task in make_tasks(*arguments)]
+        return [replace(task, mark="/nowhere/mark") for task in make_tasks(*arguments)]
 
     monkeypatch.setattr("featcache.extraction.cluster.driver.make_tasks", elsewhere)
     monkeypatch.setattr(worker_module, "MARK_SECONDS", 0.3)
@@ -209,7 +209,7 @@ def test_a_store_that_the_client_cannot_write_to_is_an_error(
     def refused(folder: Path) -> Iterator[Lease]:
         yield Lease(folder / "mark", refused=OSError(errno.EROFS, "Read-only file system"))
 
-    monkeypatch.setattr("featcache.extraction.cluster.driver.mark_in_use", refused)
+    monkeypatch.setattr("featcache.store.place.mark_in_use", refused)
     with pytest.raises(StoreError, match="could not be read or changed: Read-only file system"):
         featcache.extract("pocket", photos, client=client, **OPTIONS)
 
@@ -327,7 +327,7 @@ def test_tasks_hold_neither_pixels_nor_rows(photos: Path) -> None:
         request, Source(photos, None, None, 0.0), views_of(1, None, 0), None, None, False, False
     )
     settings = RunSettings("auto", None, None, False, None, task_size=5)
-    found = make_tasks("run", jobs, Path("/mark"), settings, 2)
+    found = make_tasks("run", jobs, "/mark", settings, 2)
     assert [len(task.locations) for task in found] == [5, 5, 2]
     assert sum(task.items for task in found) == found[0].images == 12
     assert all(len(pickle.dumps(task)) < 6000 for task in found)

@@ -20,10 +20,9 @@ from featcache import extract, load_dataset, verify
 from featcache._io.cache_dirs import cache_folder, engines_folder, stores_folder
 from featcache.cli import main
 from featcache.errors import DatasetNotFound, StoreWriteError
-from featcache.extraction import marks
 from featcache.gc.collect import collect
 from featcache.images.image_file import content_id
-from featcache.store import maintenance
+from featcache.store import maintenance, place
 from featcache.store import row_removal as rowremoval
 from featcache.store.lease import NAME as LEASE
 from featcache.store.lease import is_in_use, mark_in_use
@@ -81,7 +80,7 @@ def test_an_extraction_waits_for_rows_that_are_being_removed(
 def test_an_extraction_waits_however_long_the_removal_takes(
     photos: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(marks, "_LEASE_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(place, "_LEASE_WAIT_SECONDS", 0.05)
     test_an_extraction_waits_for_rows_that_are_being_removed(photos, tiny_model, monkeypatch)
 
 
@@ -114,9 +113,9 @@ def test_unpacking_marks_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_empty_store_that_another_has_begun_to_use_stays(tmp_path: Path) -> None:
     store = filled(tmp_path)
     with mark_in_use(store.folder):
-        marks._remove_empty_store(store.folder)
+        place._remove_empty_store(store.folder)
         assert len(Store(store.folder)) == 0
-    marks._remove_empty_store(store.folder)
+    place._remove_empty_store(store.folder)
     assert not store.folder.exists()
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..._io.logs import get_logger
 from ..._io.progress import progress_bar
-from ..._io.system_errors import system_errors
 from ..._io.wording import format_count, install_hint
 from ..._version import __version__
 from ...errors import MissingExtra
-from ...store.lease import mark_in_use
 from ..compute import Computed, RunSettings
 from ..prepare import ExtractionJob
 from .outcomes import Outcomes
@@ -53,17 +50,17 @@ class Cluster:
         KeyboardInterrupt
             On Ctrl-C. Tasks are cancelled; committed rows stay.
         """
-        folder = jobs[0].folder
-        with mark_in_use(folder) as mark:
-            with system_errors(folder):
-                if mark.refused is not None:  # workers look for the mark
-                    raise mark.refused
-            tasks = self._tasks(jobs, mark.path, settings)
+        with jobs[0].place.announced() as mark:
+            tasks = self._tasks(jobs, mark, settings)
             self._check_versions()
             name = jobs[0].resolved.request.name
             images = "images" if len(jobs) == 1 else "views"
-            with progress_bar(tasks[0].images, name, images, settings.progress) as bar:
-                outcomes = Outcomes(jobs, bar)
+            with (
+                progress_bar(tasks[0].images, name, images, settings.progress) as bar,
+                ExitStack() as stack,
+            ):
+                listers = [stack.enter_context(job.place.lister()) for job in jobs]
+                outcomes = Outcomes(jobs, bar, listers)
                 try:
                     self._collect(tasks, outcomes)
                 except KeyboardInterrupt:
@@ -74,9 +71,7 @@ class Cluster:
             outcomes.complete()
         return outcomes.computed()
 
-    def _tasks(
-        self, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings
-    ) -> list[Task]:
+    def _tasks(self, jobs: Sequence[ExtractionJob], mark: str, settings: RunSettings) -> list[Task]:
         run = f"featcache-{uuid.uuid4().hex[:12]}"
         threads = self._connection.count_threads()
         tasks = make_tasks(run, jobs, mark, settings, sum(threads))

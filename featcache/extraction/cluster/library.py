@@ -70,7 +70,7 @@ class Connection:
         self,
         function: Callable[[Task], Outcome],
         tasks: Sequence[Task],
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[..., None],
     ) -> Iterator[tuple[Task, Outcome | Exception]]:
         """Run tasks on the workers, and yield each with its outcome or error once it has ended.
 
@@ -82,7 +82,8 @@ class Connection:
             Importable on the workers.
         tasks : sequence of Task
         on_progress : callable
-            Called in another thread with the number of a task and of its views that are done.
+            Called in another thread with the number of a task and of its views that are done; and
+            with what the task reports.
 
         Raises
         ------
@@ -162,11 +163,14 @@ class ThisWorker:
         Number of threads that Dask gives it.
     bar : ProgressBar
         Reports the progress of the task to the client.
+    report : callable
+        Tells the client something.
     """
 
     name: str
     threads: int
     bar: ProgressBar
+    report: Callable[..., None]
 
 
 class _Reporter:
@@ -180,10 +184,14 @@ class _Reporter:
     def update(self, n: float = 1, /) -> None:
         self.n += n
         if n:
-            self._worker.log_event(self._task.run, [self._task.number, int(self.n)])
+            self.report()
         known = self._worker.state.tasks.get(self._key)
         if known is None or known.state == "cancelled":
             raise TaskCancelled(self._key)
+
+    def report(self, *what: object) -> None:
+        """Tell the client something, with the progress of the task."""
+        self._worker.log_event(self._task.run, [self._task.number, int(self.n), *what])
 
     def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
 
@@ -199,4 +207,5 @@ def this_worker(task: Task) -> ThisWorker:
     """Return the worker that runs this task."""
     worker = get_worker()
     name = worker.address if worker.name is None else f"{worker.name} ({worker.address})"
-    return ThisWorker(name, worker.state.nthreads, _Reporter(worker, task))
+    reporter = _Reporter(worker, task)
+    return ThisWorker(name, worker.state.nthreads, reporter, reporter.report)

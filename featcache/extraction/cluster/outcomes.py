@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from ..._io.progress import ProgressBar, StageTimings
 from ..._io.wording import first_line, format_count, format_values
 from ...errors import ClusterError, WorkerRefused
 from ...images.image_file import BadImage, check_content
-from ...store.manifest import NAME as MANIFEST_NAME
+from ...store.place import Listing
 from ...store.store import Store
-from ..compute import Computed, complete_store, quarantine_failures
+from ..compute import Computed, quarantine_failures
 from ..prepare import ExtractionJob
 from ..row_check import RowCheck, warn_if_probabilities
 from ..summary import WorkerSummary
@@ -31,10 +30,14 @@ class Outcomes:
     jobs : sequence of ExtractionJob
     bar : ProgressBar
         Counts the views of images that are done.
+    listers : sequence of callable
+        List the shards of each view, of stores where they are not found without being listed.
     """
 
-    def __init__(self, jobs: Sequence[ExtractionJob], bar: ProgressBar) -> None:
-        self._jobs, self._bar = jobs, bar
+    def __init__(
+        self, jobs: Sequence[ExtractionJob], bar: ProgressBar, listers: Sequence[Listing]
+    ) -> None:
+        self._jobs, self._bar, self._listers = jobs, bar, listers
         self._wanted = [{image_id for _, image_id in job.plan.compute} for job in jobs]
         self._failures: list[dict[str, BadImage]] = [{} for _ in jobs]
         stored = sum(len(job.store) for job in jobs if job.store is not None)
@@ -46,11 +49,14 @@ class Outcomes:
         self._timings = StageTimings()
         self._lock = threading.Lock()
 
-    def progress(self, number: int, done: int) -> None:
-        """Note how many views of a task are done; called in several threads.
+    def progress(
+        self, number: int, done: int, view: int = 0, shards: Mapping[str, int] | None = None
+    ) -> None:
+        """Note how many views of a task are done, and its new shards; called in several threads.
 
         A task that another worker begins again counts from where the first one was.
         """
+        self._listers[view](shards or {})
         with self._lock:
             before = self._done.get(number, 0)
             if done > before:
@@ -75,6 +81,8 @@ class Outcomes:
             self._failures, outcome.failures, self._wanted, strict=True
         ):
             mine.update({i: bad for i, bad in theirs.items() if i in wanted})
+        for listing, shards in zip(self._listers, outcome.shards, strict=False):
+            listing(shards)
         self._count(outcome)
         self.progress(task.number, task.items)
         self._check.add(outcome.tally)
@@ -141,8 +149,9 @@ class Outcomes:
             return  # the model may be at fault, and not the images
         for job, failures in zip(self._jobs, self._failures, strict=True):
             lasting = any(bad.lasting for bad in failures.values())
-            if lasting and (job.folder / MANIFEST_NAME).is_file():
-                quarantine_failures(Store(job.folder), failures)
+            store = job.open_store() if lasting else None
+            if store is not None:
+                quarantine_failures(store, failures)
 
     def complete(self) -> None:
         """Check that all rows can be read here, list the shards, and merge small ones."""
@@ -150,10 +159,10 @@ class Outcomes:
             ids = [image_id for _, image_id in job.plan.compute if image_id not in failures]
             if not ids:
                 continue
-            store = _store_with(job.folder, ids)
+            store = _store_with(job, ids)
             if job is self._jobs[0]:
                 warn_if_probabilities(job.resolved, lambda: store.read(ids[:32]))  # noqa: B023
-            complete_store(store)
+            job.place.complete(store)
 
     def computed(self) -> Computed:
         """Return all that came of the tasks."""
@@ -162,18 +171,18 @@ class Outcomes:
         return Computed(self._failures, engine, self._timings, workers)
 
 
-def _store_with(folder: Path, ids: Sequence[str]) -> Store:
+def _store_with(job: ExtractionJob, ids: Sequence[str]) -> Store:
     """Return a store once the rows that workers have committed can be seen."""
     deadline = time.monotonic() + VISIBLE_SECONDS
     while True:
-        if (folder / MANIFEST_NAME).is_file():
-            store = Store(folder)
-            if store.contains(ids).all():
-                return store
+        store = job.open_store()
+        if store is not None and store.contains(ids).all():
+            return store
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"Workers have committed {format_count(len(ids), 'row')} to {folder}, and this "
-                "client cannot see all of them. Choose a cache_dir on a disk that all share.",
+                f"Workers have committed {format_count(len(ids), 'row')} to "
+                f"{job.place.location}, and this client cannot see all of them. Choose a cache_dir "
+                "on a disk or in an object store that all share.",
                 reason="rows cannot be seen",
             )
         time.sleep(0.5)

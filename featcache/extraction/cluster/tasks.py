@@ -46,9 +46,10 @@ class Task:
     spec : BackboneSpec
         The spec that the worker must find, of images without augmentation.
     views : tuple of View
-    cache : Path
-    mark : Path
-        A file of the client in the store, which a worker sees if its disk is the same.
+    cache : Path or str
+        The cache folder, or the URL of a cache in an object store.
+    mark : str
+        What the client wrote in the store; a worker sees it if it has the same disk or bucket.
     locations : tuple of str
         Paths and URLs of the images.
     contents : tuple of str
@@ -71,8 +72,8 @@ class Task:
     options: BackboneOptions
     spec: BackboneSpec
     views: tuple[View, ...]
-    cache: Path
-    mark: Path
+    cache: Path | str
+    mark: str
     locations: tuple[str, ...] = field(repr=False)  # Dask logs tasks, and URLs hold credentials
     contents: tuple[str, ...] = field(repr=False)
     boxes: tuple[Box | None, ...] | None
@@ -102,6 +103,8 @@ class Outcome:
         were stored before, or are in `failures`.
     failures : tuple of dict of str to BadImage
         For each view, the reason of each image without a row, by example id.
+    shards : tuple of dict of str to int
+        For each view, the numbers of rows of shards that the client is to list, by name.
     tally : RowTally
         What is known of the computed rows.
     seconds : float
@@ -115,6 +118,7 @@ class Outcome:
     error: FeatcacheError | None = None
     rows: int = 0
     failures: tuple[dict[str, BadImage], ...] = ()
+    shards: tuple[dict[str, int], ...] = ()
     tally: RowTally = field(default_factory=RowTally)
     seconds: float = 0.0
     engine: str | None = None
@@ -155,7 +159,7 @@ def choose_task_size(images: int, threads: int, settings: RunSettings) -> int:
 
 
 def make_tasks(
-    run: str, jobs: Sequence[ExtractionJob], mark: Path, settings: RunSettings, threads: int
+    run: str, jobs: Sequence[ExtractionJob], mark: str, settings: RunSettings, threads: int
 ) -> list[Task]:
     """Cut what the plans of all views list into tasks.
 
@@ -180,9 +184,9 @@ def make_tasks(
     whole = Task(
         run=run, number=0, version=__version__, backbone=request.backbone,
         options=_options(first), spec=replace(first.resolved.spec, views=View().key),
-        views=tuple(job.view for job in jobs), cache=first.cache, mark=mark, locations=(),
-        contents=(), boxes=None, crop=dataset.crop, settings=replace(settings, progress=False),
-        images=sum(items.values()),
+        views=tuple(job.view for job in jobs), cache=first.cache.url or first.cache.folder,
+        mark=mark, locations=(), contents=(), boxes=None, crop=dataset.crop,
+        settings=replace(settings, progress=False), images=sum(items.values()),
     )  # fmt: skip
     size = choose_task_size(len(positions), threads, settings)
     parts = [positions[start : start + size] for start in range(0, len(positions), size)]

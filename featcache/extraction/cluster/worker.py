@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._io import cache_dirs
-from ..._io.atomic import make_folder
 from ..._version import __version__
 from ...backbones.request import make_request
 from ...backbones.resolve import ResolvedBackbone, resolve
@@ -27,10 +25,10 @@ from ...errors import FeatcacheError, StoreError, WorkerRefused
 from ...hdf5.row_dtype import row_dtype
 from ...images.image_file import BadImage
 from ...images.views import View
-from ...store.lease import mark_in_use
+from ...store.place import Place
 from ...store.store import Store
 from ..compute import choose_engine, create_stores
-from ..prepare import ExtractionJob, make_examples, make_job
+from ..prepare import Cache, ExtractionJob, make_examples, make_job
 from ..row_check import RowTally
 from ..runner import Computation, make_work
 from .library import ThisWorker, this_worker
@@ -53,7 +51,7 @@ class _Loaded:
         self._of: tuple[Any, ...] = ()
         self._resolved: ResolvedBackbone | None = None
         self._engine: Engine | None = None
-        self._stores: dict[Path, Store] = {}
+        self._stores: dict[Place, Store] = {}
 
     def resolve(self, task: Task, worker: ThisWorker) -> ResolvedBackbone:
         """Return the backbone as this worker finds it, which must be the client's."""
@@ -62,7 +60,7 @@ class _Loaded:
             self._stores = {}
             request = make_request(task.backbone, task.options)
             request = replace(request, crop=task.crop)
-            found = resolve(request, cache_dirs.weights_folder(task.cache))
+            found = resolve(request, cache_dirs.weights_folder(_cache(task).folder))
             _check_spec(task, worker, found.spec)
             self._resolved, self._of = found, _identity(task)
         return self._resolved
@@ -78,9 +76,9 @@ class _Loaded:
             self._engine = engine
         return jobs, self._engine
 
-    def store(self, folder: Path) -> Store | None:
+    def store(self, place: Place) -> Store | None:
         """Return a store that is open, with the commits of others; None if it is not."""
-        store = self._stores.get(folder)
+        store = self._stores.get(place)
         if store is not None:
             try:
                 store.refresh()  # which reads new shards only
@@ -90,10 +88,10 @@ class _Loaded:
 
     def stores(self, jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
         """Return the store of each view, ready for rows."""
-        if any(job.folder not in self._stores for job in jobs):
+        if any(job.place not in self._stores for job in jobs):
             created = create_stores(jobs, engine.width)
-            self._stores = {job.folder: store for job, store in zip(jobs, created, strict=True)}
-        return [self._stores[job.folder] for job in jobs]
+            self._stores = {job.place: store for job, store in zip(jobs, created, strict=True)}
+        return [self._stores[job.place] for job in jobs]
 
 
 _LOADED = _Loaded()
@@ -127,12 +125,14 @@ def run_task(task: Task) -> Outcome:
 def _check_disk(task: Task, worker: ThisWorker) -> None:
     """Raise `WorkerRefused` unless the client's mark in the store can be seen."""
     deadline = time.monotonic() + MARK_SECONDS
-    while not task.mark.exists():
+    place = _cache(task).place(task.spec)
+    while not place.sees(task.mark):
         if time.monotonic() > deadline:
             raise WorkerRefused(
                 f"The worker {worker.name} cannot be used: it does not see {task.mark}, which the "
-                "client wrote. Choose a cache_dir on a disk that all workers have under the same "
-                "path.",
+                f"client wrote for {place.location}. Choose a cache_dir on a disk that all workers "
+                "have under the same path, or in an object store that they reach at the same "
+                "endpoint.",
                 worker=worker.name,
                 reason="it does not see the cache folder of the client",
             )
@@ -157,10 +157,8 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
     resolved = _LOADED.resolve(task, worker)
     with ExitStack() as marks:
         for view in task.views:
-            folder = _folder(task, resolved, view)
-            make_folder(folder)
             # The client's mark is gone if it was killed, and rows are committed until then.
-            marks.enter_context(mark_in_use(folder))
+            _place(task, resolved, view).mark(marks, append=True)
         # Planned after the marks: what an earlier attempt or another client stored stays stored.
         jobs = _jobs(task, resolved)
         failures = [
@@ -171,6 +169,10 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
             return Outcome(worker.name, failures=tuple(failures))
         jobs, engine = _LOADED.engine(task, worker, jobs)
         stores = _LOADED.stores(jobs, engine)
+        shards = tuple(
+            _report(job.place, store, worker, view)
+            for view, (job, store) in enumerate(zip(jobs, stores, strict=True))
+        )
         tally = _Tally(row_dtype(task.spec.components()))
         computation = Computation(
             make_work(jobs), engine, stores, worker.bar, tally, COMMIT_SECONDS
@@ -182,6 +184,7 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
         failures=tuple(
             {**known, **new} for known, new in zip(failures, computation.failures, strict=True)
         ),
+        shards=shards,
         tally=tally.tally,
         seconds=time.perf_counter() - started,
         engine=engine.name,
@@ -189,9 +192,25 @@ def _compute(task: Task, worker: ThisWorker) -> Outcome:
     )
 
 
-def _folder(task: Task, resolved: ResolvedBackbone, view: View) -> Path:
-    spec = replace(resolved.spec, views=view.key)
-    return cache_dirs.stores_folder(task.cache) / spec.folder
+def _report(place: Place, store: Store, worker: ThisWorker, view: int) -> dict[str, int]:
+    """Let the client list the shards of a view; return them, as they are added."""
+    shards: dict[str, int] = {}
+
+    def created(new: Mapping[str, int]) -> None:
+        shards.update(new)
+        worker.report(view, dict(new))  # at once, in case the task does not end
+
+    place.list_through(store, created)
+    return shards
+
+
+def _cache(task: Task) -> Cache:
+    """Return the caches of a worker, which has no shared one: what that holds is not in a task."""
+    return Cache(cache_dirs.cache_folder(task.cache), cache_dirs.cache_url(task.cache))
+
+
+def _place(task: Task, resolved: ResolvedBackbone, view: View) -> Place:
+    return _cache(task).place(replace(resolved.spec, views=view.key))
 
 
 def _jobs(task: Task, resolved: ResolvedBackbone) -> list[ExtractionJob]:
@@ -208,8 +227,8 @@ def _jobs(task: Task, resolved: ResolvedBackbone) -> list[ExtractionJob]:
     retry = task.settings.retry_failed
     return [
         make_job(
-            dataset, contents, files, resolved, task.cache, retry, view,
-            store=_LOADED.store(_folder(task, resolved, view)),
+            dataset, contents, files, resolved, _cache(task), retry, view,
+            store=_LOADED.store(_place(task, resolved, view)),
         )
         for view in task.views
     ]  # fmt: skip

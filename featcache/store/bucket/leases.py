@@ -50,13 +50,14 @@ class BucketLease:
 
     Attributes
     ----------
+    kind : str
     refused : StoreError or None
         The error if the object could not be created; None if it was acquired or another process
         holds it.
     """
 
     def __init__(self, bucket: Bucket, folder: str, kind: str) -> None:
-        self._bucket, self._folder, self._kind = bucket, folder, kind
+        self._bucket, self._folder, self.kind = bucket, folder, kind
         self._holder = uuid.uuid4().hex
         self._number = 0  # of the object that shows the claim; 0 without one
         self._lock = threading.Lock()
@@ -67,7 +68,7 @@ class BucketLease:
 
     def acquire(self) -> bool:
         """Acquire the claim unless another process holds it, and has renewed it in time."""
-        found = claims(self._bucket.states(self._folder), self._kind)
+        found = claims(self._bucket.states(self._folder), self.kind)
         newest = max(found, default=0)
         while self._exists(newest + 1):  # the listing may lag behind
             newest += 1
@@ -143,7 +144,7 @@ class BucketLease:
         return self._bucket.read(self._key(number), _MAX_BYTES) is not None
 
     def _key(self, number: int) -> str:
-        return f"{self._folder}/{self._kind}-{number:010d}.json"
+        return f"{self._folder}/{self.kind}-{number:010d}.json"
 
 
 class _UseMark(BucketLease):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +85,12 @@ class BucketStore(Store):
         self._listed: BucketManifest | None = None
         make_folder(mirror, private=True)
         super().__init__(mirror, write_sidecars=False)
-        self._reader = _FetchingReader(self._bucket, name, mirror, max_bytes, self._is_listed)
+        self._reader: _FetchingReader = _FetchingReader(
+            self._bucket, name, mirror, max_bytes, self._is_listed
+        )
 
     def __repr__(self) -> str:
-        return f"<BucketStore {self._url}/{store_prefix(self._name)} {len(self)} rows>"
+        return f"<{type(self).__name__} {self.location} {len(self)} rows>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self._url, "name": self._name, "mirror": self.folder,
@@ -98,6 +100,11 @@ class BucketStore(Store):
     def bucket(self) -> Bucket:
         """Where its objects are."""
         return self._bucket
+
+    @property
+    def location(self) -> str:
+        """The URL of the store."""
+        return f"{self._url.rstrip('/')}/{store_prefix(self._name)}"
 
     @property
     def manifest(self) -> BucketManifest:
@@ -153,15 +160,15 @@ class BucketStore(Store):
         """Return the size of the rows of all shards in bytes."""
         return sum(self.spec.row_bytes(self.width) * len(h.views) for h in self._metadata.values())
 
-    def append_packed(self, *arguments: Any) -> NoReturn:
+    def append_packed(self, *arguments: Any) -> str:
         """Raise `StoreError`: `featcache push` adds rows."""
         raise self._read_only()
 
-    def add_to_quarantine(self, reasons: Mapping[str, str]) -> NoReturn:
+    def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Raise `StoreError`: quarantine lists are not shared."""
         raise self._read_only()
 
-    def write_manifest_under_lease(self, without: Collection[str] = ()) -> NoReturn:
+    def write_manifest_under_lease(self, without: Collection[str] = ()) -> None:
         """Raise `StoreError`: `featcache push` writes manifests."""
         raise self._read_only()
 
@@ -352,6 +359,11 @@ class _FetchingReader(ShardReader):
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write the local copy of a shard that this process has made, and its sidecar before."""
+        self._make_room(len(data))
+        write_atomic(self._folder / name, data, description="a shard", durable=False)
 
     def _make_room(self, size: int) -> None:
         """Remove the copies that were read longest ago, of any store, until a new one fits."""
