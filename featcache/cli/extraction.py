@@ -39,8 +39,8 @@ on_conflict = click.option(
     "--scheduler",
     metavar="tcp://HOST:PORT",
     help="Let the workers of this Dask scheduler compute (`dask scheduler` prints its address). "
-    "They must have the same version of featcache, and see the images and --cache-dir under the "
-    "same paths.",
+    "They must have the same version of featcache, and see the images and --cache-dir (a folder, "
+    "or s3://bucket/prefix) under the same paths.",
 )
 @click.option(
     "--task-size", type=click.IntRange(1), metavar="N",

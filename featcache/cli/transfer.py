@@ -104,16 +104,17 @@ def pull(common: Common, folder: str, stores: Sequence[str]) -> int:
     """
     from ..store.transfer import copy_rows
 
+    cache = common.cache
     if is_url(folder):
         from ..store.bucket.store import bucket_stores
 
-        found = bucket_stores(folder, stores, common.cache)
+        found = bucket_stores(folder, stores, cache)
     else:
         place = cache_folder(folder)
         if not place.is_dir():
             raise StoreError(f"{place} is not a folder; give another cache folder.", path=place)
         found = _stores_in(stores_folder(place), stores)
-    return _copy(common, found, lambda s: copy_rows(s, common.cache, progress=common.progress))
+    return _copy(common, found, lambda s: copy_rows(s, cache, progress=common.progress))
 
 
 def _stores_in(folder: Path, names: Sequence[str]) -> list[Store]:

@@ -182,7 +182,8 @@ def extract(
         Show progress bars. Default: on a terminal and in a notebook.
     client : distributed.Client, optional
         Let the workers of this Dask cluster compute what is not stored yet; they read the images
-        and write to `cache_dir` themselves, on disks that all share. See ``docs/scale.md``.
+        and write to `cache_dir` themselves, on disks that all share or in an object store. See
+        ``docs/scale.md``.
         Default: this process computes. Needs ``featcache[dask]``.
     task_size : int, optional
         Images per task of a cluster. Default: 2048, or down to 256 so that each thread of the

@@ -292,10 +292,15 @@ def find_cache(
     cache_dir: str | os.PathLike[str] | None, shared_dir: str | os.PathLike[str] | None = None
 ) -> Cache:
     """Return the caches that the arguments of `extract` and the environment name."""
+    url = cache_dirs.cache_url(cache_dir)
+    if url is not None:
+        from ..store.bucket.objects import Bucket  # imports fsspec
+
+        Bucket(url)  # raises if it is not accepted, before any image is read
     shared = shared_dir or os.environ.get(cache_dirs.SHARED_VARIABLE)
     return Cache(
         cache_dirs.cache_folder(cache_dir),
-        cache_dirs.cache_url(cache_dir),
+        url,
         str(shared) if is_url(shared) else cache_dirs.shared_folder(shared),
     )
 

@@ -26,6 +26,7 @@ from featcache.errors import ClusterError, InvalidRequest, NoFiniteRow, StoreErr
 from featcache.extraction.cluster import worker as worker_module
 from featcache.extraction.cluster.tasks import Outcome, choose_task_size, make_tasks
 from featcache.extraction.compute import RunSettings
+from featcache.store.bucket.place import BucketPlace
 from featcache.store.lease import Lease
 
 distributed = pytest.importorskip("distributed")
@@ -85,6 +86,55 @@ def test_views_and_boxes_travel_with_the_task(client: Any, photos: Path, tmp_pat
     assert (there.summary.stored, there.summary.computed) == (12, 12)
     np.testing.assert_allclose(there.X, here.X, atol=1e-4)
     assert there.ids == here.ids
+
+
+def test_rows_are_kept_in_an_object_store(
+    client: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    url = f"file://{tmp_path}/bucket"
+    chosen = {**OPTIONS, "views": 2, "augmentation": "flip", "task_size": 4}
+    here = featcache.extract("pocket", photos, cache_dir=tmp_path / "here", **OPTIONS)
+    alone = featcache.extract("pocket", photos, cache_dir=url, client=client, **OPTIONS)
+    np.testing.assert_array_equal(alone.X, here.X)
+    with monkeypatch.context() as patch:
+        patch.setattr(BucketPlace, "lister", Forgetful)
+        patch.setattr("featcache.extraction.cluster.outcomes.VISIBLE_SECONDS", 0.1)
+        with pytest.raises(ClusterError, match=r"cannot see all of them.*in an object store"):
+            featcache.extract("pocket", photos, cache_dir=url, client=client, **chosen)
+    there = featcache.extract("pocket", photos, cache_dir=url, client=client, **chosen)
+    assert (there.summary.stored, there.summary.computed) == (12, 12)
+    np.testing.assert_array_equal(there.X[:12], here.X)
+    found = featcache.open_store(alone.summary.folder)
+    assert len(found) == sum(len(found.ids_in(name)) for name in found.shard_names) == 12
+
+
+class Forgetful:
+    """As if the client were killed before it has listed any shard."""
+
+    def __call__(self, shards: Any) -> None: ...
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *details: object) -> None: ...
+
+
+def test_a_worker_that_does_not_reach_the_bucket_is_refused(
+    client: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec")
+    other = f"file://{tmp_path}/other"
+
+    def elsewhere(*arguments: Any) -> Any:
+        return [replace(task, cache=other) for task in make_tasks(*arguments)]
+
+    monkeypatch.setattr("featcache.extraction.cluster.driver.make_tasks", elsewhere)
+    monkeypatch.setattr(worker_module, "MARK_SECONDS", 0.3)
+    with pytest.raises(WorkerRefused, match=r"does not see use-.*at the same\s+endpoint"):
+        featcache.extract("pocket", photos, cache_dir=f"file://{tmp_path}/b", client=client,
+                          **OPTIONS)  # fmt: skip
+    assert not Path(tmp_path, "other", "stores").exists()
 
 
 def test_urls_are_read_by_the_workers(client: Any, photos: Path, tmp_path: Path) -> None:
