@@ -31,7 +31,6 @@ from featcache.images.views import View
 from featcache.store.bucket.objects import Bucket
 from featcache.store.manifest import Manifest, parse_manifest
 from featcache.store.row_index import RowIndex, pack_ids
-from featcache.store.store import Store
 
 _SPEC = BackboneSpec(
     "resnet50", "avg_pool", "ab" * 32, "none", (224, 224), "stretch-bilinear", 1, "00" * 8
@@ -147,7 +146,7 @@ def _client(folder: Path) -> _Measured:
     jobs = _jobs(Dataset(paths, ids=ids), cache)
     tasks = _make_tasks(jobs)
     spec, width = jobs[0].resolved.spec, jobs[0].resolved.width
-    store = Store.create(jobs[0].folder, spec, width)
+    store = jobs[0].place.create(spec, width, {})
     rows, views = np.zeros((images, width), np.float32), np.zeros(images, np.int32)
     store.append_packed(rows, pack_ids(ids), views, {})
 
@@ -180,7 +179,7 @@ def _jobs(dataset: Dataset, cache: Path) -> list[ExtractionJob]:
 
 def _make_tasks(jobs: list[ExtractionJob]) -> list[Any]:
     settings = RunSettings("auto", None, None, False, False, _ROWS)
-    return make_tasks("run", jobs, Path("mark"), settings, 1)
+    return make_tasks("run", jobs, "mark", settings, 1)
 
 
 def _pickled_bytes(task: object) -> int:

@@ -237,8 +237,9 @@ class ReadableStore:
                 self.refresh()
             missing = unpack_ids(packed[shard < 0])
         raise MissingRows(
-            f"Not stored in {self.location}: {len(missing)} of {format_count(len(packed), 'image')} "
-            f"(the first is {missing[0][:16] if missing else '?'}...). Extract them first.",
+            f"Not stored in {self.location}: {len(missing)} of "
+            f"{format_count(len(packed), 'image')} (the first is "
+            f"{missing[0][:16] if missing else '?'}...). Extract them first.",
             path=self.folder,
             ids=missing,
         )

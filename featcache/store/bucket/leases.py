@@ -81,6 +81,11 @@ class BucketLease:
             self._bucket.remove(self._key(number))
         return True
 
+    def may_be_held(self) -> bool:
+        """Return whether some process has acquired the claim, and not released it."""
+        found = claims(self._bucket.states(self._folder), self.kind)
+        return bool(found) and self._state(max(found))[1] != _FREE
+
     def still_held(self) -> bool:
         """Return whether no other process has taken the claim over, as after a suspension."""
         with self._lock:
@@ -217,6 +222,23 @@ def is_bucket_in_use(bucket: Bucket, name: str) -> bool:
     now, states = server_time(bucket, claims_folder(name))
     marks = [states[one] for one in states if one.startswith("use-") and _CLAIM.fullmatch(one)]
     return any(now - mark.modified <= LIFETIME for mark in marks)
+
+
+def wait_for_lease(bucket: Bucket, name: str) -> None:
+    """Wait until no process holds the exclusive lease: it may not have seen a new mark.
+
+    Raises
+    ------
+    StoreError
+        If the server cannot be reached, or refuses.
+    """
+    lease = BucketLease(bucket, claims_folder(name), _EXCLUSIVE)
+    while lease.may_be_held():
+        with bucket_lease(bucket, name) as held:  # also if its holder has ended
+            if held:
+                return
+        log.info("%s: waiting for a process that merges or removes its shards", name)
+        time.sleep(_WAIT_SECONDS)
 
 
 def expired_claims(bucket: Bucket, name: str) -> list[str]:

@@ -13,7 +13,8 @@ from ...backbones.spec import BackboneSpec
 from ...errors import StoreError, StoreWriteError, UnknownStore
 from ..manifest import Manifest
 from ..store import Store
-from .leases import claims, claims_folder, mark_bucket_in_use
+from .compaction import compact_bucket
+from .leases import claims, claims_folder, mark_bucket_in_use, wait_for_lease
 from .lister import ShardLister
 from .manifests import change_shards, latest_manifest, store_prefix
 from .objects import Bucket
@@ -83,13 +84,18 @@ class BucketPlace:
 
     def mark(self, marks: ExitStack, *, append: bool) -> None:
         """Mark the store as in use until `marks` is closed."""
-        marks.enter_context(mark_bucket_in_use(Bucket(self.url), self.name))
+        bucket = Bucket(self.url)
+        if marks.enter_context(mark_bucket_in_use(bucket, self.name)):
+            wait_for_lease(bucket, self.name)
 
     def mark_used(self) -> None:
         """Do nothing: a mark leaves the time of last use when it ends."""
 
     def complete(self, store: Store) -> None:
-        """Discard the verification of shards; they are listed when they are appended."""
+        """Merge small shards, once rows were committed; they are listed when they are appended."""
+        assert isinstance(store, WritableBucketStore)
+        store.refresh()
+        compact_bucket(store)
         store.close()
 
     def check_space(self, size: int, what: str, advice: str) -> None:
