@@ -97,14 +97,14 @@ def _stores(folder: Path) -> _Measured:
     generator = np.random.default_rng(0)
     small, large = _sidecar(256, folder, generator), _sidecar(_ROWS, folder, generator)
     per_row = max(0.0, large[0] - small[0]) / (_ROWS - 256)
-    rows = 200_000
+    rows = 100_000
     ids = generator.integers(0, 256, (rows, 32), np.uint8)
     views = np.zeros(rows, np.int32)
     index = RowIndex([(ids, views)])
     held = sum(one.nbytes for one in vars(index).values() if isinstance(one, np.ndarray))
     shards = {
         make_shard_name("0" * 8, i, _ROWS, hashlib.sha256(str(i).encode()).hexdigest()): _ROWS
-        for i in range(10_000)
+        for i in range(5_000)
     }
     manifest = Manifest(_SPEC, 1280, 1, shards)
     data = manifest.encode()

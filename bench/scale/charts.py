@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ..report.figure_style import COLOURS, MARKS, Figure, axes_of
 from .constants import Constants
-from .model import CAUSES, IDENTIFY, MAX_TASK_IMAGES, SCHEDULER, Prediction, predict
-from .scenario import BEFORE, NOW, Design, Scenario
+from .model import CAUSES, IDENTIFY, MAX_TASK_IMAGES, SCHEDULER, Prediction, opening, predict
+from .scenario import BEFORE, NEXT, NOW, Design, Scenario
 
 IMAGES = (10**6, 10**7, 10**8, 10**9)
 WORKERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -181,13 +181,16 @@ class Bytes(_Chart):
             before, now = (
                 predict(Scenario(images, 100), self.constants, design) for design in (BEFORE, NOW)
             )
+            opened = [
+                opening(images, now.shards, self.constants, design)[1] for design in (BEFORE, NOW)
+            ]
             rows.append({
                 "images": images,
-                "manifest written in all, before": before.manifest.written,
-                "manifest written in all, now": now.manifest.written,
-                "ids in memory, before": before.index_bytes,
-                "ids in memory, now": now.index_bytes,
-                "sidecars read at the first opening": now.sidecar_bytes,
+                "list of shards, written in all, before": before.manifest.written,
+                "list of shards, written in all, now": now.manifest.written,
+                "memory of an opened store, before": opened[0],
+                "memory of an opened store, now": opened[1],
+                "index file": images * self.constants.index_row_bytes,
             })  # fmt: skip
         return pd.DataFrame(rows)
 
@@ -198,7 +201,7 @@ class Bytes(_Chart):
         colours = (0, 0, 1, 1, 6)
         for colour, name in zip(colours, frame.columns[1:], strict=True):
             axes.plot(
-                frame["images"], np.maximum(frame[name], 1e3), "--" if "before" in name else "-",
+                frame["images"], frame[name], "--" if "before" in name else "-",
                 color=COLOURS[colour], marker=MARKS[colour], markersize=5, label=name,
             )  # fmt: skip
         _log_axes(axes, "images", "bytes")
@@ -212,7 +215,10 @@ class Limits(_Chart):
 
     name = "scale-limits"
     title = "What limits an extraction"
-    panels = (("before", BEFORE, False), ("now", NOW, False), ("now, ids known", NOW, True))
+    panels = (
+        ("before", BEFORE, False), ("now", NOW, False), ("now, ids known", NOW, True),
+        ("next, ids known", NEXT, True),
+    )  # fmt: skip
     images = tuple(int(10 ** (6 + i / 2)) for i in range(7))
     workers = (1, 3, 10, 30, 100, 300, 1000)
 
@@ -236,9 +242,10 @@ class Limits(_Chart):
     def plot(self) -> Canvas:
         """Draw a map per panel; crossed out where the memory is insufficient."""
         frame = self.frame()
-        canvas = Canvas(figsize=(9, 4))
+        canvas = Canvas(figsize=(11, 4))
         shown = [cause for cause in CAUSES if cause in set(frame["limit"])]
-        colours = {cause: COLOURS[(2, 5, 0, 4, 1, 7, 6, 3, 5)[i]] for i, cause in enumerate(CAUSES)}
+        palette = [COLOURS[i] for i in (2, 0, 1, 4, 3, 5, 7, 6)]
+        colours = dict(zip(shown, palette, strict=False))
         for number, (panel, _, _) in enumerate(self.panels, 1):
             axes = canvas.add_subplot(1, len(self.panels), number)
             for row in frame[frame["panel"] == panel].itertuples():
@@ -247,7 +254,7 @@ class Limits(_Chart):
                 if not row.possible:
                     axes.plot(x, y, "x", color="white", markersize=9, markeredgewidth=2)
             axes.set_title(panel, fontsize=11)
-            axes.set_xticks(range(len(self.workers)), [str(w) for w in self.workers], fontsize=8)
+            axes.set_xticks(range(len(self.workers)), [str(w) for w in self.workers], fontsize=7.5)
             names = [
                 f"1e{np.log10(n):.0f}" if i % 2 == 0 else "" for i, n in enumerate(self.images)
             ]
@@ -258,7 +265,7 @@ class Limits(_Chart):
         handles = [Patch(color=colours[cause], label=cause) for cause in shown]
         crossed = Line2D([], [], color=COLOURS[6], marker="x", markersize=8, markeredgewidth=2,
                          linestyle="none", label="memory insufficient")  # fmt: skip
-        canvas.legend(handles=[*handles, crossed], loc="lower center", ncols=3, fontsize=10)
+        canvas.legend(handles=[*handles, crossed], loc="lower center", ncols=4, fontsize=10)
         canvas.subplots_adjust(bottom=0.27, wspace=0.2)
         return canvas
 

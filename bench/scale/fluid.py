@@ -38,14 +38,16 @@ def seconds_to_compute(
     Returns
     -------
     dict of str to float
-        Of "computing", of "waiting" and of each of `caps`; they add up to the whole.
+        Of "computing", of "growing" (`fixed` and `per_row`), and of each of `caps`; they add up
+        to the whole.
     """
     edges = np.linspace(0.0, images, _STEPS + 1)
     rows = (edges[1:] + edges[:-1]) / 2  # exact for a cost that grows linearly
     step = images / _STEPS
-    alone = step / (workers * size) * (computing + fixed + per_row * rows)
-    found = {"computing": images / (workers * size) * computing}
-    found["waiting"] = float(alone.sum()) - found["computing"]
+    tasks = step / (workers * size)  # of each worker
+    growing = tasks * (fixed + per_row * rows)
+    alone = tasks * computing + growing
+    found = {"computing": tasks * computing * _STEPS, "growing": float(growing.sum())}
     if caps:
         lowest = min(caps, key=lambda name: caps[name])
         # Where the cap is lower than the pace of the workers, they wait for it.

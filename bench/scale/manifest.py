@@ -36,26 +36,30 @@ class ManifestCost:
     largest: float
 
 
-def manifest_cost(shards: int, design: Design, constants: Constants) -> ManifestCost:
-    """Return the cost of listing shards, `design.shards_per_change` at a time.
+def manifest_cost(
+    shards: int, design: Design, constants: Constants, seconds: float = 0.0
+) -> ManifestCost:
+    """Return the cost of listing shards that are created in the course of some seconds.
 
-    A change lists the objects there, asks for the next number, and creates an object; each
-    `design.snapshot_every`-th creates the whole list.
+    A change lists the objects there, reads the newest, asks for the next number, and creates an
+    object; each `design.snapshot_every`-th change creates the whole list.
     """
     changes = math.ceil(shards / design.shards_per_change)
+    if design.change_seconds:
+        changes = max(1, min(changes, math.ceil(seconds / design.change_seconds)))
+    per_change = shards / changes
     snapshots = changes // design.snapshot_every
-    # The k-th snapshot lists k * snapshot_every * shards_per_change shards.
-    listed = design.snapshot_every * design.shards_per_change * snapshots * (snapshots + 1) / 2
+    # The k-th snapshot lists the shards of k * snapshot_every changes.
+    listed = design.snapshot_every * per_change * snapshots * (snapshots + 1) / 2
     if design.snapshot_every > 1:
         listed += shards  # the changes themselves
     written = listed * constants.manifest_shard_bytes
     objects = changes + (snapshots if design.snapshot_every > 1 else 0)
     # Before the k-th change there are k objects, and those of all shards where these lie there too.
-    per_change = 1 + (2 * design.shards_per_change if design.lists_shards else 0)
-    names = per_change * changes * (changes + 1) / 2
+    names = (1 + 2 * per_change * design.lists_shards) * changes * (changes + 1) / 2
     listings = changes + math.floor(names / _NAMES_PER_LISTING)
-    gets = 2 * changes  # the newest object, and the number after it
-    seconds = (
+    gets = 2 * changes
+    spent = (
         listings * constants.list_seconds
         + gets * constants.get_seconds
         + objects * constants.put_seconds
@@ -63,7 +67,7 @@ def manifest_cost(shards: int, design: Design, constants: Constants) -> Manifest
         + written / constants.bandwidth
     )
     largest = shards * constants.manifest_shard_bytes
-    return ManifestCost(changes, listings + gets + objects, written, seconds, largest)
+    return ManifestCost(changes, listings + gets + objects, written, spent, largest)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ COMPUTE = "the workers compute"
 LISTING = "the workers list the store"
 SCHEDULER = "the scheduler"
 STORE = "requests to the object store"
+PUSH = "pushing the shards"
 MANIFEST = "changes of the manifest"
 OPENING = "opening the store"
 START = "starting"
-CAUSES = (COMPUTE, START, IDENTIFY, PLAN, LISTING, SCHEDULER, STORE, MANIFEST, OPENING)
+CAUSES = (COMPUTE, START, IDENTIFY, PLAN, LISTING, SCHEDULER, STORE, PUSH, MANIFEST, OPENING)
 
 
 @dataclass(frozen=True)
@@ -92,23 +93,41 @@ def predict(scenario: Scenario, constants: Constants, design: Design) -> Predict
     # A process without a cluster is one long task.
     per_task = math.ceil(task_seconds / COMMIT_SECONDS)
     shards = tasks * per_task
-    listed = manifest_cost(shards, design, constants)
-    seconds = {
-        IDENTIFY: _identify(scenario, constants),
-        PLAN: scenario.images * constants.client_core_seconds,
-        START: _start(scenario, constants),
-        **_compute(scenario, constants, design, size, shards),
-        MANIFEST: listed.seconds if scenario.remote else 0.0,
-        OPENING: _open(scenario, constants, design, shards),
-    }
     rows = scenario.images
     row_bytes = rows * constants.width * 4 + shards * constants.shard_extra_bytes
-    index = rows * constants.index_memory_bytes if design.index_in_memory else 0.0
+    computing = _compute(scenario, constants, design, size, shards)
+    listed = manifest_cost(shards, design, constants, sum(computing.values()))
+    seconds = {
+        IDENTIFY: _identify(scenario, constants),
+        PLAN: rows * constants.client_core_seconds,
+        START: _start(scenario, constants),
+        **computing,
+        **_upload(scenario, constants, design, listed, shards, row_bytes),
+        OPENING: _open(scenario, constants, design, shards),
+    }
     return Prediction(
         scenario, seconds, _impossible(scenario, constants, design, listed), shards, tasks, listed,
-        index, rows * constants.sidecar_row_bytes, row_bytes,
+        rows * constants.index_memory_bytes, rows * constants.sidecar_row_bytes, row_bytes,
         _dollars(scenario, constants, sum(seconds.values()), listed, shards, row_bytes),
     )  # fmt: skip
+
+
+def _upload(
+    scenario: Scenario,
+    constants: Constants,
+    design: Design,
+    listed: ManifestCost,
+    shards: int,
+    row_bytes: float,
+) -> dict[str, float]:
+    """Return the seconds of a push after the extraction; else those of the last change."""
+    if not scenario.remote:
+        return {MANIFEST: 0.0}
+    if not design.pushed:  # the others are made while workers compute
+        return {MANIFEST: listed.seconds / listed.changes}
+    # The objects of a shard are created one after the other.
+    creating = 2 * shards * constants.put_seconds + row_bytes / constants.bandwidth
+    return {PUSH: creating, MANIFEST: listed.seconds}
 
 
 def _identify(scenario: Scenario, constants: Constants) -> float:
@@ -147,15 +166,16 @@ def _compute(
     per_image = max(own, _reading(scenario, constants))
     if not scenario.workers:
         return {COMPUTE: images * per_image}
-    computing = size * per_image
+    computing = size * per_image + constants.task_seconds
     # The last tasks are begun by all workers at once: they end with whole rounds of tasks.
     rounds = math.ceil(images / size / scenario.workers) * size * scenario.workers
     workers = scenario.workers * images / rounds
-    fixed, per_row = constants.task_seconds, 0.0
-    if design.workers_list_store and scenario.remote:
-        others = shards / images * size * scenario.workers  # new since the task before
-        fixed += others * (constants.sidecar_core_seconds + constants.get_seconds)
-        fixed += scenario.workers * size * constants.sidecar_row_core_seconds
+    fixed, per_row = 0.0, 0.0
+    if design.workers_list:
+        # Of the shards that all have made since its last task, a worker reads the sidecars; then
+        # it sorts the ids of all rows.
+        made = size * workers
+        fixed = _sidecars(scenario, constants, design, made * shards / images, made)
         per_row = constants.index_core_seconds
     caps = {SCHEDULER: size / constants.task_core_seconds}
     if scenario.machine_cores is not None:
@@ -166,18 +186,28 @@ def _compute(
         writes = constants.puts_per_second * images / (2 * shards)
         caps[STORE] = min(reads, writes)
     found = seconds_to_compute(images, workers, size, computing, fixed, per_row, caps)
-    found[LISTING] = found.pop("waiting")
+    found[LISTING] = found.pop("growing")
     found[COMPUTE] = found.get(COMPUTE, 0.0) + found.pop("computing")
     return found
 
 
 def _open(scenario: Scenario, constants: Constants, design: Design, shards: int) -> float:
-    """Return the seconds in which the client opens the store at the end."""
+    """Return the seconds in which the client opens the store at the end, with all new shards."""
+    if scenario.workers == 0:
+        return 0.0  # it has made them itself
     rows = scenario.images
+    return (
+        _sidecars(scenario, constants, design, shards, rows) + rows * constants.index_core_seconds
+    )
+
+
+def _sidecars(
+    scenario: Scenario, constants: Constants, design: Design, shards: float, rows: float
+) -> float:
+    """Return the seconds in which one process reads the sidecars of some shards."""
     seconds = shards * constants.sidecar_core_seconds + rows * constants.sidecar_row_core_seconds
-    seconds += rows * constants.index_core_seconds
-    if scenario.remote:
-        seconds += shards * constants.get_seconds
+    if scenario.remote and not design.pushed:
+        seconds += shards * constants.get_seconds / design.sidecars_at_once
         seconds += rows * constants.sidecar_row_bytes / constants.bandwidth
     return seconds
 
@@ -187,16 +217,27 @@ def _impossible(
 ) -> tuple[str, ...]:
     rows = scenario.images
     index = rows * constants.index_memory_bytes
-    client = rows * constants.client_image_bytes + index
-    tasks = rows * constants.task_image_bytes if scenario.workers else 0.0
+    client = rows * (constants.client_image_bytes + constants.index_memory_bytes)
+    client += rows * constants.task_image_bytes if scenario.workers else 0.0
     found = []
-    if client + tasks > constants.client_memory:
-        found.append(f"the client and the scheduler need {(client + tasks) / 1e9:,.0f} GB")
-    if scenario.workers and design.workers_list_store and index > constants.worker_memory:
+    if client > constants.client_memory:
+        found.append(f"the client and the scheduler need {client / 1e9:,.0f} GB")
+    if scenario.workers and design.workers_list and index > constants.worker_memory:
         found.append(f"each worker needs {index / 1e9:,.0f} GB for the ids of all rows")
     if listed.largest > MAX_MANIFEST_BYTES:
         found.append(f"the manifest would have {listed.largest / 2**20:,.0f} MiB")
     return tuple(found)
+
+
+def opening(images: int, shards: int, constants: Constants, design: Design) -> tuple[float, float]:
+    """Return seconds and bytes of memory of opening a store in a folder again."""
+    if not design.index_file:
+        seconds = shards * constants.sidecar_core_seconds
+        seconds += images * (constants.sidecar_row_core_seconds + constants.index_core_seconds)
+        return seconds, images * constants.index_memory_bytes
+    # The first key of each page is in memory.
+    memory = images * constants.index_page_bytes + shards * constants.index_shard_bytes
+    return shards * constants.index_shard_core_seconds, memory
 
 
 def _dollars(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from featcache.errors import InvalidRequest
 
@@ -55,32 +55,43 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Design:
-    """How the program keeps its lists of shards and of rows.
+    """How the program keeps the lists of shards and rows of a cache in an object store.
 
     Attributes
     ----------
     name : str
+    pushed : bool
+        Whether the workers write to a shared disk, from which one process pushes the shards
+        afterwards; else they create the objects, and the client lists them at the same time.
     snapshot_every : int
         Changes of the manifest per object that holds the whole list; 1: each change does.
     shards_per_change : int
-        Shards that one change lists.
+        Shards that one change lists, at least.
+    change_seconds : float
+        Seconds between changes, at least; 0 for a push, which waits for shards alone.
     lists_shards : bool
         Whether each change lists all objects of the store, and not those of the manifest alone.
-    index_in_memory : bool
-        Whether ids are read from all sidecars into memory when a store is opened; else from an
-        index file that is mapped.
-    workers_list_store : bool
-        Whether a worker lists the store again at the beginning of each task.
+    index_file : bool
+        Whether a store in a folder that is opened again reads an index file, not all sidecars.
+    workers_list : bool
+        Whether a worker lists the store again before each task.
+    sidecars_at_once : int
+        Requests for sidecars that are under way at a time.
     """
 
     name: str
+    pushed: bool
     snapshot_every: int
     shards_per_change: int
+    change_seconds: float
     lists_shards: bool
-    index_in_memory: bool
-    workers_list_store: bool
+    index_file: bool
+    workers_list: bool = True
+    sidecars_at_once: int = 1
 
 
-BEFORE = Design("before", 1, 64, True, True, True)
-NOW = Design("now", 64, 64, False, False, True)
-DESIGNS = (BEFORE, NOW)
+BEFORE = Design("before", True, 1, 64, 0.0, True, False)
+NOW = Design("now", False, 64, 1, 5.0, False, True)
+# Not what the code does: what would help most.
+NEXT = replace(NOW, name="next", workers_list=False, sidecars_at_once=64)
+DESIGNS = (BEFORE, NOW, NEXT)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..perf.timing import markdown_table
 from .constants import Constants, describe
 from .manifest import race
-from .model import CAUSES, COMPUTE, MAX_MANIFEST_BYTES, MAX_TASK_IMAGES, predict
-from .scenario import DESIGNS, NOW, Design, Scenario
+from .model import CAUSES, COMPUTE, MAX_MANIFEST_BYTES, MAX_TASK_IMAGES, opening, predict
+from .scenario import BEFORE, DESIGNS, NEXT, NOW, Design, Scenario
 
 # `python -m bench.perf cluster`, in bench/perf/RESULTS.md: images per second.
 RECORDED = {"this process": 222.0, "1 worker": 200.0, "2 workers": 202.0}
@@ -61,48 +62,54 @@ def scale_table(
     return rows
 
 
-def limits_table(images: Sequence[int], constants: Constants, **options: bool) -> Rows:
+def limits_table(images: Sequence[int], constants: Constants, design: Design) -> Rows:
     """Return from how many workers on each cause takes as long as computing does.
 
-    Two numbers, before and now; "-" if it never does with up to `_MOST_WORKERS` workers.
+    "-" if it never does with up to `_MOST_WORKERS` workers.
     """
     steps = [round(10 ** (i / 8)) for i in range(8 * len(str(_MOST_WORKERS)) - 7)]
-    first: dict[tuple[str, int, str], int] = {}
+    first: dict[tuple[str, int], str] = {}
     for n in images:
-        for design in DESIGNS:
-            for w in steps:
-                found = predict(Scenario(n, w, **options), constants, design)
-                for cause, seconds in found.seconds.items():
-                    if cause != COMPUTE and seconds >= found.seconds[COMPUTE]:
-                        first.setdefault((cause, n, design.name), w)
-    header = ["from how many workers on (before / now)", *(f"{_power(n)} images" for n in images)]
-    rows = [header]
-    for cause in CAUSES:
-        cells = [
-            " / ".join(f"{first.get((cause, n, d.name), 0):,}" for d in DESIGNS) for n in images
-        ]
-        if any(cell != "0 / 0" for cell in cells):
-            rows.append([cause, *(cell.replace("0 / 0", "-") for cell in cells)])
-    return rows
+        for w in steps:
+            seconds = predict(Scenario(n, w), constants, design).seconds
+            for cause in seconds:
+                if cause != COMPUTE and seconds[cause] >= seconds[COMPUTE]:
+                    first.setdefault((cause, n), f"{w:,}")
+    rows = [["as long as computing, from", *(f"{_power(n)} images" for n in images)]]
+    return rows + [
+        [cause, *(first.get((cause, n), "-") for n in images)]
+        for cause in CAUSES
+        if any((cause, n) in first for n in images)
+    ]
 
 
 def bounds_table(constants: Constants) -> Rows:
     """Return the number of images at which memory or the format ends, by closed formulas."""
-    client = constants.client_image_bytes + constants.task_image_bytes
-    index, shard = constants.index_memory_bytes, constants.manifest_shard_bytes
+    index = constants.index_memory_bytes
+    client = constants.client_image_bytes + constants.task_image_bytes + index
+    shards = MAX_MANIFEST_BYTES / constants.manifest_shard_bytes
     bounds = {
-        f"memory of the client and the scheduler, {constants.client_memory / 1e9:.0f} GB": (
-            constants.client_memory / (client + index), constants.client_memory / client,
-        ),
-        f"memory of a worker, {constants.worker_memory / 1e9:.0f} GB": (
+        f"memory of the client and the scheduler, {constants.client_memory / 1e9:.0f} GB":
+            constants.client_memory / client,
+        f"memory of a worker, {constants.worker_memory / 1e9:.0f} GB":
             constants.worker_memory / index,
-        ) * 2,
-        "size of the manifest, 64 MiB": (MAX_MANIFEST_BYTES / shard * MAX_TASK_IMAGES,) * 2,
+        "size of the list of shards, 64 MiB": shards * MAX_TASK_IMAGES,
     }  # fmt: skip
-    rows = [["bound", "images, before", "images, now"]]
-    return rows + [
-        [name, *(f"{n:.1e}".replace("e+0", "e") for n in ns)] for name, ns in bounds.items()
+    return [
+        ["bound", "images"],
+        *([name, f"{n:.1e}".replace("e+0", "e")] for name, n in bounds.items()),
     ]
+
+
+def opening_table(images: Sequence[int], constants: Constants) -> Rows:
+    """Return seconds and memory of opening a store in a folder again, before and now."""
+    rows = [["images", "shards", "before, s", "before, GB", "now, s", "now, GB"]]
+    for n in images:
+        shards = math.ceil(n / MAX_TASK_IMAGES)
+        found = [opening(n, shards, constants, design) for design in (BEFORE, NOW)]
+        cells = [f"{number:,.2f}" for s, b in found for number in (s, b / 1e9)]
+        rows.append([_power(n), f"{shards:,}", *cells])
+    return rows
 
 
 def _power(images: int) -> str:
@@ -128,21 +135,17 @@ def constants_table(constants: Constants) -> Rows:
 
 def report(constants: Constants) -> list[str]:
     """Return the lines of all tables, with headings."""
-    parts: dict[str, Rows] = {
-        "Validation": validation_table(constants),
-        "Scale, now": scale_table(
-            (10**6, 10**7, 10**8, 10**9), (1, 10, 100, 1000), constants, NOW
-        ),
-        "Scale, now, with known ids": scale_table(
-            (10**6, 10**7, 10**8, 10**9), (1, 10, 100, 1000), constants, NOW, identified=True
-        ),
-    }  # fmt: skip
+    parts: dict[str, Rows] = {"Validation": validation_table(constants)}
+    for design, known in ((BEFORE, False), (NOW, False), (NOW, True), (NEXT, True)):
+        title = f"Scale, {design.name}{', ids known' * known}"
+        parts[title] = scale_table(
+            (10**6, 10**7, 10**8, 10**9), (1, 10, 100, 1000), constants, design, identified=known
+        )
     images = (10**6, 10**7, 10**8, 10**9)
-    parts["What breaks, by workers"] = limits_table(images, constants)
-    parts["What breaks, by workers, with known ids"] = limits_table(
-        images, constants, identified=True
-    )
+    for design in DESIGNS:
+        parts[f"What breaks, by workers, {design.name}"] = limits_table(images, constants, design)
     parts["What breaks, by images"] = bounds_table(constants)
+    parts["Opening a store again"] = opening_table(images, constants)
     parts["Compare-and-swap by each worker"] = race_table((10, 100, 300, 1000), constants)
     parts["Constants"] = constants_table(constants)
     lines: list[str] = []

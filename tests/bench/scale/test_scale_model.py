@@ -12,8 +12,8 @@ from bench.scale import model
 from bench.scale.constants import Constants
 from bench.scale.fluid import seconds_to_compute
 from bench.scale.manifest import manifest_cost, race
-from bench.scale.model import COMPUTE, IDENTIFY, LISTING, SCHEDULER, STORE, predict
-from bench.scale.scenario import BEFORE, DESIGNS, NOW, Design, Scenario
+from bench.scale.model import COMPUTE, IDENTIFY, LISTING, PUSH, SCHEDULER, STORE, opening, predict
+from bench.scale.scenario import BEFORE, DESIGNS, NEXT, NOW, Design, Scenario
 from bench.scale.tables import RECORDED, validation_scenarios
 from featcache.errors import InvalidRequest
 
@@ -71,12 +71,12 @@ def test_where_more_workers_take_longer_the_limit_has_a_name() -> None:
 
 def test_without_costs_beside_computing_the_pace_is_that_of_the_cores() -> None:
     found = seconds_to_compute(1_000_000, 10, 1000, 5.0, 0.0, 0.0, {})
-    assert found == {"computing": pytest.approx(500), "waiting": pytest.approx(0)}
+    assert found == {"computing": pytest.approx(500), "growing": pytest.approx(0)}
 
 
 def test_a_cost_that_grows_with_the_rows_takes_half_of_its_last_value() -> None:
     found = seconds_to_compute(1_000_000, 10, 1000, 5.0, 1.0, 2e-6, {})
-    assert found["waiting"] == pytest.approx(100 * (1.0 + 2e-6 * 1_000_000 / 2))
+    assert found["growing"] == pytest.approx(100 * (1.0 + 2e-6 * 1_000_000 / 2))
 
 
 def test_what_is_shared_bounds_the_pace_and_the_parts_add_up() -> None:
@@ -133,12 +133,48 @@ def test_a_list_that_is_written_as_a_whole_grows_quadratically() -> None:
 
 
 def test_changes_with_snapshots_write_less_by_their_interval() -> None:
-    before, now = (manifest_cost(640_000, design, CONSTANTS) for design in DESIGNS)
+    pushed = replace(NOW, change_seconds=0.0, shards_per_change=64)
+    before, now = (manifest_cost(640_000, design, CONSTANTS) for design in (BEFORE, pushed))
     assert before.changes == now.changes == 10_000
     assert before.written / now.written == pytest.approx(64, rel=0.05)
     assert before.largest == now.largest
     assert now.seconds < before.seconds / 10
+
+
+def test_the_client_changes_the_list_every_few_seconds_however_many_workers() -> None:
+    hour = manifest_cost(100_000, NOW, CONSTANTS, 3600)
+    assert hour.changes == 3600 / NOW.change_seconds
+    # 11 snapshots, the k-th of 64 k of 720 changes, beside the changes themselves.
+    shards = 100_000 * 64 * (11 * 12 / 2) / 720 + 100_000
+    assert hour.written == pytest.approx(shards * CONSTANTS.manifest_shard_bytes)
     assert manifest_cost(1, NOW, CONSTANTS).changes == 1
+    assert manifest_cost(3, NOW, CONSTANTS, 3600).changes == 3
+
+
+def test_shards_that_are_pushed_wait_for_two_objects_each() -> None:
+    pushed = predict(Scenario(10**7, 10), CONSTANTS, BEFORE)
+    size = pushed.row_bytes / CONSTANTS.bandwidth
+    assert pushed.seconds[PUSH] == pytest.approx(pushed.shards * 2 * CONSTANTS.put_seconds + size)
+    assert PUSH not in predict(Scenario(10**7, 10), CONSTANTS, NOW).seconds
+
+
+def test_a_worker_that_lists_the_store_reads_what_all_have_made_since() -> None:
+    found = predict(Scenario(20_480_000, 100), CONSTANTS, NOW)
+    tasks = 10_000 / 100  # of each worker
+    sidecars = 10_000 * (CONSTANTS.sidecar_core_seconds + CONSTANTS.get_seconds)
+    rows = 20_480_000 * (
+        CONSTANTS.sidecar_row_core_seconds + CONSTANTS.sidecar_row_bytes / CONSTANTS.bandwidth
+    )
+    sorting = tasks * CONSTANTS.index_core_seconds * 20_480_000 / 2
+    assert found.seconds[LISTING] == pytest.approx(sidecars + rows + sorting)
+    assert predict(Scenario(20_480_000, 100), CONSTANTS, NEXT).seconds[LISTING] == 0
+
+
+def test_an_index_file_is_opened_without_the_ids_of_all_rows() -> None:
+    before, now = (opening(10**8, 48_829, CONSTANTS, design) for design in (BEFORE, NOW))
+    assert before[1] == 10**8 * CONSTANTS.index_memory_bytes
+    assert now[1] < before[1] / 50
+    assert now[0] < before[0] / 10
 
 
 def test_a_writer_alone_succeeds_at_once() -> None:
@@ -175,7 +211,7 @@ def test_machines_requests_and_storage_cost_what_their_prices_say() -> None:
 def test_the_figures_of_the_code_are_those_of_the_code() -> None:
     from featcache.data.read_ahead import MAX_REQUESTS
     from featcache.extraction.cluster import tasks, worker
-    from featcache.store import manifest
+    from featcache.store import index_file, manifest
     from featcache.store.bucket import manifests, push
 
     assert (model.MAX_TASK_IMAGES, model.MIN_TASK_IMAGES, model.TASKS_PER_THREAD) == (
@@ -184,8 +220,11 @@ def test_the_figures_of_the_code_are_those_of_the_code() -> None:
     assert worker.COMMIT_SECONDS == model.COMMIT_SECONDS
     assert manifest.MAX_BYTES == model.MAX_MANIFEST_BYTES
     assert NOW.snapshot_every == manifests.SNAPSHOT_EVERY
-    assert NOW.shards_per_change == push._SHARDS_PER_CHANGE
+    assert BEFORE.shards_per_change == push._SHARDS_PER_CHANGE
     assert CONSTANTS.requests_in_flight == MAX_REQUESTS
+    per_page = index_file.ROWS_PER_PAGE
+    assert CONSTANTS.index_row_bytes == index_file.PAGE_BYTES / per_page
+    assert CONSTANTS.index_page_bytes == index_file.ROW["key"].itemsize / per_page
 
 
 @pytest.mark.parametrize("options", [{"images": 0}, {"workers": -1}, {"cores": 0}])
