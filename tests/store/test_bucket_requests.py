@@ -94,7 +94,7 @@ def test_a_request_that_fails_for_a_while_is_repeated(error: Exception, waits: l
     for request in REQUESTS:
         assert request(flaky([error, error]))
     assert len(waits) == 2 * len(REQUESTS)
-    assert all(0 < wait <= 4 for wait in waits)
+    assert all(0 < wait <= retry._MAX_WAIT for wait in waits)
 
 
 @pytest.mark.parametrize("error", LASTING)
@@ -110,6 +110,41 @@ def test_attempts_end(waits: list[float]) -> None:
         with pytest.raises((StoreError, StoreWriteError), match="memory://"):
             request(flaky([TimeoutError("slow") for _ in range(retry._ATTEMPTS)]))
     assert len(waits) == (retry._ATTEMPTS - 1) * len(REQUESTS)
+
+
+def test_attempts_that_take_long_end_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    asked = []
+
+    def never_answered() -> None:
+        asked.append(clock[0])
+        clock[0] += 20.0
+        raise TimeoutError("slow")
+
+    with pytest.raises(TimeoutError):
+        retry.retried(never_answered)
+    assert asked[-1] <= retry._PATIENCE
+    assert len(asked) == 3
+
+
+def test_the_libraries_of_s3_do_not_repeat_requests_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+    from fsspec.config import conf
+
+    monkeypatch.setitem(conf, "s3", {"config_kwargs": {"read_timeout": 3}})
+    system = fsspec.AbstractFileSystem()
+    given: dict[str, Any] = {}
+
+    def open_url(url: str, **options: Any) -> tuple[Any, str]:
+        given.update(options)
+        return system, url
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", open_url)
+    Bucket("s3://photos/cache")
+    assert system.retries == 1
+    assert given["config_kwargs"] == {"retries": {"max_attempts": 0}, "read_timeout": 3}
 
 
 def test_an_object_whose_creation_was_not_answered_is_created(waits: list[float]) -> None:

@@ -26,8 +26,9 @@ s3fs = pytest.importorskip("s3fs")
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(600)]
 
-# How long any call may take that meets a server that answers with errors only.
-BOUND_SECONDS = 120.0
+# How long any call may take that meets a server that answers with errors only: a push also tries to
+# list what it has created.
+BOUND_SECONDS = 180.0
 NUMBERS = [*range(8), *range(100, 108)]
 
 

@@ -76,13 +76,16 @@ class Bucket:
         try:
             import fsspec
 
-            system, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            options = _s3_options() if scheme_of(url) in ("s3", "s3a") else {}
+            system, path = fsspec.core.url_to_fs(self.url, use_listings_cache=False, **options)
         except ImportError as error:
             raise MissingExtra(
                 f"{scheme_of(url)}:// needs another package: {install_hint('s3')}.",
                 package="s3fs",
             ) from error
         self._system: Any = system
+        if options:
+            system.retries = 1
         self._root = str(path).rstrip("/")
 
     def __repr__(self) -> str:
@@ -261,6 +264,18 @@ def _modified(info: Mapping[str, Any]) -> float:
     """Return the time in a listing: file systems of fsspec name and write it differently."""
     found = info.get("LastModified") or info.get("mtime") or info.get("created") or 0.0
     return found.timestamp() if isinstance(found, datetime) else float(found)
+
+
+def _s3_options() -> dict[str, Any]:
+    """Return the options of a file system of S3 that does not repeat requests itself.
+
+    botocore and s3fs try five times each: with those of `retried`, a server that refuses would be
+    asked 300 times, and a broken connection noticed after half an hour.
+    """
+    from fsspec.config import conf
+
+    chosen = conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"retries": {"max_attempts": 0}, **chosen}}
 
 
 def _create_file(path: Path, data: bytes) -> None:

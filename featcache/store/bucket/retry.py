@@ -10,8 +10,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_ATTEMPTS = 6
-_FIRST_WAIT, _MAX_WAIT = 0.25, 4.0
+_ATTEMPTS = 12
+_FIRST_WAIT, _MAX_WAIT = 0.25, 8.0
+# No attempt begins later than this after the first one. A server that does not answer, as behind a
+# broken connection, costs each attempt its whole timeout.
+_PATIENCE = 60.0
 # As s3fs translates "503 Slow Down", "500 Internal Error" and lost connections.
 _ERRNOS = frozenset({
     errno.EBUSY, errno.EREMOTEIO, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
@@ -34,14 +37,16 @@ def retried(request: Callable[[], T]) -> T:
     Exception
         The error of the last attempt.
     """
+    started = time.monotonic()
     for attempt in range(_ATTEMPTS - 1):
+        # Clients that were told to slow down together would come back together.
+        wait = min(_MAX_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1)
         try:
             return request()
         except Exception as error:
-            if not is_temporary(error):
+            if not is_temporary(error) or time.monotonic() + wait - started > _PATIENCE:
                 raise
-        # Clients that were told to slow down together would come back together.
-        time.sleep(min(_MAX_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1))
+        time.sleep(wait)
     return request()
 
 
