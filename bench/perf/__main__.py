@@ -26,6 +26,7 @@ from . import (
     pipeline,
     remote,
     rows,
+    shards,
     sources,
 )
 from .timing import describe_machine
@@ -38,6 +39,7 @@ SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "sources": ("Other sources of images, compared with files", sources),
     "remote": ("Images behind URLs", remote),
     "rows": ("A store of a million rows", rows),
+    "shards": ("A store of many shards", shards),
     "heads": ("Heads, compared with scikit-learn", heads),
     "larger": ("Heads on rows that do not fit in memory", larger),
     "finetune": ("Fine-tuning, compared with Keras", finetune),

@@ -118,6 +118,13 @@ def write_metadata(shard: Path, size: int, metadata: ShardMetadata, rows: Rows) 
 def metadata_bytes(name: str, size: int, metadata: ShardMetadata, rows: Rows) -> bytes:
     """Return the bytes of the sidecar of a shard of that name; see `write_metadata`."""
     digests = row_digests(metadata.components, metadata.image_ids, metadata.views, rows)
+    return encode_metadata(name, size, metadata, digests)
+
+
+def encode_metadata(
+    name: str, size: int, metadata: ShardMetadata, digests: NDArray[np.uint8]
+) -> bytes:
+    """Return what `metadata_bytes` does for rows with given digests (n, 16)."""
     record = {
         "shard": name, "size": size, "rows": len(metadata.views),
         "components": metadata.components, "seconds": metadata.seconds, "width": metadata.width,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from .._io.atomic import open_atomic, temporary_path, write_all
 from .._io.logs import get_logger
 from ..errors import StoreCorrupt, StoreError
 from ..hdf5.shard_metadata import ShardMetadata
+from ..hdf5.shard_name import rows_in_name
 from .index_file import NAME, PAGE, ROW, ROWS_PER_PAGE, IndexDamaged, IndexHead, Keys, make_keys
 from .lease import Lease, lease
 from .set_aside import set_aside
@@ -132,28 +134,52 @@ def write_index(store: Store, held: Lease) -> None:
     FileNotFoundError, StoreCorrupt
         If a shard was removed or damaged since the store was listed.
     """
-    names = store.shards.names
-    sizes = np.array([os.stat(store.folder / name).st_size for name in names], np.int64)
+    shards = store.shards
+    build_index(store.folder, store.spec.key, store.width, shards.names, shards.read, held)
+
+
+def build_index(
+    folder: Path,
+    key: str,
+    width: int,
+    names: Sequence[str],
+    read: Callable[[str], ShardMetadata],
+    held: Lease,
+) -> None:
+    """Write an index file from the metadata of shards, which are read one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+    key : str
+        That of the store's spec.
+    width : int
+        Length of an embedding.
+    names : sequence of str
+        The shards, sorted.
+    read : callable
+        Returns the metadata of a shard.
+    held : Lease
+    """
+    sizes = np.array([os.stat(folder / name).st_size for name in names], np.int64)
     seconds = np.zeros(len(names))
 
     def all_metadata() -> Iterator[ShardMetadata]:
         for number, name in enumerate(names):
-            metadata = store.shards.read(name)
+            metadata = read(name)
             seconds[number] = max(0.0, np.nan_to_num(metadata.seconds, posinf=0.0))
             yield metadata
 
-    rows = store.shards.rows()
-    pages = -(-rows // ROWS_PER_PAGE)
-    key, width = store.spec.key, store.width
+    pages = -(-sum(rows_in_name(name) or 0 for name in names) // ROWS_PER_PAGE)
     empty = IndexHead(key, width, tuple(names), sizes, seconds, 0, np.zeros(pages, "S36"))
-    with _sorted_parts(store.folder, all_metadata()) as parts, open_atomic(
-        store.folder / NAME, description="the index"
-    ) as file:  # fmt: skip
+    with (
+        _sorted_parts(folder, all_metadata()) as parts,
+        open_atomic(folder / NAME, description="the index") as file,
+    ):
         file.seek(len(empty.encode()))
         distinct, fences = _write_pages(file, parts.merged())
         file.seek(0)
-        head = IndexHead(key, width, tuple(names), sizes, seconds, distinct, fences)
-        write_all(file, head.encode())
+        write_all(file, replace(empty, distinct=distinct, fences=fences).encode())
         held.check()
 
 
