@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..errors import StoreCorrupt
 _NAME = re.compile(
     r"(?P<worker>[0-9a-f]{8})-(?P<seq>\d{6,})-(?P<rows>\d+)-(?P<sha>[0-9a-f]{64})\.h5"
 )
+_LINE = re.compile(r"^[0-9a-f]{8}-\d{6,}-(\d+)-[0-9a-f]{64}\.h5$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,21 @@ def rows_in_name(name: str) -> int | None:
     """Return the number of rows in a shard's name; None if it is not the name of a shard."""
     match = _NAME.fullmatch(name)
     return int(match["rows"]) if match else None
+
+
+def rows_in_names(names: Sequence[str]) -> list[int]:
+    """Return the number of rows in each name, much faster than one after the other.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not the name of a shard.
+    """
+    text = "\n".join(names)
+    rows = _LINE.findall(text)
+    if len(rows) != len(names) or text.count("\n") != max(0, len(names) - 1):
+        raise ValueError("it lists a file whose name is not that of a shard")
+    return [int(number) for number in rows]
 
 
 def find_damage(path: Path) -> Damage | None:

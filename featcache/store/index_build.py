@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 from .._io.atomic import open_atomic, temporary_path, write_all
 from .._io.logs import get_logger
+from .._io.wording import format_count
 from ..errors import StoreCorrupt, StoreError
 from ..hdf5.shard_metadata import ShardMetadata
-from ..hdf5.shard_name import rows_in_name
-from .index_file import NAME, PAGE, ROW, ROWS_PER_PAGE, IndexDamaged, IndexHead, Keys, make_keys
+from ..hdf5.shard_name import Damage, rows_in_names
+from .index_file import NAME, PAGE, ROW, ROWS_PER_PAGE, IndexHead, Keys, make_keys
 from .lease import Lease, lease
+from .manifest import Manifest
 from .set_aside import set_aside
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _MANY_ROWS_FRACTION = 0.1
 # What opening may cost beside the index: half a second, and 130 MB.
 _MAX_NEWER_SHARDS = 4096
 _MAX_NEWER_ROWS = 2_000_000
+_MAX_ROWS_IN_MEMORY = 5_000_000
 _ROWS_PER_PART = 1_000_000
 _BYTES = 256
 
@@ -61,7 +64,9 @@ def update_index(store: Store) -> bool:
     with _logged_errors(store.folder), lease(store.folder) as held:
         if held:
             store.refresh()  # another process may have written it before we had the lease
-            return index_pays(store) and _write(store, held)
+            if index_pays(store):
+                write_index(store, held)
+                return True
     return False
 
 
@@ -80,7 +85,7 @@ def renew_index(store: Store, held: Lease) -> None:
         remove_index(store.folder)
         store.refresh()
         if len(store.shards) > MANY_SHARDS:
-            _write(store, held)
+            write_index(store, held)
 
 
 def remove_index(folder: Path) -> None:
@@ -92,15 +97,37 @@ def remove_index(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(store: Store, held: Lease) -> bool:
-    try:
-        write_index(store, held)
-    except IndexDamaged as error:  # the present one lists a shard that is damaged
-        store.drop_index(error)
-        store.refresh()
-        write_index(store, held)
-    store.refresh()
-    return True
+def build_before_listing(
+    folder: Path,
+    manifest: Manifest,
+    names: Sequence[str],
+    find: Callable[[str], ShardMetadata | Damage | None],
+) -> bool:
+    """Write the index file of a store that has lost it, if its ids may not fit in memory.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+    names : sequence of str
+        The shards whose metadata would be read into memory, sorted.
+    find : callable
+        As for `build_index`.
+
+    Returns
+    -------
+    bool
+        Whether it was written. An error of the system is logged.
+    """
+    if sum(rows_in_names(names)) <= _MAX_ROWS_IN_MEMORY:
+        return False
+    with _logged_errors(folder), lease(folder) as held:
+        if held:
+            log.info("%s: writing the index of %s", folder, format_count(len(names), "shard"))
+            key, width = manifest.spec.key, manifest.width
+            build_index(folder, key, width, names, find, held)
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -131,19 +158,18 @@ def write_index(store: Store, held: Lease) -> None:
         If the system refuses.
     LeaseLost
         If another process took over the lease. Nothing has changed then.
-    FileNotFoundError, StoreCorrupt
-        If a shard was removed or damaged since the store was listed.
     """
-    shards = store.shards
-    build_index(store.folder, store.spec.key, store.width, shards.names, shards.read, held)
+    names, find = store.shards.names, store.shards.find
+    build_index(store.folder, store.spec.key, store.width, names, find, held)
+    store.refresh()
 
 
 def build_index(
     folder: Path,
     key: str,
     width: int,
-    names: Sequence[str],
-    read: Callable[[str], ShardMetadata],
+    names: Iterable[str],
+    find: Callable[[str], ShardMetadata | Damage | None],
     held: Lease,
 ) -> None:
     """Write an index file from the metadata of shards, which are read one after the other.
@@ -155,31 +181,36 @@ def build_index(
         That of the store's spec.
     width : int
         Length of an embedding.
-    names : sequence of str
+    names : iterable of str
         The shards, sorted.
-    read : callable
-        Returns the metadata of a shard.
+    find : callable
+        Returns the metadata of a shard. Those that are damaged, or were removed, are left out.
     held : Lease
     """
-    sizes = np.array([os.stat(folder / name).st_size for name in names], np.int64)
-    seconds = np.zeros(len(names))
+    valid, sizes, seconds = list[str](), list[int](), list[float]()
 
     def all_metadata() -> Iterator[ShardMetadata]:
-        for number, name in enumerate(names):
-            metadata = read(name)
-            seconds[number] = max(0.0, np.nan_to_num(metadata.seconds, posinf=0.0))
-            yield metadata
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size, metadata = os.stat(folder / name).st_size, find(name)
+                if isinstance(metadata, ShardMetadata):
+                    valid.append(name)
+                    sizes.append(size)
+                    seconds.append(max(0.0, float(np.nan_to_num(metadata.seconds, posinf=0.0))))
+                    yield metadata
 
-    pages = -(-sum(rows_in_name(name) or 0 for name in names) // ROWS_PER_PAGE)
-    empty = IndexHead(key, width, tuple(names), sizes, seconds, 0, np.zeros(pages, "S36"))
     with (
         _sorted_parts(folder, all_metadata()) as parts,
         open_atomic(folder / NAME, description="the index") as file,
     ):
-        file.seek(len(empty.encode()))
+        head = IndexHead(
+            key, width, tuple(valid), np.array(sizes), np.array(seconds),
+            distinct=0, fences=np.zeros(-(-sum(rows_in_names(valid)) // ROWS_PER_PAGE), "S36"),
+        )  # fmt: skip
+        file.seek(len(head.encode()))
         distinct, fences = _write_pages(file, parts.merged())
         file.seek(0)
-        write_all(file, replace(empty, distinct=distinct, fences=fences).encode())
+        write_all(file, replace(head, distinct=distinct, fences=fences).encode())
         held.check()
 
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from .._io.file_state import FileState, file_state
 from .._io.own_files import open_own_file
 from ..errors import StoreCorrupt
-from ..hdf5.shard_name import rows_in_name
+from ..hdf5.shard_name import rows_in_names
 from .row_index import IdArray
 
 NAME = "INDEX.bin"
@@ -107,7 +107,7 @@ class IndexHead:
     @property
     def rows(self) -> NDArray[np.int64]:
         """Number of rows of each shard."""
-        return np.array([rows_in_name(name) or 0 for name in self.names], np.int64)
+        return np.array(rows_in_names(self.names), np.int64)
 
 
 def make_keys(ids: IdArray, views: NDArray[np.int32]) -> Keys:
@@ -301,8 +301,8 @@ def _parse_body(body: bytes) -> tuple[IndexHead, int]:
     """Return the head and its number of pages; raise ValueError if it is malformed."""
     key, width, count, distinct, text = _FIELDS.unpack_from(body)
     names = tuple(body[_FIELDS.size :][:text].decode("ascii").split("\n"))
-    rows = [rows_in_name(name) or 0 for name in names]
-    if len(names) != count or not all(0 < number <= _MAX_NUMBER for number in rows):
+    rows = rows_in_names(names)
+    if len(names) != count or not 0 < min(rows) <= max(rows) <= _MAX_NUMBER:
         raise ValueError("it lists a file whose name is not that of a shard")
     if list(names) != sorted(set(names)):
         raise ValueError("its shards are not sorted")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +25,14 @@ from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec, is_possible_in
 from ..errors import FeatcacheError, StoreCorrupt, StoreFormatError, StoreMismatch
 from ..hdf5.checked_file import FORMAT_VERSION
-from ..hdf5.shard_name import rows_in_name
+from ..hdf5.shard_name import rows_in_name, rows_in_names
 
 log = get_logger(__name__)
 
 NAME = "MANIFEST.json"
 _MAX_NUMBER = 2**31 - 1
 _MAX_GENERATION = 2**63
+_COMMA, _INDENT = re.compile(rb",\n *"), re.compile(rb"\n *")
 MAX_BYTES = 64 * 2**20
 
 
@@ -112,7 +115,9 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
         raise _corrupt_error(path, "it is not the JSON text that was written") from error
     checksum = body.pop("checksum", None)
     # If the checksum is right with this version's number, only the number is damaged.
-    is_intact = checksum == json_hash({**body, "format_version": FORMAT_VERSION})
+    is_intact = (version == FORMAT_VERSION and _is_checksum_of(checksum, data)) or (
+        checksum == json_hash({**body, "format_version": FORMAT_VERSION})
+    )
     if version != FORMAT_VERSION and not is_intact:
         raise StoreFormatError(
             f"{path} has format version {version!r}; this featcache reads version "
@@ -123,6 +128,18 @@ def parse_manifest(path: Path, data: bytes) -> Manifest:
     if not is_intact or version != FORMAT_VERSION:
         raise _corrupt_error(path, "its checksum does not fit its content")
     return _parse_fields(path, body)
+
+
+def _is_checksum_of(checksum: object, data: bytes) -> bool:
+    """Return whether a checksum is that of a manifest as `Manifest.encode` writes it.
+
+    That is `json_hash` of the parsed text, without writing it as JSON again, which takes longer
+    than all else for 100,000 shards. Only the spaces between values differ: JSON text has no line
+    break within a value.
+    """
+    text = _INDENT.sub(b"", _COMMA.sub(b", ", data))
+    text = text.replace(f'"checksum": "{checksum}", '.encode(errors="replace"), b"", 1)
+    return hashlib.sha256(text).hexdigest() == checksum
 
 
 def _parse_fields(path: Path, body: Mapping[str, Any]) -> Manifest:
@@ -137,7 +154,7 @@ def _parse_fields(path: Path, body: Mapping[str, Any]) -> Manifest:
             str(name): check_integer(rows, 1, _MAX_NUMBER) for name, rows in body["shards"].items()
         }
         # These become paths: "../../other" would make repair move a file of another store.
-        if any(rows_in_name(name) != rows for name, rows in shards.items()):
+        if rows_in_names(list(shards)) != list(shards.values()):
             raise _corrupt_error(path, "it lists a file whose name is not that of a shard")
         return Manifest(
             spec=spec,

@@ -21,6 +21,7 @@ from ..hdf5.row_dtype import Rows, row_dtype
 from ..hdf5.shard_metadata import ShardMetadata
 from ..hdf5.shard_name import Damage, rows_in_name
 from . import quarantine, recovery
+from .index_build import build_before_listing
 from .index_file import IndexDamaged
 from .listing import FolderIndex, find_all, make_index, missing_shards, unchanged_shards
 from .manifest import NAME as MANIFEST_NAME
@@ -40,6 +41,7 @@ class ReadableStore:
     def __init__(self, folder: str | os.PathLike[str], *, write_sidecars: bool = True) -> None:
         self.folder = Path(folder)
         self._write_sidecars = write_sidecars
+        self._may_build = write_sidecars
         self._metadata = ShardTable({})
         self._manifest_bytes: bytes | None = None
         self.damaged: list[Damage] = []
@@ -138,8 +140,10 @@ class ReadableStore:
             present = set(os.listdir(self.folder))
             file = self._folder_index.current(self._manifest)
             indexed = {} if file is None else unchanged_shards(file, self.folder, present)
-            shards = present - indexed.keys()
-            names = sorted(name for name in shards if rows_in_name(name) is not None)
+            others = (name for name in present - indexed.keys() if name.endswith(".h5"))
+            names = sorted(name for name in others if rows_in_name(name) is not None)
+            if self._build_index(names):
+                return False
             found, damaged = find_all(names, self._metadata.loaded, self._lookup, self._manifest)
             self.damaged = [*missing_shards(self._manifest, present), *damaged]
             self._use(ShardTable(found, file, indexed, self._find_metadata))
@@ -153,6 +157,13 @@ class ReadableStore:
         self._reader.keep_only(table)
         self._metadata = table
         self._index = make_index(table)
+
+    def _build_index(self, names: list[str]) -> bool:
+        """Write a lost index file if the ids may not fit in memory; return whether it was."""
+        if not self._may_build:
+            return False
+        self._may_build = False  # once: else a full disk would be tried in each listing
+        return build_before_listing(self.folder, self._manifest, names, self._find_metadata)
 
     def _find_metadata(self, name: str) -> ShardMetadata | Damage | None:
         return self._lookup.find(name, self._manifest)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hdf5.shard_metadata import ShardMetadata
-from ..hdf5.shard_name import Damage, rows_in_name
+from ..hdf5.shard_name import Damage, rows_in_names
 from .index_file import IndexFile
 from .row_index import IdArray
 
@@ -82,16 +82,21 @@ class ShardTable(Mapping[str, ShardMetadata]):
 
     def read(self, name: str) -> ShardMetadata:
         """Return what ``[name]`` does, without keeping it in memory."""
-        if name in self.loaded:
-            return self.loaded[name]
-        if self.file is None or self._find is None or name not in self.indexed:
-            raise KeyError(name)
-        found = self._find(name)
+        found = self.find(name)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         if isinstance(found, Damage):
+            assert self.file is not None  # only its shards are looked up
             raise self.file.damage(f"it lists {name}, which is damaged: {found.reason}")
         return found
+
+    def find(self, name: str) -> ShardMetadata | Damage | None:
+        """Return the metadata of a shard, its damage, or None if it was removed."""
+        if name in self.loaded:
+            return self.loaded[name]
+        if self._find is None or name not in self.indexed:
+            raise KeyError(name)
+        return self._find(name)
 
     def all_ids(self) -> list[IdArray]:
         """Return the ids of the rows of each shard; raises as ``[name]`` does."""
@@ -99,7 +104,7 @@ class ShardTable(Mapping[str, ShardMetadata]):
 
     def rows(self) -> int:
         """Return the number of rows of all shards."""
-        return sum(rows_in_name(name) or 0 for name in self.names)
+        return sum(rows_in_names(self.names))
 
     def seconds(self) -> float:
         """Return the wall time in seconds that computing the rows of all shards took."""

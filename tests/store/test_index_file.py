@@ -158,9 +158,10 @@ def test_an_index_of_many_pages_finds_each_row_and_view(tmp_path: Path) -> None:
     ids = generator.integers(0, 256, (2000, 32), np.uint8)
     whole = Store.create(tmp_path / "whole", SPEC, WIDTH)  # whose last page is full
     whole.append_packed(np.ones((93, WIDTH), np.float32), ids[:93], np.zeros(93, np.int32), {})
-    assert indexed(whole).contains([bytes(i).hex() for i in ids[:94]]).tolist() == [True] * 93 + [
-        False
-    ]
+    whole.refresh()
+    assert whole.seconds_per_image() == 0
+    there = indexed(whole).contains([bytes(i).hex() for i in ids[:94]])
+    assert there.tolist() == [True] * 93 + [False]
     ids[500:700] = ids[500]  # one image with many views
     views = np.zeros(2000, np.int32)
     views[500:700] = np.arange(200)
@@ -228,6 +229,39 @@ def test_it_pays_by_shards_or_rows_that_it_lacks(
     assert not index_build.index_pays(store)  # 2 of 42 rows
     monkeypatch.setattr(index_build, "_MAX_NEWER_ROWS", 1)
     assert index_build.index_pays(store)
+
+
+def test_a_lost_one_is_written_before_more_ids_are_read_than_fit_in_memory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / NAME).unlink()
+    damaged, removed, *_ = Store(home).shards
+    for name in (damaged, f"{damaged}.head"):
+        (home / name).write_bytes(b"x")
+    (home / removed).unlink()
+    monkeypatch.setattr(index_build, "_MAX_ROWS_IN_MEMORY", 31)
+    assert Store(home, write_sidecars=False).shards.file is None
+    with lease(home):
+        assert Store(home).shards.file is None
+    store = Store(home)
+    assert (len(store.shards.indexed), len(store)) == (8, 32)
+    assert sorted(damage.name for damage in store.damaged) == sorted([damaged, removed])
+    assert store.shards.loaded == {}
+    filled(store, tuple(range(100, 140)))
+    assert list(store.shards.loaded) != []
+    monkeypatch.setattr(index_build, "_MAX_ROWS_IN_MEMORY", 100)
+    (home / NAME).unlink()
+    assert Store(home).shards.file is None
+
+
+def test_a_shard_that_is_removed_while_it_is_written_is_left_out(home: Path) -> None:
+    store = Store(home)
+    name = store.shards.names[4]
+    (home / name).unlink()
+    with lease(home) as held:
+        write_index(store, held)
+    assert name not in IndexFile(home / NAME).head.names
+    assert len(store) == 36
 
 
 @pytest.mark.usefixtures("pays_early")
@@ -341,6 +375,7 @@ def test_whatever_has_its_name_is_ignored_and_found(
         ({"names": ("MANIFEST.json",)}, "not that of a shard"),
         ({"names": ("../" + "x" * 5000,)}, "not that of a shard"),
         ({"names": (f"{'ab' * 4}-000001-{'9' * 5000}-{'ab' * 32}.h5",)}, "a field is wrong"),
+        ({"names": (f"{'ab' * 4}-000001-0-{'ab' * 32}.h5",)}, "not that of a shard"),
         ({"distinct": 41}, "number of rows"),
         ({"seconds": np.full(10, np.nan)}, "seconds are not numbers"),
         ({"seconds": np.full(10, -1.0)}, "seconds are not numbers"),
@@ -547,7 +582,7 @@ def test_a_shard_and_its_sidecar_damaged_together_are_skipped(home: Path) -> Non
     assert other.read_shard(shard.name) is None
     assert list(shards_of(other, lambda _: False)) == [(shard.name, None)]
     assert [name for name, _ in shards_of(other, _fails)] == other.shard_names
-    assert index_build._write(Store(home), _Held())  # type: ignore[arg-type]
+    indexed(Store(home))
     assert copy_rows(other, home.parent.parent / "c", progress=False).rows == 36
     with pytest.raises(MissingRows):
         store.read(ids_of(*NUMBERS))
@@ -558,11 +593,6 @@ def test_a_shard_and_its_sidecar_damaged_together_are_skipped(home: Path) -> Non
 
 def _fails(_: object) -> bool:
     raise FileNotFoundError
-
-
-class _Held:
-    def check(self) -> None:
-        pass
 
 
 def test_a_merge_during_a_question_or_a_read_is_no_error(

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.perf import extraction
+from bench.perf import extraction, shards
 from bench.perf.__main__ import SECTIONS, keep_other_backbones, update_report
 from bench.perf.timing import run_interleaved
+from featcache.store.store import Store
 
 KERAS, OURS = [4.0, 2.0, 3.0], [1.0, 2.0, 1.5]
 
@@ -71,3 +72,17 @@ def test_a_backbone_measured_again_leaves_the_others_as_they_were() -> None:
 def test_a_worker_that_cannot_start_has_the_error(tmp_path: Path) -> None:
     worker = extraction.Worker(sys.executable, "no-such-library", "resnet50", tmp_path)
     assert worker.start_error == "KeyError: 'no-such-library'"
+
+
+def test_a_made_up_store_can_be_opened_and_has_half_of_the_ids(tmp_path: Path) -> None:
+    shards._fill(tmp_path / "store", 5, tmp_path / "ids.txt")
+    store = Store(tmp_path / "store")
+    assert (len(store), store.damaged) == (5000, [])
+    assert store.contains((tmp_path / "ids.txt").read_text().split()).sum() == 5000
+    run = {"open": 1.0, "cpu": 0.5, "peak": 2**28, "first": 0.1, "later": 0.1, "rows": 5000}
+    built = {"seconds": 2.0, "cpu": 1.0, "peak": 2**28}
+    records = [
+        {"shards": 5, "index": size, "runs": [run], "built": record}
+        for size, record in ((0, None), (10**9, built))
+    ]
+    assert "| 5 | 5,000 | 1.00 | 2 | 1 | 256 | 1 (1 to 1) |" in shards.describe(records)
