@@ -16,7 +16,7 @@ from .._io.disk_space import folder_bytes
 from .._io.own_files import is_keyed_name, unexpected_converted_files
 from .._io.system_errors import system_errors
 from .._io.wording import format_values
-from ..errors import DatasetError, FeatcacheError, InvalidRequest, StoreError
+from ..errors import FeatcacheError, InvalidRequest, StoreError
 from ..store.lease import is_in_use
 from ..store.manifest import NAME as MANIFEST_NAME
 from ..store.manifest import find_stores, read_manifest
@@ -34,7 +34,7 @@ from ..store.removal import (
 from ..store.row_removal import remove_rows
 from ..store.store import Store
 from .copies import collect_copies
-from .kept_images import KeptImages
+from .kept_images import KeptImages, kept_ids
 
 # The store of a model that was converted this recently may not have been created yet.
 _YOUNG_SECONDS = 600.0
@@ -129,24 +129,14 @@ def _ids_for(
     path: Path, keep_ids: Collection[str] | None, images: KeptImages | None
 ) -> set[str] | Kept | None:
     """Return the ids to keep in a store, or why they are unknown; None to keep all."""
-    if keep_ids is None and images is None:
-        return None
-    kept = set(keep_ids or ())
-    if images is not None:
-        try:
-            more = images.ids_for(read_manifest(path).spec)
-        except DatasetError as error:
-            return Kept(
-                path.name, f"it has rows of boxes, and those of the data cannot be read: {error}"
-            )
-        except OSError as error:
-            return failed_removal(path, error)
-        except StoreError:
-            return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
-        if more is None:
-            return Kept(path.name, "it has rows of boxes that the data to keep do not define")
-        kept |= more
-    return kept
+    if images is None:
+        return None if keep_ids is None else set(keep_ids)
+    try:
+        return kept_ids(path.name, read_manifest(path).spec, keep_ids, images)
+    except OSError as error:
+        return failed_removal(path, error)
+    except StoreError:
+        return Kept(path.name, "its manifest is damaged; `featcache repair` rebuilds it")
 
 
 def _record(found: Removals, outcome: Removal | Kept) -> bool:

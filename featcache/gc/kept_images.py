@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from ..data.boxes import COLUMNS, cropped, widened
 from ..data.content_ids import content_ids
 from ..data.dataset import Dataset
 from ..datasets.load import load_dataset
-from ..errors import InvalidRequest
+from ..errors import DatasetError, InvalidRequest
 from ..images.image_file import Box, example_id, example_ids
 from ..images.resize_rule import MARGIN_DIGITS, WHOLE, format_box, parse_box, parse_resize
+from ..store.removal import Kept
 
 
 class KeptImages:
@@ -104,6 +105,33 @@ class KeptImages:
             return set()
         files = Dataset(paths, root=dataset.root, name=dataset.name)
         return set(content_ids(files, self._cache)) - {""}
+
+
+def kept_ids(
+    name: str, spec: BackboneSpec, keep_ids: Collection[str] | None, images: KeptImages | None
+) -> set[str] | Kept:
+    """Return the ids to keep in a store, or why they are unknown.
+
+    Parameters
+    ----------
+    name : str
+        Name of the store.
+    spec : BackboneSpec
+    keep_ids : collection of str, optional
+        Example ids.
+    images : KeptImages, optional
+        Whose ids are kept as well.
+    """
+    kept = set(keep_ids or ())
+    if images is None:
+        return kept
+    try:
+        more = images.ids_for(spec)
+    except DatasetError as error:
+        return Kept(name, f"it has rows of boxes, and those of the data cannot be read: {error}")
+    if more is None:
+        return Kept(name, "it has rows of boxes that the data to keep do not define")
+    return kept | more
 
 
 def _plain_boxes(dataset: Dataset) -> Sequence[Box | None] | None:
