@@ -103,8 +103,8 @@ def _common_options() -> list[click.Parameter]:
         click.Option(
             ["--cache-dir"],
             metavar="DIR",
-            help="Folder of all stores; for extract, explain, ls and info also s3://bucket/prefix. "
-            "Default: FEATCACHE_CACHE, or the user's cache folder.",
+            help="Folder of all stores; for extract, explain and the maintenance of stores also "
+            "s3://bucket/prefix. Default: FEATCACHE_CACHE, or the user's cache folder.",
         ),
     ]
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._io.wording import format_count, format_values
+from .._io.wording import format_count
 from ..data.boxes import Crop
-from ..errors import UnknownStore
 from ..printable import printable
+from . import bucket_care
 from .options import Common, command, complete_store, crop, margin, one_store
 
 if TYPE_CHECKING:
+    from ..hdf5.shard_name import Damage
+    from ..store.removal import Removal
     from ..store.store import Store
 
 _ROWS_SHOWN = 5
@@ -48,7 +51,15 @@ def ls(common: Common) -> int:
             f"{r['name']:<42} {shape}  {own}{r['layer']}, {pixels} px, {r['precision']}, {rows}"
             f"{r['weights']}{view and ', '}{view}{_age(r['last_used'])}"
         )
+    if copies := _copies_bytes(common):
+        print(f"Local copies of stores in object stores: {copies / 2**20:,.1f} MiB")
     return 0
+
+
+def _copies_bytes(common: Common) -> int:
+    from ..store.bucket.local_copies import copies_bytes
+
+    return copies_bytes(common.local)
 
 
 def _all_stores(common: Common) -> list[Store]:
@@ -136,15 +147,7 @@ def _one_store(common: Common, name: str) -> Store:
     if common.url is not None:
         from ..store.bucket.store import bucket_stores
 
-        found = bucket_stores(common.url, [name], common.local)
-        if len(found) > 1:
-            raise UnknownStore(
-                f"{len(found)} stores match {name!r}: "
-                f"{format_values([one.folder.name for one in found], str)}. Give a longer prefix.",
-                path=name,
-                candidates=[one.folder.name for one in found],
-            )
-        return found[0]
+        return bucket_stores(common.url, [bucket_care.one_name(common.url, name)], common.local)[0]
     from ..store.store import Store
     from ..store.store_names import find_store
 
@@ -186,6 +189,12 @@ def verify(
         raise InvalidRequest(
             "--sample recomputes images: name the store, and give the images with --data."
         )
+    if common.url is not None and sample is None:
+        found = bucket_care.verify(common, common.url, store)
+        if store is None:
+            return _print_all(common, found)
+        ((name, damages),) = found.items()
+        return _print_damages(common, name, damages, "damaged", status=1)
     if store is None:
         return _verify_all(common)
     folder = find_store(store, common.stores)
@@ -215,15 +224,21 @@ def _verify_all(common: Common) -> int:
         folders = sorted(common.stores.iterdir()) if common.stores.is_dir() else []
         # A store whose manifest is lost counts as well.
         folders = [f for f in folders if not f.name.startswith(".") and is_store_folder(f)]
-    found = {folder: _checked(folder) for folder in folders}
+    return _print_all(common, {folder.name: _checked(folder) for folder in folders})
+
+
+def _print_all(common: Common, found: Mapping[str, list[Damage]]) -> int:
+    """Print the damage of stores, by name; return the exit status."""
     if common.json:
-        record = {folder.name: [vars(d) for d in damages] for folder, damages in found.items()}
+        record = {name: [vars(d) for d in damages] for name, damages in found.items()}
         print(json.dumps(record, indent=2))
     else:
-        for folder, damages in found.items():
-            _print_damages(common, folder, damages, f"{folder.name}: damaged", status=1)
+        for name, damages in found.items():
+            place = name if common.url else str(common.stores / name)
+            _print_damages(common, place, damages, f"{name}: damaged", status=1)
         if not found:
-            print(f"No store in {common.stores} yet; `featcache extract` makes the first.")
+            place = common.url or str(common.stores)
+            print(f"No store in {place} yet; `featcache extract` makes the first.")
     return int(any(found.values()))
 
 
@@ -244,10 +259,15 @@ def _checked(folder: Path) -> list[Any]:
 def repair(common: Common, store: str) -> int:
     """Save the valid rows of damaged shards.
 
-    Damaged files are renamed, not deleted. The next `extract` recomputes only the lost rows.
+    Damaged files are renamed, not deleted; in an object store, they are copied and no longer
+    listed. The next `extract` recomputes only the lost rows.
 
-    STORE is a folder, a name, a unique prefix of a name, or a backbone.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone; of a cache in an object
+    store, its name or a prefix.
     """
+    if common.url is not None:
+        name, damages = bucket_care.repair(common, common.url, store)
+        return _print_damages(common, name, damages, "replaced", status=0)
     from ..store.maintenance import repair as run
     from ..store.store_names import find_store
 
@@ -255,7 +275,9 @@ def repair(common: Common, store: str) -> int:
     return _print_damages(common, folder, run(folder), "set aside or rewritten", status=0)
 
 
-def _print_damages(common: Common, folder: Path, found: list[Any], word: str, status: int) -> int:
+def _print_damages(
+    common: Common, folder: Path | str, found: list[Any], word: str, status: int
+) -> int:
     from ..hdf5.shard_name import rows_in_name
 
     if common.json:
@@ -280,24 +302,39 @@ def _print_damages(common: Common, folder: Path, found: list[Any], word: str, st
 def rm(common: Common, store: str, yes: bool) -> int:
     """Delete a store with all its rows.
 
-    STORE is a folder, a name, a unique prefix of a name, or a backbone.
+    In an object store its rows are gone at once, and its objects with a later `featcache gc`.
+
+    STORE is a folder, a name, a unique prefix of a name, or a backbone; of a cache in an object
+    store, its name or a prefix.
     """
     from ..errors import InvalidRequest
-    from ..gc.collect import remove_store
-    from ..store.store import Store
-    from ..store.store_names import find_store
 
-    folder = find_store(store, common.stores)
-    opened = Store(folder, write_sidecars=False)
-    mebibytes = opened.size_on_disk() / 2**20
-    what = f"{folder.name}, {format_count(len(opened), 'row')}, {mebibytes:,.1f} MiB"
+    would, remove = _removal(common, store)
+    what = f"{would.name}, {format_count(would.rows, 'row')}, {would.bytes / 2**20:,.1f} MiB"
     if not yes and not sys.stdin.isatty():
         raise InvalidRequest(f"This deletes {what}. Confirm with --yes.")
     if not yes and not click.confirm(f"Delete {what}?", err=True):
         return 1
-    removal = remove_store(folder)
+    removal = remove()
     if common.json:
         print(json.dumps(vars(removal), indent=2))
     else:
         print(f"deleted: {what}")
     return 0
+
+
+def _removal(common: Common, text: str) -> tuple[Removal, Callable[[], Removal]]:
+    """Return what the removal of a store would remove, and a function that does it."""
+    url = common.url
+    if url is not None:
+        would = bucket_care.remove(common, url, text, dry_run=True)
+        return would, lambda: bucket_care.remove(common, url, would.name, dry_run=False)
+    from ..gc.collect import remove_store
+    from ..store.removal import Removal
+    from ..store.store import Store
+    from ..store.store_names import find_store
+
+    folder = find_store(text, common.stores)
+    opened = Store(folder, write_sidecars=False)
+    would = Removal(folder.name, len(opened), opened.size_on_disk(), "requested")
+    return would, lambda: remove_store(folder)

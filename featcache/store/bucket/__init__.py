@@ -2,6 +2,7 @@
 
 `objects` reads and creates objects, `manifests` finds and extends the list of shards, `store` is a
 `Store` whose shards are fetched when they are read, `writable` one to which rows are appended,
-`place` what an extraction asks of either kind, `push` adds the rows that are missing. Objects are
-immutable: what exists is never replaced. Used by `extraction` and `cli`.
+`place` what an extraction asks of either kind, `push` adds the rows that are missing. `compaction`,
+`removal`, `collection` and `verification` maintain stores, under the claims of `leases`. Objects
+are immutable: what exists is never replaced. Used by `extraction`, `gc` and `cli`.
 """
