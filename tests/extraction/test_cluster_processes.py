@@ -18,6 +18,8 @@ import pytest
 import featcache
 from conftest import photo
 from featcache.errors import ClusterError, WeightsUnavailable
+from featcache.store.bucket import lister
+from featcache.store.bucket.store import bucket_stores
 from featcache.store.recovery import find_shards
 
 distributed = pytest.importorskip("distributed")
@@ -301,3 +303,100 @@ def test_ctrl_c_cancels_the_tasks_and_the_next_call_resumes(
     )
     assert found.summary.stored >= 12
     check_rows(found, expected)
+
+
+# With the cache in an object store
+
+
+CLIENT = """
+import sys
+import featcache
+from dask.distributed import Client
+from featcache.store.bucket import lister
+lister.LIST_SECONDS = 0.2
+address, photos, url = sys.argv[1:]
+with Client(address) as client:
+    featcache.extract("pocket", photos, cache_dir=url, client=client, task_size=16,
+                      engine="openvino", batch_size=4, progress=False)
+"""
+
+
+@pytest.fixture
+def bucket(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a cache in an object store; what is kept on disks is in `cache`."""
+    pytest.importorskip("fsspec")
+    monkeypatch.setenv("FEATCACHE_CACHE", str(cache))
+    monkeypatch.setattr(lister, "LIST_SECONDS", 0.2)
+    return f"file://{tmp_path}/bucket"
+
+
+def listed_ids(url: str, elsewhere: Path) -> set[str]:
+    """Return the ids of the rows that any reader finds."""
+    return {i for store in bucket_stores(url, [], elsewhere) for i in store.ids()}
+
+
+def once_listed(url: str, elsewhere: Path, action: Callable[[], object]) -> threading.Thread:
+    """Start a thread that acts once a few rows are listed."""
+
+    def watch() -> None:
+        while len(listed_ids(url, elsewhere)) < 12:
+            time.sleep(0.05)
+        action()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def check_bucket(features: Any, expected: Any) -> None:
+    np.testing.assert_allclose(features.X, expected.X, atol=1e-4 * np.abs(expected.X).max())
+    assert (features.ids, features.paths) == (expected.ids, expected.paths)
+    store = featcache.open_store(features.summary.folder)
+    assert sorted(store.ids()) == sorted(expected.ids)
+    assert store.damaged == []
+
+
+def test_a_killed_worker_costs_no_row_that_was_listed(
+    client: Any, folder: Path, expected: Any, bucket: str, tmp_path: Path
+) -> None:
+    client.run(os.environ.__setitem__, "FEATCACHE_CACHE", os.environ["FEATCACHE_CACHE"])
+    slow_down(client, 0.2)
+    victim = pids(client)[0]
+    kept: list[str] = []
+
+    def kill() -> None:
+        os.kill(victim, signal.SIGKILL)
+        kept.extend(listed_ids(bucket, tmp_path / "reader"))
+
+    thread = once_listed(bucket, tmp_path / "watcher", kill)
+    found = featcache.extract(
+        "pocket", folder / "photos", cache_dir=bucket, client=client, task_size=16, **OPTIONS
+    )
+    thread.join()
+    assert len(kept) >= 12
+    assert set(kept) <= set(featcache.open_store(found.summary.folder).ids())
+    check_bucket(found, expected)
+    assert victim not in pids(client)
+    again = featcache.extract(
+        "pocket", folder / "photos", cache_dir=bucket, client=client, **OPTIONS
+    )
+    assert again.summary.computed == 0
+
+
+def test_a_killed_client_costs_no_row_that_was_listed(
+    client: Any, folder: Path, expected: Any, bucket: str, tmp_path: Path
+) -> None:
+    slow_down(client, 0.3)
+    command = [sys.executable, "-c", CLIENT, client.scheduler.address, str(folder / "photos")]
+    with subprocess.Popen([*command, bucket]) as process:
+        once_listed(bucket, tmp_path / "watcher", process.kill).join(120)
+        assert process.wait() == -signal.SIGKILL
+    kept = listed_ids(bucket, tmp_path / "watcher")
+    assert 12 <= len(kept) < IMAGES
+    slow_down(client, 0.0)
+    found = featcache.extract(
+        "pocket", folder / "photos", cache_dir=bucket, client=client, task_size=16, **OPTIONS
+    )
+    assert found.summary.stored >= len(kept)
+    assert kept <= set(featcache.open_store(found.summary.folder).ids())
+    check_bucket(found, expected)
