@@ -33,7 +33,7 @@ from featcache.errors import (
     StoreWriteError,
     UnknownStore,
 )
-from featcache.hdf5.shard_metadata import metadata_bytes
+from featcache.hdf5.shard_metadata import METADATA_SUFFIX, metadata_bytes
 from featcache.store.bucket import manifests, push
 from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket.objects import Bucket
@@ -191,6 +191,23 @@ def test_an_interrupted_push_lists_what_it_created_and_goes_on(
     assert len(reopen(folder, tmp_path / "b")) == 2
     found = push_rows(source, folder, tmp_path / "a")
     assert (found.rows, found.present) == (4, 2)
+
+
+def test_metadata_are_fetched_several_at_a_time(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_rows(make(tmp_path / "a", *[(i,) for i in range(6)]), folder, tmp_path / "a")
+    together = threading.Barrier(6)
+    read = Bucket.read
+
+    def reads(self: Bucket, name: str, limit: int) -> bytes | None:
+        if name.endswith(METADATA_SUFFIX):
+            together.wait(10)  # fails unless six requests are under way
+        return read(self, name, limit)
+
+    monkeypatch.setattr(Bucket, "read", reads)
+    store = reopen(folder, tmp_path / "b")
+    assert np.array_equal(store.read(ids_of(*range(6))), rows_of(*range(6)))
 
 
 def test_few_shards_are_here_at_once(folder: str, tmp_path: Path) -> None:

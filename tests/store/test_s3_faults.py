@@ -77,7 +77,7 @@ def test_a_fault_is_survived(kind: str, proxy: FaultProxy, tmp_path: Path) -> No
     """Each request of a push and of a pull meets it in turn, and is sent again."""
     url = f"s3://photos/once-{kind}"
     proxy.rates, proxy.delay = {kind: 0.15}, 0.1
-    for match in ("PUT", "GET", "list-type", "h5.json", "change-"):
+    for match in ("PUT", "GET", "list-type", ".h5.head", "change-"):
         proxy.fail_next(kind, 1, match)
     assert push_rows(make(tmp_path / "a"), url, tmp_path / "a").rows == len(NUMBERS)
     proxy.fail_next(kind, 2, ".h5")
@@ -149,7 +149,7 @@ def test_old_listings_hide_no_row(proxy: FaultProxy, tmp_path: Path) -> None:
     assert proxy.counts["stale"] > 3
 
 
-@pytest.mark.parametrize("match", ["change-", ".h5.json", ".h5?", "GET"])
+@pytest.mark.parametrize("match", ["change-", ".h5.head", ".h5?", "GET"])
 def test_half_an_answer_gives_no_wrong_row(match: str, proxy: FaultProxy, tmp_path: Path) -> None:
     url = "s3://photos/halves"
     push_rows(make(tmp_path / "a"), url, tmp_path / "a")

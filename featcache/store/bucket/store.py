@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ _MAX_SIDECAR_BYTES = 2**30
 _TOUCH_SECONDS = 60.0
 _ATTEMPTS = 50
 _READS = 3
+_REQUESTS = 16  # at a time
 
 log = get_logger(__name__)
 
@@ -129,8 +131,9 @@ class BucketStore(Store):
         self._manifest = self._listed = manifest
         self.damaged: list[Damage] = []
         found: dict[str, ShardMetadata] = {}
+        all_metadata = self._read_metadata(manifest.shards)
         for name, rows in sorted(manifest.shards.items()):
-            metadata = self._metadata.loaded.get(name) or self._sidecar(name)
+            metadata = all_metadata[name]
             if metadata is None:
                 if not self._is_listed(name):
                     return False  # it was merged and removed after the list was read
@@ -144,6 +147,18 @@ class BucketStore(Store):
         self._use(ShardTable(found))
         self.quarantined = {}
         return True
+
+    def _read_metadata(self, names: Collection[str]) -> dict[str, ShardMetadata | None]:
+        """Return the metadata of shards; None for one whose metadata are missing or damaged.
+
+        Those that are not known are read several at a time: one after the other, a distant server
+        would take a round trip for each.
+        """
+        known = self._metadata.loaded
+        new = [name for name in names if name not in known]
+        with ThreadPoolExecutor(_REQUESTS, "featcache-metadata") as pool:
+            read = dict(zip(new, pool.map(self._sidecar, new), strict=True))
+        return {name: known.get(name) or read[name] for name in names}
 
     def _sidecar(self, name: str) -> ShardMetadata | None:
         """Return the metadata of a shard, from the local copy of its sidecar if there is one."""
