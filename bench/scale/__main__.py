@@ -13,7 +13,7 @@ from featcache.errors import FeatcacheError
 from . import tables
 from .constants import Constants, describe, load_constants
 from .model import Prediction, predict
-from .scenario import DESIGNS, Scenario
+from .scenario import DESIGNS, IDS, Scenario
 
 _DESCRIPTION = """\
 Predict how long an extraction on a cluster takes, what it costs, how large the lists of its store
@@ -83,7 +83,10 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
     add("--machine-cores", type=_count, help="cores that client and workers share, if they do")
     add("--task-images", type=_count, help="images per task (default: as the code chooses)")
     add("--local", action="store_true", help="images and rows are on disks, not in a bucket")
-    add("--ids-known", action="store_true", help="an earlier run has read all images")
+    add(
+        "--ids", choices=IDS, default="new", help="the client finds them (new, the default), "
+        "remembers them from an earlier run, or gets them as Dataset(paths, ids=...)",
+    )  # fmt: skip
     add("--loaded", action="store_true", help="the workers have loaded the network before")
 
 
@@ -107,7 +110,7 @@ def _predict(options: argparse.Namespace, constants: Constants) -> None:
     scenario = Scenario(
         options.images, options.workers, options.cores, options.client_cores,
         options.machine_cores, options.task_images, remote=not options.local,
-        identified=options.ids_known, loaded=options.loaded,
+        ids=options.ids, loaded=options.loaded,
     )  # fmt: skip
     for design in DESIGNS:
         print(f"# {design.name}\n")

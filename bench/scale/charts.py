@@ -19,9 +19,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from ..report.figure_style import COLOURS, MARKS, Figure, axes_of
 from .constants import Constants
 from .model import CAUSES, IDENTIFY, MAX_TASK_IMAGES, SCHEDULER, Prediction, opening, predict
-from .scenario import BEFORE, NEXT, NOW, Design, Scenario
+from .scenario import BEFORE, NEXT, NOW, Design, Ids, Scenario
 
 IMAGES = (10**6, 10**7, 10**8, 10**9)
+_SHOWN: tuple[Ids, ...] = ("new", "given")
 WORKERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 # In an <img>, colours cannot come from the page: both are set here, so that they fit each other.
 _MODES = (
@@ -57,30 +58,32 @@ class Throughput(_Chart):
         """What the figure shows, as text."""
         last = self.frame()[self.frame()["workers"] == WORKERS[-1]]
         return f"Images per second with {WORKERS[-1]:,} workers: " + "; ".join(
-            f"{row.images:,} images {'with known ids ' if row.identified else ''}{row.rate:,.0f}"
-            for row in last.itertuples()
+            f"{row.images:,} images, ids {row.ids}: {row.rate:,.0f}" for row in last.itertuples()
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return images per second by images, workers, and whether the ids are known."""
+        """Return images per second by images, workers, and where their ids come from."""
         rows = [
-            (p.scenario.images, p.scenario.workers, identified, p.images_per_second)
-            for identified in (False, True)
-            for p in self.predictions(IMAGES, WORKERS, NOW, identified=identified)
+            (p.scenario.images, p.scenario.workers, p.scenario.ids, p.images_per_second)
+            for ids in _SHOWN
+            for p in self.predictions(IMAGES, WORKERS, NOW, ids=ids)
         ]
-        return pd.DataFrame(rows, columns=["images", "workers", "identified", "rate"])
+        return pd.DataFrame(rows, columns=["images", "workers", "ids", "rate"])
 
     def plot(self) -> Canvas:
-        """Draw a line for each number of images, dashed where their ids are known."""
+        """Draw a line for each number of images, dashed where their ids are given."""
         frame = self.frame()
         canvas, axes = axes_of(7.5, 4.6)
         for i, images in enumerate(IMAGES):
-            for identified in (False, True):
-                part = frame[(frame["images"] == images) & (frame["identified"] == identified)]
+            for ids in _SHOWN:
+                part, given = (
+                    frame[(frame["images"] == images) & (frame["ids"] == ids)],
+                    ids == "given",
+                )
                 axes.plot(
-                    part["workers"], part["rate"], "--" if identified else "-", color=COLOURS[i],
-                    marker=MARKS[i], markersize=5, mfc="none" if identified else COLOURS[i],
-                    label=_short(images) + (", ids known" * identified),
+                    part["workers"], part["rate"], "--" if given else "-", color=COLOURS[i],
+                    marker=MARKS[i], markersize=5, mfc="none" if given else COLOURS[i],
+                    label=_short(images) + (", ids given" * given),
                 )  # fmt: skip
         one = Scenario(1, 1).cores / self.constants.image_core_seconds
         axes.plot(WORKERS, [w * one for w in WORKERS], ":", color=COLOURS[6], label="ideal")
@@ -98,9 +101,7 @@ class Throughput(_Chart):
         """Return images per second that no number of workers exceeds, by what limits them."""
         one = self.constants
         return {
-            IDENTIFY: min(
-                one.requests_in_flight / one.get_seconds, one.bandwidth / one.image_bytes
-            ),
+            IDENTIFY: 1e9 / predict(Scenario(10**9, 1), one, NOW).seconds[IDENTIFY],
             SCHEDULER: MAX_TASK_IMAGES / one.task_core_seconds,
         }
 
@@ -115,7 +116,7 @@ class CostPerMillion(_Chart):
     kinds: Mapping[str, str] = MappingProxyType(
         {
             "new": "machines, new images",
-            "known": "machines, ids known",
+            "given": "machines, ids given",
             "requests": "requests to the object store",
             "storage": "storage of the rows, per month",
         }
@@ -132,17 +133,14 @@ class CostPerMillion(_Chart):
 
     def frame(self) -> pd.DataFrame:
         """Return dollars per million images by kind and number of workers."""
-        new, known = (
-            self.predictions([self.images], WORKERS, NOW, identified=identified)
-            for identified in (False, True)
-        )
+        new, given = (self.predictions([self.images], WORKERS, NOW, ids=ids) for ids in _SHOWN)
         millions = self.images / 1e6
         rows = [
             (n.scenario.workers, *(value / millions for value in (
                 n.dollars["machines"], k.dollars["machines"], n.dollars["requests"],
                 n.dollars["storage"],
             )))
-            for n, k in zip(new, known, strict=True)
+            for n, k in zip(new, given, strict=True)
         ]  # fmt: skip
         return pd.DataFrame(rows, columns=["workers", *self.kinds])
 
@@ -151,7 +149,7 @@ class CostPerMillion(_Chart):
         frame = self.frame()
         canvas, axes = axes_of(7.5, 4.2)
         for i, (kind, label) in enumerate(self.kinds.items()):
-            style = "--" if kind == "known" else "-"
+            style = "--" if kind == "given" else "-"
             axes.plot(frame["workers"], frame[kind], style, color=COLOURS[i], marker=MARKS[i],
                       markersize=5, label=label)  # fmt: skip
         _log_axes(axes, f"workers of 8 cores, for {self.images:,} images", "USD per million images")
@@ -216,8 +214,8 @@ class Limits(_Chart):
     name = "scale-limits"
     title = "What limits an extraction"
     panels = (
-        ("before", BEFORE, False), ("now", NOW, False), ("now, ids known", NOW, True),
-        ("next, ids known", NEXT, True),
+        ("before", BEFORE, "new"), ("now", NOW, "new"), ("now, ids given", NOW, "given"),
+        ("next, ids given", NEXT, "given"),
     )  # fmt: skip
     images = tuple(int(10 ** (6 + i / 2)) for i in range(7))
     workers = (1, 3, 10, 30, 100, 300, 1000)
@@ -234,8 +232,8 @@ class Limits(_Chart):
         """Return the limit and whether the memory suffices, by panel, images and workers."""
         rows = [
             (panel, p.scenario.images, p.scenario.workers, p.limit, not p.impossible)
-            for panel, design, identified in self.panels
-            for p in self.predictions(self.images, self.workers, design, identified=identified)
+            for panel, design, ids in self.panels
+            for p in self.predictions(self.images, self.workers, design, ids=ids)
         ]
         return pd.DataFrame(rows, columns=["panel", "images", "workers", "limit", "possible"])
 

@@ -63,6 +63,9 @@ class Constants:
     )
     put_seconds: float = _figure(0.05, "s per creation", "an assumption")
     list_seconds: float = _figure(0.1, "s per 1,000 names", "an assumption")
+    image_requests: float = _figure(
+        2.0, "requests per image that is read", _CODE.format("featcache/data/remote_files.py")
+    )
     gets_per_second: float = _figure(5500.0, "requests per s and prefix", _GUIDE)
     puts_per_second: float = _figure(3500.0, "requests per s and prefix", _GUIDE)
     image_prefixes: float = _figure(200.0, "prefixes of the images", "an assumption")

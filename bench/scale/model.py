@@ -18,6 +18,7 @@ MAX_MANIFEST_BYTES = 64 * 2**20
 IDENTIFY = "the client finds the ids"
 PLAN = "the client plans and joins"
 COMPUTE = "the workers compute"
+READING = "the workers wait for images"
 LISTING = "the workers list the store"
 SCHEDULER = "the scheduler"
 STORE = "requests to the object store"
@@ -25,7 +26,19 @@ PUSH = "pushing the shards"
 MANIFEST = "changes of the manifest"
 OPENING = "opening the store"
 START = "starting"
-CAUSES = (COMPUTE, START, IDENTIFY, PLAN, LISTING, SCHEDULER, STORE, PUSH, MANIFEST, OPENING)
+CAUSES = (
+    COMPUTE,
+    READING,
+    START,
+    IDENTIFY,
+    PLAN,
+    LISTING,
+    SCHEDULER,
+    STORE,
+    PUSH,
+    MANIFEST,
+    OPENING,
+)
 
 
 @dataclass(frozen=True)
@@ -131,19 +144,21 @@ def _upload(
 
 
 def _identify(scenario: Scenario, constants: Constants) -> float:
-    """Return the seconds in which the client reads all images once, and hashes them."""
-    if scenario.identified:
-        return 0.0
-    own = constants.identify_core_seconds / scenario.client_cores
-    return scenario.images * max(own, _reading(scenario, constants))
+    """Return the seconds in which the client finds the ids of all images."""
+    if scenario.ids == "new":
+        own = constants.identify_core_seconds / scenario.client_cores
+        return scenario.images * max(own, _reading(scenario, constants))
+    if scenario.ids == "remembered" and scenario.remote:  # it asks for the version of each
+        return scenario.images * constants.get_seconds / constants.requests_in_flight
+    return 0.0
 
 
 def _reading(scenario: Scenario, constants: Constants) -> float:
     """Return the seconds per image in which one process reads images from an object store."""
     if not scenario.remote:
         return 0.0
-    requests = constants.get_seconds / constants.requests_in_flight
-    return max(requests, constants.image_bytes / constants.bandwidth)
+    waiting = constants.image_requests * constants.get_seconds / constants.requests_in_flight
+    return max(waiting, constants.image_bytes / constants.bandwidth)
 
 
 def _start(scenario: Scenario, constants: Constants) -> float:
@@ -163,10 +178,10 @@ def _compute(
     """
     images = scenario.images
     own = constants.image_core_seconds / (scenario.cores * constants.busy_fraction)
-    per_image = max(own, _reading(scenario, constants))
+    waiting = max(0.0, _reading(scenario, constants) - own)  # while the cores are idle
     if not scenario.workers:
-        return {COMPUTE: images * per_image}
-    computing = size * per_image + constants.task_seconds
+        return {COMPUTE: images * own, READING: images * waiting}
+    computing = size * (own + waiting) + constants.task_seconds
     # The last tasks are begun by all workers at once: they end with whole rounds of tasks.
     rounds = math.ceil(images / size / scenario.workers) * size * scenario.workers
     workers = scenario.workers * images / rounds
@@ -182,12 +197,14 @@ def _compute(
         shared = constants.image_core_seconds + constants.task_core_seconds / size
         caps[COMPUTE] = scenario.machine_cores / shared
     if scenario.remote:
-        reads = constants.gets_per_second * constants.image_prefixes
+        reads = constants.gets_per_second * constants.image_prefixes / constants.image_requests
         writes = constants.puts_per_second * images / (2 * shards)
         caps[STORE] = min(reads, writes)
     found = seconds_to_compute(images, workers, size, computing, fixed, per_row, caps)
     found[LISTING] = found.pop("growing")
-    found[COMPUTE] = found.get(COMPUTE, 0.0) + found.pop("computing")
+    both = found.pop("computing")
+    found[READING] = both * size * waiting / computing
+    found[COMPUTE] = found.get(COMPUTE, 0.0) + both - found[READING]
     return found
 
 
@@ -250,7 +267,8 @@ def _dollars(
 ) -> dict[str, float]:
     cores = scenario.workers * scenario.cores + scenario.client_cores
     puts = listed.requests + 2 * shards
-    gets = scenario.images * (1 if scenario.identified else 2) + shards
+    per_image = constants.image_requests * (2 if scenario.ids == "new" else 1)
+    gets = scenario.images * (per_image + (scenario.ids == "remembered")) + shards
     requests = puts * constants.thousand_puts / 1e3 + gets * constants.thousand_gets / 1e3
     return {
         "machines": seconds / 3600 * cores * constants.core_hour,

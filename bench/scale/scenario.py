@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from featcache.errors import InvalidRequest
+
+Ids = Literal["new", "remembered", "given"]
+IDS: tuple[Ids, ...] = get_args(Ids)
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Scenario:
         Images per task. Default: as the code chooses them.
     remote : bool
         Whether images and rows are in an object store; else on disks, whose speed is not modelled.
-    identified : bool
-        Whether the ids of the images are known from an earlier run.
+    ids : {"new", "remembered", "given"}
+        Whether the client reads all images to find their ids, has them from an earlier run and
+        only asks whether the images have changed, or gets them as ``Dataset(paths, ids=...)``.
     loaded : bool
         Whether the workers have loaded the network in an earlier run.
     """
@@ -40,7 +45,7 @@ class Scenario:
     machine_cores: int | None = None
     task_images: int | None = None
     remote: bool = True
-    identified: bool = False
+    ids: Ids = "new"
     loaded: bool = False
 
     def __post_init__(self) -> None:
@@ -51,6 +56,10 @@ class Scenario:
                     f"{name} is {getattr(self, name)}; it must be {low} or more.",
                     received=getattr(self, name),
                 )
+        if self.ids not in IDS:
+            raise InvalidRequest(
+                f"ids is {self.ids!r}; choose from {', '.join(IDS)}.", received=self.ids
+            )
 
 
 @dataclass(frozen=True)

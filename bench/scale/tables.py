@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from ..perf.timing import markdown_table
 from .constants import Constants, describe
 from .manifest import race
-from .model import CAUSES, COMPUTE, MAX_MANIFEST_BYTES, MAX_TASK_IMAGES, opening, predict
+from .model import (
+    CAUSES,
+    COMPUTE,
+    MAX_MANIFEST_BYTES,
+    MAX_TASK_IMAGES,
+    Prediction,
+    opening,
+    predict,
+)
 from .scenario import BEFORE, DESIGNS, NEXT, NOW, Design, Scenario
 
 # `python -m bench.perf cluster`, in bench/perf/RESULTS.md: images per second.
@@ -24,7 +32,7 @@ def validation_scenarios() -> dict[str, Scenario]:
     return {
         way: Scenario(
             _RECORDED_IMAGES, workers, cores, client_cores=2, machine_cores=2, remote=False,
-            identified=True, loaded=True,
+            ids="remembered", loaded=True,
         )
         for way, (workers, cores) in ways.items()
     }  # fmt: skip
@@ -40,26 +48,28 @@ def validation_table(constants: Constants) -> Rows:
     return rows
 
 
-def scale_table(
-    images: Sequence[int],
-    workers: Sequence[int],
-    constants: Constants,
-    design: Design,
-    **options: bool,
-) -> Rows:
-    """Return time, throughput, cost and the limit for numbers of images and workers."""
-    rows = [["images", "workers", "hours", "images/s", "USD", "what takes the longest", "memory"]]
+def scale_table(images: Sequence[int], workers: Sequence[int], constants: Constants) -> Rows:
+    """Return hours, throughput, cost and the limit for numbers of images and workers."""
+    rows = [["images", "workers", "before, h", "now, h", "now, ids given, h", "images/s", "USD",
+             "what takes the longest", "next, ids given, h"]]  # fmt: skip
     for n in images:
         for w in workers:
-            found = predict(Scenario(n, w, **options), constants, design)
-            fraction = found.seconds[found.limit] / found.total
+            new, known = Scenario(n, w), Scenario(n, w, ids="given")
+            before, now = (predict(new, constants, design) for design in (BEFORE, NOW))
+            best, after = (predict(known, constants, design) for design in (NOW, NEXT))
+            fraction = best.seconds[best.limit] / best.total
+            too_large = "*" * bool(best.impossible)
             rows.append([
-                _power(n), f"{w:,}", f"{found.total / 3600:,.1f}",
-                f"{found.images_per_second:,.0f}", f"{sum(found.dollars.values()):,.0f}",
-                f"{found.limit} ({fraction:.0%})",
-                "insufficient" if found.impossible else "suffices",
+                _power(n) + too_large, f"{w:,}", _hours(before), _hours(now), _hours(best),
+                f"{best.images_per_second:,.0f}", f"{sum(best.dollars.values()):,.0f}",
+                f"{best.limit} ({fraction:.0%})", _hours(after),
             ])  # fmt: skip
     return rows
+
+
+def _hours(found: Prediction) -> str:
+    hours = found.total / 3600
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
 
 
 def limits_table(images: Sequence[int], constants: Constants, design: Design) -> Rows:
@@ -136,12 +146,10 @@ def constants_table(constants: Constants) -> Rows:
 def report(constants: Constants) -> list[str]:
     """Return the lines of all tables, with headings."""
     parts: dict[str, Rows] = {"Validation": validation_table(constants)}
-    for design, known in ((BEFORE, False), (NOW, False), (NOW, True), (NEXT, True)):
-        title = f"Scale, {design.name}{', ids known' * known}"
-        parts[title] = scale_table(
-            (10**6, 10**7, 10**8, 10**9), (1, 10, 100, 1000), constants, design, identified=known
-        )
     images = (10**6, 10**7, 10**8, 10**9)
+    parts["Scale; * the memory is insufficient"] = scale_table(
+        images, (1, 10, 100, 1000), constants
+    )
     for design in DESIGNS:
         parts[f"What breaks, by workers, {design.name}"] = limits_table(images, constants, design)
     parts["What breaks, by images"] = bounds_table(constants)

@@ -12,7 +12,17 @@ from bench.scale import model
 from bench.scale.constants import Constants
 from bench.scale.fluid import seconds_to_compute
 from bench.scale.manifest import manifest_cost, race
-from bench.scale.model import COMPUTE, IDENTIFY, LISTING, PUSH, SCHEDULER, STORE, opening, predict
+from bench.scale.model import (
+    COMPUTE,
+    IDENTIFY,
+    LISTING,
+    PUSH,
+    READING,
+    SCHEDULER,
+    STORE,
+    opening,
+    predict,
+)
 from bench.scale.scenario import BEFORE, DESIGNS, NEXT, NOW, Design, Scenario
 from bench.scale.tables import RECORDED, validation_scenarios
 from featcache.errors import InvalidRequest
@@ -42,7 +52,7 @@ def test_what_a_cluster_costs_on_the_cores_of_one_process_is_predicted(way: str)
 
 
 def test_two_workers_cannot_compute_more_than_their_machine() -> None:
-    two = Scenario(100_000, 2, 2, remote=False, identified=True, loaded=True)
+    two = Scenario(100_000, 2, 2, remote=False, ids="given", loaded=True)
     own, shared = (
         predict(replace(two, machine_cores=cores), CONSTANTS, NOW).total for cores in (None, 2)
     )
@@ -51,7 +61,7 @@ def test_two_workers_cannot_compute_more_than_their_machine() -> None:
 
 
 def test_more_workers_never_take_longer_to_compute() -> None:
-    options: dict[str, Any] = {"remote": False, "identified": True}
+    options: dict[str, Any] = {"remote": False, "ids": "given"}
     for images in (10**5, 10**7, 10**9):
         # Tasks of one size: smaller ones cost more, and more workers get smaller ones.
         found = [
@@ -104,8 +114,10 @@ def test_the_causes_add_up_and_none_is_negative(design: Design, workers: int) ->
 def test_the_client_that_reads_all_images_first_has_the_pace_of_its_requests() -> None:
     found = seconds(10**6, 10)
     pace = CONSTANTS.get_seconds / CONSTANTS.requests_in_flight
-    assert found[IDENTIFY] == pytest.approx(10**6 * pace)
-    assert seconds(10**6, 10, identified=True)[IDENTIFY] == 0
+    assert found[IDENTIFY] == pytest.approx(10**6 * pace * CONSTANTS.image_requests)
+    assert seconds(10**6, 10, ids="remembered")[IDENTIFY] == pytest.approx(10**6 * pace)
+    assert seconds(10**6, 10, ids="given")[IDENTIFY] == 0
+    assert seconds(10**6, 10, ids="remembered", remote=False)[IDENTIFY] == 0
     slow = CONSTANTS.replaced({"bandwidth": 1e6})
     assert predict(Scenario(10**6, 10), slow, NOW).seconds[IDENTIFY] == pytest.approx(110_000)
 
@@ -114,15 +126,25 @@ def test_the_client_that_reads_all_images_first_has_the_pace_of_its_requests() -
     ("cause", "changes", "most"),
     [
         (SCHEDULER, {"task_core_seconds": 0.5}, 2048 / 0.5),
-        (STORE, {"gets_per_second": 10.0, "image_prefixes": 20.0}, 200.0),
+        (STORE, {"gets_per_second": 10.0, "image_prefixes": 20.0}, 100.0),
         (STORE, {"puts_per_second": 1.0}, 2048 / 2),
     ],
 )
 def test_each_shared_limit_is_reached(cause: str, changes: dict[str, float], most: float) -> None:
     found = predict(Scenario(20_480_000, 200), CONSTANTS.replaced(changes), NOW)
-    tasks = sum(found.seconds[one] for one in (COMPUTE, LISTING, SCHEDULER, STORE))
+    tasks = sum(found.seconds[one] for one in (COMPUTE, READING, LISTING, SCHEDULER, STORE))
     assert found.seconds[cause] > 0
     assert 20_480_000 / tasks == pytest.approx(most, rel=0.01)
+
+
+def test_workers_wait_for_images_where_requests_take_longer_than_computing() -> None:
+    slow = CONSTANTS.replaced({"get_seconds": 0.2, "image_core_seconds": 0.001})
+    found = predict(Scenario(10**7, 10), slow, NOW).seconds
+    pace = 64 / (0.2 * 2)
+    reading = found[READING] + found[COMPUTE]
+    assert reading == pytest.approx(10**7 / 10 / pace, rel=0.02)
+    quick = CONSTANTS.replaced({"get_seconds": 1e-4, "bandwidth": 1e12})
+    assert predict(Scenario(10**7, 10), quick, NOW).seconds[READING] == 0
 
 
 def test_a_list_that_is_written_as_a_whole_grows_quadratically() -> None:
@@ -212,7 +234,7 @@ def test_the_figures_of_the_code_are_those_of_the_code() -> None:
     from featcache.data.read_ahead import MAX_REQUESTS
     from featcache.extraction.cluster import tasks, worker
     from featcache.store import index_file, manifest
-    from featcache.store.bucket import manifests, push
+    from featcache.store.bucket import lister, manifests, push
 
     assert (model.MAX_TASK_IMAGES, model.MIN_TASK_IMAGES, model.TASKS_PER_THREAD) == (
         tasks.MAX_TASK_IMAGES, tasks._MIN_TASK_IMAGES, tasks._TASKS_PER_THREAD,
@@ -222,12 +244,13 @@ def test_the_figures_of_the_code_are_those_of_the_code() -> None:
     assert NOW.snapshot_every == manifests.SNAPSHOT_EVERY
     assert BEFORE.shards_per_change == push._SHARDS_PER_CHANGE
     assert CONSTANTS.requests_in_flight == MAX_REQUESTS
+    assert NOW.change_seconds == lister.LIST_SECONDS
     per_page = index_file.ROWS_PER_PAGE
     assert CONSTANTS.index_row_bytes == index_file.PAGE_BYTES / per_page
     assert CONSTANTS.index_page_bytes == index_file.ROW["key"].itemsize / per_page
 
 
-@pytest.mark.parametrize("options", [{"images": 0}, {"workers": -1}, {"cores": 0}])
+@pytest.mark.parametrize("options", [{"images": 0}, {"workers": -1}, {"ids": "old"}])
 def test_a_scenario_of_nothing_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match="it must be"):
+    with pytest.raises(InvalidRequest, match=r"it must be|choose from"):
         replace(Scenario(1, 1), **options)
