@@ -69,7 +69,7 @@ def scale_table(images: Sequence[int], workers: Sequence[int], constants: Consta
 
 def _hours(found: Prediction) -> str:
     hours = found.total / 3600
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}"
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def limits_table(images: Sequence[int], constants: Constants, design: Design) -> Rows:
