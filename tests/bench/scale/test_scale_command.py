@@ -8,9 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench.perf import cluster
 from bench.scale import calibrate
 from bench.scale.__main__ import main
 from bench.scale.constants import Constants, describe, load_constants, names
+from bench.scale.tables import RECORDED
 from featcache.errors import InvalidRequest
 
 
@@ -105,3 +107,9 @@ def test_this_machine_can_be_measured(tmp_path: Path) -> None:
     out = tmp_path / "mine.json"
     assert main(["calibrate", "--folder", str(tmp_path / "made"), "--out", str(out)]) == 0
     assert load_constants(out, {}).image_core_seconds > 0
+
+
+def test_the_recorded_figures_are_those_of_the_results() -> None:
+    results = Path(cluster.__file__).with_name("RESULTS.md").read_text("utf-8")
+    for way, rate in RECORDED.items():
+        assert f"| {way} | {rate:.0f} (" in results
