@@ -63,9 +63,20 @@ def quiet_stderr() -> Iterator[None]:
 
 def has_accelerator(keras: ModuleType) -> bool:
     """Return whether the backend has a GPU or TPU."""
-    with contextlib.suppress(Exception):  # not every backend knows every kind of device
-        return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))
-    return False
+    return any(list_devices(keras, kind) for kind in ("gpu", "tpu"))
+
+
+def list_devices(keras: ModuleType, kind: str) -> list[str]:
+    """Return the names of the devices of a kind, such as ``gpu:0``; empty if none are known."""
+    with contextlib.suppress(Exception):  # not every backend lists its devices, or every kind
+        return [str(name) for name in keras.distribution.list_devices(kind)]
+    return []
+
+
+def device_scope(name: str) -> contextlib.AbstractContextManager[None]:
+    """Context manager in which this thread creates and computes on a device, such as gpu:1."""
+    scope: contextlib.AbstractContextManager[None] = import_keras().device(name)
+    return scope
 
 
 @contextlib.contextmanager

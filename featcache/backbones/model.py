@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -36,6 +37,7 @@ from .keras_backend import (
     quiet_stderr,
 )
 from .model_file import ModelFile, load_model
+from .on_device import copy_on, in_bfloat16, with_rule
 from .own_code import operations
 from .pretrained import Network, build_network
 from .request import HubRequest, ModelRequest, TableRequest
@@ -45,6 +47,7 @@ log = get_logger(__name__)
 
 _Request = TableRequest | ModelRequest | HubRequest
 _FULL_PRECISION = {"float32", "float64"}
+_BUILDING = threading.Lock()
 
 
 class Backbone:
@@ -115,6 +118,7 @@ class Backbone:
         self._precision: Precision = request.precision
         self._pad = self.backend == "jax"  # JAX compiles the model again for each new shape
         self._largest = 0
+        self._runnable: dict[Precision, Any] = {}
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute embeddings.
@@ -136,11 +140,33 @@ class Backbone:
         self._largest = max(self._largest, count)
         if self._pad:
             pixels = preprocessing.padded(pixels, self._largest)
-        prepared = preprocessing.apply(self.rule, pixels)
-        model = self.model if precision == "float32" else self._in_bfloat16
+        given = preprocessing.apply(self.rule, pixels) if callable(self.rule) else pixels
+        model = self._model_for(precision)
         with quiet_log():
-            out = np.asarray(model.predict_on_batch(prepared), np.float32)
+            out = np.asarray(model.predict_on_batch(given), np.float32)
         return out[:count]
+
+    def _model_for(self, precision: Precision) -> Any:
+        """Return the model that takes pixels of uint8, or what a function makes of them."""
+        with _BUILDING:  # several threads may ask for the first batch
+            if precision not in self._runnable:
+                model = self.model if precision == "float32" else in_bfloat16(self.model)
+                rule = self.rule
+                self._runnable[precision] = model if callable(rule) else with_rule(model, rule)
+            return self._runnable[precision]
+
+    def copied_to(self, device: str) -> Backbone:
+        """Return this backbone on another device of Keras, such as gpu:1.
+
+        Raises
+        ------
+        InvalidRequest
+            If its layers cannot be built again from their settings.
+        """
+        copied = copy.copy(self)
+        copied.model, copied._runnable = copy_on(device, self.model), {}
+        copied.on_accelerator = not device.startswith("cpu")
+        return copied
 
     def embed_untraced(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute embeddings of a few images in float32, without compiling for the batch size."""
@@ -171,29 +197,6 @@ class Backbone:
         """Return versions and backend, stored with the rows; not part of the key."""
         packages = ["keras", self.backend, "numpy", "Pillow", "h5py", *self._packages]
         return {"backend": self.backend, **{name: metadata.version(name) for name in packages}}
-
-    @functools.cached_property
-    def _in_bfloat16(self) -> Any:
-        """The same network with bfloat16 between its layers; its weights stay float32."""
-        keras = import_keras()
-
-        def in_bfloat16(layer: Any) -> Any:
-            config = layer.get_config()
-            if not isinstance(layer, keras.layers.InputLayer):
-                config["dtype"] = "mixed_bfloat16"
-            return type(layer).from_config(config)
-
-        try:
-            with preserve_random_state():
-                clone = keras.models.clone_model(self.model, clone_function=in_bfloat16)
-        except Exception as error:  # layers of other packages may not take their own settings
-            raise InvalidRequest(
-                "precision='bfloat16' needs layers that can be built again from their settings, "
-                f"and one cannot ({first_line(error, 200)}); leave precision= out.",
-                received="bfloat16",
-            ) from error
-        clone.set_weights([np.asarray(weight) for weight in self.model.weights])
-        return clone
 
 
 def _check_size(model: Any, size: tuple[int, int]) -> None:

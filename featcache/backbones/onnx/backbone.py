@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ class OnnxBackbone:
         return self.embed(pixels)
 
     embed_untraced = embed
+
+    def on_one_thread(self) -> OnnxBackbone:
+        """Return the same network, computed by the thread that calls."""
+        copied = copy.copy(self)
+        copied._run = open_session(self.encoded, threads=1)
+        return copied
 
     def export(self, folder: Path) -> Path:
         """Write the network into a folder, for engines that read ONNX; return its path."""

@@ -21,9 +21,18 @@ _FATAL = 4
 Run = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 
-def open_session(encoded: bytes) -> Run:
-    """Return a function that runs a network on pixels (b, h, w, 3)."""
-    return _open(encoded, import_onnxruntime().SessionOptions())
+def open_session(encoded: bytes, threads: int = 0) -> Run:
+    """Return a function that runs a network on pixels (b, h, w, 3).
+
+    Parameters
+    ----------
+    encoded : bytes
+    threads : int
+        Number of threads, with the one that calls. Default: one per core.
+    """
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads
+    return _open(encoded, options)
 
 
 def open_limited_session(encoded: bytes) -> Run:
