@@ -264,6 +264,13 @@ class OutOfMemory(FeatcacheError, MemoryError):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
+class DeviceError(FeatcacheError):
+    """One of several devices failed; carries its name in `device`. Committed rows are kept."""
+
+    device: str
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class ClusterError(FeatcacheError):
     """A cluster could not compute all images; carries `worker`, `reason` and paths of `images`.
 

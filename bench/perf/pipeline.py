@@ -18,8 +18,9 @@ import featcache
 from featcache._io.progress import progress_bar
 from featcache.backbones.request import BackboneOptions, make_request
 from featcache.backbones.spec import PRECISIONS, Precision
+from featcache.engines.engine import Engine
 from featcache.engines.openvino import supports
-from featcache.engines.select import Engine, EngineRequest, load_converted_engine
+from featcache.engines.select import EngineRequest, load_converted_engine
 from featcache.extraction.pipeline import batches, default_workers
 from featcache.extraction.prepare import ExtractionJob, Source, prepare
 from featcache.extraction.runner import Computation, make_work

@@ -11,7 +11,7 @@ import click
 
 from ..data.labels import ON_CONFLICT, OnConflict
 from ..errors import InvalidRequest
-from .options import Common, command, extraction
+from .options import Common, DevicesOption, command, extraction
 
 if TYPE_CHECKING:
     from ..extraction.features import Features
@@ -47,6 +47,11 @@ on_conflict = click.option(
     help="Images per task of a cluster. Default: 2048, or down to 256 so that each thread of the "
     "workers has four tasks.",
 )  # fmt: skip
+@click.option(
+    "--devices", type=DevicesOption(),
+    help="Compute on several devices of this machine: auto (all GPUs), their number, or names, as "
+    "in gpu:0,gpu:1 or cpu:0,cpu:1. Default: one.",
+)  # fmt: skip
 def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: Any) -> int:
     """Compute the embeddings of images; those already stored are not computed again.
 
@@ -68,6 +73,7 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
     stay if a worker or the scheduler ends; the same command computes the others.
     """
     scheduler, task_size = options.pop("scheduler"), options.pop("task_size")
+    devices = options.pop("devices")
     if dry_run:
         return _explain(common, options)
     if scheduler is None and task_size is not None:
@@ -76,7 +82,9 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
             received=task_size,
         )
     with _client(scheduler) as client:
-        features = extracted(common, options, on_conflict, client=client, task_size=task_size)
+        features = extracted(
+            common, options, on_conflict, client=client, task_size=task_size, devices=devices
+        )
     _print_features(common, features)
     return 0
 
@@ -139,7 +147,7 @@ def _summary_record(summary: ExtractionSummary) -> dict[str, Any]:
 
 
 def extracted(
-    common: Common, options: dict[str, Any], on_conflict: OnConflict, **cluster: Any
+    common: Common, options: dict[str, Any], on_conflict: OnConflict, **where: Any
 ) -> Features:
     """Return the features that the options of `extract` and `export` ask for."""
     from ..extraction.extract import extract as run
@@ -147,7 +155,7 @@ def extracted(
     own = {name: options.pop(name) for name in ("batch_size", "engine")}
     return run(
         chosen_backbone(options), options.pop("data"), on_conflict=on_conflict, **own,
-        **cluster, **shared_arguments(common, options),
+        **where, **shared_arguments(common, options),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from .._io.wording import parse_bytes
 from ..backbones.image_size import parse_image_size
 from ..backbones.spec import ENGINES, POOLINGS, PRECISIONS, backbone_entries
 from ..data.boxes import CROPS, Crop
+from ..engines.devices import parse_devices
 from ..errors import InvalidRequest
 from ..hdf5.row_dtype import ROW_DTYPES
 from ..images.decode import RESIZES
@@ -146,6 +147,26 @@ class AugmentationOption(click.ParamType):  # type: ignore[type-arg]
             return parse_augmentation(value) if isinstance(value, str) else value
         except InvalidRequest as error:
             self.fail(str(error))
+
+
+class DevicesOption(click.ParamType):  # type: ignore[type-arg]
+    """Devices: ``auto``, a number of GPUs, or names such as ``gpu:0,gpu:1``."""
+
+    name = "DEVICES"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int | str | list[str]:
+        """Read the text of the option."""
+        text = str(value)
+        devices: int | str | list[str] = text
+        if text.isdecimal():
+            devices = int(text)
+        elif "," in text:
+            devices = text.split(",")
+        try:
+            parse_devices(devices)
+        except InvalidRequest as error:
+            self.fail(str(error))
+        return devices
 
 
 class ByteSize(click.ParamType):  # type: ignore[type-arg]

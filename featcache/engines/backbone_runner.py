@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,12 +26,15 @@ class BackboneRunner:
         Initial number of images per batch.
     width : int
         Length of an embedding.
+    parallel : int
+        Number of batches at a time.
     """
 
     name: str
     candidates: tuple[int, ...]
     trial: int
     most: int
+    parallel = 1
 
     def __init__(self, backbone: Backbone | OnnxBackbone) -> None:
         self._backbone = backbone
@@ -38,7 +43,12 @@ class BackboneRunner:
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images at a time."""
         starts = range(0, len(pixels), size)
-        return np.concatenate([self._backbone.embed(pixels[i : i + size]) for i in starts])
+        with self._place():
+            return np.concatenate([self._backbone.embed(pixels[i : i + size]) for i in starts])
+
+    def _place(self) -> AbstractContextManager[None]:
+        """Return a context manager in which the backbone runs."""
+        return nullcontext()
 
     def provenance(self) -> dict[str, str]:
         """Return engine and versions, stored with the rows; not part of the key."""

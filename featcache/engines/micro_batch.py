@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,15 +37,21 @@ class MicroBatchSize:
 
     def __init__(self, size: int, memo: Path | None = None) -> None:
         self.current, self._memo = size, memo
+        self._lock = threading.Lock()
 
-    def halve(self) -> bool:
-        """Halve the size after running out of memory; return False if it is 1."""
-        if self.current == 1:
-            return False
-        self.current //= 2
-        if self._memo is not None:
-            write_size(self._memo, self.current)
-        return True
+    def halve(self, size: int) -> bool:
+        """Halve the size after running out of memory at a size; return False if that was 1.
+
+        Nothing is halved if another thread, whose batch of that size failed too, has done so.
+        """
+        with self._lock:
+            if size == 1:
+                return False
+            if size == self.current:
+                self.current //= 2
+                if self._memo is not None:
+                    write_size(self._memo, self.current)
+            return True
 
 
 def find_fastest(candidates: Sequence[int], seconds: Callable[[int], float]) -> int:

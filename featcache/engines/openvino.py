@@ -25,6 +25,7 @@ from .._io.wording import first_line
 from ..backbones import preprocessing
 from ..backbones.model import Backbone
 from ..backbones.onnx.backbone import OnnxBackbone
+from .devices import pinned_to
 from .openvino_graph import split_dense_end, with_preprocessing
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -67,6 +68,8 @@ class OpenVINORunner:
     precision : {"float32", "bfloat16"}
     size : int
         Images per micro-batch; if `run` is called with another size, it is compiled then.
+    core : int, optional
+        Run on this core alone. Default: on all.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class OpenVINORunner:
     name = "openvino"
     candidates: tuple[int, ...] = (4, 2, 8)
     most = 32
+    parallel = 1
 
     def __init__(
         self,
@@ -85,11 +89,12 @@ class OpenVINORunner:
         rule: preprocessing.Rule,
         precision: str,
         size: int = candidates[0],
+        core: int | None = None,
     ) -> None:
         check_seal(folder)
         self._folder, self._image_size = folder, image_size
         self._rule: preprocessing.Rule = rule
-        self._precision = precision
+        self._precision, self._core = precision, core
         self._queue: Any = None
         self._dense: Any = None  # the model's last layers, if a whole batch goes through them
         self._size = 0
@@ -104,6 +109,10 @@ class OpenVINORunner:
 
     def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         """Compute embeddings (b, width) of pixels (b, h, w, 3), `size` images per micro-batch."""
+        with pinned_to(self._core):
+            return self._run(pixels, size)
+
+    def _run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
         if self._one_by_one:
             size = 1
         if size != self._size:
@@ -157,7 +166,11 @@ class OpenVINORunner:
 
     def _compile_model(self, model: Any, hint: str) -> Any:
         precision = _HINTS[self._precision]
-        options = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
+        options: dict[str, Any] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": precision}
+        if self._core is not None:
+            # No threads of its own, which OpenVINO would keep for a model on another core: the
+            # thread that calls `run` computes.
+            options |= {"NUM_STREAMS": 0, "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
         return openvino_core().compile_model(model, "CPU", options)
 
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,13 @@ from ..backbones.model import Backbone
 from ..backbones.onnx.backbone import OnnxBackbone
 from ..backbones.request import OnnxRequest, Request
 from ..backbones.spec import ENGINES, BackboneSpec, EngineName, content_key
-from ..errors import EngineUnavailable, OutOfMemory
+from ..errors import EngineUnavailable
 from . import openvino
-from .keras import KerasRunner
-from .micro_batch import MicroBatchSize, find_fastest, is_out_of_memory, read_size, write_size
+from .devices import DeviceRequest, cores_of, keras_devices
+from .engine import Engine, Runner
+from .group import EngineGroup
+from .keras import keras_runners
+from .micro_batch import MicroBatchSize, find_fastest, read_size, write_size
 from .onnxruntime import OnnxRuntimeRunner
 from .openvino import NotConvertible, OpenVINORunner
 
@@ -41,102 +43,7 @@ AGREEMENT = 1e-5
 _WORTH_CONVERTING = 100
 _WORTH_MEASURING = 1000
 _TRIAL_SECONDS = 0.3  # per size, after a first run that compiles and allocates
-# A batch that takes less time than this is followed by one twice as large, up to a limit on its
-# pixels: large batches keep the engine busy, small ones lose little work when interrupted.
-_QUICK_SECONDS = 0.15
-_MAX_BYTES = 20_000_000
 _ACCELERATOR_FILES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-
-
-class Runner(Protocol):
-    """Protocol of a runner; `run` accepts any number of images, `size` per micro-batch."""
-
-    name: str
-    candidates: tuple[int, ...]  # micro-batch sizes to try, the default first
-    trial: int  # number of images to compare sizes with
-    most: int  # initial number of images per batch
-    width: int  # length of an embedding
-
-    def size_within(self, batch_size: int) -> int:
-        """Return the micro-batch size for a batch size chosen by the user."""
-        ...
-
-    def run(self, pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-        """Compute embeddings (b, width) of pixels (b, h, w, 3)."""
-        ...
-
-    def provenance(self) -> dict[str, str]:
-        """Return engine and versions."""
-        ...
-
-
-class Engine:
-    """A frozen model, ready to run, with a suitable micro-batch size.
-
-    Attributes
-    ----------
-    batch_size : int
-        Images per call of `embed`; grows while a batch takes little time, unless the user has
-        chosen it.
-    """
-
-    def __init__(
-        self, runner: Runner, sizes: MicroBatchSize, batch_size: int, *, grows: bool = False
-    ) -> None:
-        self._runner, self._sizes, self.batch_size = runner, sizes, batch_size
-        self._grows = grows
-
-    @property
-    def name(self) -> str:
-        """``"keras"``, ``"openvino"`` or ``"onnxruntime"``."""
-        return self._runner.name
-
-    @property
-    def width(self) -> int:
-        """Length of an embedding."""
-        return self._runner.width
-
-    @property
-    def commits_each_batch(self) -> bool:
-        """Whether each batch is one commit, as with a batch size chosen by the user."""
-        return not self._grows
-
-    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute embeddings (b, width), float32, of pixels (b, h, w, 3), uint8.
-
-        Raises
-        ------
-        OutOfMemory
-            If the memory is insufficient even for one image at a time.
-        """
-        while True:
-            started = time.perf_counter()
-            size = self._sizes.current
-            try:
-                rows = self._runner.run(pixels, size)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if not self._sizes.halve():
-                    raise OutOfMemory(
-                        "The backbone does not fit the memory even with one image at a time. "
-                        "Close other programs, or choose a smaller backbone or image_size.",
-                        engine=self.name,
-                    ) from error
-                log.warning(
-                    "%d images at a time do not fit the memory; continuing with %d.",
-                    size, self._sizes.current,
-                )  # fmt: skip
-                continue
-            quick = time.perf_counter() - started < _QUICK_SECONDS
-            whole = len(pixels) == self.batch_size
-            if self._grows and quick and whole and 2 * pixels.nbytes <= _MAX_BYTES:
-                self.batch_size *= 2
-            return rows
-
-    def provenance(self) -> dict[str, str]:
-        """Return engine and versions, stored with the rows; not part of the key."""
-        return self._runner.provenance()
 
 
 def check_engine(name: object) -> None:
@@ -159,6 +66,8 @@ class EngineRequest:
         Number of images to compute.
     batch_size : int or None
         As chosen by the user.
+    devices : DeviceRequest, optional
+        Default: one engine, on all cores or on Keras' default device.
     """
 
     engine: EngineName
@@ -167,17 +76,28 @@ class EngineRequest:
     cache: Path
     images: int
     batch_size: int | None
+    devices: DeviceRequest | None = None
+
+    @property
+    def on_processor(self) -> bool:
+        """Whether cores of the processor were asked for."""
+        return self.devices is not None and self.devices.on_processor
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a GPU was asked for."""
+        return self.devices is not None and self.devices.needs_gpu
 
     @property
     def folder(self) -> Path:
         """The folder of the converted model, which may not exist yet."""
         return engines_folder(self.cache) / self.spec.network
 
-    def runner(self, folder: Path, precision: str) -> OpenVINORunner:
+    def runner(self, folder: Path, precision: str, core: int | None = None) -> OpenVINORunner:
         """Return the runner of a converted model; raise `NotConvertible` if it is unusable."""
         size = self.known_size(OpenVINORunner) or OpenVINORunner.candidates[0]
         rule = self.request.preprocessing
-        return OpenVINORunner(folder, self.spec.image_size, rule, precision, size)
+        return OpenVINORunner(folder, self.spec.image_size, rule, precision, size, core)
 
     def known_size(self, runner: Runner | type[OpenVINORunner]) -> int | None:
         """Return the micro-batch size chosen by the user or cached by an earlier run, or None."""
@@ -187,7 +107,8 @@ class EngineRequest:
 
     def memo(self, runner: Runner | type[OpenVINORunner]) -> Path:
         """Return the path of the file with the cached micro-batch size of this machine."""
-        machine = f"{platform.machine()} {os.cpu_count()} {platform.node()}"
+        cores = "one core" if self.on_processor else os.cpu_count()
+        machine = f"{platform.machine()} {cores} {platform.node()}"
         sizes = list(runner.candidates)
         parts = {"key": self.spec.key, "engine": runner.name, "machine": machine, "sizes": sizes}
         return engines_folder(self.cache) / f"pass-{content_key(parts)[:32]}.json"
@@ -198,7 +119,7 @@ def load_converted_engine(request: EngineRequest) -> Engine | None:
     if not _may_use_openvino(request) or _may_have_accelerator(request):
         return None
     try:
-        return _make_engine(request.runner(request.folder, request.spec.precision), request)
+        return _openvino_engine(request)
     except NotConvertible as reason:
         log.debug("%s: %s", request.spec.backbone, reason)
         return None
@@ -210,7 +131,8 @@ def make_engine(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> En
     Raises
     ------
     EngineUnavailable
-        If the requested engine cannot run the backbone, or Keras does not use TensorFlow.
+        If the requested engine cannot run the backbone on such devices, or Keras does not use
+        TensorFlow.
     InvalidRequest
         If the rows of a model of the user's own depend on the batch.
     """
@@ -218,11 +140,12 @@ def make_engine(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> En
     if request.request.is_own:
         check_independence(backbone, request.spec.image_size)
     is_required = request.engine == "openvino" or _needs_openvino(request)
-    worth = is_required or (request.images >= _WORTH_CONVERTING and not backbone.on_accelerator)
+    many = request.images >= _WORTH_CONVERTING and not backbone.on_accelerator
+    worth = is_required or request.on_processor or many
     if worth and _may_use_openvino(request):
         name = request.request.name
         try:
-            return _make_engine(_load_or_convert(request, backbone), request)
+            return _load_or_convert(request, backbone)
         except NotConvertible as reason:
             if is_required:
                 raise EngineUnavailable(
@@ -237,13 +160,19 @@ def make_engine(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> En
             "Leave precision= out.",
             received=request.engine,
         )
-    return _make_engine(_own_runner(backbone), request)
+    return _own_engine(request, backbone)
 
 
 def _check_engine_of(backbone: Backbone | OnnxBackbone, request: EngineRequest) -> None:
     """Raise `EngineUnavailable` if an engine was requested that does not run such a backbone."""
     engine, name = request.engine, request.request.name
     if isinstance(backbone, OnnxBackbone):
+        if request.needs_gpu:
+            raise EngineUnavailable(
+                f"devices= asks for a GPU, and {name} is an ONNX network, which runs on the "
+                "processor; leave devices= out, or name cores, as in devices=['cpu:0', 'cpu:1'].",
+                received=engine,
+            )
         if engine in ("keras", "tensorflow"):
             raise EngineUnavailable(
                 f"engine={engine!r} was requested, but {name} is an ONNX network; use "
@@ -275,18 +204,36 @@ def _without_openvino(request: EngineRequest, backbone: Backbone | OnnxBackbone)
     return f"Leave engine= out to run it with {backbone.library}."
 
 
-def _own_runner(backbone: Backbone | OnnxBackbone) -> Runner:
-    """Return the runner of the library that built the backbone."""
+def _own_engine(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> Engine:
+    """Return the engine of the library that built the backbone, on each device."""
+    runners: Sequence[Runner]
     if isinstance(backbone, OnnxBackbone):
-        return OnnxRuntimeRunner(backbone)
-    return KerasRunner(backbone)
+        runners = [OnnxRuntimeRunner(backbone, core) for core in cores_of(request.devices)]
+        return _joined(runners, request)
+    devices = [] if request.devices is None else keras_devices(request.devices)
+    return _joined(keras_runners(backbone, devices, request.spec.image_size), request, devices)
 
 
-def _load_or_convert(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> OpenVINORunner:
-    """Return the runner of the converted model; convert it if there is no intact one."""
+def _openvino_engine(request: EngineRequest) -> Engine:
+    """Return the engine of a converted model, on each core; raise `NotConvertible` if unusable."""
     precision = request.spec.precision
+    cores = cores_of(request.devices)
+    return _joined([request.runner(request.folder, precision, core) for core in cores], request)
+
+
+def _joined(runners: Sequence[Runner], request: EngineRequest, names: Sequence[str] = ()) -> Engine:
+    """Return one engine of all runners, whose devices have names; default: those asked for."""
+    engines = [_make_engine(runner, request) for runner in runners]
+    if len(engines) == 1:
+        return engines[0]
+    asked = request.devices.names if request.devices is not None else ()
+    return EngineGroup(engines, names or asked)
+
+
+def _load_or_convert(request: EngineRequest, backbone: Backbone | OnnxBackbone) -> Engine:
+    """Return the engine of the converted model; convert it if there is no intact one."""
     with contextlib.suppress(NotConvertible):
-        return request.runner(request.folder, precision)
+        return _openvino_engine(request)
 
     def check_agreement(folder: Path) -> None:
         """Raise `NotConvertible` unless the embeddings of a few images agree."""
@@ -301,7 +248,7 @@ def _load_or_convert(request: EngineRequest, backbone: Backbone | OnnxBackbone) 
 
     log.info("%s: converting for OpenVINO, once", request.request.name)
     openvino.convert(backbone, request.folder, check_agreement)
-    return request.runner(request.folder, precision)
+    return _openvino_engine(request)
 
 
 def _largest_error(
@@ -318,7 +265,9 @@ def _may_use_openvino(request: EngineRequest) -> bool:
     if request.engine not in ("auto", "openvino"):
         return False
     reason = None
-    if not openvino.is_installed():
+    if request.needs_gpu:
+        reason = "it runs on the processor, and devices= asks for a GPU"
+    elif not openvino.is_installed():
         reason = f"it is not installed: {install_hint('openvino')}"
     elif not openvino.supports(request.spec.precision):
         reason = f"this processor has no {request.spec.precision}"
@@ -329,7 +278,7 @@ def _may_use_openvino(request: EngineRequest) -> bool:
 
 def _may_have_accelerator(request: EngineRequest) -> bool:
     """Return whether device files of an accelerator exist, without importing a backend."""
-    if request.engine == "openvino":
+    if request.engine == "openvino" or request.on_processor:
         return False
     metal = platform.system() == "Darwin"
     return metal or any(os.path.exists(path) for path in _ACCELERATOR_FILES)

@@ -10,7 +10,9 @@ from .._io.logs import get_logger
 from .._io.progress import StageTimings, progress_bar
 from ..backbones.resolve import BuiltBackbone, build
 from ..backbones.spec import EngineName
-from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
+from ..engines.devices import Devices, parse_devices
+from ..engines.engine import Engine
+from ..engines.select import EngineRequest, load_converted_engine, make_engine
 from ..errors import InvalidRequest
 from ..images.image_file import BadImage
 from ..store.store import Store
@@ -35,11 +37,12 @@ class RunSettings:
     progress : bool or None
     task_size : int or None
         Images per task of a cluster.
+    devices : "auto", int, str, sequence of str or None
 
     Raises
     ------
     InvalidRequest
-        If a number is neither None nor a whole number from 1.
+        If a number is neither None nor a whole number from 1, or `devices` names no devices.
     """
 
     engine: EngineName
@@ -48,6 +51,7 @@ class RunSettings:
     retry_failed: bool
     progress: bool | None
     task_size: int | None = None
+    devices: Devices | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "workers", "task_size"):
@@ -56,6 +60,7 @@ class RunSettings:
                 raise InvalidRequest(
                     f"{name}={value!r} must be a whole number from 1.", received=value
                 )
+        parse_devices(self.devices)
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ def choose_engine(
     resolved, cache = jobs[0].resolved, jobs[0].cache.folder
     count = sum(len(job.plan.compute) for job in jobs) if images is None else images
     request = EngineRequest(
-        settings.engine, resolved.request, resolved.spec, cache, count, settings.batch_size
-    )
+        settings.engine, resolved.request, resolved.spec, cache, count, settings.batch_size,
+        parse_devices(settings.devices),
+    )  # fmt: skip
     engine = load_converted_engine(request)
     if engine is not None:
         return jobs, engine
@@ -128,7 +134,7 @@ def compute(jobs: list[ExtractionJob], engine: Engine, settings: RunSettings) ->
         check = RowCheck(resolved, sum(map(len, stores)))
         computation = Computation(work, engine, stores, bar, check, jobs[0].place.commit_seconds)
         try:
-            computation.run(settings.workers or default_workers())
+            computation.run(settings.workers or default_workers(engine.devices))
         except KeyboardInterrupt:
             log.warning("Interrupted. Committed rows are kept; the same call resumes.")
             raise

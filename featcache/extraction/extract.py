@@ -25,6 +25,7 @@ from ..data.labels import (
     label_conflicts,
 )
 from ..data.listing import worth_warning
+from ..engines.devices import Devices
 from ..engines.select import check_engine
 from ..errors import ConflictingLabels, InvalidRequest
 from ..hdf5.row_dtype import RowDtype
@@ -82,6 +83,7 @@ def extract(
     progress: bool | None = None,
     client: object = None,
     task_size: int | None = None,
+    devices: Devices | None = None,
 ) -> Features:
     """Return the embeddings of images by a frozen backbone; compute only those not stored yet.
 
@@ -167,7 +169,7 @@ def extract(
         second, or per 32 images (GPU: 256) if these take longer; the images per forward pass
         are measured, and reduced where memory is insufficient. Not part of the key.
     workers : int, optional
-        Number of decoding threads. Default: one per core, at most 8.
+        Number of decoding threads. Default: one per core, at most 8 per device.
     cache_dir : path or str, optional
         The cache folder, or the URL of a cache in an object store (``s3://bucket/prefix``, extra
         ``s3``; see ``docs/scale.md``). Default: ``FEATCACHE_CACHE`` or the user's cache folder.
@@ -188,6 +190,11 @@ def extract(
     task_size : int, optional
         Images per task of a cluster. Default: 2048, or down to 256 so that each thread of the
         workers has four tasks.
+    devices : "auto", int, str or list of str, optional
+        Compute on several devices of this machine at once: all GPUs, a number of them, or those
+        named, such as ``["gpu:0", "gpu:1"]``. ``["cpu:0", "cpu:1"]``: an engine on each of two
+        cores, with OpenVINO or ONNX Runtime. Each has its own copy of the network, and all share
+        the decoding threads. Default: Keras' default device, or all cores. Not part of the key.
 
     Returns
     -------
@@ -208,8 +215,9 @@ def extract(
         `on_conflict` is ``"error"``: then the attribute `conflicts` lists them.
     WeightsUnavailable, WeightsMismatch
         If the weights are neither on disk nor downloadable, or do not fit the backbone.
-    EngineUnavailable, OutOfMemory
-        If `engine` cannot run the backbone, or not even one image fits the memory.
+    EngineUnavailable, OutOfMemory, DeviceError
+        If `engine` cannot run the backbone, not even one image fits the memory, or one of several
+        devices fails.
     StoreWriteError
         If a write fails, or the rows of several views do not fit on the disk; committed rows
         stay.
@@ -227,8 +235,8 @@ def extract(
     """
     started = time.perf_counter()
     show_log_in_notebook()
-    settings = RunSettings(engine, batch_size, workers, retry_failed, progress, task_size)
-    cluster = None if client is None else _open_cluster(client)
+    settings = RunSettings(engine, batch_size, workers, retry_failed, progress, task_size, devices)
+    cluster = None if client is None else _open_cluster(client, devices)
     check_choice("on_conflict", on_conflict, ON_CONFLICT)
     check_engine(engine)
     weights = weights_for(weights, sample=uses_sample(data))
@@ -261,7 +269,13 @@ def _layers(layer: Any) -> list[Any]:
     return list(layer)
 
 
-def _open_cluster(client: object) -> Cluster:
+def _open_cluster(client: object, devices: Devices | None) -> Cluster:
+    if devices is not None:
+        raise InvalidRequest(
+            f"devices={devices!r} chooses devices of this machine, and with client= the workers of "
+            "a cluster compute: leave devices= out, and start a worker per GPU.",
+            received=devices,
+        )
     from .cluster.driver import open_cluster  # imports Dask
 
     return open_cluster(client)

@@ -41,9 +41,10 @@ class Batch(Generic[T]):
     failures: list[tuple[T, BadImage]] = field(default_factory=list)
 
 
-def default_workers() -> int:
-    """Return the default number of decoding threads: one per core, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))
+def default_workers(devices: int = 1) -> int:
+    """Return the default number of decoding threads: one per core, at most 8 per device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    return max(1, min(8 * devices, cores))
 
 
 def batches(

@@ -18,7 +18,7 @@ from .._io.progress import ProgressBar, StageTimings
 from ..data.dataset import Dataset
 from ..data.file_index import FileIdentity
 from ..data.sources import Read
-from ..engines.select import Engine
+from ..engines.engine import Engine
 from ..images.decode import Pixels, Resize, pixels_of
 from ..images.image_file import BadImage, check_content
 from ..images.limits import MemoryBudget
@@ -29,7 +29,7 @@ from .prepare import ExtractionJob
 from .row_check import Check, unusable_reasons
 from .shared_decode import SharedDecode
 
-_MAX_IN_FLIGHT = 2  # batches in the backbone or before it; more would only take memory
+_MAX_WAITING = 1  # batches before the backbone; more would only take memory
 # Batches that are computed quickly are committed together: a commit costs a file, two fsyncs
 # and the merging of its shard at the end.
 _COMMIT_INTERVAL_SECONDS = 1.0
@@ -172,7 +172,8 @@ class Computation:
             self._read = stack.enter_context(self.work.dataset.source.reading(positions))
             stack.callback(self._flush)
             committer = stack.enter_context(ThreadPoolExecutor(1, "featcache-commit"))
-            forward = ThreadPoolExecutor(1, "featcache-forward")
+            forward = ThreadPoolExecutor(self.engine.parallel, "featcache-forward")
+            most = self.engine.parallel + _MAX_WAITING
             # Runs in reverse order, also on Ctrl-C and on an error: stop decoding, cancel the
             # batches that wait for the backbone, commit all rows that were computed.
             stack.callback(forward.shutdown, wait=True, cancel_futures=True)
@@ -181,7 +182,7 @@ class Computation:
             for batch in stream:
                 rows = forward.submit(self._forward, batch)
                 pending.append(committer.submit(self._commit, batch, rows))
-                if len(pending) > _MAX_IN_FLIGHT:
+                if len(pending) > most:
                     pending.popleft().result()
             while pending:
                 pending.popleft().result()
@@ -221,7 +222,8 @@ class Computation:
             return None
         started = time.perf_counter()
         rows = self.engine.embed(batch.pixels)
-        self.timings.forward += time.perf_counter() - started
+        with self._lock:  # one thread per device, or more
+            self.timings.forward += time.perf_counter() - started
         return rows
 
     def _commit(self, batch: Batch[Item], computed: Future[NDArray[np.float32] | None]) -> None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from .._io.logs import get_logger
 from .._io.progress import ProgressBar, progress_bar
 from ..backbones.several_layers import build_layers, layers_spec, share_a_network
-from ..engines.select import Engine, EngineRequest, load_converted_engine, make_engine
+from ..engines.devices import parse_devices
+from ..engines.engine import Engine
+from ..engines.select import EngineRequest, load_converted_engine, make_engine
 from ..errors import NoFiniteRow
 from ..images.image_file import BadImage
 from ..store.store import Store
@@ -163,7 +165,7 @@ def compute_layers(layers: Layers, settings: RunSettings) -> list[Computed] | No
         seconds = layers[0][0].place.commit_seconds
         computation = LayersComputation(work, engine, outputs, bar, seconds)
         try:
-            computation.run(settings.workers or default_workers())
+            computation.run(settings.workers or default_workers(engine.devices))
         except KeyboardInterrupt:
             log.warning("Interrupted. Committed rows are kept; the same call resumes.")
             raise
@@ -197,8 +199,9 @@ def _choose_engine(
     cache, widths = layers[0][0].cache.folder, [one.width for one in resolved]
     spec = layers_spec([one.spec for one in resolved])
     request = EngineRequest(
-        settings.engine, resolved[0].request, spec, cache, images, settings.batch_size
-    )
+        settings.engine, resolved[0].request, spec, cache, images, settings.batch_size,
+        parse_devices(settings.devices),
+    )  # fmt: skip
     engine = load_converted_engine(request)
     if engine is not None and engine.width == sum(widths):
         return engine, widths

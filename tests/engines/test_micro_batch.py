@@ -16,6 +16,7 @@ from conftest import photo
 from featcache import extract
 from featcache._io.atomic import read_memo
 from featcache.engines import select as engines
+from featcache.engines.engine import Engine
 from featcache.engines.keras import KerasRunner
 from featcache.engines.micro_batch import (
     MicroBatchSize,
@@ -25,7 +26,6 @@ from featcache.engines.micro_batch import (
     write_size,
 )
 from featcache.engines.openvino import OpenVINORunner
-from featcache.engines.select import Engine
 from featcache.errors import OutOfMemory
 
 pytest.importorskip("openvino", reason="the extra featcache[openvino] is not installed")
@@ -43,6 +43,7 @@ class Runner:
     """Computes row = first pixel; fails as told."""
 
     name, candidates, trial, most = "keras", (2, 4, 8), 8, 8
+    width = parallel = 1
 
     def __init__(self, most_that_fits: int, error: Exception) -> None:
         self.most_that_fits, self.error = most_that_fits, error

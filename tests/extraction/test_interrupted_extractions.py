@@ -62,7 +62,7 @@ def test_quick_batches_share_a_commit(
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
     monkeypatch.setattr("featcache.extraction.runner._COMMIT_INTERVAL_SECONDS", seconds)
-    monkeypatch.setattr("featcache.engines.select._MAX_BYTES", 0)  # batches do not grow
+    monkeypatch.setattr("featcache.engines.engine._MAX_BYTES", 0)  # batches do not grow
     features = extract(tiny_model, photos)
     assert len(list(features.summary.folder.glob("*.h5"))) == shards
     assert features.summary.computed == len(features) == 112
@@ -76,7 +76,7 @@ def test_what_waits_for_a_commit_is_committed_when_an_extraction_is_stopped(
     for i in range(100):
         photo(photos / "owl" / f"{i}.png", 300 + i)
     monkeypatch.setattr("featcache.extraction.runner._COMMIT_INTERVAL_SECONDS", 1e9)
-    monkeypatch.setattr("featcache.engines.select._MAX_BYTES", 0)
+    monkeypatch.setattr("featcache.engines.engine._MAX_BYTES", 0)
     embed, passes = Backbone.embed, []
 
     def stopped(self: Backbone, pixels: Any) -> Any:

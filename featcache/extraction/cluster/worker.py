@@ -20,7 +20,7 @@ from ...backbones.spec import BackboneSpec, differing
 from ...data.dataset import Dataset
 from ...data.file_index import FileIdentity
 from ...data.remote import remote_source
-from ...engines.select import Engine
+from ...engines.engine import Engine
 from ...errors import FeatcacheError, StoreError, WorkerRefused
 from ...hdf5.row_dtype import row_dtype
 from ...images.image_file import BadImage
