@@ -32,24 +32,24 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     for count, in_memory in CASES:
         rows = max(20_000, round(count * options.scale))
         with tempfile.TemporaryDirectory(prefix="featcache-perf-", dir=options.folder) as folder:
-            _write(Path(folder), rows + TEST)
+            write_rows(Path(folder), rows + TEST, WIDTH, CLASSES)
             for head in HEADS:
                 for limit in (LIMIT, 2**50) if in_memory else (LIMIT,):
-                    found = run_in_subprocess("-m", "bench.perf.larger", folder, head, rows, limit)
+                    found = measure_head(folder, head, rows, limit)
                     records.append({"head": head, "rows": rows, "limit": limit, **found})
     return records
 
 
-def _write(folder: Path, rows: int) -> None:
+def write_rows(folder: Path, rows: int, width: int, classes: int) -> None:
     """Write made-up rows of overlapping classes, batch by batch, with their ids and labels."""
-    store = Store.create(folder / "store", SPEC, WIDTH)
+    store = Store.create(folder / "store", SPEC, width)
     generator = np.random.default_rng(0)
-    centres = generator.normal(0, 0.1, (CLASSES, WIDTH)).astype(np.float32)
+    centres = generator.normal(0, 3.2 / np.sqrt(width), (classes, width)).astype(np.float32)
     ids = generator.integers(0, 256, (rows, 32), np.uint8)
-    codes = generator.integers(0, CLASSES, rows)
+    codes = generator.integers(0, classes, rows)
     for start in range(0, rows, BATCH):
         part = slice(start, start + BATCH)
-        noise = generator.standard_normal((len(codes[part]), WIDTH), np.float32)
+        noise = generator.standard_normal((len(codes[part]), width), np.float32)
         noise += centres[codes[part]]
         store.append_packed(noise, ids[part], np.zeros(len(noise), np.int32), {})
     store.write_manifest()
@@ -57,18 +57,25 @@ def _write(folder: Path, rows: int) -> None:
     np.save(folder / "codes.npy", codes)
 
 
-def _measure(folder: str, name: str, count: str, limit: str) -> dict[str, Any]:
+def measure_head(folder: str, head: str, rows: int, limit: int, **options: int) -> dict[str, Any]:
+    """Return seconds, accuracy and peak memory of a head on rows of `write_rows`."""
+    return run_in_subprocess(
+        "-m", "bench.perf.larger", folder, head, rows, limit, json.dumps(options)
+    )
+
+
+def _measure(folder: str, name: str, count: str, limit: str, options: str) -> dict[str, Any]:
     rows = StoredRows(Store(Path(folder) / "store"), np.load(Path(folder) / "ids.npy"))
     codes = np.load(Path(folder) / "codes.npy")
     train, test = slice(0, int(count)), slice(int(count), None)
-    head = make_head(name, memory_limit=int(limit))
+    head = make_head(name, memory_limit=int(limit), **json.loads(options))
     reset_peak_rss()
-    started = time.perf_counter()
+    started, before = time.perf_counter(), resident_bytes("VmRSS")
     head.fit(rows.take(train), codes[train])
     seconds = time.perf_counter() - started
     peak = resident_bytes("VmHWM")
     return {"seconds": seconds, "accuracy": head.score(rows.take(test), codes[test]), "peak": peak,
-            "iterations": getattr(head, "n_iter_", 1)}  # fmt: skip
+            "before": before, "iterations": getattr(head, "n_iter_", 1)}  # fmt: skip
 
 
 def describe(records: list[dict[str, Any]]) -> str:
