@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._io.shared_change import SharedChange as SharedChange
     from ._io.wording import first_line as first_line
     from ._io.wording import format_count as format_count
+    from ._io.wording import install_hint as install_hint
     from ._io.wording import parse_bytes as parse_bytes
     from .backbones.architecture import all_layers as all_layers
     from .backbones.architecture import layer_names as layer_names
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from .data.labels import label_conflicts as label_conflicts
     from .data.split import split_rows as split_rows
     from .data.split import stratified_group_split as stratified_group_split
+    from .extraction.cluster.driver import check_cluster as check_cluster
     from .extraction.pipeline import batches as batches
     from .extraction.pipeline import default_workers as default_workers
     from .extraction.prepare import Source as Source
@@ -126,6 +128,7 @@ _HOMES = {
     "batches": "extraction.pipeline",
     "cache_folder": "_io.cache_dirs",
     "check_choice": "_io.choices",
+    "check_cluster": "extraction.cluster.driver",
     "content_ids": "data.content_ids",
     "content_key": "backbones.spec",
     "default_workers": "extraction.pipeline",
@@ -134,6 +137,7 @@ _HOMES = {
     "find_backbone": "backbones.spec",
     "first_line": "_io.wording",
     "format_count": "_io.wording",
+    "install_hint": "_io.wording",
     "free_bytes": "_io.disk_space",
     "get_logger": "_io.logs",
     "ignored_warnings": "_io.held_warnings",
@@ -207,6 +211,7 @@ __all__ = [
     "batches",
     "cache_folder",
     "check_choice",
+    "check_cluster",
     "content_ids",
     "content_key",
     "default_workers",
@@ -218,6 +223,7 @@ __all__ = [
     "free_bytes",
     "get_logger",
     "ignored_warnings",
+    "install_hint",
     "is_hub_backbone",
     "is_missing",
     "is_model_file",

@@ -156,6 +156,10 @@ class RowBlocks:
         """Return some rows, by ascending positions."""
         return Block(self._checked(self._X[rows]), self.codes[rows], self.weights.take(rows))
 
+    def unread(self, rows: Codes) -> tuple[Any, Codes, Floats | None]:
+        """Return some rows of a store without reading them, their codes and weights of the loss."""
+        return self._X.take(rows), self.codes[rows], self.weights.take(rows).loss
+
     def parts_of(self, rows: Codes) -> Iterator[Block]:
         """Yield some rows, by ascending positions, in blocks."""
         for start in range(0, len(rows), self.block_rows):

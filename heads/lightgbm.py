@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -14,17 +14,23 @@ from featcache import ClassifierStep
 from featcache.errors import InvalidRequest
 from featcache.toolkit import SharedChange, get_logger
 
+from .arguments import as_features
 from .base import Floats, RandomState, integer_seed
 from .block_head import BlockHead
-from .blocks import MemoryLimit, RowBlocks
+from .blocks import MemoryLimit, RowBlocks, limit_bytes
 from .calibration import choose_temperature
+from .cluster import check_arguments, fit_on_cluster
 from .groups import Codes
 from .held_out import held_out_part
 from .parameters import Integers, Interval, check_parameters
 from .streamed_trees import MIN_PER_CLASS, bytes_of_trees, fit_streamed_trees
+from .sums import Axes
 from .threads import threads_for_idle_cores
 from .trees import tree_arrays
 from .weights import ClassWeight, RowWeights
+
+if TYPE_CHECKING:
+    from featcache import Features
 
 # LightGBM keeps 16 bytes per row and class: 10,000 classes of two rows would take 3 GB.
 _MAX_CLASSES = 2000
@@ -144,6 +150,50 @@ class LightGBMHead(BlockHead):
         self.n_jobs = n_jobs
         self.memory_limit = memory_limit
 
+    def fit(
+        self,
+        X: Features | ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        *,
+        client: object = None,
+    ) -> LightGBMHead:
+        """Train on embeddings; see `Head.fit` and, for rows beyond memory, `BlockHead.fit`.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As for `Head.fit`.
+        client : distributed.Client, optional
+            Train on the workers of this cluster, by the distributed training of LightGBM. X must be
+            features or rows of a store, on a disk that all share or in a bucket: each worker reads
+            a part of the rows, and keeps their principal components in memory. The trained head
+            does not need the cluster. `n_jobs` has no effect.
+
+        Returns
+        -------
+        LightGBMHead
+            Itself.
+
+        Raises
+        ------
+        MissingExtra
+            If Dask is not installed.
+        WorkerRefused, ClusterError
+            If a worker has another version of featcache, or training fails.
+        """
+        if client is None:
+            return super().fit(X, y, sample_weight, groups)
+        features = as_features(X)
+        check_arguments(X if features is None else features.X, client)
+        self._check_parameters()
+        rows, codes, weights, numbers = self._labelled_positions(X, y, sample_weight, groups)
+        self._prepare(rows.shape)
+        blocks = RowBlocks(rows, codes, weights, limit_bytes(self.memory_limit))
+        fit_on_cluster(self, client, blocks, numbers)
+        return self
+
     @property
     def n_parameters(self) -> int:
         """Maximum number of leaves of all trees together."""
@@ -254,8 +304,7 @@ class LightGBMHead(BlockHead):
     ) -> float:
         def scores_of(train: Rows, scored: Rows) -> NDArray[Any]:
             # With axes of all rows, the scored rows would be as spread out as training rows.
-            mean, axes = self._axes(X[train])
-            reduced = _project(X, mean, axes)
+            reduced = self._axes(X[train]).reduce(X)
             booster = self._boost(reduced, codes, weights, train, train[:0], self.best_iteration_)
             return np.asarray(booster.predict(reduced[scored], raw_score=True))
 
@@ -286,17 +335,17 @@ class LightGBMHead(BlockHead):
             self.booster_.predict(reduced, raw_score=True, num_iteration=self.best_iteration_)
         )
 
-    def _axes(self, X: Floats) -> tuple[Floats, Floats]:
-        """Return the mean (d,) and the principal axes (c, d), scaled to standard deviation 1."""
+    def _axes(self, X: Floats) -> Axes:
+        """Return the principal axes of rows in memory."""
         kept = min(self.n_components, X.shape[1], max(1, len(X) - 1))
         solver = "randomized" if kept < min(X.shape) // 2 else "full"
         pca = PCA(kept, svd_solver=solver, random_state=self._seed).fit(X)
         std = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
         axes = np.asarray(pca.components_ / std[:, None], np.float32)
-        return np.asarray(pca.mean_, np.float32), axes
+        return Axes(np.asarray(pca.mean_, np.float32), axes)
 
     def _reduce(self, X: Floats) -> Floats:
-        return _project(X, self.mean_, self.components_)
+        return Axes(self.mean_, self.components_).reduce(X)
 
 
 def _threads(shape: tuple[int, ...], n_classes: int) -> int:
@@ -305,7 +354,3 @@ def _threads(shape: tuple[int, ...], n_classes: int) -> int:
     if count * width <= _VALUES_PER_THREAD and count * n_classes <= _SCORES_PER_THREAD:
         return 1
     return threads_for_idle_cores()
-
-
-def _project(X: Floats, mean: Floats, axes: Floats) -> Floats:
-    return np.asarray((X - mean) @ axes.T, np.float32)

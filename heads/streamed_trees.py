@@ -60,7 +60,8 @@ def fit_streamed_trees(head: LightGBMHead, blocks: RowBlocks, groups: Codes | No
         sums.add(block._replace(weights=RowWeights()))
     head.mean_, head.components_ = principal_axes(sums, head.n_components)
     del sums
-    train, held_out, sample = split_rows(head, blocks, groups)
+    train, held_out = split_rows(head, blocks, groups)
+    sample = _sample(head, blocks, train)
     params = head._parameters(len(train))
     binned = np.concatenate([head._reduce(b.rows) for b in blocks.parts_of(sample)])
     bins = booster.matrix_data(binned, blocks.codes[sample], None, params=params).construct()
@@ -69,13 +70,11 @@ def fit_streamed_trees(head: LightGBMHead, blocks: RowBlocks, groups: Codes | No
     if head.patience and len(held_out):
         valid = booster.block_data(blocks, held_out, head._reduce, bins, params)
     head._use(booster.boost(data, valid, params, head.n_estimators, head.patience))
-    head.temperature_ = _temperature(head, blocks, groups, held_out, sample)
+    head.temperature_ = temperature(head, blocks, groups, held_out, train)
 
 
-def split_rows(
-    head: LightGBMHead, blocks: RowBlocks, groups: Codes | None
-) -> tuple[Codes, Codes, Codes]:
-    """Return sorted rows to train on, those that are held out, and a sample of the former."""
+def split_rows(head: LightGBMHead, blocks: RowBlocks, groups: Codes | None) -> tuple[Codes, Codes]:
+    """Return sorted rows to train on, and those that are held out."""
     used = np.flatnonzero(blocks.codes >= 0)
     held_out = used[
         held_out_part(
@@ -85,22 +84,33 @@ def split_rows(
     ]  # fmt: skip
     if not len(held_out):
         held_out = held_out_rows(blocks.codes, groups, shuffled_rows(blocks.codes, groups))
-    train = np.setdiff1d(used, held_out, assume_unique=True)
+    return np.setdiff1d(used, held_out, assume_unique=True), held_out
+
+
+def some_of(rows: Codes, count: int, seed: int) -> Codes:
+    """Return sorted rows, a random sample if there are more than `count`."""
+    if len(rows) <= count:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
+
+
+def _sample(head: LightGBMHead, blocks: RowBlocks, train: Codes) -> Codes:
+    """Return sorted rows that determine the bounds of the bins."""
     components = len(head.components_)
     # The memory of the bins is free until their bounds are known.
-    free = bytes_of_trees(len(used), components, len(head.classes_))
-    count = min(len(train), _BINNED_ROWS, max(1, free // (_BYTES_PER_VALUE * components)))
-    generator = np.random.default_rng(head._seed)
-    return train, held_out, np.sort(generator.choice(train, count, replace=False))
+    free = bytes_of_trees(len(train), components, len(head.classes_))
+    count = min(_BINNED_ROWS, max(1, free // (_BYTES_PER_VALUE * components)))
+    return some_of(train, count, head._seed)
 
 
-def _temperature(
-    head: LightGBMHead, blocks: RowBlocks, groups: Codes | None, held_out: Codes, sample: Codes
+def temperature(
+    head: LightGBMHead, blocks: RowBlocks, groups: Codes | None, held_out: Codes, train: Codes
 ) -> float:
+    """Return the temperature by rows that were held out or, if these are too few, by others."""
     if count_groups(groups, held_out) < MIN_HELD_OUT:
-        return temperature_of_training(head, blocks.take(sample[: blocks.block_rows]))
-    if len(held_out) > HELD_OUT:
-        generator = np.random.default_rng(head._seed)
-        held_out = np.sort(generator.choice(held_out, HELD_OUT, replace=False))
+        return temperature_of_training(
+            head, blocks.take(some_of(train, blocks.block_rows, head._seed))
+        )
+    held_out = some_of(held_out, HELD_OUT, head._seed)
     scores, weights = blocks.scores_of(held_out, head._scores), blocks.weights.take(held_out)
     return fit_temperature(scores, blocks.codes[held_out], weights.loss)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
@@ -19,7 +21,14 @@ _MIN_VARIANCE = 1e-12
 class RowSums:
     """Sums over rows in float64, with the weights of the loss.
 
-    About the mean of the first rows, so that columns with a large mean lose no digits.
+    About a shift near the mean, so that columns with a large mean lose no digits.
+
+    Parameters
+    ----------
+    width : int
+        Number of columns.
+    shift : ndarray (d,), optional
+        Default: the mean of the rows that are added first.
 
     Attributes
     ----------
@@ -27,9 +36,9 @@ class RowSums:
         Sum of the weights.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, shift: Floats | None = None) -> None:
         self.total = 0.0
-        self._shift: Floats | None = None
+        self._shift = shift
         self._first: Doubles = np.zeros(width)
         self._products: Doubles = np.zeros((width, width))
 
@@ -50,6 +59,12 @@ class RowSums:
         self._first += weighted.sum(axis=0, dtype=np.float64)
         self._products += weighted.T @ rows
         return weighted
+
+    def merge(self, other: RowSums) -> None:
+        """Add sums over other rows, about the same shift."""
+        self.total += other.total
+        self._first += other._first
+        self._products += other._products
 
     def shifted(self, mean: Doubles) -> Doubles:
         """Return a mean about the shift as a mean about 0."""
@@ -79,8 +94,26 @@ def sum_of_weights(weights: Floats | None, count: int) -> float:
     return float(count if weights is None else weights.sum(dtype=np.float64))
 
 
-def principal_axes(sums: RowSums, n_components: int) -> tuple[Floats, Floats]:
-    """Return the mean (d,) and the principal axes (c, d), scaled to standard deviation 1.
+class Axes(NamedTuple):
+    """The mean of rows and their principal axes.
+
+    Attributes
+    ----------
+    mean : ndarray (d,), float32
+    components : ndarray (c, d), float32
+        Scaled so that each component has standard deviation 1.
+    """
+
+    mean: Floats
+    components: Floats
+
+    def reduce(self, rows: Floats) -> Floats:
+        """Return the components (b, c) of rows."""
+        return np.asarray((rows - self.mean) @ self.components.T, np.float32)
+
+
+def principal_axes(sums: RowSums, n_components: int) -> Axes:
+    """Return the principal axes of rows.
 
     As many as there are columns, or rows but one, at most, with the signs of scikit-learn's PCA.
     The sums cannot be used afterwards.
@@ -99,7 +132,7 @@ def principal_axes(sums: RowSums, n_components: int) -> tuple[Floats, Floats]:
     largest = np.abs(axes).argmax(axis=1)
     signs = np.where(axes[np.arange(kept), largest] < 0, -1.0, 1.0)
     scale = signs / np.sqrt(np.maximum(values, _MIN_VARIANCE))
-    return (
+    return Axes(
         sums.shifted(mean).astype(np.float32),
         np.ascontiguousarray(axes * scale[:, None], np.float32),
     )

@@ -52,7 +52,7 @@ class Cluster:
         """
         with jobs[0].place.announced() as mark:
             tasks = self._tasks(jobs, mark, settings)
-            self._check_versions()
+            self.check_versions()
             name = jobs[0].resolved.request.name
             images = "images" if len(jobs) == 1 else "views"
             with (
@@ -83,7 +83,7 @@ class Cluster:
             log.warning("The cluster has no workers yet; the extraction begins when one joins.")
         return tasks
 
-    def _check_versions(self) -> None:
+    def check_versions(self) -> None:
         """Raise `WorkerRefused` if a worker has another version, before anything is computed."""
         for worker, found in self._connection.worker_versions().items():
             if found != __version__:
@@ -108,6 +108,21 @@ def open_cluster(client: object) -> Cluster:
         If `client` is no client.
     """
     return Cluster(_library().Connection(client))
+
+
+def check_cluster(client: object) -> None:
+    """Check that a ``distributed.Client`` can be used, with the version of its workers.
+
+    Raises
+    ------
+    MissingExtra
+        If Dask is not installed.
+    InvalidRequest
+        If `client` is no client.
+    WorkerRefused, ClusterError
+        If a worker has another version of featcache, or the scheduler is lost.
+    """
+    open_cluster(client).check_versions()
 
 
 @contextmanager
