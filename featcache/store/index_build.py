@@ -3,6 +3,12 @@
 The rows of some shards at a time are sorted by their keys and written to a temporary file. Then the
 rows whose ids begin with the same byte are collected from all these parts, sorted and written to
 the index, one byte after the other. Ids are digests, so that each byte has its share of the rows.
+
+A store whose shards are not files of its folder, such as one in a bucket with local copies of the
+sidecars, can have an index in the folder of the copies. `build_index`, with its own `find` and
+`size_of`, writes it, and `FolderIndex.current` opens it. Those of its shards (``file.head.names``)
+that the store's list has as well are, with their numbers, `indexed` of the `ShardTable` that
+`Store._use` is given.
 """
 
 from __future__ import annotations
@@ -171,6 +177,7 @@ def build_index(
     names: Iterable[str],
     find: Callable[[str], ShardMetadata | Damage | None],
     held: Lease,
+    size_of: Callable[[str], int] | None = None,
 ) -> None:
     """Write an index file from the metadata of shards, which are read one after the other.
 
@@ -186,13 +193,16 @@ def build_index(
     find : callable
         Returns the metadata of a shard. Those that are damaged, or were removed, are left out.
     held : Lease
+    size_of : callable, optional
+        Returns the number of bytes of a shard. Default: that of the file in the folder.
     """
+    size_of = size_of or (lambda name: os.stat(folder / name).st_size)
     valid, sizes, seconds = list[str](), list[int](), list[float]()
 
     def all_metadata() -> Iterator[ShardMetadata]:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                size, metadata = os.stat(folder / name).st_size, find(name)
+                size, metadata = size_of(name), find(name)
                 if isinstance(metadata, ShardMetadata):
                     valid.append(name)
                     sizes.append(size)

@@ -16,7 +16,7 @@ from featcache.errors import MissingRows, StoreError, StoreWriteError
 from featcache.gc.collect import collect
 from featcache.hdf5.shard_metadata import metadata_path
 from featcache.store import index_build, index_file, listing, reading, shard_table
-from featcache.store.index_build import renew_index, update_index, write_index
+from featcache.store.index_build import build_index, renew_index, update_index, write_index
 from featcache.store.index_check import find_index_damage
 from featcache.store.index_file import (
     NAME,
@@ -29,9 +29,12 @@ from featcache.store.index_file import (
 )
 from featcache.store.layered_index import LayeredIndex
 from featcache.store.lease import lease
+from featcache.store.listing import FolderIndex, make_index
 from featcache.store.maintenance import compact
+from featcache.store.manifest import read_manifest
 from featcache.store.pack import pack, unpack
 from featcache.store.row_index import RowIndex, pack_ids
+from featcache.store.shard_table import ShardTable
 from featcache.store.store import Store
 from featcache.store.transfer import copy_rows, shards_of
 from stores import SPEC, WIDTH, filled, ids_of, rows_of, shards
@@ -338,6 +341,25 @@ def test_removed_rows_are_removed_from_the_index_file(
     with lease(home) as held:
         renew_index(store, held)
     assert (home / NAME).exists() == (many == 2)
+
+
+def test_a_folder_with_sidecars_alone_can_have_one(home: Path, tmp_path: Path) -> None:
+    """As the local copies of a store in a bucket."""
+    source = Store(home)
+    sizes = {path.name: path.stat().st_size for path in shards(source)}
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    with lease(copies) as held:
+        build_index(
+            copies, SPEC.key, WIDTH, source.shard_names, source.shards.find, held, sizes.__getitem__
+        )
+    manifest = read_manifest(home)
+    file = FolderIndex(copies, removable=True).current(manifest)
+    assert file is not None
+    listed = {name: number for number, name in enumerate(file.head.names) if "-4-" in name}
+    table = ShardTable({}, file, listed, source.shards.find)
+    assert make_index(table).contains(pack_ids(ids_of(*NUMBERS))).all()
+    assert file.head.sizes.tolist() == [sizes[name] for name in table.names]
 
 
 # What is never believed
