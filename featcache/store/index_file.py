@@ -104,11 +104,6 @@ class IndexHead:
         data = _START.pack(_MAGIC, hashlib.sha256(body).digest(), len(body)) + body
         return data.ljust(_padded(len(data)), b"\0")
 
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Number of rows of each shard."""
-        return np.array(rows_in_names(self.names), np.int64)
-
 
 def make_keys(ids: IdArray, views: NDArray[np.int32]) -> Keys:
     """Return id and view of each row as bytes that sort like them."""
@@ -137,6 +132,8 @@ class IndexFile:
     Attributes
     ----------
     head : IndexHead
+    rows : ndarray (shards,), int64
+        Number of rows of each shard.
     state : FileState
         Of the open file.
 
@@ -158,8 +155,7 @@ class IndexFile:
             raise self.damage(error.strerror or str(error)) from error
         weakref.finalize(self, os.close, self._handle)
         self.state: FileState = file_state(os.fstat(self._handle))
-        self.head = self._read_head()
-        self.rows = self.head.rows
+        self.head, self.rows = self._read_head()
         self._count = int(self.rows.sum())
 
     def __len__(self) -> int:
@@ -276,7 +272,7 @@ class IndexFile:
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
 
-    def _read_head(self) -> IndexHead:
+    def _read_head(self) -> tuple[IndexHead, NDArray[np.int64]]:
         if self.state.size < _START.size:
             raise self.damage("it was truncated")
         magic, digest, length = _START.unpack(self._read(0, _START.size))
@@ -288,23 +284,23 @@ class IndexFile:
         if hashlib.sha256(body).digest() != digest:
             raise self.damage("its checksum does not fit its content")
         try:
-            head, pages = _parse_body(body)
+            head, rows = _parse_body(body)
         except (ValueError, OverflowError) as error:
             raise self.damage(f"a field is wrong ({error})") from error
         self._table = _padded(_START.size + length)
-        if self.state.size != self._table + pages * PAGE_BYTES:
+        if self.state.size != self._table + len(head.fences) * PAGE_BYTES:
             raise self.damage("it has another size than its head says")
-        return head
+        return head, rows
 
 
-def _parse_body(body: bytes) -> tuple[IndexHead, int]:
-    """Return the head and its number of pages; raise ValueError if it is malformed."""
+def _parse_body(body: bytes) -> tuple[IndexHead, NDArray[np.int64]]:
+    """Return the head and the rows of each shard; raise ValueError if it is malformed."""
     key, width, count, distinct, text = _FIELDS.unpack_from(body)
     names = tuple(body[_FIELDS.size :][:text].decode("ascii").split("\n"))
     rows = rows_in_names(names)
     if len(names) != count or not 0 < min(rows) <= max(rows) <= _MAX_NUMBER:
         raise ValueError("it lists a file whose name is not that of a shard")
-    if list(names) != sorted(set(names)):
+    if not all(map(str.__lt__, names, names[1:])):
         raise ValueError("its shards are not sorted")
     pages = -(-sum(rows) // ROWS_PER_PAGE)
     if len(body) != _FIELDS.size + text + count * 16 + pages * 36 or distinct > sum(rows):
@@ -315,7 +311,8 @@ def _parse_body(body: bytes) -> tuple[IndexHead, int]:
     fences = np.frombuffer(body, "S36", pages, start + count * 16)
     if not np.isfinite(seconds).all() or (seconds < 0).any():
         raise ValueError("its seconds are not numbers")
-    return IndexHead(key.hex(), width, names, sizes, seconds, distinct, fences), pages
+    head = IndexHead(key.hex(), width, names, sizes, seconds, distinct, fences)
+    return head, np.array(rows, np.int64)
 
 
 def _padded(size: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Mapping
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +84,29 @@ def unchanged_shards(file: IndexFile, folder: Path, present: Collection[str]) ->
         Number of each shard in the file. Shards that were removed, have another size or lost their
         sidecar are not in it: whoever lists the store looks at each of these.
     """
-    found: dict[str, int] = {}
-    sizes = file.head.sizes.tolist()
-    for number, (name, size) in enumerate(zip(file.head.names, sizes, strict=True)):
-        if name in present and name + METADATA_SUFFIX in present:
-            with contextlib.suppress(OSError):
-                if os.stat(f"{folder}/{name}").st_size == size:
-                    found[name] = number
-    return found
+    numbers = {
+        name: number
+        for number, name in enumerate(file.head.names)
+        if name in present and name + METADATA_SUFFIX in present
+    }
+    expected = file.head.sizes[np.fromiter(numbers.values(), np.int64, len(numbers))].tolist()
+    same = map(int.__eq__, _sizes(folder, list(numbers)), expected)
+    return dict(compress(numbers.items(), same))
+
+
+def _sizes(folder: Path, names: list[str]) -> list[int]:
+    """Return the size of each file in bytes, -1 for those that were removed."""
+    try:
+        return [os.stat(f"{folder}/{name}").st_size for name in names]
+    except OSError:
+        pass
+    sizes = list[int]()
+    for name in names:
+        try:
+            sizes.append(os.stat(f"{folder}/{name}").st_size)
+        except OSError:
+            sizes.append(-1)
+    return sizes
 
 
 def missing_shards(manifest: Manifest, present: Collection[str]) -> list[Damage]:
@@ -136,7 +152,7 @@ def make_index(table: ShardTable) -> RowIndex | LayeredIndex:
         return newer
     position = {name: number for number, name in enumerate(table.names)}
     numbers = np.full(len(table.file.head.names), -1, np.int64)
-    for name, number in table.indexed.items():
-        numbers[number] = position[name]
+    there = np.fromiter(table.indexed.values(), np.int64, len(table.indexed))
+    numbers[there] = [position[name] for name in table.indexed]
     newer_numbers = np.array([position[name] for name in table.loaded], np.int64)
     return LayeredIndex(table.file, numbers, newer, newer_numbers)

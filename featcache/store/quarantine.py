@@ -54,7 +54,7 @@ def is_name(name: str) -> bool:
 def read(folder: Path, names: Collection[str]) -> dict[str, str]:
     """Return image id -> reason from all intact lists among the files of a folder."""
     reasons: dict[str, str] = {}
-    for name in sorted(name for name in names if name.endswith(".json")):
+    for name in sorted(names):
         match = _NAME.fullmatch(name)
         if match is None:
             continue

@@ -18,7 +18,7 @@ from .._io.wording import format_count
 from ..backbones.spec import BackboneSpec
 from ..errors import MissingRows, StoreCorrupt, StoreError
 from ..hdf5.row_dtype import Rows, row_dtype
-from ..hdf5.shard_metadata import ShardMetadata
+from ..hdf5.shard_metadata import METADATA_SUFFIX, ShardMetadata
 from ..hdf5.shard_name import Damage, rows_in_name
 from . import quarantine, recovery
 from .index_build import build_before_listing
@@ -140,14 +140,16 @@ class ReadableStore:
             present = set(os.listdir(self.folder))
             file = self._folder_index.current(self._manifest)
             indexed = {} if file is None else unchanged_shards(file, self.folder, present)
-            others = (name for name in present - indexed.keys() if name.endswith(".h5"))
+            # Most files of a large store are shards of the index, and sidecars.
+            others = present.difference(indexed)
+            others = {name for name in others if not name.endswith(METADATA_SUFFIX)}
             names = sorted(name for name in others if rows_in_name(name) is not None)
             if self._build_index(names):
                 return False
             found, damaged = find_all(names, self._metadata.loaded, self._lookup, self._manifest)
             self.damaged = [*missing_shards(self._manifest, present), *damaged]
             self._use(ShardTable(found, file, indexed, self._find_metadata))
-            self.quarantined = quarantine.read(self.folder, present)
+            self.quarantined = quarantine.read(self.folder, others)
             known = {*found, *(damage.name for damage in self.damaged)}
             after = recovery.manifest_of_store(self.folder)
             return known.issuperset(names) and before == after
