@@ -12,6 +12,7 @@ from typing import Any
 from featcache.errors import InvalidRequest
 
 _MEASURED = "`python -m bench.scale calibrate` on 2 cores of an Intel Xeon that other work shared"
+_QUIET = "`python -m bench.scale calibrate` on the same machine, when little else ran there"
 _RESULTS = "bench/perf/RESULTS.md, section {}"
 _SHARDS = "500 and 2,500 shards of `bench.perf.shards` on the same machine"
 _FORMAT = "the format, featcache/store/index_file.py"
@@ -29,8 +30,8 @@ class Constants:
     """Measured figures, figures of the code, and assumptions; see `sources`."""
 
     # A worker
-    image_core_seconds: float = _figure(0.0082, "core s per image", f"MobileNetV2: {_MEASURED}")
-    busy_fraction: float = _figure(0.95, "of the cores, by one extraction", _MEASURED)
+    image_core_seconds: float = _figure(0.0082, "core s per image", f"MobileNetV2: {_QUIET}")
+    busy_fraction: float = _figure(0.95, "of the cores, by one extraction", _QUIET)
     width: float = _figure(1280, "numbers per row", "MobileNetV2")
     worker_start_seconds: float = _figure(
         10.0, "s", f"a network that is not converted yet: {_RESULTS.format('Memory of extraction')}"

@@ -187,9 +187,9 @@ def _compute(
     workers = scenario.workers * images / rounds
     fixed, per_row = 0.0, 0.0
     if design.workers_list:
-        # Of the shards that all have made since its last task, a worker reads the sidecars; then
-        # it sorts the ids of all rows.
-        made = size * workers
+        # Of the shards that others have made since its last task, a worker reads the sidecars;
+        # then it sorts the ids of all rows.
+        made = size * max(0.0, workers - 1)
         fixed = _sidecars(scenario, constants, design, made * shards / images, made)
         per_row = constants.index_core_seconds
     caps = {SCHEDULER: size / constants.task_core_seconds}

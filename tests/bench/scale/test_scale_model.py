@@ -180,12 +180,15 @@ def test_shards_that_are_pushed_wait_for_two_objects_each() -> None:
     assert PUSH not in predict(Scenario(10**7, 10), CONSTANTS, NOW).seconds
 
 
-def test_a_worker_that_lists_the_store_reads_what_all_have_made_since() -> None:
+def test_a_worker_that_lists_the_store_reads_what_others_have_made_since() -> None:
     found = predict(Scenario(20_480_000, 100), CONSTANTS, NOW)
     tasks = 10_000 / 100  # of each worker
-    sidecars = 10_000 * (CONSTANTS.sidecar_core_seconds + CONSTANTS.get_seconds)
-    rows = 20_480_000 * (
-        CONSTANTS.sidecar_row_core_seconds + CONSTANTS.sidecar_row_bytes / CONSTANTS.bandwidth
+    sidecars = tasks * 99 * (CONSTANTS.sidecar_core_seconds + CONSTANTS.get_seconds)
+    rows = (
+        tasks
+        * 99
+        * 2048
+        * (CONSTANTS.sidecar_row_core_seconds + CONSTANTS.sidecar_row_bytes / CONSTANTS.bandwidth)
     )
     sorting = tasks * CONSTANTS.index_core_seconds * 20_480_000 / 2
     assert found.seconds[LISTING] == pytest.approx(sidecars + rows + sorting)
