@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..errors import InvalidRequest, StoreMismatch
 from ..images.image_file import BadImage, example_ids
 from ..images.resize_rule import parse_resize
 from ..images.views import View, parse_view
+from ..store.place import open_location
 from ..store.store import Store
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.3}
@@ -81,8 +81,8 @@ def verify_sample(
 
     Parameters
     ----------
-    folder : path
-        Folder of the store.
+    folder : path or str
+        Folder of the store; its URL in an object store.
     data : optional
         The images, in any form that `featcache.extract` accepts.
     count : int
@@ -111,7 +111,7 @@ def verify_sample(
     StoreMismatch
         If the backbone or its weights are no longer those of the store.
     """
-    store = Store(Path(folder))
+    store = open_location(folder)
     dataset = load_dataset(data, crop=crop, margin=margin, cache_dir=cache_dir)
     contents = content_ids(dataset, cache_dir)
     stored = _stored_examples(store, example_ids(contents, dataset.boxes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 import uuid
 from contextlib import ExitStack
@@ -94,6 +95,23 @@ def test_what_was_written_here_is_not_fetched(
     again = writer(memory, tmp_path)
     assert np.array_equal(again.read(ids_of(2)), rows_of(2))
     assert not [name for name in reads if ".h5" in name]
+
+
+def test_metadata_of_many_shards_are_fetched_at_once(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = writer(memory, tmp_path / "a")
+    for number in range(5):
+        add(store, number)
+    read, barrier = Bucket.read, threading.Barrier(5, timeout=10)
+
+    def together(self: Bucket, name: str, limit: int) -> bytes | None:
+        if name.endswith(".head"):
+            barrier.wait()  # the others are asked for, before the first has answered
+        return read(self, name, limit)
+
+    monkeypatch.setattr(Bucket, "read", together)
+    assert len(writer(memory, tmp_path / "b")) == 5
 
 
 def test_copies_of_what_is_written_have_a_limit(memory: str, tmp_path: Path) -> None:
