@@ -287,11 +287,12 @@ def test_what_may_have_been_removed_is_not_listed(bucket: Bucket) -> None:
     collect = change_shards(bucket, NAME, MIRROR, FIRST, collected=state.modified + 1)
     assert collect.shards == known.shards
     assert change_shards(bucket, NAME, MIRROR, FIRST, collected=state.modified) == collect
-    for _ in range(5):  # also from a snapshot
-        with pytest.raises(StoreWriteError, match="may have removed it"):
-            change(bucket, 2, known=known)
-        later = change(bucket, int(uuid.uuid4()) % 10**5 + 9, known=latest(bucket))
-        assert later.collected == state.modified + 1
+    for n in range(5):  # also from a snapshot
+        for earlier in (None, known, latest(bucket)):
+            with pytest.raises(StoreWriteError, match="may have removed it"):
+                change(bucket, 2, known=earlier)
+        later = change_shards(bucket, NAME, MIRROR, FIRST, collected=state.modified + 2 + n)
+        assert later.collected == latest(bucket).collected == state.modified + 2 + n
     with pytest.raises(StoreWriteError, match="may have removed it"):
         change(bucket, 3, known=known)
     change_shards(bucket, NAME, MIRROR, FIRST, add=added(1), known=known)
@@ -337,6 +338,10 @@ def test_what_was_created_since_is_listed(bucket: Bucket, monkeypatch: pytest.Mo
     change_shards(bucket, NAME, MIRROR, FIRST, collected=1.0)
     bucket.create(f"stores/{NAME}/{shard(2)}", b"")
     assert change(bucket, 2, known=known).shards == added(1, 2)
+    several = range(3, 20)
+    for n in several:
+        bucket.create(f"stores/{NAME}/{shard(n)}", b"")
+    assert change(bucket, *several).shards == added(1, 2, *several)
 
     def refused(path: str) -> None:
         raise OSError("503")

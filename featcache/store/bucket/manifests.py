@@ -258,7 +258,7 @@ def change_shards(
         Spec and width of the store, and its description if there is no change yet.
     add : mapping of str to int, optional
         Numbers of rows by name, of shards whose objects exist. Each has a name of its own, of no
-        earlier object, and was created after `known` was read.
+        earlier object.
     remove : collection of str
         Names. Their objects stay for those who read an earlier list.
     known : BucketManifest, optional
@@ -286,7 +286,6 @@ def change_shards(
         was suspended after it created them.
     """
     add, remove = dict(add or {}), frozenset(remove)
-    since = 0.0 if known is None else known.collected
     for attempt in range(_ATTEMPTS):
         known = latest_manifest(bucket, name, mirror, known)
         check_same(known, first.spec, first.width, bucket)
@@ -300,7 +299,7 @@ def change_shards(
                 f"{bucket.url} are not listed any more. Begin again with the present list.",
                 path=bucket.url,
             )
-        if known is not None and known.collected > since:
+        if known is not None and known.collected:
             new = add.keys() - shards.keys()
             check_not_collected(bucket, store_prefix(name), new, known.collected)
         changed = _create_change(bucket, name, first, known, add, remove, collected)

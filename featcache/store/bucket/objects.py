@@ -36,6 +36,9 @@ class ObjectState:
     modified: float
 
 
+_FEW = 8  # objects are asked for one by one; of more, the folder is listed
+
+
 class TooLarge(StoreError):
     """An object has more bytes than it may have."""
 
@@ -250,8 +253,9 @@ def check_not_collected(
     collected : float
         Time of the server; objects that are older and not listed may have been removed.
     """
+    listed = bucket.states(prefix) if len(names) > _FEW else {}
     for name in names:
-        found = bucket.state(f"{prefix}/{name}")
+        found = listed.get(name) or bucket.state(f"{prefix}/{name}")
         if found is None or found.modified < collected:
             raise StoreWriteError(
                 f"{bucket.url}/{prefix}/{name} was not listed for so long that `featcache gc` may "

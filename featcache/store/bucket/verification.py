@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..._io.atomic import make_folder
+from ..._io.atomic import make_folder, remove_stale, temporary_path
 from ...errors import StoreCorrupt, StoreError
 from ...hdf5.row_dtype import Rows
 from ...hdf5.shard_file import encode_shard
@@ -159,8 +159,13 @@ def _log_damages(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
 @contextlib.contextmanager
 def _surveyed(bucket: Bucket, name: str, mirror: Path) -> Iterator[_BucketSurvey]:
     make_folder(mirror.parent, private=True)
-    with tempfile.TemporaryDirectory(prefix=".verify-", dir=mirror.parent) as folder:
-        yield _BucketSurvey(bucket, name, mirror, Path(folder))
+    remove_stale(mirror.parent)  # what killed processes left
+    folder = temporary_path(mirror.parent)
+    folder.mkdir(mode=0o700)
+    try:
+        yield _BucketSurvey(bucket, name, mirror, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _BucketSurvey:
