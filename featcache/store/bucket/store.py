@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..._io.atomic import make_folder, temporary_path, write_atomic
 from ..._io.file_state import file_state
 from ..._io.logs import get_logger
-from ...errors import StoreCorrupt, StoreError, StoreMismatch, UnknownStore
+from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError, UnknownStore
 from ...hdf5.row_dtype import Rows
 from ...hdf5.sandbox import inspect_shard
 from ...hdf5.shard_metadata import (
@@ -127,7 +127,8 @@ class BucketStore(Store):
         if manifest is None:
             raise UnknownStore(f"{self._url} has no store {self._name}.", path=self._url)
         if self._listed is None:
-            manifest.write(self.folder)  # for those who look at the local copies
+            with contextlib.suppress(StoreWriteError):  # as where the disk is read-only by now
+                manifest.write(self.folder)  # for those who look at the local copies
         self._manifest = self._listed = manifest
         self.damaged: list[Damage] = []
         found: dict[str, ShardMetadata] = {}
