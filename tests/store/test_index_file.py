@@ -594,6 +594,15 @@ def test_a_lost_sidecar_or_another_size_is_looked_at(home: Path) -> None:
     assert metadata_path(one).exists()
 
 
+def test_an_indexed_shard_that_became_a_link_to_nothing_is_damage(home: Path) -> None:
+    one, *_ = shards(Store(home))
+    one.unlink()
+    one.symlink_to("/nowhere/at/all")
+    store = Store(home)
+    assert [damage.reason for damage in store.damaged] == ["it is a link to nothing"]
+    assert (len(store), len(store.shards.indexed)) == (36, 9)
+
+
 def test_a_shard_and_its_sidecar_damaged_together_are_skipped(home: Path) -> None:
     shard = shards(Store(home))[0]
     for path in (shard, metadata_path(shard)):
