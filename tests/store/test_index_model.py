@@ -85,5 +85,5 @@ class IndexMachine(StoreMachine):
         self.answers_rightly(self.other)
 
 
-IndexMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
+IndexMachine.TestCase.settings = settings(max_examples=4, stateful_step_count=12, deadline=None)
 TestIndexMachine = IndexMachine.TestCase
