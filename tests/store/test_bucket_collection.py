@@ -190,6 +190,18 @@ def test_snapshots_that_are_wrong_keep_the_changes(
     assert listed_numbers(store.bucket, NAME)[0] == list(range(1, 8))
 
 
+def test_a_damaged_change_before_a_snapshot_is_no_hindrance(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "SNAPSHOT_EVERY", 2)
+    for n in range(5):
+        push(url, tmp_path / f"{n}", (n,))
+    store = reopen(url, tmp_path / "b")
+    (tmp_path / "bucket" / manifests.change_key(NAME, 2)).write_bytes(b"damaged")
+    found = collect(store)
+    assert (list(found), found.kept) == ([], [])
+
+
 def test_nothing_is_removed_without_the_lease(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

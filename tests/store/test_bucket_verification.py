@@ -12,7 +12,8 @@ import pytest
 from featcache._io.cache_dirs import stores_folder
 from featcache.errors import StoreCorrupt, StoreError
 from featcache.hdf5.shard_file import encode_shard
-from featcache.store.bucket import manifests, verification
+from featcache.store.bucket import log_repair, manifests, verification
+from featcache.store.bucket.collection import collect_objects
 from featcache.store.bucket.compaction import compact_bucket
 from featcache.store.bucket.leases import bucket_lease
 from featcache.store.bucket.manifests import change_key, change_shards, store_prefix
@@ -180,28 +181,97 @@ def test_answers_that_were_cut_off_are_no_damage(
     assert len(seen) >= 5
 
 
-def test_a_damaged_list_is_found(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def five(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bucket whose list has five changes, and a snapshot after the third."""
     monkeypatch.setattr(manifests, "SNAPSHOT_EVERY", 3)
     for n in range(5):
         push(url, tmp_path / f"{n}", (n,))
-    bucket = tmp_path / "bucket"
-    for key in (change_key(NAME, 2), change_key(NAME, 5), manifests.snapshot_key(NAME, 3)):
-        intact = (bucket / key).read_bytes()
-        flip_end(bucket / key)
-        (found,) = verify_bucket(*place(url, tmp_path))
-        assert found.name == Path(key).name
-        with pytest.raises(StoreCorrupt, match=rf"{found.name} is damaged.*Nothing was changed"):
+    return tmp_path / "bucket"
+
+
+@pytest.mark.parametrize("kind", [change_key, manifests.snapshot_key])
+@pytest.mark.parametrize("number", [2, 3, 4, 5])
+def test_a_damaged_list_is_made_again(
+    kind: Any, number: int, url: str, five: Path, tmp_path: Path
+) -> None:
+    path = five / kind(NAME, number)
+    if not path.exists():
+        return
+    flip_end(path)
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert found.name == path.name
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    assert verify_bucket(*place(url, tmp_path)) == []
+    store = reopen(url, tmp_path / "b")
+    assert np.array_equal(store.read(ids_of(*range(5))), rows_of(*range(5)))
+    push(url, tmp_path / "c", (9,))
+    store.refresh()
+    assert len(store) == 6
+    assert collect_objects(store.bucket, NAME, store.folder, grace=0).kept == []
+    assert len(reopen(url, tmp_path / "d")) == 6
+
+
+def test_shards_that_were_replaced_do_not_come_back(url: str, five: Path, tmp_path: Path) -> None:
+    store = reopen(url, tmp_path / "b")
+    gone = store.shard_names[0]
+    change_shards(store.bucket, NAME, store.folder, store.manifest, remove=[gone])
+    for key in (change_key(NAME, 5), manifests.snapshot_key(NAME, 6)):
+        flip_end(five / key)
+    folder = five / store_prefix(NAME)
+    (folder / f"{'0' * 8}-000001-1-{'0' * 64}.h5").write_bytes(b"without a sidecar")
+    other = folder / f"{'1' * 8}-000001-1-{'0' * 64}.h5"
+    other.write_bytes(b"with a damaged one")
+    other.with_name(other.name + ".head").write_bytes(b"x")
+    assert len(repair_bucket(*place(url, tmp_path))) == 2
+    names = reopen(url, tmp_path / "c").shard_names
+    assert len(names) == 4
+    assert gone not in names
+
+
+def test_a_list_of_which_nothing_is_left(url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    path = tmp_path / "bucket" / change_key(NAME, 1)
+    intact = path.read_bytes()
+    path.write_bytes(b"damaged")
+    with pytest.raises(StoreCorrupt, match="No change and no snapshot"):
+        repair_bucket(*place(url, tmp_path))
+    path.write_bytes(intact)
+    assert len(reopen(url, tmp_path / "b")) == 1
+
+
+def test_a_change_during_the_repair_of_a_list_is_noticed(
+    url: str, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip_end(five / change_key(NAME, 5))
+    create = Bucket.create
+
+    def late(self: Bucket, name: str, data: bytes) -> bool:
+        return not name.endswith("change-0000000006.json") and create(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "create", late)
+        with pytest.raises(StoreError, match="changed by another process"):
             repair_bucket(*place(url, tmp_path))
-        (bucket / key).write_bytes(intact)
-    (bucket / change_key(NAME, 4)).unlink()
+    repair_bucket(*place(url, tmp_path))
+    assert len(reopen(url, tmp_path / "b")) == 5
+
+
+def test_a_missing_change_is_found(
+    url: str, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (five / change_key(NAME, 4)).unlink()
     (found,) = verify_bucket(*place(url, tmp_path))
     assert "it is missing" in found.reason
-    listed = verification.listed_numbers
-    monkeypatch.setattr(
-        verification, "listed_numbers", lambda *a: ([*listed(*a)[0], 4], listed(*a)[1])
-    )
-    (bucket / change_key(NAME, 5)).unlink()
-    assert verify_bucket(*place(url, tmp_path)) == []  # one that `gc` has just removed
+
+    def outdated(*arguments: Any) -> tuple[list[int], list[int]]:
+        changes, snapshots = manifests.listed_numbers(*arguments)
+        return [*changes[:-1], 4], snapshots
+
+    for module in (verification, log_repair):
+        monkeypatch.setattr(module, "listed_numbers", outdated)
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    assert len(reopen(url, tmp_path / "b")) == 5
 
 
 def test_others_change_the_store_at_the_same_time(

@@ -8,6 +8,7 @@ says so: whoever would list a shard that is older begins again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -149,7 +150,8 @@ class _Collection:
                 continue
             data, reading = self._bucket.read(key, MAX_BYTES), self._reading(0)
             if data is not None:
-                with reading.checking(key):
+                # Without the shards of a damaged one, readers of an earlier list read it again.
+                with contextlib.suppress(StoreCorrupt), reading.checking(key):
                     found |= set(reading.parse(key, data, number)[1]["removed"])
         return found
 

@@ -230,9 +230,8 @@ class LogReading:
     def _corrupt(self, key: str, reason: str) -> StoreCorrupt:
         return StoreCorrupt(
             f"{self._bucket.url}/{key} cannot be used: {reason}. Run the same command again, in "
-            "case the answer was cut off. If it is damaged there and nothing follows it, remove "
-            "the object: the list before it is used then, and `featcache push` or the next "
-            "extraction lists the rest.",
+            f"case the answer was cut off. If it is damaged there, `featcache repair {self._name} "
+            f"--cache-dir {self._bucket.url}` makes the list again.",
             path=self._bucket.url, reason=reason,
         )  # fmt: skip
 
@@ -329,7 +328,7 @@ def _create_change(
     new = {shard: rows for shard, rows in add.items() if shard not in base.shards}
     change = Manifest(base.spec, base.width, number, new, base.metadata)
     collected = max(collected, base.collected)
-    data = _encode(change, previous=base.digest, removed=sorted(remove), collected=collected)
+    data = encode_fields(change, previous=base.digest, removed=sorted(remove), collected=collected)
     if not bucket.create(change_key(name, number), data) or not _follows(bucket, name, base):
         return None
     kept = {shard: rows for shard, rows in base.shards.items() if shard not in remove}
@@ -340,7 +339,8 @@ def _create_change(
     if number - base.snapshot >= SNAPSHOT_EVERY:
         with contextlib.suppress(StoreWriteError):  # the change is made; the next one tries again
             bucket.create(
-                snapshot_key(name, number), _encode(result, change=digest, collected=collected)
+                snapshot_key(name, number),
+                encode_fields(result, change=digest, collected=collected),
             )
     return result
 
@@ -377,7 +377,7 @@ def _with_digest(manifest: Manifest, digest: str) -> BucketManifest:
     )  # fmt: skip
 
 
-def _encode(manifest: Manifest, **more: object) -> bytes:
+def encode_fields(manifest: Manifest, **more: object) -> bytes:
     """Return the bytes of a manifest with further fields, which its checksum covers."""
     body = {**json.loads(manifest.encode()), **more}
     del body["checksum"]

@@ -22,6 +22,7 @@ from ..salvage import row_keys, salvage
 from ..shard_reader import ShardReader
 from ..survey import ShardFindings, add_lost_rows, inspect_with_sidecar
 from .leases import bucket_lease
+from .log_repair import rebuild_list
 from .manifests import (
     BucketManifest,
     LogReading,
@@ -81,6 +82,9 @@ def repair_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
     The rows of a damaged shard whose digests match are written to a new one. A copy of the damaged
     shard stays, named ``damaged-<name>.bad``. The next extraction computes only the lost rows.
 
+    If the list itself is damaged, it is made again from what is intact of it, and from all shards
+    that are there: rows that a damaged change has removed may be back.
+
     Parameters
     ----------
     bucket, name, mirror
@@ -94,20 +98,12 @@ def repair_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
     Raises
     ------
     StoreCorrupt
-        If the list of shards is damaged.
+        If no change and no snapshot of the list is intact.
     StoreError
         If another process merges, removes or repairs its shards, or the server cannot be reached.
     StoreWriteError
         If the server refuses.
     """
-    if damages := _log_damages(bucket, name, mirror):
-        raise StoreCorrupt(
-            f"{bucket.url}/{store_prefix(name)}/manifest/{damages[0].name} is damaged: "
-            f"{damages[0].reason}. Nothing was changed. Restore the object from a backup or an "
-            "earlier version of it; or, if it is the last change, remove it: `featcache push` and "
-            "the next extraction add its rows again.",
-            path=bucket.url, reason=damages[0].reason,
-        )  # fmt: skip
     with bucket_lease(bucket, name, wait=_LEASE_WAIT) as held:
         if not held:
             raise StoreError(
@@ -116,8 +112,12 @@ def repair_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
                 "command again later.",
                 path=bucket.url,
             )
+        log = _log_damages(bucket, name, mirror)
+        if log:
+            held.check()
+            rebuild_list(bucket, name, mirror)
         with _surveyed(bucket, name, mirror) as found:
-            damages = found.damages()
+            damages = [*log, *found.damages()]
             held.check()
             try:
                 found.repair()
@@ -131,11 +131,15 @@ def repair_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
 
 
 def _log_damages(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
-    """Return the damage of the changes and snapshots that are there, and of the list they give."""
+    """Return the damage of the changes and snapshots that are needed, and of the list they give.
+
+    Readers begin at one of the newest two snapshots; what is before them, `gc` removes.
+    """
     changes, snapshots = listed_numbers(bucket, name)
     reading = LogReading(bucket, name, mirror, 0)
-    keys = [(change_key(name, number), number) for number in changes]
-    keys += [(snapshot_key(name, number), number) for number in snapshots]
+    first = snapshots[-2] if len(snapshots) > 1 else 0
+    keys = [(change_key(name, number), number) for number in changes if number > first]
+    keys += [(snapshot_key(name, number), number) for number in snapshots[-2:]]
     found = []
     for key, number in keys:
         for left in reversed(range(_READS)):
