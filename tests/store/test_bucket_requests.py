@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -153,6 +156,22 @@ def test_an_object_whose_creation_was_not_answered_is_created(waits: list[float]
     assert bucket.read("stores/x/new", 9) == b"2"
     bucket = flaky([OSError("PreconditionFailed")], after=True)  # as other versions of s3fs say it
     assert bucket.create("stores/x/new", b"2")
+
+
+def test_one_of_several_threads_creates_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(f"memory://{uuid.uuid4().hex}/cache")
+    exists, barrier = bucket._system.exists, threading.Barrier(2)
+
+    def together(path: str) -> bool:
+        found = exists(path)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            barrier.wait(0.1)  # both have looked before one writes, unless one waits for the other
+        return bool(found)
+
+    monkeypatch.setattr(bucket._system, "exists", together)
+    with ThreadPoolExecutor(2) as pool:
+        created = list(pool.map(lambda n: bucket.create("stores/x/race", b"%d" % n), range(2)))
+    assert created.count(True) == 1
 
 
 def test_other_content_is_never_replaced(waits: list[float]) -> None:

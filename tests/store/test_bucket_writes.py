@@ -26,7 +26,12 @@ from featcache.errors import (
 from featcache.store import quarantine
 from featcache.store.bucket import lister as lister_module
 from featcache.store.bucket import writable
-from featcache.store.bucket.leases import bucket_lease, is_bucket_in_use
+from featcache.store.bucket.leases import (
+    BucketLease,
+    bucket_lease,
+    claims_folder,
+    is_bucket_in_use,
+)
 from featcache.store.bucket.lister import ShardLister
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.place import BucketPlace
@@ -95,23 +100,6 @@ def test_what_was_written_here_is_not_fetched(
     again = writer(memory, tmp_path)
     assert np.array_equal(again.read(ids_of(2)), rows_of(2))
     assert not [name for name in reads if ".h5" in name]
-
-
-def test_metadata_of_many_shards_are_fetched_at_once(
-    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = writer(memory, tmp_path / "a")
-    for number in range(5):
-        add(store, number)
-    read, barrier = Bucket.read, threading.Barrier(5, timeout=10)
-
-    def together(self: Bucket, name: str, limit: int) -> bytes | None:
-        if name.endswith(".head"):
-            barrier.wait()  # the others are asked for, before the first has answered
-        return read(self, name, limit)
-
-    monkeypatch.setattr(Bucket, "read", together)
-    assert len(writer(memory, tmp_path / "b")) == 5
 
 
 def test_copies_of_what_is_written_have_a_limit(memory: str, tmp_path: Path) -> None:
@@ -422,10 +410,10 @@ def test_a_process_waits_for_one_that_removes_rows(
         assert len(waited) == 2
         place(memory, tmp_path).mark(marks, append=False)
         assert is_bucket_in_use(bucket, SPEC.folder)
-        monkeypatch.setattr("featcache.store.bucket.leases.LIFETIME", -1.0)
-        with bucket_lease(bucket, SPEC.folder) as held:
-            assert held
-            place(memory, tmp_path).mark(marks, append=True)  # it has ended, and left its lease
+        monkeypatch.setattr("featcache.store.bucket.leases.LIFETIME", 0.1)
+        assert BucketLease(bucket, claims_folder(SPEC.folder), "exclusive").acquire()
+        threading.Event().wait(0.2)
+        place(memory, tmp_path).mark(marks, append=True)  # it has ended, and left its lease
     assert len(waited) == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from .retry import retried
 
 # Those whose writes "only if it does not exist" are tested.
 SCHEMES = ("s3", "s3a", "file", "memory")
+_MEMORY_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,13 @@ class Bucket:
         if scheme_of(self.url) == "file":
             _create_file(Path(path), data)
             return
-        if scheme_of(self.url) == "memory":
+        if scheme_of(self.url) != "memory":
+            self._system.pipe_file(path, data, mode="create")
+            return
+        # fsspec looks first and writes then: two threads would both create an object.
+        with _MEMORY_LOCK:
             self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._system.pipe_file(path, data, mode="create")
+            self._system.pipe_file(path, data, mode="create")
 
     def _holds(self, name: str, data: bytes) -> bool:
         """Return whether an object has some content; a larger one is not read."""
