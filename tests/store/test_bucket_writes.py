@@ -35,8 +35,10 @@ from featcache.store.bucket.leases import (
 from featcache.store.bucket.lister import ShardLister
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.place import BucketPlace
+from featcache.store.bucket.removal import remove_all_shards
 from featcache.store.bucket.writable import WritableBucketStore
 from featcache.store.place import place_of
+from featcache.store.removal import Removal
 from stores import BOTH, SPEC, WIDTH, as_stored, ids_of, rows_of
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
@@ -181,6 +183,18 @@ def test_images_that_cannot_be_decoded_are_remembered(url: str, tmp_path: Path) 
     for copy in other.folder.glob("*.quarantine.json"):
         copy.write_bytes(b"{}")  # damaged here: fetched again
     assert writer(url, tmp_path / "b").quarantined == expected
+
+
+def test_a_store_that_is_removed_forgets_its_failures(memory: str, tmp_path: Path) -> None:
+    store = writer(memory, tmp_path)
+    add(store, 1)
+    store.add_to_quarantine({"1" * 64: "it is no image"})
+    store._bucket.create(f"stores/{SPEC.folder}/quarantine/other", b"of someone else")
+    store.refresh()
+    assert isinstance(remove_all_shards(store, "it is old"), Removal)
+    found = writer(memory, tmp_path)
+    assert (len(found), found.quarantined) == (0, {})
+    assert store._bucket.read(f"stores/{SPEC.folder}/quarantine/other", 99) is not None
 
 
 def test_a_damaged_quarantine_list_counts_for_nothing(tmp_path: Path) -> None:

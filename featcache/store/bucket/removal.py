@@ -15,6 +15,7 @@ from ...hdf5.shard_metadata import METADATA_SUFFIX
 from ..merging import bytes_per_row
 from ..removal import LEASED, USED, Kept, Removal, Removals
 from ..row_index import unpack_ids
+from .failures import remove_failures
 from .leases import bucket_lease, claims_folder, is_bucket_in_use, server_time
 from .manifests import change_shards, store_prefix
 from .shard_writer import ShardWriter
@@ -69,6 +70,7 @@ def remove_all_shards(store: BucketStore, reason: str, *, dry_run: bool = False)
                 return Kept(name, USED)
             held.check()
             _change(store, {}, list(store.manifest.shards))
+            remove_failures(store.bucket, name)
             return removal
     except StoreError as error:
         return Kept(name, str(error), failed=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..._io.atomic import write_atomic
 from ..._io.wording import format_count
 from ...errors import StoreError, StoreWriteError
 from ...hdf5.row_dtype import Rows
 from ...hdf5.shard_file import encode_shard
 from ...hdf5.shard_metadata import ShardMetadata, write_metadata
-from .. import quarantine
 from ..row_index import IdArray
-from .manifests import change_shards, store_prefix
+from .failures import add_failures, read_failures
+from .manifests import change_shards
 from .shard_writer import ShardWriter
 from .store import MAX_LOCAL_BYTES, BucketStore
 
@@ -103,32 +101,14 @@ class WritableBucketStore(BucketStore):
 
     def _list_shards(self) -> bool:
         complete = super()._list_shards()
-        self.quarantined = self._read_quarantine()
+        self.quarantined = read_failures(self._bucket, self._name, self.folder)
         return complete
-
-    @property
-    def _quarantine_folder(self) -> str:
-        return f"{store_prefix(self._name)}/quarantine"
-
-    def _read_quarantine(self) -> dict[str, str]:
-        """Return image id -> reason, from lists whose copies are kept here."""
-        folder = self._quarantine_folder
-        names = [name for name in self._bucket.objects(folder) if quarantine.is_name(name)]
-        for name in names:
-            path = self.folder / name
-            if not path.is_file() or not quarantine.is_intact(path):
-                data = self._bucket.read(f"{folder}/{name}", quarantine.MAX_BYTES) or b""
-                write_atomic(path, data, description="the quarantine list", durable=False)
-        return quarantine.read(self.folder, names)
 
     def add_to_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Commit a quarantine list of image id -> reason, for images that cannot be decoded."""
-        if not reasons:
-            return
-        data = quarantine.encode(reasons)
-        name = quarantine.make_name(f"{uuid.uuid4().hex[:8]}-{len(reasons):06d}", data)
-        self._bucket.create(f"{self._quarantine_folder}/{name}", data)
-        self.quarantined.update(reasons)
+        if reasons:
+            add_failures(self._bucket, self._name, reasons)
+            self.quarantined.update(reasons)
 
     def write_manifest(self) -> None:
         """Do nothing: shards are listed when they are appended."""
