@@ -57,7 +57,7 @@ def write_rows(folder: Path, rows: int, width: int, classes: int) -> None:
     np.save(folder / "codes.npy", codes)
 
 
-def measure_head(folder: str, head: str, rows: int, limit: int, **options: int) -> dict[str, Any]:
+def measure_head(folder: str, head: str, rows: int, limit: int, **options: float) -> dict[str, Any]:
     """Return seconds, accuracy and peak memory of a head on rows of `write_rows`."""
     return run_in_subprocess(
         "-m", "bench.perf.larger", folder, head, rows, limit, json.dumps(options)
