@@ -52,7 +52,7 @@ class BlockHead(Head):
         """
         limit = limit_bytes(self.memory_limit)
         features = as_features(X)
-        if not exceeds(X if features is None else features.X, limit, self._copies):
+        if not self.is_exceeded_by(X if features is None else features.X):
             super().fit(X, y, sample_weight, groups)
             return self
         self._check_parameters()
@@ -61,6 +61,10 @@ class BlockHead(Head):
         left = block_bytes(limit, self._bytes_besides_blocks(count, width), count, width)
         self._fit_blocks(RowBlocks(rows, codes, weights, left), numbers)
         return self
+
+    def is_exceeded_by(self, X: Any) -> bool:
+        """Return whether rows on disk take more than the limit when they are trained on at once."""
+        return exceeds(X, limit_bytes(self.memory_limit), self._copies)
 
     @abstractmethod
     def _check_parameters(self) -> None:

@@ -15,7 +15,6 @@ import lightgbm
 import numpy as np
 from dask.delayed import delayed
 from distributed import wait
-from distributed.protocol.serialize import deserialize_bytes, serialize_bytes
 from lightgbm.dask import DaskLGBMRegressor
 
 from featcache.errors import ClusterError, FeatcacheError
@@ -46,13 +45,6 @@ class Part(NamedTuple):
     codes: Codes
     weights: Floats | None
 
-    def sent(self) -> bytes:
-        """Return what is sent to a worker.
-
-        As bytes, since the scheduler looks at the arguments of tasks, and would open the store.
-        """
-        return bytes(serialize_bytes((self.rows, self.codes)))
-
 
 def count_parts(client: Any, count: int) -> int:
     """Return into how many parts a number of rows is divided."""
@@ -79,7 +71,7 @@ def deal(rows: Codes, parts: int) -> list[Codes]:
 def sums_on_workers(client: Any, parts: Sequence[Part], shift: Floats) -> RowSums:
     """Return the sums over the rows of all parts, about a shift."""
     total = RowSums(len(shift), shift)
-    futures = [client.submit(_sums_of, part.sent(), shift, pure=False) for part in parts]
+    futures = [client.submit(_sums_of, part.rows, part.codes, shift, pure=False) for part in parts]
     with _cluster_errors():
         for future in futures:
             total.merge(future.result())
@@ -97,7 +89,7 @@ def train_on_workers(
 
     Each worker keeps the reduced rows that it has read. The trees need no cluster.
     """
-    reduced = [client.submit(_reduced, part.sent(), axes, pure=False) for part in parts]
+    reduced = [client.submit(_reduced, part.rows, part.codes, axes, pure=False) for part in parts]
     # LightGBM asks Dask for the current client in one place.
     with _cluster_errors(), client.as_current():
         wait(reduced)
@@ -118,19 +110,18 @@ def train_on_workers(
     return model.booster_
 
 
-def _sums_of(sent: bytes, shift: Floats) -> RowSums:
+def _sums_of(rows: LazyRows, codes: Codes, shift: Floats) -> RowSums:
     sums = RowSums(len(shift), shift)
-    for block in _blocks(sent):
+    for block in _blocks(rows, codes):
         sums.add(block)
     return sums
 
 
-def _reduced(sent: bytes, axes: Axes) -> Floats:
-    return np.concatenate([axes.reduce(block.rows) for block in _blocks(sent)])
+def _reduced(rows: LazyRows, codes: Codes, axes: Axes) -> Floats:
+    return np.concatenate([axes.reduce(block.rows) for block in _blocks(rows, codes)])
 
 
-def _blocks(sent: bytes) -> RowBlocks:
-    rows, codes = deserialize_bytes(sent)
+def _blocks(rows: LazyRows, codes: Codes) -> RowBlocks:
     return RowBlocks(rows, codes, RowWeights(), _BLOCK_BYTES)
 
 

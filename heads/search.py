@@ -8,7 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import get_active_backend
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import check_scoring
@@ -18,8 +19,10 @@ from sklearn.utils.validation import has_fit_parameter
 from featcache.errors import InvalidRequest
 from featcache.toolkit import first_line, format_count
 
-from .arguments import check_lengths, unpack_features
+from .arguments import as_features, check_lengths, unpack_features
 from .base import Head, RandomState, unfitted
+from .block_head import BlockHead
+from .blocks import limit_bytes
 from .folds import Fold, is_partition, make_folds
 from .groups import Codes, group_codes
 from .linear import LinearHead
@@ -124,7 +127,8 @@ def search(
     n_jobs : int
         Number of processes; -1 is one per core. They share the matrix by a memory map. The
         accuracy of linear heads is computed in one process with all its threads, along a path
-        of ``C``.
+        of ``C``. Rows of a store that do not fit in the head's ``memory_limit`` stay there: each
+        training reads its own, in blocks, and by default takes its part of half the free memory.
     random_state : int, numpy.random.RandomState or None
         Seed of the folds that an integer `cv` makes.
     refit : bool
@@ -150,11 +154,16 @@ def search(
     estimator = make_head(head) if isinstance(head, str) else _checked_head(head)
     points = _points(estimator, param_grid)
     scorer = _scorer(estimator, scoring)
-    X, y, groups, mask = _labelled_rows(X, y, groups)
-    rows, codes = np.asarray(X), np.asarray(y)
-    folds = make_folds(rows, codes, groups, cv, random_state, mask)
+    on_disk = _stays_on_disk(estimator, X)
+    X, y, groups, mask = _labelled_rows(X, y, groups, on_disk)
+    rows: Any = X if on_disk else np.asarray(X)
+    codes = np.asarray(y)
+    # Those who divide rows into folds need their number, and no values.
+    shown = np.zeros((len(codes), 1), np.float32) if on_disk else rows
+    folds = make_folds(shown, codes, groups, cv, random_state, mask)
     own = groups if groups is None or mask is None else groups[mask]
-    has_paths = isinstance(estimator, LinearHead) and scoring in (None, "accuracy")
+    plain = scoring in (None, "accuracy") and not on_disk
+    has_paths = isinstance(estimator, LinearHead) and plain
     paths, others = _sort_points(estimator, points, has_paths and is_partition(folds, len(rows)))
     scores = np.empty((len(points), len(folds)))
     for group in paths:
@@ -171,14 +180,27 @@ def search(
     return replace(result, best_estimator_=_fit(best, rows, codes, own))
 
 
+def _stays_on_disk(estimator: Any, X: Any) -> bool:
+    """Return whether rows of a store do not fit in memory, so that each training reads its own."""
+    features = as_features(X)
+    rows = X if features is None else features.X
+    is_stored = not isinstance(rows, np.ndarray)
+    return is_stored and isinstance(estimator, BlockHead) and estimator.is_exceeded_by(rows)
+
+
 def _labelled_rows(
-    X: Any, y: Any, groups: Any
+    X: Any, y: Any, groups: Any, on_disk: bool
 ) -> tuple[Any, Any, Codes | None, NDArray[np.bool_] | None]:
     """Return the rows with a label, their labels, the groups, and which rows these are.
 
     The last is None if all rows have a label. Group numbers are those of all rows.
     """
-    X, y, groups = unpack_features(X, y, groups)
+    stored, positions = X, np.arange(len(X))[:, None] if on_disk else None
+    features = as_features(X)
+    if on_disk and features is not None:
+        y, groups = features.y if y is None else y, features.ids if groups is None else groups
+        stored = features.X
+    X, y, groups = (positions, y, groups) if on_disk else unpack_features(X, y, groups)
     if y is None:
         raise InvalidRequest(
             "A search needs labels, but y is None. Give one label per row, or features of a "
@@ -193,7 +215,7 @@ def _labelled_rows(
                 f"A search needs labels, but none of the {len(mask)} rows has one."
             )
         X, y = take_labelled(X, y, mask)
-    return X, y, groups, mask
+    return stored.take(X[:, 0]) if on_disk else X, y, groups, mask
 
 
 def _checked_head(head: Any) -> Any:
@@ -267,7 +289,7 @@ def _sort_points(
 
 def _cross_validate(
     heads: Sequence[Any],
-    X: NDArray[Any],
+    X: Any,
     y: NDArray[Any],
     groups: Codes | None,
     folds: Sequence[Fold],
@@ -275,6 +297,8 @@ def _cross_validate(
     n_jobs: int,
 ) -> NDArray[np.float64]:
     """Return the score of each head on each fold."""
+    if not isinstance(X, np.ndarray):
+        heads = [_sharing(head, n_jobs) for head in heads]
     scores = Parallel(n_jobs=n_jobs, max_nbytes="1M", mmap_mode="r")(
         delayed(_score)(unfitted(head), X, y, groups, *fold, scorer)
         for head in heads
@@ -283,9 +307,25 @@ def _cross_validate(
     return np.array(scores, np.float64).reshape(len(heads), len(folds))
 
 
+def _sharing(head: Any, n_jobs: int) -> Any:
+    """Return a head that takes its part of the free memory, which it shares with other processes.
+
+    On a cluster, each worker finds out how much is free there.
+    """
+    backend, _ = get_active_backend()
+    if head.memory_limit is not None or "Dask" in type(backend).__name__:
+        return head
+    return unfitted(head).set_params(memory_limit=limit_bytes(None) // effective_n_jobs(n_jobs))
+
+
+def _take(X: Any, rows: NDArray[np.int64]) -> Any:
+    """Return some rows; those of a store are not read yet."""
+    return X[rows] if isinstance(X, np.ndarray) else X.take(rows)
+
+
 def _score(
     head: Any,
-    X: NDArray[Any],
+    X: Any,
     y: NDArray[Any],
     groups: Codes | None,
     train: NDArray[np.int64],
@@ -293,10 +333,10 @@ def _score(
     scorer: Callable[..., float],
 ) -> float:
     own = None if groups is None else groups[train]
-    return float(scorer(_fit(head, X[train], y[train], own), X[test], y[test]))
+    return float(scorer(_fit(head, _take(X, train), y[train], own), _take(X, test), y[test]))
 
 
-def _fit(head: Any, X: NDArray[Any], y: NDArray[Any], groups: Codes | None) -> Any:
+def _fit(head: Any, X: Any, y: NDArray[Any], groups: Codes | None) -> Any:
     """Train a head, which keeps groups together in the rows that it holds out itself."""
     if groups is None or not has_fit_parameter(head, "groups"):
         return head.fit(X, y)

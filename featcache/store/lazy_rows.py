@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -125,14 +126,18 @@ class StoredRows(LazyRows):
         ids: IdArray,
         sources: NDArray[np.int64] | None = None,
     ) -> None:
-        self._stores = [stores] if isinstance(stores, Store) else list(stores)
+        self._opener = _Opener([stores] if isinstance(stores, Store) else list(stores))
         self._ids = ids
         self._sources = np.zeros((len(ids), 1), np.int64) if sources is None else sources
 
     @property
+    def _stores(self) -> list[Store]:
+        return self._opener.stores()
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(n, d)."""
-        return len(self._ids), self._stores[0].width
+        return len(self._ids), self._opener.width
 
     def __repr__(self) -> str:
         more = f" and {len(self._stores) - 1} more" if len(self._stores) > 1 else ""
@@ -141,12 +146,18 @@ class StoredRows(LazyRows):
 
     def take(self, rows: Any) -> StoredRows:
         """Return a lazy array of the selected rows, without reading them."""
-        return StoredRows(self._stores, self._ids[rows], self._sources[rows])
+        return self._with(self._ids[rows], self._sources[rows])
 
     def mean_of(self, groups: NDArray[np.int64]) -> StoredRows:
         """Return a lazy array of the means of rows of one image each."""
         sources = np.where(groups[:, :, None] < 0, -1, self._sources[groups])
-        return StoredRows(self._stores, self._ids[groups[:, 0]], sources.reshape(len(groups), -1))
+        return self._with(self._ids[groups[:, 0]], sources.reshape(len(groups), -1))
+
+    def _with(self, ids: IdArray, sources: NDArray[np.int64]) -> StoredRows:
+        """Return other rows of the same stores, which are not opened for that."""
+        found = StoredRows.__new__(StoredRows)
+        found._opener, found._ids, found._sources = self._opener, ids, sources
+        return found
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read rows by their positions."""
@@ -162,3 +173,31 @@ class StoredRows(LazyRows):
         if sources.shape[1] > 1:
             total /= np.count_nonzero(sources >= 0, axis=1)[:, None]
         return total
+
+
+class _Opener:
+    """Stores that are opened, after pickling, when the first row is read.
+
+    Who passes rows on, such as the scheduler of a cluster, need not see their folder.
+    """
+
+    def __init__(self, stores: list[Store]) -> None:
+        self._stores, self.width = stores, stores[0].width
+        self._closed: list[tuple[type[Store], dict[str, Any]]] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        closed = [(type(store), store.__getstate__()) for store in self._stores]
+        return {"closed": closed or self._closed, "width": self.width}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._stores = []
+        self._closed, self.width = state["closed"], state["width"]
+        self._lock = threading.Lock()
+
+    def stores(self) -> list[Store]:
+        """Return the stores."""
+        with self._lock:
+            if not self._stores:
+                self._stores = [kind(**state) for kind, state in self._closed]
+        return self._stores
