@@ -179,7 +179,8 @@ def verify(
     The exit status is 1 if something is damaged; `featcache repair` saves the rows that are
     not.
 
-    STORE is a folder, a name, a unique prefix of a name, or a backbone. Default: all stores.
+    STORE is a folder, a name, a unique prefix of a name, or a backbone; of a cache in an object
+    store, its name or a prefix. Default: all stores.
     """
     from ..errors import InvalidRequest
     from ..store.maintenance import verify as run
@@ -190,11 +191,7 @@ def verify(
             "--sample recomputes images: name the store, and give the images with --data."
         )
     if common.url is not None and sample is None:
-        found = bucket_care.verify(common, common.url, store)
-        if store is None:
-            return _print_all(common, found)
-        ((name, damages),) = found.items()
-        return _print_damages(common, name, damages, "damaged", status=1)
+        return _verify_bucket(common, common.url, store)
     if store is None:
         return _verify_all(common)
     folder = find_store(store, common.stores)
@@ -214,6 +211,14 @@ def verify(
         for path, error in check.differing[:20]:
             print(f"  differs by {error:.2g}: {printable(path)}")
     return int(bool(damages or check.differing))
+
+
+def _verify_bucket(common: Common, url: str, store: str | None) -> int:
+    found = bucket_care.verify(common, url, store)
+    if store is None:
+        return _print_all(common, found)
+    ((name, damages),) = found.items()
+    return _print_damages(common, name, damages, "damaged", status=1)
 
 
 def _verify_all(common: Common) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,18 @@ def collect(
             cache, found, unused_days=unused_days, max_bytes=max_bytes, beside=left, dry_run=dry_run
         )
     _remove_stores(found, stores, copies, unused_days, max_bytes, dry_run)
+    _remove_rows(found, wanted, dry_run)
+    if names is None:
+        _remove_conversions(found, cache, {removal.name for removal in found}, dry_run)
+    return found
+
+
+def _remove_rows(
+    found: Removals, wanted: Mapping[Path, set[str] | Kept | None], dry_run: bool
+) -> None:
+    """Remove the rows that are not wanted from the stores that were not removed."""
     done = {each.name for each in (*found, *found.kept)}
-    for path, _, _ in stores:
-        ids = wanted[path]
+    for path, ids in wanted.items():
         if path.name in done:
             continue
         if isinstance(ids, Kept):
@@ -120,9 +129,6 @@ def collect(
             more = remove_rows(path, ids, dry_run=dry_run)
             found += more
             found.kept += more.kept
-    if names is None:
-        _remove_conversions(found, cache, {removal.name for removal in found}, dry_run)
-    return found
 
 
 def _ids_for(
