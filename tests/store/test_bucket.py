@@ -38,6 +38,7 @@ from featcache.store.bucket import manifests, push
 from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
+from featcache.store.bucket.shard_writer import ShardWriter
 from featcache.store.bucket.store import (
     BucketStore,
     bucket_stores,
@@ -208,6 +209,43 @@ def test_metadata_are_fetched_several_at_a_time(
     monkeypatch.setattr(Bucket, "read", reads)
     store = reopen(folder, tmp_path / "b")
     assert np.array_equal(store.read(ids_of(*range(6))), rows_of(*range(6)))
+
+
+def test_shards_are_pushed_several_at_a_time(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(6)
+    create = Bucket.create
+
+    def creates(self: Bucket, name: str, data: bytes) -> bool:
+        if name.endswith(METADATA_SUFFIX):
+            together.wait(10)  # fails unless six requests are under way
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", creates)
+    push_rows(make(tmp_path / "a", *[(i,) for i in range(6)]), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    assert np.array_equal(store.read(ids_of(*range(6))), rows_of(*range(6)))
+
+
+def test_shards_that_are_pushed_at_once_fit_in_memory(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "_BYTES_AT_A_TIME", 1)
+    under_way, most = [0], [0]
+    create = ShardWriter.create
+
+    def creates(self: ShardWriter, *arguments: Any) -> str:
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        try:
+            return create(self, *arguments)
+        finally:
+            under_way[0] -= 1
+
+    monkeypatch.setattr(ShardWriter, "create", creates)
+    push_rows(make(tmp_path / "a", *[(i,) for i in range(12)]), folder, tmp_path / "a")
+    assert most == [1]
 
 
 def test_few_shards_are_here_at_once(folder: str, tmp_path: Path) -> None:
@@ -561,7 +599,8 @@ def test_shards_whose_rows_are_there_are_not_read(
 def test_a_push_leaves_out_damaged_shards_and_lists_many_at_once(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "_SHARDS_PER_CHANGE", 2)
+    monkeypatch.setattr(push, "_SHARDS_PER_CHANGE", 1)
+    monkeypatch.setattr(push, "_SHARDS_AT_A_TIME", 1)
     source = make(tmp_path / "a", (1, 2), (3,), (4, 5, 6))
     (bad,) = [path for path in shards(source) if "-3-" in path.name]
     flip(bad)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from .objects import Bucket
 from .shard_writer import ShardWriter
 from .store import BucketStore, find_bucket_store, mirror_folder
 
+_SHARDS_AT_A_TIME, _BYTES_AT_A_TIME = 8, 2**27
 _SHARDS_PER_CHANGE = 64  # each change of the list is an object that stays
 
 
@@ -66,21 +69,21 @@ def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = N
         missing = ~there.contains(ids)
     pushed = _Push(source, bucket, mirror, {i for i, new in zip(ids, missing, strict=True) if new})
     damaged = list[str]()
-    with progress_bar(len(pushed.missing), name, "rows", progress) as bar:
-        try:
-            for shard, found in shards_of(source, pushed.lacks):
-                if found is None:
-                    damaged.append(shard)
-                else:
-                    bar.update(pushed.add(shard, *found))
-        finally:
-            pushed.commit()  # also on Ctrl-C
+    with progress_bar(len(pushed.missing), name, "rows", progress) as bar, pushed:
+        for shard, found in shards_of(source, pushed.lacks):
+            if found is None:
+                damaged.append(shard)
+            else:
+                bar.update(pushed.add(shard, *found))
     present = len(ids) - int(missing.sum())
     return Copied(BucketStore(url, name, mirror), pushed.rows, present, tuple(damaged))
 
 
 class _Push:
-    """The shards that were created, and are not in a manifest yet.
+    """The shards that are being created, and those that are not in a manifest yet.
+
+    A context manager, which lists what was created also on an error or Ctrl-C. Several objects are
+    created at a time: one after the other, each would take a round trip to a distant server.
 
     Attributes
     ----------
@@ -93,10 +96,21 @@ class _Push:
     def __init__(self, source: Store, bucket: Bucket, mirror: Path, missing: set[str]) -> None:
         self._source, self._bucket, self._mirror = source, bucket, mirror
         self._created: dict[str, int] = {}
+        self._creating = deque[tuple[Future[str], int, int]]()
+        self._pool = ThreadPoolExecutor(_SHARDS_AT_A_TIME, "featcache-push")
         self._writer = ShardWriter(bucket, source.spec.folder)
         self._first = Manifest(source.spec, source.width, metadata=dict(source.metadata))
         self.missing = missing
         self.rows = 0
+
+    def __enter__(self) -> _Push:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        try:
+            self.commit()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
 
     def lacks(self, ids: IdArray) -> bool:
         """Return whether the object store lacks one of some rows."""
@@ -111,13 +125,34 @@ class _Push:
         data = self._file(name) if count == len(ids) else b""
         if not data:
             data, rows, metadata = self._part(rows, metadata, new)
-        self._created[self._writer.create(data, rows, metadata)] = count
+        self._make_room(len(data))
+        create = self._pool.submit(self._writer.create, data, rows, metadata)
+        self._creating.append((create, count, len(data)))
         if len(self._created) >= _SHARDS_PER_CHANGE:
             self.commit()
         return count
 
+    def _make_room(self, size: int) -> None:
+        """Wait until there is memory for a shard: those that are being created take some."""
+        while self._creating and (
+            len(self._creating) >= _SHARDS_AT_A_TIME
+            or size + sum(bytes_ for _, _, bytes_ in self._creating) > _BYTES_AT_A_TIME
+        ):
+            self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
+        create, count, _ = self._creating.popleft()
+        self._created[create.result()] = count
+
     def commit(self) -> None:
-        """List the created shards in a manifest."""
+        """List the created shards in a manifest; after an error, those that were created."""
+        try:
+            while self._creating:
+                self._wait_for_one()
+        finally:
+            self._list_created()
+
+    def _list_created(self) -> None:
         if self._created:
             folder = self._source.spec.folder
             change_shards(self._bucket, folder, self._mirror, self._first, add=self._created)

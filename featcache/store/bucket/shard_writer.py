@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from itertools import count
 
 from ...errors import StoreWriteError
 from ...hdf5.row_dtype import Rows
@@ -20,6 +21,8 @@ from .objects import Bucket
 class ShardWriter:
     """Creates shards of a store in an object store, and their sidecars. It does not list them.
 
+    Threads may share it.
+
     Parameters
     ----------
     bucket : Bucket
@@ -30,7 +33,7 @@ class ShardWriter:
     def __init__(self, bucket: Bucket, name: str) -> None:
         self._bucket, self._prefix = bucket, store_prefix(name)
         self._worker = uuid.uuid4().hex[:8]
-        self._sequence = 0
+        self._sequence = count(1)
 
     def create(self, data: bytes, rows: Rows, metadata: ShardMetadata) -> str:
         """Create the objects of a shard.
@@ -53,9 +56,8 @@ class ShardWriter:
         StoreWriteError
             If the server refuses.
         """
-        self._sequence += 1
         digest = hashlib.sha256(data).hexdigest()
-        shard = make_shard_name(self._worker, self._sequence, len(rows), digest)
+        shard = make_shard_name(self._worker, next(self._sequence), len(rows), digest)
         self._create(shard, data)
         self._create(shard + METADATA_SUFFIX, metadata_bytes(shard, len(data), metadata, rows))
         return shard
