@@ -137,7 +137,7 @@ def test_the_libraries_of_s3_do_not_repeat_requests_too(monkeypatch: pytest.Monk
     from fsspec.config import conf
 
     monkeypatch.setitem(conf, "s3", {"config_kwargs": {"read_timeout": 3}})
-    system = fsspec.AbstractFileSystem()
+    system: Any = fsspec.AbstractFileSystem()
     given: dict[str, Any] = {}
 
     def open_url(url: str, **options: Any) -> tuple[Any, str]:
