@@ -152,7 +152,7 @@ class IndexFile:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise self.damage(error.strerror or str(error)) from error
+            raise self.damage(error.strerror or str(error), error.errno) from error
         weakref.finalize(self, os.close, self._handle)
         self.state: FileState = file_state(os.fstat(self._handle))
         self.head, self.rows = self._read_head()
@@ -162,13 +162,14 @@ class IndexFile:
         """Return the number of rows in the table, including duplicates."""
         return self._count
 
-    def damage(self, reason: str) -> IndexDamaged:
-        """Return the error for a file that is not as it was written."""
+    def damage(self, reason: str, system_errno: int | None = None) -> IndexDamaged:
+        """Return the error for a file that is not as it was written, or cannot be opened."""
         return IndexDamaged(
             f"The index {self.path} cannot be used: {reason}. No row is lost: the ids are read "
             "from the shards. `featcache repair` removes the file.",
             path=self.path,
             reason=reason,
+            system_errno=system_errno,
         )
 
     def check_spec(self, key: str, width: int) -> None:

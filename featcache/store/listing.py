@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Iterable, Mapping
 from itertools import compress
@@ -64,7 +65,8 @@ class FolderIndex:
             state = file_state(self._path.lstat())
             if wrong in (None, state):  # else it was replaced by another file since
                 self._ignored = state
-                if self._removable:
+                # Other errors of the system may be temporary, such as too many open files.
+                if self._removable and error.system_errno in (None, errno.EINVAL):
                     self._path.unlink()
 
 

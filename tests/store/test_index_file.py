@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -190,6 +191,10 @@ def test_an_index_of_many_pages_finds_each_row_and_view(tmp_path: Path) -> None:
     plain = np.flatnonzero(views == 0)
     assert np.array_equal(store.read(ids[plain]), rows[plain])
     assert verify(store.folder) == []
+    forge(store.folder, lambda rows: rows.__setitem__(slice(None), generator.permutation(rows)))
+    file = IndexFile(store.folder / NAME)
+    shard, row = file.find(keys, np.arange(4))
+    assert ((shard >= -1) & (shard < 4) & (row < 500)).all()
 
 
 def test_little_metadata_stays_in_memory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,6 +569,20 @@ def test_a_file_that_changes_while_it_is_open_stops_nothing(
         reason = "the disk cannot read it"
     holds(store)
     assert reason in caplog.text
+
+
+def test_too_many_open_files_cost_no_index_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index_file, "open_own_file", fail)
+        store = Store(home)
+        holds(store)
+        assert store.shards.file is None
+    assert Store(home).shards.file is not None
 
 
 def test_a_file_that_cannot_be_removed_is_ignored(
