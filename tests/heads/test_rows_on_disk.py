@@ -207,3 +207,16 @@ def test_a_limit_below_what_training_takes_besides_the_blocks_is_refused(
     X = on_disk(np.ones((400, 500), np.float32), tmp_path)
     with pytest.raises(InvalidRequest, match=r"500 columns in blocks takes . MiB.*pca\(128\)"):
         kind(memory_limit=LIMIT).fit(X, np.arange(400) % 2)
+
+
+def test_huge_weights_give_the_loss_of_training_in_memory(rows: Any, tmp_path: Path) -> None:
+    # Not the coefficients: without an effective penalty, the same vector may be added to those of
+    # all classes, and the minimum is flat.
+    X, y = rows
+    weight = np.full(len(X), 1e12)
+    options: dict[str, Any] = {"C": 0.01, "calibration_folds": 0}
+    expected = LogisticHead(**options).fit(X, y, weight)
+    found = LogisticHead(memory_limit=LIMIT, **options).fit(on_disk(X, tmp_path), y, weight)
+    losses = [log_loss(y, head.predict_proba(X)) for head in (found, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+    assert np.mean(found.predict(X) != expected.predict(X)) < 0.005
