@@ -16,6 +16,7 @@ from heads import KNNHead, LogisticHead, RidgeHead, SVMHead
 from heads.blocks import RowBlocks, exceeds, limit_bytes
 from heads.streamed import held_out_rows
 from heads.weights import RowWeights
+from made_features import IMAGES, VIEWS, Backbones
 
 LIMIT = 2**20
 
@@ -220,3 +221,26 @@ def test_huge_weights_give_the_loss_of_training_in_memory(rows: Any, tmp_path: P
     losses = [log_loss(y, head.predict_proba(X)) for head in (found, expected)]
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
     assert np.mean(found.predict(X) != expected.predict(X)) < 0.005
+
+
+@pytest.mark.parametrize("kind", [LogisticHead, RidgeHead])
+def test_features_are_trained_on_in_blocks_with_their_codes_and_photos(
+    kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = [(image, view) for view in range(VIEWS) for image in range(IMAGES)]
+    features: Any = Backbones(tmp_path, 1).features(0, views)
+    monkeypatch.setattr(
+        "heads.block_head.exceeds", lambda X, *others: not isinstance(X, np.ndarray)
+    )
+    seen: list[Any] = []
+    fit = kind._fit_blocks
+    monkeypatch.setattr(
+        kind, "_fit_blocks", lambda self, *given: seen.append(given) or fit(self, *given)
+    )
+    head = kind().fit(features)
+    ((blocks, groups),) = seen
+    assert np.array_equal(blocks.codes, features.y)
+    assert np.array_equal(groups, np.unique(features.ids, return_inverse=True)[1])
+    assert head.score(features) >= 0.5
+    by_label = kind().fit(features, features.labels)
+    assert by_label.classes_.tolist() == ["cat", "dog"]
