@@ -14,7 +14,7 @@ from featcache.errors import InvalidRequest
 _MEASURED = "`python -m bench.scale calibrate` on 2 cores of an Intel Xeon that other work shared"
 _QUIET = "`python -m bench.scale calibrate` on the same machine, when little else ran there"
 _RESULTS = "bench/perf/RESULTS.md, section {}"
-_SHARDS = "500 and 2,500 shards of `bench.perf.shards` on the same machine"
+_SHARDS = "bench/perf/RESULTS.md, section A store of many shards"
 _FORMAT = "the format, featcache/store/index_file.py"
 _CODE = "the code, {}"
 _GUIDE = "Amazon S3 User Guide, Best practices design patterns: optimizing Amazon S3 performance"
@@ -54,8 +54,8 @@ class Constants:
     index_memory_bytes: float = _figure(104.0, "bytes of memory per row", _MEASURED)
     index_page_bytes: float = _figure(36 / 93, "bytes of memory per row, of an index file", _FORMAT)
     index_row_bytes: float = _figure(4096 / 93, "bytes per row, of an index file", _FORMAT)
-    index_shard_bytes: float = _figure(1300.0, "bytes of memory per shard", _SHARDS)
-    index_shard_core_seconds: float = _figure(10e-6, "core s per shard", _SHARDS)
+    index_shard_bytes: float = _figure(1480.0, "bytes of memory per shard", _SHARDS)
+    index_shard_core_seconds: float = _figure(11.4e-6, "core s per shard", _SHARDS)
     manifest_shard_bytes: float = _figure(100.0, "bytes per shard", _MEASURED)
     manifest_core_seconds: float = _figure(3.6e-6, "core s per shard", _MEASURED)
     # An object store
