@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,37 @@ def test_shards_that_were_replaced_do_not_come_back(url: str, five: Path, tmp_pa
     names = reopen(url, tmp_path / "c").shard_names
     assert len(names) == 4
     assert gone not in names
+
+
+@pytest.mark.parametrize(
+    "fields", [{"removed": 5}, {"removed": None}, {}, {"removed": [], "collected": 10**400}]
+)
+def test_a_field_that_somebody_has_written_is_repaired(
+    fields: dict[str, Any], url: str, tmp_path: Path
+) -> None:
+    push(url, tmp_path / "a", (1,))
+    manifest = reopen(url, tmp_path / "b").manifest
+    number, bucket = manifest.generation + 1, Bucket(url)
+    written = {"previous": manifest.digest, "collected": 0.0, **fields}
+    data = manifests.encode_fields(replace(manifest, generation=number, shards={}), **written)
+    bucket.create(change_key(NAME, number), data)
+    with pytest.raises(StoreCorrupt, match="a field is wrong"):
+        reopen(url, tmp_path / "c")
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    assert reopen(url, tmp_path / "d").ids() == ids_of(1)
+
+
+@pytest.mark.parametrize("time", [float("inf"), float("nan"), -1.0, "inf"])
+def test_an_impossible_time_does_not_forbid_changes(time: Any, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    manifest = reopen(url, tmp_path / "b").manifest
+    number = manifest.generation + 1
+    change = replace(manifest, generation=number, shards={})
+    fields = {"previous": manifest.digest, "removed": [], "collected": time}
+    Bucket(url).create(change_key(NAME, number), manifests.encode_fields(change, **fields))
+    with pytest.raises(StoreCorrupt, match="is not a time"):
+        reopen(url, tmp_path / "c")
 
 
 def test_a_list_of_which_nothing_is_left(url: str, tmp_path: Path) -> None:

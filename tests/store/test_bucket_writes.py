@@ -26,6 +26,7 @@ from featcache.errors import (
 from featcache.store import quarantine
 from featcache.store.bucket import lister as lister_module
 from featcache.store.bucket import writable
+from featcache.store.bucket.collection import collect_objects
 from featcache.store.bucket.leases import (
     BucketLease,
     bucket_lease,
@@ -331,10 +332,10 @@ def test_a_listing_that_fails_is_tried_again(
     worker, real = writer(memory, tmp_path / "a"), WritableBucketStore.list_here
     failures = [StoreWriteError("throttled")] * 3
 
-    def failing(self: WritableBucketStore, shards: Any) -> None:
+    def failing(self: WritableBucketStore, shards: Any, **options: Any) -> None:
         if failures:
             raise failures.pop()
-        real(self, shards)
+        real(self, shards, **options)
 
     monkeypatch.setattr(WritableBucketStore, "list_here", failing)
     with place(memory, tmp_path / "c").lister() as listing:
@@ -342,6 +343,22 @@ def test_a_listing_that_fails_is_tried_again(
         while failures:
             time.sleep(0.01)
     assert len(writer(memory, tmp_path / "b")) == 1
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_additions_do_not_let_suspended_writers_list_what_is_gone(
+    told: bool, memory: str, tmp_path: Path
+) -> None:
+    suspended = writer(memory, tmp_path / "a")
+    shards = unlisted(suspended, 1)
+    assert collect_objects(Bucket(memory), SPEC.folder, tmp_path / "b" / SPEC.folder, grace=0)
+    add(writer(memory, tmp_path / "c"), 2)
+    client = place(memory, tmp_path / "d").lister()  # opens the store only now
+    client(shards)
+    list_them = client.flush if told else lambda: suspended.list_here(shards)
+    with pytest.raises(StoreWriteError, match="may have removed it"):
+        list_them()
+    assert writer(memory, tmp_path / "e").ids() == ids_of(2)
 
 
 def test_shards_that_cannot_be_listed_are_an_error(memory: str, tmp_path: Path) -> None:

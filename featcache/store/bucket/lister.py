@@ -65,7 +65,8 @@ class ShardLister:
                 self._store = self._store or self._open_store()
                 if self._store is None:
                     raise StoreError("The store in which workers have made shards does not exist.")
-                self._store.list_here(waiting)
+                # Created by workers at any time, perhaps before this store was listed.
+                self._store.list_here(waiting, since=0.0)
             except BaseException:
                 with self._lock:
                     self._waiting |= waiting

@@ -98,7 +98,7 @@ def _collected_list(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
     removed: set[str] = set()
     for change, fields in _intact(bucket, name, mirror, changes, change_key):
         base = base or change
-        gone = set(map(str, fields["removed"]))
+        gone = set(fields["removed"])
         removed |= gone
         if change.generation > base.generation or base is change:
             shards |= change.shards
@@ -116,7 +116,10 @@ def _intact(
         data = bucket.read(key(name, number), MAX_BYTES)
         with contextlib.suppress(StoreCorrupt):
             if data is not None:
-                yield reading.parse(key(name, number), data, number)
+                manifest, fields = reading.parse(key(name, number), data, number)
+                with reading.checking(key(name, number)):
+                    fields["removed"] = [str(shard) for shard in fields.get("removed", ())]
+                yield manifest, fields
 
 
 def _unlisted(bucket: Bucket, name: str, base: Manifest, known: set[str]) -> dict[str, int]:

@@ -185,7 +185,7 @@ class LogReading:
         manifest, more = self.parse(key, data, self._snapshot)
         with self.checking(key):
             found = _with_digest(manifest, _digest(more["change"]))
-            return replace(found, collected=float(more["collected"]))
+            return replace(found, collected=_time(more["collected"]))
 
     def _apply(
         self, state: BucketManifest | None, shards: dict[str, int], number: int, data: bytes
@@ -201,7 +201,7 @@ class LogReading:
             removed = [str(shard) for shard in more["removed"]]
             if not shards.keys() >= set(removed):
                 raise ValueError("it removes a shard that is not listed")
-            collected = float(more["collected"])
+            collected = max(_time(more["collected"]), 0.0 if state is None else state.collected)
         for shard in removed:
             del shards[shard]
         shards.update(change.shards)
@@ -224,7 +224,7 @@ class LogReading:
         """Context manager that turns an error of a field into one of the object."""
         try:
             yield
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise self._corrupt(key, f"a field is wrong ({error})") from error
 
     def _corrupt(self, key: str, reason: str) -> StoreCorrupt:
@@ -246,6 +246,7 @@ def change_shards(
     remove: Collection[str] = (),
     known: BucketManifest | None = None,
     collected: float = 0.0,
+    since: float = 0.0,
 ) -> BucketManifest:
     """Add shards to the list of a store and remove others from it, in one change.
 
@@ -265,6 +266,9 @@ def change_shards(
     collected : float
         Time of the server: of older objects, those of shards that are not listed are about to be
         removed, and no change may list them from now on.
+    since : float
+        The `collected` of a list that was read before the objects of `add` were created: they are
+        looked for only if others were removed since.
 
     Returns
     -------
@@ -298,7 +302,7 @@ def change_shards(
                 f"{bucket.url} are not listed any more. Begin again with the present list.",
                 path=bucket.url,
             )
-        if known is not None and known.collected:
+        if known is not None and known.collected > since:
             new = add.keys() - shards.keys()
             check_not_collected(bucket, store_prefix(name), new, known.collected)
         changed = _create_change(bucket, name, first, known, add, remove, collected)
@@ -388,3 +392,9 @@ def _digest(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
         raise ValueError(f"{str(value)[:40]!r} is not a SHA-256")
     return value
+
+
+def _time(value: Any) -> float:
+    if not 0 <= float(value) < 1e12:  # one that is infinite would forbid all changes
+        raise ValueError(f"{str(value)[:40]!r} is not a time")
+    return float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +50,21 @@ class WritableBucketStore(BucketStore):
         self._committed = 0
         self.list_shards: Listing = self.list_here
 
-    def list_here(self, shards: Mapping[str, int]) -> None:
-        """Add shards to the list of the store: from now on, readers find their rows."""
-        # Of shards that were created before the list was read, the objects may have been removed
-        # since. So they are looked for if any were.
-        known = replace(self.manifest, collected=0.0)
+    def list_here(self, shards: Mapping[str, int], *, since: float | None = None) -> None:
+        """Add shards to the list of the store: from now on, readers find their rows.
+
+        Parameters
+        ----------
+        shards : mapping of str to int
+            Numbers of rows by name.
+        since : float, optional
+            See `change_shards`. Default: that of `manifest`, which is right if the shards were
+            created after it was read.
+        """
+        known = self.manifest
+        since = known.collected if since is None else since
         self._listed = change_shards(
-            self._bucket, self._name, self.folder, known, add=shards, known=known
+            self._bucket, self._name, self.folder, known, add=shards, known=known, since=since
         )
 
     def append_packed(
