@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.perf import extraction, shards
+from bench.perf import cluster, extraction, shards
 from bench.perf.__main__ import SECTIONS, keep_other_backbones, update_report
 from bench.perf.timing import run_interleaved
 from featcache.store.store import Store
@@ -27,6 +27,15 @@ def test_a_ratio_is_that_of_the_medians() -> None:
         if "float32" in line
     ]
     assert row == "| resnet50 | 30 | featcache float32 | 20 (15 to 30) | 2.00 | >= 1.2 |"
+
+
+def test_a_fraction_is_that_of_the_rounds() -> None:
+    """The second round ran beside other work."""
+    seconds = {"this process": [10.0, 20.0, 10.0], "2 workers": [11.0, 22.0, 30.0]}
+    cpu = {name: [8.0, 8.0, 9.0] for name in seconds}
+    record = {"backbone": "b", "photos": 100, "seconds": seconds, "cpu_seconds": cpu}
+    found = cluster.describe([record])
+    assert "| 2 workers | 4.55 (3.33 to 9.09) | 0.91 | 0.95 | 80 (80 to 90) |" in found
 
 
 def test_every_other_round_is_in_reverse() -> None:
