@@ -109,8 +109,9 @@ def describe(records: list[dict[str, Any]]) -> str:
         "",
     ]
     rates = {k: [record["photos"] / s for s in v] for k, v in record["seconds"].items()}
-    header = ["way", "images/s", "of this process", "target", "CPU s per 1,000 images"]
-    rows: list[list[object]] = [header]
+    rows: list[list[object]] = [
+        ["way", "images/s", "of this process", "target", "CPU s per 1,000 images"]
+    ]
     seconds = record["seconds"]
     for name, values in rates.items():
         # Of each round by itself: a load that lasts for some rounds affects all ways alike.
