@@ -17,6 +17,7 @@ from featcache._io.cache_dirs import cache_folder
 from . import (
     busy,
     cluster,
+    devices,
     extraction,
     finetune,
     heads,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, tuple[str, ModuleType]] = {
     "extraction": ("Extraction, compared with other libraries", extraction),
     "pipeline": ("Overlap of decoding and the forward pass", pipeline),
     "cluster": ("Extraction by the workers of a cluster", cluster),
+    "devices": ("Extraction on several devices", devices),
     "hits": ("Extraction of stored images", hits),
     "sources": ("Other sources of images, compared with files", sources),
     "remote": ("Images behind URLs", remote),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -102,8 +104,19 @@ def describe_machine() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "packages": ", ".join(versions),
-        "accelerator": "no accelerator",
+        "accelerator": _accelerators(),
     }
+
+
+def _accelerators() -> str:
+    """Return the names of the GPUs of NVIDIA, as their driver gives them."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return "no accelerator"
+    query = [command, "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(query, stdout=subprocess.PIPE, text=True, check=False)
+    names = Counter(done.stdout.splitlines() if done.returncode == 0 else ())
+    return ", ".join(f"{count} x {name}" for name, count in names.items()) or "no accelerator"
 
 
 def _processor() -> str:

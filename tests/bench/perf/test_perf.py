@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.perf import cluster, extraction, shards
+import pytest
+
+from bench.perf import cluster, devices, extraction, shards
 from bench.perf.__main__ import SECTIONS, keep_other_backbones, update_report
-from bench.perf.timing import run_interleaved
+from bench.perf.timing import describe_machine, run_interleaved
 from featcache.store.store import Store
 
 KERAS, OURS = [4.0, 2.0, 3.0], [1.0, 2.0, 1.5]
@@ -36,6 +38,28 @@ def test_a_fraction_is_that_of_the_rounds() -> None:
     record = {"backbone": "b", "photos": 100, "seconds": seconds, "cpu_seconds": cpu}
     found = cluster.describe([record])
     assert "| 2 workers | 4.55 (3.33 to 9.09) | 0.91 | 0.95 | 80 (80 to 90) |" in found
+
+
+def test_several_devices_are_compared_with_one() -> None:
+    seconds = {"default": [4.0, 4.0], "1": [8.0, 10.0], "2": [5.0, 4.0]}
+    record = {"backbone": "b", "photos": 80, "devices": ["gpu:0", "gpu:1"], "engine": "keras"}
+    found = devices.describe([{**record, "seconds": seconds}])
+    assert "all of, gpu:0, gpu:1." in found
+    assert "| 2 | 18 (16 to 20) | 2.00 |" in found
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(0, "2 x NVIDIA H100, 1 x NVIDIA L4"), (9, "no accelerator")]
+)
+def test_the_machine_has_the_gpus_that_the_driver_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, expected: str
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    names = "NVIDIA H100\\nNVIDIA L4\\nNVIDIA H100\\n"
+    driver.write_text(f'#!/bin/sh\nprintf "{names}"\nexit {status}\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe_machine()["accelerator"] == expected
 
 
 def test_every_other_round_is_in_reverse() -> None:
