@@ -77,7 +77,7 @@ def _timed(photos: Path, cache: Path, client: Any, cpu: list[float]) -> float:
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:
     times = [process.cpu_times() for process in processes]
-    return sum(time.user + time.system for time in times)
+    return float(sum(time.user + time.system for time in times))
 
 
 def _pin(client: Any, cores: list[int]) -> None:
