@@ -35,9 +35,9 @@ def describe(records: list[dict[str, Any]]) -> str:
     """Return a table in Markdown."""
     lines = [
         f"Made-up rows of {CLASSES} overlapping classes in a store, {N_ESTIMATORS} rounds on all "
-        f"128 principal components; accuracy on {TEST:,} other rows. The peak is the process's, "
-        "of which some was taken before training began. Target: within 0.2 points of training in "
-        "memory.",
+        f"128 principal components; accuracy on {TEST:,} other rows. The peak is that of the "
+        "process, and includes what it took before training began. Target: within 0.2 points of "
+        "training in memory.",
         "",
     ]
     header = ["rows", "columns", "size, GB", "memory_limit, MiB", "seconds", "accuracy",
