@@ -18,7 +18,7 @@ from distributed import wait
 from lightgbm.dask import DaskLGBMRegressor
 
 from featcache.errors import ClusterError, FeatcacheError
-from featcache.toolkit import LazyRows, first_line
+from featcache.toolkit import LazyRows, first_line, ignored_warnings
 
 from .blocks import Codes, RowBlocks
 from .sums import Axes, RowSums
@@ -90,8 +90,8 @@ def train_on_workers(
     Each worker keeps the reduced rows that it has read. The trees need no cluster.
     """
     reduced = [client.submit(_reduced, part.rows, part.codes, axes, pure=False) for part in parts]
-    # LightGBM asks Dask for the current client in one place.
-    with _cluster_errors(), client.as_current():
+    # LightGBM asks Dask for the current client in one place, and warns of its own default.
+    with _cluster_errors(), client.as_current(), ignored_warnings("Parameter n_jobs"):
         wait(reduced)
         for future in reduced:
             if future.status != "finished":  # LightGBM would hide the reason

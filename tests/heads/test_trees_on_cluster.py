@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.distributed,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),  # LightGBM's, of parameters it sets itself
 ]
 
 CLASSES, TRAIN = 5, 6000
