@@ -45,15 +45,18 @@ class Cache:
         Where the stores are instead, in an object store.
     shared : Path, str or None
         Folder or URL of the shared cache, which is only read.
+    writer : str
+        As for `featcache.store.place.place_of`.
     """
 
     folder: Path
     url: str | None = None
     shared: Path | str | None = None
+    writer: str = ""
 
     def place(self, spec: BackboneSpec) -> Place:
         """Return where the store of a spec lies."""
-        return place_of(self.folder, self.url, spec.folder)
+        return place_of(self.folder, self.url, spec.folder, self.writer)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ class Place(Protocol):
         """Open the store for appending; create it if it does not exist. See `Store.create`."""
         ...
 
+    def refresh(self, store: Store) -> None:
+        """List the shards of a store of this place again, with commits of other processes.
+
+        Raises
+        ------
+        StoreError
+            If it is not there any more, or cannot be read.
+        """
+        ...
+
     def mark(self, marks: ExitStack, *, append: bool) -> None:
         """Mark the store as in use until `marks` is closed, so that no process removes it.
 
@@ -111,7 +121,7 @@ class Place(Protocol):
         ...
 
 
-def place_of(cache: Path, url: str | None, name: str) -> Place:
+def place_of(cache: Path, url: str | None, name: str, writer: str = "") -> Place:
     """Return where a store lies.
 
     Parameters
@@ -122,6 +132,9 @@ def place_of(cache: Path, url: str | None, name: str) -> Place:
         The URL of the cache if it is in an object store.
     name : str
         Name of the store.
+    writer : str
+        Beginning of the names of the shards that are appended, hexadecimal digits. Of a large
+        store in an object store, only those shards are listed; see `BucketStore`.
 
     Raises
     ------
@@ -132,7 +145,7 @@ def place_of(cache: Path, url: str | None, name: str) -> Place:
         return FolderPlace(stores_folder(cache) / name)
     from .bucket.place import BucketPlace
 
-    return BucketPlace.of(cache, url, name)
+    return BucketPlace.of(cache, url, name, writer)
 
 
 def open_location(location: str | os.PathLike[str]) -> Store:
@@ -170,6 +183,10 @@ class FolderPlace:
     def create(self, spec: BackboneSpec, width: int, metadata: Mapping[str, str]) -> Store:
         """Open the store for appending; create it if it does not exist."""
         return Store.create(self.location, spec, width, metadata)
+
+    def refresh(self, store: Store) -> None:
+        """List the shards of a store of this folder again."""
+        store.refresh()
 
     def mark(self, marks: ExitStack, *, append: bool) -> None:
         """Mark the store as in use until `marks` is closed."""

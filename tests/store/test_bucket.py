@@ -34,8 +34,7 @@ from featcache.errors import (
     UnknownStore,
 )
 from featcache.hdf5.shard_metadata import METADATA_SUFFIX, metadata_bytes
-from featcache.store.bucket import manifests, push
-from featcache.store.bucket import store as bucket_store
+from featcache.store.bucket import fetching, manifests, push
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
 from featcache.store.bucket.shard_writer import ShardWriter
@@ -533,7 +532,7 @@ def test_a_copy_that_another_process_removes_is_fetched_again(
     removed.clear()
     found = copy_rows(store, tmp_path / "b")
     assert (found.rows, found.damaged) == (3, ())
-    monkeypatch.setattr(bucket_store, "_ATTEMPTS", 2)
+    monkeypatch.setattr(fetching, "_ATTEMPTS", 2)
     removed.clear()
     with pytest.raises(StoreError, match="removed by other processes"):
         store.read(ids_of(1))
@@ -548,7 +547,7 @@ def test_a_copy_is_hashed_once_however_often_it_is_read(
     hashed: list[str] = []
     monkeypatch.setattr(ShardReader, "_check_one", lambda self, name: hashed.append(name))
     store.read(ids_of(2))
-    monkeypatch.setattr(bucket_store, "_TOUCH_SECONDS", -1.0)
+    monkeypatch.setattr(fetching, "_TOUCH_SECONDS", -1.0)
     (copy,) = store.folder.glob("*.h5")
     before = copy.stat().st_mtime_ns
     store.read(ids_of(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import threading
 import time
@@ -25,6 +26,7 @@ from featcache.errors import (
 )
 from featcache.store import quarantine
 from featcache.store.bucket import lister as lister_module
+from featcache.store.bucket import store as bucket_store
 from featcache.store.bucket import writable
 from featcache.store.bucket.collection import collect_objects
 from featcache.store.bucket.leases import (
@@ -119,6 +121,28 @@ def test_copies_of_what_is_written_have_a_limit(memory: str, tmp_path: Path) -> 
     assert np.array_equal(few.read(ids_of(*range(7))), rows_of(*range(7)))
 
 
+def test_a_worker_lists_its_own_shards_of_a_large_store(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, other = (
+        BucketPlace.of(tmp_path / tag, memory, SPEC.folder, tag) for tag in ("abcdef", "123456")
+    )
+    store = task.create(SPEC, WIDTH, {})
+    own, theirs = add(store, 1, 2), add(other.create(SPEC, WIDTH, {}), 3)
+    assert (own[:6], theirs[:6]) == ("abcdef", "123456")
+    task.refresh(store)
+    assert store.contains(ids_of(1, 2, 3)).tolist() == [True, True, True]
+    monkeypatch.setattr(bucket_store, "MAX_LISTED", 1)
+    task.refresh(store)
+    assert store.contains(ids_of(1, 2, 3)).tolist() == [True, True, False]
+    other.refresh(pickle.loads(pickle.dumps(store)))
+    other.refresh(store)
+    assert store.contains(ids_of(1, 2, 3)).tolist() == [False, False, True]
+    everything = place(memory, tmp_path / "reader").open(SPEC, WIDTH, {})
+    assert everything is not None
+    assert len(everything) == 3
+
+
 def test_a_full_disk_here_costs_no_row(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +152,7 @@ def test_a_full_disk_here_costs_no_row(
         raise StoreWriteError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("featcache.store.bucket.store.write_atomic", full)
+        patch.setattr("featcache.store.bucket.fetching.write_atomic", full)
         add(store, 1)
     store.refresh()
     assert np.array_equal(store.read(ids_of(1)), rows_of(1))

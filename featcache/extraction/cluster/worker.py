@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class _Loaded:
         self._of: tuple[Any, ...] = ()
         self._resolved: ResolvedBackbone | None = None
         self._engine: Engine | None = None
-        self._stores: dict[Place, Store] = {}
+        self._stores: dict[Path | str, Store] = {}  # by location
 
     def resolve(self, task: Task, worker: ThisWorker) -> ResolvedBackbone:
         """Return the backbone as this worker finds it, which must be the client's."""
@@ -78,20 +79,20 @@ class _Loaded:
 
     def store(self, place: Place) -> Store | None:
         """Return a store that is open, with the commits of others; None if it is not."""
-        store = self._stores.get(place)
+        store = self._stores.get(place.location)
         if store is not None:
             try:
-                store.refresh()  # which reads new shards only
+                place.refresh(store)  # which reads new shards only
             except StoreError:  # it was removed after an earlier extraction
                 self._stores, store = {}, None
         return store
 
     def stores(self, jobs: Sequence[ExtractionJob], engine: Engine) -> list[Store]:
         """Return the store of each view, ready for rows."""
-        if any(job.place not in self._stores for job in jobs):
-            created = create_stores(jobs, engine.width)
-            self._stores = {job.place: store for job, store in zip(jobs, created, strict=True)}
-        return [self._stores[job.place] for job in jobs]
+        places = [job.place.location for job in jobs]
+        if any(place not in self._stores for place in places):
+            self._stores = dict(zip(places, create_stores(jobs, engine.width), strict=True))
+        return [self._stores[place] for place in places]
 
 
 _LOADED = _Loaded()
@@ -206,7 +207,8 @@ def _report(place: Place, store: Store, worker: ThisWorker, view: int) -> dict[s
 
 def _cache(task: Task) -> Cache:
     """Return the caches of a worker, which has no shared one: what that holds is not in a task."""
-    return Cache(cache_dirs.cache_folder(task.cache), cache_dirs.cache_url(task.cache))
+    folder, url = cache_dirs.cache_folder(task.cache), cache_dirs.cache_url(task.cache)
+    return Cache(folder, url, writer=task.writer)
 
 
 def _place(task: Task, resolved: ResolvedBackbone, view: View) -> Place:

@@ -39,18 +39,21 @@ class BucketPlace:
         Name of the store.
     mirror : Path
         Folder for the local copies, of the store's name.
+    writer : str
+        As for `place_of`.
     """
 
     url: str
     name: str
     mirror: Path
+    writer: str = ""
     commit_seconds: float | None = COMMIT_SECONDS
 
     @classmethod
-    def of(cls, cache: Path, url: str, name: str) -> BucketPlace:
+    def of(cls, cache: Path, url: str, name: str, writer: str = "") -> BucketPlace:
         """Return the place of a store whose local copies are in a cache folder."""
         Bucket(url)  # refuses it before anything is read
-        return cls(url, name, mirror_folder(cache, url, name))
+        return cls(url, name, mirror_folder(cache, url, name), writer)
 
     @property
     def location(self) -> str:
@@ -71,7 +74,7 @@ class BucketPlace:
 
     def open_existing(self) -> WritableBucketStore:
         """Open the store; raise `UnknownStore` if there is none."""
-        return WritableBucketStore(self.url, self.name, self.mirror)
+        return WritableBucketStore(self.url, self.name, self.mirror, writer=self.writer)
 
     def create(
         self, spec: BackboneSpec, width: int, metadata: Mapping[str, str]
@@ -80,7 +83,13 @@ class BucketPlace:
         make_folder(self.mirror, private=True)
         first = Manifest(spec, width, metadata=dict(metadata))
         change_shards(Bucket(self.url), self.name, self.mirror, first)
-        return WritableBucketStore(self.url, self.name, self.mirror)
+        return self.open_existing()
+
+    def refresh(self, store: Store) -> None:
+        """List the shards of a store of this place again."""
+        assert isinstance(store, WritableBucketStore)
+        store.writer = self.writer
+        store.refresh()
 
     def mark(self, marks: ExitStack, *, append: bool) -> None:
         """Mark the store as in use until `marks` is closed."""

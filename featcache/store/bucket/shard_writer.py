@@ -35,7 +35,7 @@ class ShardWriter:
         self._worker = uuid.uuid4().hex[:8]
         self._sequence = count(1)
 
-    def create(self, data: bytes, rows: Rows, metadata: ShardMetadata) -> str:
+    def create(self, data: bytes, rows: Rows, metadata: ShardMetadata, beginning: str = "") -> str:
         """Create the objects of a shard.
 
         Parameters
@@ -45,6 +45,8 @@ class ShardWriter:
         rows : ndarray (n, width)
             The rows in it, as they are stored.
         metadata : ShardMetadata
+        beginning : str
+            Of the shard's name, at most 6 hexadecimal digits.
 
         Returns
         -------
@@ -57,7 +59,8 @@ class ShardWriter:
             If the server refuses.
         """
         digest = hashlib.sha256(data).hexdigest()
-        shard = make_shard_name(self._worker, next(self._sequence), len(rows), digest)
+        worker = beginning + self._worker[len(beginning) :]
+        shard = make_shard_name(worker, next(self._sequence), len(rows), digest)
         self._create(shard, data)
         self._create(shard + METADATA_SUFFIX, metadata_bytes(shard, len(data), metadata, rows))
         return shard

@@ -31,8 +31,8 @@ class WritableBucketStore(BucketStore):
 
     Parameters
     ----------
-    url, name, mirror, max_bytes
-        As for `BucketStore`.
+    url, name, mirror, max_bytes, writer
+        As for `BucketStore`. The names of the shards that are appended begin with `writer`.
 
     Attributes
     ----------
@@ -42,10 +42,16 @@ class WritableBucketStore(BucketStore):
     """
 
     def __init__(
-        self, url: str, name: str, mirror: Path, *, max_bytes: int = MAX_LOCAL_BYTES
+        self,
+        url: str,
+        name: str,
+        mirror: Path,
+        *,
+        max_bytes: int = MAX_LOCAL_BYTES,
+        writer: str = "",
     ) -> None:
-        super().__init__(url, name, mirror, max_bytes=max_bytes)
-        self._writer = ShardWriter(self._bucket, name)
+        super().__init__(url, name, mirror, max_bytes=max_bytes, writer=writer)
+        self._shards = ShardWriter(self._bucket, name)
         self._lists = 0
         self._committed = 0
         self.list_shards: Listing = self.list_here
@@ -79,7 +85,7 @@ class WritableBucketStore(BucketStore):
         """
         data, metadata = encode_shard(rows, ids, views, self.spec.components(), provenance)
         try:
-            name = self._writer.create(data, rows, metadata)
+            name = self._shards.create(data, rows, metadata, self.writer)
             self.list_shards({name: len(rows)})
         except StoreError as error:
             raise self._write_error(len(rows), error) from error
