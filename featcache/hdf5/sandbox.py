@@ -38,7 +38,7 @@ from .protocol import (
     FileKind,
 )
 from .row_dtype import row_dtype
-from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout
+from .shard_metadata import ID_BYTES, Layout, ShardMetadata, check_layout, plausible_seconds
 from .shard_name import shard_error
 
 _SILENCE_SECONDS = 60.0
@@ -353,7 +353,7 @@ def _shard_metadata(answer: dict[str, Any], values: bytes, size: int) -> ShardMe
     check_layout(layout, rows, size)
     ids = np.frombuffer(values, "u1", rows * ID_BYTES).reshape(rows, ID_BYTES)
     views = np.frombuffer(values, "<i4", rows, rows * ID_BYTES).astype(np.int32)
-    return ShardMetadata(ids, views, layout, components, float(answer["seconds"]))
+    return ShardMetadata(ids, views, layout, components, plausible_seconds(answer["seconds"]))
 
 
 def unsafe_hdf5_reason(source: Path | IO[bytes]) -> str | None:

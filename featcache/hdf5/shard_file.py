@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .checked_file import CHUNK_BYTES, FORMAT_VERSION, CheckedFile
 from .row_dtype import Rows, row_dtype
-from .shard_metadata import ID_BYTES, Layout, ShardMetadata
+from .shard_metadata import ID_BYTES, Layout, ShardMetadata, plausible_seconds
 from .shard_name import shard_error
 
 _DATASETS = ("embeddings", "image_id", "view")
@@ -134,4 +134,4 @@ def _chunks(data: Any) -> list[Any]:
 
 
 def _seconds(provenance: Mapping[str, Any]) -> float:
-    return float(provenance.get("seconds", 0))
+    return plausible_seconds(provenance.get("seconds", 0))

@@ -30,6 +30,8 @@ METADATA_SUFFIX = ".head"
 _MAGIC = b"featcache-head-1"
 _DIGEST = 32
 _MAX_BYTES = 2**32
+_LARGEST_SIDECAR, _SIDECAR_ROW_BYTES = 2**30, 80
+_SHARD_ROW_BYTES, _SPARE_BYTES = 512, 2**22
 ID_BYTES = 32
 _COLUMNS = (("u1", ID_BYTES), ("<i4", 1), ("u1", DIGEST_BYTES))  # ids, views, digests
 
@@ -197,7 +199,11 @@ def _parse(shard: Path, data: bytes) -> tuple[ShardMetadata, NDArray[np.uint8], 
         )
         check_layout(layout, len(ids), int(record["size"]))
         metadata = ShardMetadata(
-            ids, views.ravel().astype(np.int32), layout, components, float(record["seconds"])
+            ids,
+            views.ravel().astype(np.int32),
+            layout,
+            components,
+            plausible_seconds(record["seconds"]),
         )
         return metadata, digests, int(record["size"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -225,6 +231,35 @@ def metadata_differs(shard: Path, size: int, metadata: ShardMetadata, rows: Rows
         size, metadata.components, metadata.width, metadata.layout.rows_per_chunk
     )  # fmt: skip
     return not same or not all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+
+def plausible_seconds(value: Any) -> float:
+    """Return a time in seconds that a file declares; 0.0 if it is none, as it is only reported.
+
+    Examples
+    --------
+    >>> plausible_seconds("2.5"), plausible_seconds(-1), plausible_seconds(float("nan"))
+    (2.5, 0.0, 0.0)
+    """
+    seconds = float(value)
+    return seconds if 0 <= seconds < 1e12 else 0.0
+
+
+def largest_sidecar(shard: str) -> int:
+    """Return how many bytes the sidecar of a shard of that name may have."""
+    return min(_LARGEST_SIDECAR, (rows_in_name(shard) or 0) * _SIDECAR_ROW_BYTES + _SPARE_BYTES)
+
+
+def largest_shard(rows: int, row_bytes: int) -> int:
+    """Return how many bytes a shard may have.
+
+    Parameters
+    ----------
+    rows : int
+    row_bytes : int
+        Of the values of each row.
+    """
+    return rows * (row_bytes + _SHARD_ROW_BYTES) + _SPARE_BYTES
 
 
 def metadata_path(shard: Path) -> Path:

@@ -33,7 +33,13 @@ from featcache.errors import (
     StoreWriteError,
     UnknownStore,
 )
-from featcache.hdf5.shard_metadata import METADATA_SUFFIX, metadata_bytes
+from featcache.hdf5.shard_metadata import (
+    METADATA_SUFFIX,
+    encode_metadata,
+    metadata_bytes,
+    metadata_path,
+    read_metadata,
+)
 from featcache.store.bucket import fetching, manifests, push
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
@@ -305,7 +311,32 @@ def test_a_larger_object_than_its_metadata_say_is_not_read(folder: str, tmp_path
         reopen(folder, tmp_path / "b").read(ids_of(1))
 
 
-@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_a_size_that_metadata_declare_is_not_read_into_memory(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_rows(make(tmp_path / "a", (1,)), folder, tmp_path / "a")
+    (shard,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.h5")
+    found = read_metadata(shard)
+    assert found is not None
+    metadata_path(shard).write_bytes(encode_metadata(shard.name, 2**50, *found[:2]))
+    store = reopen(folder, tmp_path / "b")
+    read, limits = Bucket.read, list[int]()
+
+    def noted(self: Bucket, name: str, limit: int) -> bytes | None:
+        limits.append(limit)
+        return read(self, name, limit)
+
+    monkeypatch.setattr(Bucket, "read", noted)
+    with pytest.raises(StoreCorrupt, match="those of other rows"):
+        store.read(ids_of(1))
+    assert max(limits) < 2**23
+
+
+def too_large(path: Path) -> None:
+    path.write_bytes(bytes(2**23))
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink, too_large])
 def test_rows_without_metadata_count_as_missing(damage: Any, folder: str, tmp_path: Path) -> None:
     source = make(tmp_path / "a", (1, 2), (3,))
     push_rows(source, folder, tmp_path / "a")
@@ -500,6 +531,22 @@ def test_metadata_of_other_rows_are_not_believed(folder: str, tmp_path: Path) ->
             store.read(ids_of(1))
     assert copy_rows(store, tmp_path / "b").damaged == (name,)
     assert not [path for path in store.folder.iterdir() if path.suffix not in (".json", ".head")]
+
+
+def test_metadata_are_compared_with_a_copy_that_is_there(folder: str, tmp_path: Path) -> None:
+    push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a")
+    store = reopen(folder, tmp_path / "b")
+    store.read(ids_of(1))
+    (shard,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.h5")
+    found = read_metadata(shard)
+    assert found is not None
+    swapped = replace(found[0], image_ids=found[0].image_ids[::-1].copy(), seconds=-1.0)
+    metadata_path(shard).write_bytes(encode_metadata(shard.name, found[2], swapped, found[1]))
+    metadata_path(store.folder / shard.name).unlink()
+    again = reopen(folder, tmp_path / "b")
+    assert again.seconds_per_image() == 0
+    with pytest.raises(StoreCorrupt, match="those of other rows"):
+        again.read(ids_of(1))
 
 
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"")])

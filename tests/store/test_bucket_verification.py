@@ -117,7 +117,9 @@ def test_damaged_shards_are_found_and_replaced(
     assert len(reopen(url, tmp_path / "b")) == 3
 
 
-@pytest.mark.parametrize("damage", [flip_end, Path.unlink, lambda path: path.write_bytes(b"x")])
+@pytest.mark.parametrize(
+    "damage", [flip_end, Path.unlink, enlarge, lambda path: path.write_bytes(b"x")]
+)
 def test_damaged_sidecars_are_replaced(damage: Any, url: str, tmp_path: Path) -> None:
     push(url, tmp_path / "a", (1, 2), (3,))
     folder = tmp_path / "bucket" / store_prefix(NAME)

@@ -22,6 +22,8 @@ from ...hdf5.sandbox import inspect_shard
 from ...hdf5.shard_metadata import (
     Layout,
     ShardMetadata,
+    largest_shard,
+    largest_sidecar,
     metadata_differs,
     metadata_path,
     read_metadata,
@@ -30,9 +32,8 @@ from ...hdf5.shard_name import shard_error
 from ..shard_reader import ShardReader
 from .local_copies import copies_in, folders_beside, oldest_copies, remove_copies
 from .manifests import store_prefix
-from .objects import Bucket
+from .objects import Bucket, TooLarge
 
-_MAX_SIDECAR_BYTES = 2**30
 _TOUCH_SECONDS = 60.0
 _ATTEMPTS = 50
 _READS = 3
@@ -46,9 +47,15 @@ def read_sidecar(bucket: Bucket, name: str, shard: Path) -> tuple[ShardMetadata,
     for _ in range(_READS):  # an answer may have been cut off
         if known is not None:
             break
-        data = bucket.read(f"{store_prefix(name)}/{sidecar.name}", _MAX_SIDECAR_BYTES)
+        try:
+            data = bucket.read(f"{store_prefix(name)}/{sidecar.name}", largest_sidecar(shard.name))
+        except TooLarge:
+            break
         if data is not None:
             make_folder(shard.parent, private=True)  # another process may have removed it
+            # A shard is compared with its sidecar when it is fetched, and so with this one.
+            with contextlib.suppress(OSError):
+                shard.unlink()
             write_atomic(sidecar, data, description="the metadata of a shard", durable=False)
             known = read_metadata(shard)
     return known
@@ -141,7 +148,8 @@ class FetchingReader(ShardReader):
         known = read_sidecar(self._bucket, self._name, path)
         if known is None:
             raise shard_error(path, "its metadata are missing")
-        size = known[2]
+        layout, rows = known[0].layout, len(known[0].views)
+        size = min(known[2], largest_shard(rows, layout.dtype.itemsize * layout.width))
         data = self._bucket.read(f"{store_prefix(self._name)}/{name}", size)
         if data is None and not self._is_listed(name):
             raise _ShardRemoved(name)

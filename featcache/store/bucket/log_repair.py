@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StoreCorrupt, StoreError, StoreMismatch
-from ...hdf5.shard_metadata import METADATA_SUFFIX, check_metadata, metadata_path, read_metadata
+from ...hdf5.shard_metadata import (
+    METADATA_SUFFIX,
+    check_metadata,
+    largest_sidecar,
+    metadata_path,
+    read_metadata,
+)
 from ...hdf5.shard_name import rows_in_name
 from ..manifest import MAX_BYTES, Manifest
 from .leases import claims_folder, server_time
@@ -28,9 +34,7 @@ from .manifests import (
     snapshot_key,
     store_prefix,
 )
-from .objects import Bucket
-
-_MAX_SIDECAR_BYTES = 2**30
+from .objects import Bucket, TooLarge
 
 
 def rebuild_list(bucket: Bucket, name: str, mirror: Path) -> None:
@@ -136,9 +140,9 @@ def _unlisted(bucket: Bucket, name: str, base: Manifest, known: set[str]) -> dic
                 continue
             path = Path(folder) / shard
             key = f"{store_prefix(name)}/{shard}{METADATA_SUFFIX}"
-            metadata_path(path).write_bytes(bucket.read(key, _MAX_SIDECAR_BYTES) or b"")
-            metadata = read_metadata(path)
-            with contextlib.suppress(StoreCorrupt, StoreMismatch):
+            with contextlib.suppress(StoreCorrupt, StoreMismatch, TooLarge):
+                metadata_path(path).write_bytes(bucket.read(key, largest_sidecar(shard)) or b"")
+                metadata = read_metadata(path)
                 if metadata is not None:
                     check_metadata(metadata[0], shard, base.spec.components(), base.width)
                     found[shard] = len(metadata[0].views)

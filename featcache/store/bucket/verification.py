@@ -14,7 +14,12 @@ from ..._io.atomic import make_folder, remove_stale, temporary_path
 from ...errors import StoreCorrupt, StoreError
 from ...hdf5.row_dtype import Rows
 from ...hdf5.shard_file import encode_shard
-from ...hdf5.shard_metadata import ShardMetadata, metadata_path, read_metadata
+from ...hdf5.shard_metadata import (
+    ShardMetadata,
+    largest_shard,
+    largest_sidecar,
+    metadata_path,
+)
 from ...hdf5.shard_name import Damage, rows_in_name
 from ..manifest import MAX_BYTES
 from ..row_index import IdArray, unpack_ids
@@ -39,8 +44,6 @@ from .shard_writer import ShardWriter
 
 _READS = 3  # an answer may have been cut off
 _LEASE_WAIT = 30.0
-_MAX_SIDECAR_BYTES = 2**30
-_BYTES_PER_ROW, _BYTES_PER_SHARD = 512, 2**22  # besides the values, of a shard of any layout
 
 
 def verify_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
@@ -250,11 +253,9 @@ class _BucketSurvey:
     def _read(self, shard: str) -> ShardFindings:
         path, rows = self._folder / shard, rows_in_name(shard) or 0
         sidecar = metadata_path(path)
-        data = self._bucket.read(f"{store_prefix(self._name)}/{sidecar.name}", _MAX_SIDECAR_BYTES)
+        data = self._read_sidecar(sidecar.name, largest_sidecar(shard))
         sidecar.write_bytes(data or b"")
-        known = read_metadata(path)
-        most = rows * (self._manifest.spec.row_bytes(self._manifest.width) + _BYTES_PER_ROW)
-        most = max(most + _BYTES_PER_SHARD, 0 if known is None else known[2])
+        most = largest_shard(rows, self._manifest.spec.row_bytes(self._manifest.width))
         path.unlink(missing_ok=True)
         try:
             content = self._bucket.read(f"{store_prefix(self._name)}/{shard}", most)
@@ -271,6 +272,11 @@ class _BucketSurvey:
             reason = "it is missing, so that the rows of its shard are not found"
             return ShardFindings(found.metadata, found.damage, Damage(sidecar.name, 0, reason))
         return found
+
+    def _read_sidecar(self, name: str, limit: int) -> bytes | None:
+        with contextlib.suppress(TooLarge):
+            return self._bucket.read(f"{store_prefix(self._name)}/{name}", limit)
+        return b""
 
     def _wrong_rows(self, shard: str, metadata: ShardMetadata) -> Damage | None:
         """Return the damage of a shard whose bytes are intact, but not its rows."""
