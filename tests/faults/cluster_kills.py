@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -284,6 +285,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bucket", action="store_true", help="keep the cache in an object store")
     arguments = parser.parse_args()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # workers and the server would stay
+        signal.signal(ending, signal.default_int_handler)
     kind = BucketKiller if arguments.bucket else Killer
     with tempfile.TemporaryDirectory() as folder, same_environment():
         counts = kind(Path(folder), arguments.seed).run(arguments.kills)

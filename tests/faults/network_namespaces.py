@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -354,6 +355,8 @@ def main() -> int:
         transfer(*sys.argv[1:])
         return 0
     argparse.ArgumentParser(description=__doc__).parse_args()
+    for ending in (signal.SIGINT, signal.SIGTERM):  # namespaces would stay
+        signal.signal(ending, signal.default_int_handler)
     if reason := reason_to_skip():
         print(reason)
         return 0
