@@ -108,6 +108,20 @@ def test_a_request_that_is_refused_is_not_repeated(error: Exception, waits: list
     assert waits == []
 
 
+def test_an_empty_object_can_be_read() -> None:
+    """S3 refuses to give the first bytes of one."""
+    refused = OSError(errno.EINVAL, "The requested range is not satisfiable")
+    errors: list[Exception] = []
+    bucket = flaky(errors)
+    bucket.create("empty", b"")
+    errors.append(refused)
+    assert bucket.read("empty", 10) == b""
+    for name in ("stores/x/there", "missing"):
+        errors.append(refused)
+        with pytest.raises(StoreError, match="cannot be read"):
+            bucket.read(name, 10)
+
+
 def test_attempts_end(waits: list[float]) -> None:
     for request in REQUESTS:
         with pytest.raises((StoreError, StoreWriteError), match="memory://"):

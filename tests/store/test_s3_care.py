@@ -153,12 +153,13 @@ def test_one_of_many_gets_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         assert other.still_held()  # the first was not renewed in time
 
 
-def test_a_damaged_shard_is_replaced(tmp_path: Path, s3_files) -> None:  # type: ignore[no-untyped-def]
-    url = "s3://photos/repair"
+@pytest.mark.parametrize("content", [b"damaged", b""])
+def test_a_damaged_shard_is_replaced(content: bytes, tmp_path: Path, s3_files) -> None:  # type: ignore[no-untyped-def]
+    url = f"s3://photos/repair-{len(content)}"
     push(url, tmp_path / "a", (0, 1), (2,))
     store = opened(url, tmp_path / "b")
     (bad,) = [name for name in store.shard_names if "-2-" in name]
-    s3_files.pipe(f"photos/repair/{store_prefix(NAME)}/{bad}", b"damaged")
+    s3_files.pipe(f"{url.removeprefix('s3://')}/{store_prefix(NAME)}/{bad}", content)
     (found,) = repair_bucket(store.bucket, NAME, store.folder)
     assert (found.name, found.rows) == (bad, 2)
     assert verify_bucket(store.bucket, NAME, store.folder) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Collection, Mapping
@@ -160,7 +161,9 @@ class Bucket:
         except (FileNotFoundError, IsADirectoryError):
             return None
         except Exception as error:
-            raise self._error(f"be read ({name})", error) from None
+            if not self._is_empty(name, error):
+                raise self._error(f"be read ({name})", error) from None
+            data = b""
         if len(data) > limit:
             raise TooLarge(
                 f"{self.url}/{name} has more than the {limit:,} bytes that it may have. It was not "
@@ -229,6 +232,13 @@ class Bucket:
         with contextlib.suppress(TooLarge):
             return self.read(name, len(data)) == data
         return False
+
+    def _is_empty(self, name: str, error: Exception) -> bool:
+        """Return whether reading an object failed since it is empty: S3 gives no part of it."""
+        if not isinstance(error, OSError) or error.errno != errno.EINVAL:
+            return False
+        found = self.state(name)
+        return found is not None and not found.size
 
     def _list(self, folder: str) -> Any:
         path = f"{self._root}/{folder}"
