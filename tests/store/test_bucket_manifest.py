@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from featcache._io.hashes import json_hash
 from featcache.errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from featcache.hdf5.shard_name import make_shard_name
-from featcache.store.bucket import manifests
+from featcache.store.bucket import fields, manifests
 from featcache.store.bucket.manifests import (
     BucketManifest,
     ShardsChanged,
@@ -212,6 +212,20 @@ def test_every_object_has_a_checksum(bucket: Bucket) -> None:
             latest_manifest(bucket, NAME, MIRROR)
         bucket._system.pipe_file(f"{bucket._root}/{key}", intact)
     assert shards_of(bucket, known) == added(*range(4))
+
+
+def test_no_list_is_written_that_is_too_large_to_be_read(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (fields, manifests):
+        monkeypatch.setattr(module, "MAX_BYTES", 2500)
+    for number in range(24):  # the last snapshots would be too large
+        known = change(bucket, number)
+    assert shards_of(bucket) == added(*range(24))
+    with pytest.raises(StoreWriteError, match="readers accept 2,500"):
+        change(bucket, *range(24, 60))
+    assert shards_of(bucket) == added(*range(24))
+    assert change(bucket, 24, known=known).shards == added(*range(25))
 
 
 def test_a_missing_change_is_an_error_and_no_shorter_list(bucket: Bucket) -> None:

@@ -16,6 +16,7 @@ from featcache.hdf5.shard_file import encode_shard
 from featcache.store.bucket import log_repair, manifests, verification
 from featcache.store.bucket.collection import collect_objects
 from featcache.store.bucket.compaction import compact_bucket
+from featcache.store.bucket.fields import encode_fields
 from featcache.store.bucket.leases import bucket_lease
 from featcache.store.bucket.manifests import change_key, change_shards, store_prefix
 from featcache.store.bucket.objects import Bucket
@@ -242,7 +243,7 @@ def test_a_field_that_somebody_has_written_is_repaired(
     manifest = reopen(url, tmp_path / "b").manifest
     number, bucket = manifest.generation + 1, Bucket(url)
     written = {"previous": manifest.digest, "collected": 0.0, **fields}
-    data = manifests.encode_fields(replace(manifest, generation=number, shards={}), **written)
+    data = encode_fields(replace(manifest, generation=number, shards={}), **written)
     bucket.create(change_key(NAME, number), data)
     with pytest.raises(StoreCorrupt, match="a field is wrong"):
         reopen(url, tmp_path / "c")
@@ -258,7 +259,7 @@ def test_an_impossible_time_does_not_forbid_changes(time: Any, url: str, tmp_pat
     number = manifest.generation + 1
     change = replace(manifest, generation=number, shards={})
     fields = {"previous": manifest.digest, "removed": [], "collected": time}
-    Bucket(url).create(change_key(NAME, number), manifests.encode_fields(change, **fields))
+    Bucket(url).create(change_key(NAME, number), encode_fields(change, **fields))
     with pytest.raises(StoreCorrupt, match="is not a time"):
         reopen(url, tmp_path / "c")
 

@@ -24,11 +24,11 @@ from ...hdf5.shard_metadata import (
 )
 from ...hdf5.shard_name import rows_in_name
 from ..manifest import MAX_BYTES, Manifest
+from .fields import encode_fields
 from .leases import claims_folder, server_time
 from .manifests import (
     LogReading,
     change_key,
-    encode_fields,
     latest_manifest,
     listed_numbers,
     snapshot_key,

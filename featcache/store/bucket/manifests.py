@@ -30,10 +30,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..._io.hashes import json_hash
 from ...backbones.spec import BackboneSpec
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
+from .fields import digest_in, encode_fields, time_in
 from .objects import Bucket, check_not_collected
 
 _NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10})\.json")
@@ -184,8 +184,8 @@ class LogReading:
             raise self._corrupt(key, "it is listed, but missing")
         manifest, more = self.parse(key, data, self._snapshot)
         with self.checking(key):
-            found = _with_digest(manifest, _digest(more["change"]))
-            return replace(found, collected=_time(more["collected"]))
+            found = _with_digest(manifest, digest_in(more["change"]))
+            return replace(found, collected=time_in(more["collected"]))
 
     def _apply(
         self, state: BucketManifest | None, shards: dict[str, int], number: int, data: bytes
@@ -201,7 +201,7 @@ class LogReading:
             removed = [str(shard) for shard in more["removed"]]
             if not shards.keys() >= set(removed):
                 raise ValueError("it removes a shard that is not listed")
-            collected = max(_time(more["collected"]), 0.0 if state is None else state.collected)
+            collected = max(time_in(more["collected"]), 0.0 if state is None else state.collected)
         for shard in removed:
             del shards[shard]
         shards.update(change.shards)
@@ -379,22 +379,3 @@ def _with_digest(manifest: Manifest, digest: str) -> BucketManifest:
         manifest.spec, manifest.width, manifest.generation, manifest.shards, manifest.metadata,
         digest,
     )  # fmt: skip
-
-
-def encode_fields(manifest: Manifest, **more: object) -> bytes:
-    """Return the bytes of a manifest with further fields, which its checksum covers."""
-    body = {**json.loads(manifest.encode()), **more}
-    del body["checksum"]
-    return json.dumps({**body, "checksum": json_hash(body)}, indent=1, sort_keys=True).encode()
-
-
-def _digest(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"{str(value)[:40]!r} is not a SHA-256")
-    return value
-
-
-def _time(value: Any) -> float:
-    if not 0 <= float(value) < 1e12:  # one that is infinite would forbid all changes
-        raise ValueError(f"{str(value)[:40]!r} is not a time")
-    return float(value)
