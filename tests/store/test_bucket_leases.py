@@ -66,6 +66,14 @@ def test_one_process_holds_the_lease(bucket: Bucket) -> None:
         assert again
 
 
+def test_a_number_that_somebody_has_written_gives_no_second_holder(bucket: Bucket) -> None:
+    bucket.create(f"{FOLDER}/exclusive-9999999999.json", b'{"holder": "x", "state": "free"}')
+    held = acquired(bucket)
+    assert not BucketLease(bucket, FOLDER, "exclusive").acquire()
+    held.release()
+    acquired(bucket)
+
+
 def test_a_waiting_process_gets_a_released_lease(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 LIFETIME = 300.0
 _RENEWALS = 5  # per lifetime: each is three requests
-_CLAIM = re.compile(r"(exclusive|use-[0-9a-f]{32})-([0-9]{10})\.json")
+_CLAIM = re.compile(r"(exclusive|use-[0-9a-f]{32})-([0-9]{10,})\.json")
 _ENDED = re.compile(r"used-[0-9a-f]{32}\.json")
 _CLOCK = re.compile(r"clock-[0-9a-f]{32}")
 _EXCLUSIVE = "exclusive"
