@@ -264,6 +264,21 @@ def test_an_impossible_time_does_not_forbid_changes(time: Any, url: str, tmp_pat
         reopen(url, tmp_path / "c")
 
 
+@pytest.mark.parametrize("number", [2, 9_999_999_999])
+def test_a_change_that_is_far_too_large_or_far_ahead_is_repaired(
+    number: int, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(url, tmp_path / "a", (1,))
+    monkeypatch.setattr(manifests, "MAX_BYTES", 4000)
+    Bucket(url).create(change_key(NAME, number), bytes(5000))
+    with pytest.raises(StoreCorrupt, match=r"larger than it may be|it is missing"):
+        reopen(url, tmp_path / "b")
+    found = verify_bucket(*place(url, tmp_path))
+    assert "larger" in found[0].reason
+    assert repair_bucket(*place(url, tmp_path)) == found
+    assert reopen(url, tmp_path / "c").ids() == ids_of(1)
+
+
 def test_a_list_of_which_nothing_is_left(url: str, tmp_path: Path) -> None:
     push(url, tmp_path / "a", (1,))
     path = tmp_path / "bucket" / change_key(NAME, 1)

@@ -34,9 +34,9 @@ from ...backbones.spec import BackboneSpec
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
 from .fields import digest_in, encode_fields, time_in
-from .objects import Bucket, check_not_collected
+from .objects import Bucket, TooLarge, check_not_collected
 
-_NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10})\.json")
+_NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10,18})\.json")
 _ATTEMPTS = 50
 _LISTINGS = 3
 _MAX_WAIT = 2.0
@@ -159,7 +159,7 @@ class LogReading:
         shards = {} if state is None else dict(state.shards)
         while True:
             number = 1 if state is None else state.generation + 1
-            data = self._bucket.read(change_key(self._name, number), MAX_BYTES)
+            data = self.fetch(change_key(self._name, number))
             if data is None:
                 break
             state = self._apply(state, shards, number, data)
@@ -169,9 +169,16 @@ class LogReading:
             )
         return state and replace(state, shards=shards, snapshot=self._snapshot)
 
+    def fetch(self, key: str) -> bytes | None:
+        """Return the bytes of a change or a snapshot; None if there is none."""
+        try:
+            return self._bucket.read(key, MAX_BYTES)
+        except TooLarge as error:
+            raise self._corrupt(key, "it is larger than it may be") from error
+
     def _is_there(self, known: BucketManifest) -> bool:
         """Return whether the change of a known list is still what it was."""
-        data = self._bucket.read(change_key(self._name, known.generation), MAX_BYTES)
+        data = self.fetch(change_key(self._name, known.generation))
         return data is not None and hashlib.sha256(data).hexdigest() == known.digest
 
     def _begin(self) -> BucketManifest | None:
@@ -179,7 +186,7 @@ class LogReading:
         if not self._snapshot:
             return None
         key = snapshot_key(self._name, self._snapshot)
-        data = self._bucket.read(key, MAX_BYTES)
+        data = self.fetch(key)
         if data is None:
             raise self._corrupt(key, "it is listed, but missing")
         manifest, more = self.parse(key, data, self._snapshot)

@@ -21,7 +21,6 @@ from ...hdf5.shard_metadata import (
     metadata_path,
 )
 from ...hdf5.shard_name import Damage, rows_in_name
-from ..manifest import MAX_BYTES
 from ..row_index import IdArray, unpack_ids
 from ..salvage import row_keys, salvage
 from ..shard_reader import ShardReader
@@ -146,11 +145,10 @@ def _log_damages(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
     found = []
     for key, number in keys:
         for left in reversed(range(_READS)):
-            data = bucket.read(key, MAX_BYTES)
-            if data is None:
-                break  # removed by `gc` since it was listed
             try:
-                reading.parse(key, data, number)
+                data = reading.fetch(key)
+                if data is not None:  # else `gc` has removed it since it was listed
+                    reading.parse(key, data, number)
                 break
             except StoreCorrupt as error:
                 if not left:
