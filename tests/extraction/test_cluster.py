@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -309,6 +310,30 @@ def test_a_task_that_fails_each_time_is_named_after_the_others_are_stored(
             featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
     assert caught.value.images == list(map(str, sorted(photos.rglob("*.png"))[:4]))
     assert "OSError: the disk is away" in str(caught.value)
+    found = featcache.extract("pocket", photos, client=client, **OPTIONS)
+    assert (found.summary.stored, found.summary.computed) == (8, 4)
+
+
+def test_tasks_beside_one_that_kills_its_workers_run_again_alone(
+    client: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker_module._compute
+    runs: list[int] = []
+    error = distributed.KilledWorker("a task", SimpleNamespace(address="tcp://w"), 3)
+
+    def killed(task: Any, worker: Any) -> Any:
+        runs.append(task.number)
+        if task.number == 0 or (task.number == 1 and runs.count(1) <= 3):
+            raise error
+        return real(task, worker)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "_compute", killed)
+        with pytest.raises(ClusterError, match="4 images could not be computed") as caught:
+            featcache.extract("pocket", photos, client=client, task_size=4, **OPTIONS)
+    assert caught.value.images == list(map(str, sorted(photos.rglob("*.png"))[:4]))
+    assert sorted(runs[:7]) == [0, 0, 0, 1, 1, 1, 2]
+    assert runs[7:] in ([0, 0, 0, 1], [1, 0, 0, 0])
     found = featcache.extract("pocket", photos, client=client, **OPTIONS)
     assert (found.summary.stored, found.summary.computed) == (8, 4)
 

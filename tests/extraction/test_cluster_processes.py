@@ -172,6 +172,23 @@ def test_a_task_that_kills_its_workers_is_named_and_the_others_are_stored(
     check_rows(found, expected)
 
 
+def test_tasks_that_wait_in_a_killed_worker_are_not_named(
+    folder: Path, expected: Any, cache: Path
+) -> None:
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=True, dashboard_address=":0"
+    )
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        slow_down(client, 0.0, poison="010.png")
+        with pytest.raises(ClusterError, match="8 images could not be computed: "):
+            featcache.extract(
+                "pocket", folder / "photos", cache_dir=cache, client=client, task_size=8, **OPTIONS
+            )
+    found = featcache.extract("pocket", folder / "photos", cache_dir=cache, **OPTIONS)
+    assert (found.summary.stored, found.summary.computed) == (IMAGES - 8, 8)
+    check_rows(found, expected)
+
+
 def test_two_clients_at_once_leave_one_row_for_each_image(
     client: Any, folder: Path, expected: Any, cache: Path
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, as_completed, get_worker
+from distributed import Client, KilledWorker, as_completed, get_worker
 
 from ..._io.progress import ProgressBar
 from ..._io.wording import first_line
@@ -75,6 +75,8 @@ class Connection:
         """Run tasks on the workers, and yield each with its outcome or error once it has ended.
 
         When the caller stops early, as on an error or Ctrl-C, the other tasks are cancelled.
+        Tasks that failed because several of their workers ended run again after all others, one at
+        a time. The error is only that of the second time.
 
         Parameters
         ----------
@@ -92,13 +94,25 @@ class Connection:
         """
         topic = tasks[0].run
         self._client.subscribe_topic(topic, lambda event: on_progress(*event[1]))
-        futures = {
-            self._client.submit(function, task, key=f"{topic}-{task.number}", retries=RETRIES): task
-            for task in tasks
-        }
-        try:
+        futures: dict[Any, Task] = {}
+
+        def completed(tasks: Sequence[Task], attempt: str = "") -> Iterator[tuple[Task, Any]]:
+            for task in tasks:
+                key = f"{topic}-{task.number}{attempt}"
+                futures[self._client.submit(function, task, key=key, retries=RETRIES)] = task
             for future in as_completed(list(futures), loop=self._client.loop):
                 yield futures.pop(future), self._outcome(future)
+
+        blamed: list[Task] = []
+        try:
+            for task, outcome in completed(tasks):
+                if isinstance(outcome, KilledWorker):
+                    blamed.append(task)
+                else:
+                    yield task, outcome
+            # Dask blames all tasks that a worker had when it ended, also those that only waited.
+            for task in blamed:
+                yield from completed([task], "-alone")
         finally:
             # Without its scheduler a client can only fail here.
             with contextlib.suppress(Exception):
