@@ -18,6 +18,7 @@ CACHE_VARIABLE = "FEATCACHE_CACHE"
 DATA_VARIABLE = "FEATCACHE_DATA"
 SHARED_VARIABLE = "FEATCACHE_SHARED"
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
+_URL_WITH_ONE_SLASH = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 
 
 def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -34,10 +35,23 @@ def cache_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     -------
     Path
         Absolute, with ``~`` expanded.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is a URL with one slash, as `pathlib.Path` writes it: rows would be stored in a folder
+        of that name.
     """
     given = (folder, os.environ.get(CACHE_VARIABLE))
     chosen = [one for one in given if one and not _is_url(one)]
-    return absolute_path(chosen[0] if chosen else platformdirs.user_cache_dir("featcache"))
+    found = os.fspath(chosen[0]) if chosen else platformdirs.user_cache_dir("featcache")
+    if _URL_WITH_ONE_SLASH.match(found):
+        raise InvalidRequest(
+            f"The cache {found} is not a folder, and a URL has two slashes: give it as text, such "
+            f"as 's3://bucket/prefix', or ./{found} for a folder of that name.",
+            received=found,
+        )
+    return absolute_path(found)
 
 
 def cache_url(folder: str | os.PathLike[str] | None = None) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from featcache import extract
 from featcache._io import cache_dirs
 from featcache._io.atomic import make_folder, write_memo
+from featcache.errors import InvalidRequest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
 
@@ -78,3 +79,10 @@ def test_a_private_cache_and_one_of_the_users_own_group_are_silent(
     cache_dirs.warn_if_shared(tmp_path / "missing")
     assert not caplog.messages
     assert cache_dirs._is_own_group(os.getuid() + 12345, os.getuid()) is False
+
+
+@pytest.mark.parametrize("cache", [Path("s3://bucket/prefix"), "s3:/bucket/prefix"])
+def test_a_url_that_lost_a_slash_is_no_folder(cache: Path | str) -> None:
+    with pytest.raises(InvalidRequest, match=r"The cache s3:/bucket/prefix is not a folder, and a"):
+        cache_dirs.cache_folder(cache)
+    assert cache_dirs.cache_folder("./s3:/bucket") == Path.cwd() / "s3:/bucket"

@@ -195,3 +195,12 @@ def test_other_content_is_never_replaced(waits: list[float]) -> None:
         assert bucket.read("stores/x/there", 9) == b"1"
     with pytest.raises(TooLarge, match="more than the 0 bytes"):
         bucket.read("stores/x/there", 0)
+
+
+def test_a_bucket_that_does_not_exist_is_not_an_empty_cache(waits: list[float]) -> None:
+    missing = type("NoSuchBucket", (Exception,), {})()
+    for list_names in (Bucket.objects, Bucket.folders):
+        bucket = flaky([caused(FileNotFoundError("The specified bucket does not exist"), missing)])
+        with pytest.raises(StoreError, match=r"bucket does not exist\. Check the address"):
+            list_names(bucket, "stores")
+    assert not waits

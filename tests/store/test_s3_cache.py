@@ -18,6 +18,7 @@ import pytest
 import featcache
 from conftest import photo
 from featcache import extract
+from featcache.errors import StoreError
 from featcache.store.bucket.place import BucketPlace
 from stores import SPEC, WIDTH, ids_of, rows_of
 
@@ -28,6 +29,7 @@ OPTIONS: dict[str, Any] = {"engine": "keras", "batch_size": 4, "progress": False
 APPEND = """
 import sys
 from pathlib import Path
+from featcache.errors import StoreError
 from featcache.store.bucket.place import BucketPlace
 from stores import SPEC, WIDTH, ids_of, rows_of
 url, cache, first = sys.argv[1:]
@@ -53,6 +55,11 @@ def test_an_extraction_writes_to_a_bucket(photos: Path, tiny_model: Any, tmp_pat
         again = extract(tiny_model, photos, cache_dir=url, **OPTIONS)
         np.testing.assert_array_equal(again.X, here.X)
         assert (again.summary.stored, again.quarantined) == (12, here.quarantined)
+
+
+def test_a_bucket_that_does_not_exist_is_an_error(photos: Path, tiny_model: Any) -> None:
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        extract(tiny_model, photos, cache_dir="s3://nowhere/cache", **OPTIONS)
 
 
 def test_extractions_at_once_leave_right_rows(

@@ -21,6 +21,7 @@ from .retry import retried
 # Those whose writes "only if it does not exist" are tested.
 SCHEMES = ("s3", "s3a", "file", "memory")
 _MEMORY_LOCK = threading.Lock()
+_CHECK = "Check the address, the credentials with their permissions, and the connection."
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,11 @@ class Bucket:
 
     def states(self, folder: str) -> dict[str, ObjectState]:
         """Return size and time of the objects directly below a folder, by name."""
-        try:
-            found = self._list(folder)
-        except FileNotFoundError:
-            return {}
-        except Exception as error:
-            raise self._error("be listed", error) from None
         return {
             str(info["name"]).rpartition("/")[2]: ObjectState(
                 int(info.get("size") or 0), _modified(info)
             )
-            for info in found
+            for info in self._list(folder)
             if info.get("type") == "file"
         }
 
@@ -129,14 +124,8 @@ class Bucket:
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
-        try:
-            found = self._list(folder)
-        except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise self._error("be listed", error) from None
         names = [str(info["name"]).rstrip("/").rpartition("/")[2]
-                 for info in found if info.get("type") == "directory"]  # fmt: skip
+                 for info in self._list(folder) if info.get("type") == "directory"]  # fmt: skip
         return sorted(names)
 
     def read(self, name: str, limit: int) -> bytes | None:
@@ -190,8 +179,8 @@ class Bucket:
             if "PreconditionFailed" in str(error) or "pre-conditions" in str(error):
                 return self._holds(name, data)
             raise StoreWriteError(
-                f"{self.url}/{name} could not be written: {self._reason(error)}. Objects that were "
-                "written before stay; the same command goes on.",
+                f"{self.url}/{name} could not be written: {self._reason(error)}. {_CHECK} Objects "
+                "that were written before stay; the same command goes on.",
                 path=f"{self.url}/{name}",
             ) from None
         return True
@@ -210,8 +199,8 @@ class Bucket:
             return
         except Exception as error:
             raise StoreWriteError(
-                f"{self.url}/{name} could not be removed: {self._reason(error)}. The same command "
-                "goes on.",
+                f"{self.url}/{name} could not be removed: {self._reason(error)}. {_CHECK} The "
+                "same command goes on.",
                 path=f"{self.url}/{name}",
             ) from None
 
@@ -242,13 +231,19 @@ class Bucket:
 
     def _list(self, folder: str) -> Any:
         path = f"{self._root}/{folder}"
-        return retried(lambda: self._system.ls(path, detail=True, refresh=True))
+        try:
+            return retried(lambda: self._system.ls(path, detail=True, refresh=True))
+        except FileNotFoundError as error:
+            if type(error.__cause__).__name__ != "NoSuchBucket":  # of botocore
+                return []
+            # Else a misspelt bucket looks like an empty cache, and all is computed again.
+            raise self._error("be listed", error) from None
+        except Exception as error:
+            raise self._error("be listed", error) from None
 
     def _error(self, what: str, error: Exception) -> StoreError:
         return StoreError(
-            f"{self.url} cannot {what}: {self._reason(error)}. Check the address, the credentials "
-            "and the connection.",
-            path=self.url,
+            f"{self.url} cannot {what}: {self._reason(error)}. {_CHECK}", path=self.url
         )
 
     def _reason(self, error: Exception) -> str:
