@@ -10,13 +10,14 @@ _STEPS = 100
 
 
 def seconds_to_compute(
-    images: int,
+    images: float,
     workers: float,
     size: int,
     computing: float,
     fixed: float,
     per_row: float,
     caps: Mapping[str, float],
+    stored: float = 0.0,
 ) -> dict[str, float]:
     """Return the seconds of all tasks, by what they are spent on.
 
@@ -25,7 +26,7 @@ def seconds_to_compute(
 
     Parameters
     ----------
-    images : int
+    images : float
     workers : float
         Tasks at a time.
     size : int
@@ -34,6 +35,8 @@ def seconds_to_compute(
         Seconds per task, and per task and stored row.
     caps : mapping of str to float
         Images per second that something shared allows.
+    stored : float
+        Rows that are stored before the first task.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def seconds_to_compute(
         to the whole.
     """
     edges = np.linspace(0.0, images, _STEPS + 1)
-    rows = (edges[1:] + edges[:-1]) / 2  # exact for a cost that grows linearly
+    rows = stored + (edges[1:] + edges[:-1]) / 2  # exact for a cost that grows linearly
     step = images / _STEPS
     tasks = step / (workers * size)  # of each worker
     growing = tasks * (fixed + per_row * rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .constants import Constants
 from .scenario import Design
 
-_NAMES_PER_LISTING = 1000
+NAMES_PER_LISTING = 1000
 _MAX_WAIT, _FIRST_WAIT = 2.0, 0.01  # the pauses of the code after a lost race
 
 
@@ -57,7 +57,7 @@ def manifest_cost(
     objects = changes + (snapshots if design.snapshot_every > 1 else 0)
     # Before the k-th change there are k objects, and those of all shards where these lie there too.
     names = (1 + 2 * per_change * design.lists_shards) * changes * (changes + 1) / 2
-    listings = changes + math.floor(names / _NAMES_PER_LISTING)
+    listings = changes + math.floor(names / NAMES_PER_LISTING)
     gets = 2 * changes
     spent = (
         listings * constants.list_seconds

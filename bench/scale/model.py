@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 from .constants import Constants
 from .fluid import seconds_to_compute
-from .manifest import ManifestCost, manifest_cost
+from .manifest import NAMES_PER_LISTING, ManifestCost, manifest_cost
 from .scenario import Design, Scenario
 
 # As in featcache/extraction/cluster/tasks.py and worker.py, which a test compares.
 MAX_TASK_IMAGES, MIN_TASK_IMAGES, TASKS_PER_THREAD, COMMIT_SECONDS = 2048, 256, 4, 30.0
 MAX_MANIFEST_BYTES = 64 * 2**20
+# Requests of a worker for each task in an object store, one after the other, which a test counts:
+# to mark the store as in use, to list it, and to end the mark; and to create a shard.
+LISTINGS, READS, WRITES, SHARD_WRITES = 5, 3, 4, 2
+_MAX_REPEATS = 50
 
 IDENTIFY = "the client finds the ids"
 PLAN = "the client plans and joins"
 COMPUTE = "the workers compute"
 READING = "the workers wait for images"
+TASKS = "requests for each task"
 LISTING = "the workers list the store"
 SCHEDULER = "the scheduler"
 STORE = "requests to the object store"
@@ -32,6 +37,7 @@ CAUSES = (
     START,
     IDENTIFY,
     PLAN,
+    TASKS,
     LISTING,
     SCHEDULER,
     STORE,
@@ -118,10 +124,13 @@ def predict(scenario: Scenario, constants: Constants, design: Design) -> Predict
         **_upload(scenario, constants, design, listed, shards, row_bytes),
         OPENING: _open(scenario, constants, design, shards),
     }
+    dollars = _dollars(
+        scenario, constants, design, sum(seconds.values()), listed, tasks, shards, row_bytes
+    )
     return Prediction(
-        scenario, seconds, _impossible(scenario, constants, design, listed), shards, tasks, listed,
-        rows * constants.index_memory_bytes, rows * constants.sidecar_row_bytes, row_bytes,
-        _dollars(scenario, constants, sum(seconds.values()), listed, shards, row_bytes),
+        scenario, seconds, _impossible(scenario, constants, design, listed, shards), shards, tasks,
+        listed, rows * constants.index_memory_bytes, rows * constants.sidecar_row_bytes, row_bytes,
+        dollars,
     )  # fmt: skip
 
 
@@ -181,31 +190,121 @@ def _compute(
     waiting = max(0.0, _reading(scenario, constants) - own)  # while the cores are idle
     if not scenario.workers:
         return {COMPUTE: images * own, READING: images * waiting}
-    computing = size * (own + waiting) + constants.task_seconds
+    requests = _requests(scenario, constants, design)
+    computing = size * (own + waiting) + constants.task_seconds + requests
+    found = _tasks(scenario, constants, design, size, shards, computing)
+    found[LISTING] = found.pop("growing")
+    both = found.pop("computing")
+    found[READING] = both * size * waiting / computing
+    found[TASKS] = both * requests / computing
+    found[COMPUTE] = found.get(COMPUTE, 0.0) + both - found[READING] - found[TASKS]
+    return found
+
+
+def _requests(scenario: Scenario, constants: Constants, design: Design) -> float:
+    """Return the seconds of a task in which its worker waits for requests, of short lists."""
+    if not scenario.remote or design.pushed:
+        return 0.0
+    seconds = SHARD_WRITES * constants.put_seconds
+    if design.workers_list:
+        seconds += LISTINGS * constants.list_seconds + READS * constants.get_seconds
+        seconds += WRITES * constants.put_seconds
+    return seconds
+
+
+def _tasks(
+    scenario: Scenario,
+    constants: Constants,
+    design: Design,
+    size: int,
+    shards: int,
+    computing: float,
+) -> dict[str, float]:
+    """Return the seconds of all tasks, as `seconds_to_compute` does.
+
+    The longer they take, the more changes does the client make, whose names workers list.
+    """
+    images = scenario.images
     # The last tasks are begun by all workers at once: they end with whole rounds of tasks.
     rounds = math.ceil(images / size / scenario.workers) * size * scenario.workers
     workers = scenario.workers * images / rounds
+    caps = _caps(scenario, constants, design, size, shards)
+    few = _listed_rows(scenario, design, shards)
+    changes, found = 0.0, dict[str, float]()
+    for _ in range(_MAX_REPEATS):
+        found = {}
+        for listed, first, last in ((True, 0.0, few), (False, few, images)):
+            fixed, per_row = _listing(
+                scenario, constants, design, size, workers, shards, changes, listed
+            )
+            part = seconds_to_compute(
+                last - first, workers, size, computing, fixed, per_row, caps, first
+            )
+            found = {name: found.get(name, 0.0) + value for name, value in part.items()}
+        before = changes
+        if design.change_seconds:
+            changes = min(shards, sum(found.values()) / design.change_seconds)
+        if changes <= before * 1.001:
+            break
+    return found
+
+
+def _listed_rows(scenario: Scenario, design: Design, shards: int) -> float:
+    """Return the number of stored rows up to which workers read the sidecars of all shards."""
+    if not design.workers_list:
+        return 0.0
+    if not scenario.remote:
+        return scenario.images
+    return min(1.0, design.max_listed / shards) * scenario.images
+
+
+def _listing(
+    scenario: Scenario,
+    constants: Constants,
+    design: Design,
+    size: int,
+    workers: float,
+    shards: int,
+    changes: float,
+    listed: bool,
+) -> tuple[float, float]:
+    """Return the seconds of listing the store before a task, and those per stored row.
+
+    With `listed`, a worker reads the sidecars that others have made since its last task, and sorts
+    the ids of all rows.
+    """
+    images = scenario.images
     fixed, per_row = 0.0, 0.0
-    if design.workers_list:
-        # Of the shards that others have made since its last task, a worker reads the sidecars;
-        # then it sorts the ids of all rows.
-        made = size * max(0.0, workers - 1)
-        fixed = _sidecars(scenario, constants, design, made * shards / images, made)
-        per_row = constants.index_core_seconds
+    made = size * max(0.0, workers - 1)
+    if listed:
+        fixed += _sidecars(scenario, constants, design, made * shards / images, made)
+        per_row += constants.index_core_seconds
+    if scenario.remote and not design.pushed and design.workers_list:
+        new = made * shards / images
+        # Each worker reads each change once.
+        fixed += changes * constants.get_seconds * workers * size / images
+        fixed += new * constants.manifest_core_seconds
+        fixed += new * constants.manifest_shard_bytes / constants.bandwidth
+        names = changes + 2 * shards * design.lists_objects
+        per_row += names / images / NAMES_PER_LISTING * constants.list_seconds
+    return fixed, per_row
+
+
+def _caps(
+    scenario: Scenario, constants: Constants, design: Design, size: int, shards: int
+) -> dict[str, float]:
+    """Return the images per second that something shared allows."""
+    images = scenario.images
     caps = {SCHEDULER: size / constants.task_core_seconds}
     if scenario.machine_cores is not None:
         shared = constants.image_core_seconds + constants.task_core_seconds / size
         caps[COMPUTE] = scenario.machine_cores / shared
     if scenario.remote:
         reads = constants.gets_per_second * constants.image_prefixes / constants.image_requests
-        writes = constants.puts_per_second * images / (2 * shards)
+        marks = images / size * WRITES * (design.workers_list and not design.pushed)
+        writes = constants.puts_per_second * images / max(SHARD_WRITES * shards, marks)
         caps[STORE] = min(reads, writes)
-    found = seconds_to_compute(images, workers, size, computing, fixed, per_row, caps)
-    found[LISTING] = found.pop("growing")
-    both = found.pop("computing")
-    found[READING] = both * size * waiting / computing
-    found[COMPUTE] = found.get(COMPUTE, 0.0) + both - found[READING]
-    return found
+    return caps
 
 
 def _open(scenario: Scenario, constants: Constants, design: Design, shards: int) -> float:
@@ -230,16 +329,16 @@ def _sidecars(
 
 
 def _impossible(
-    scenario: Scenario, constants: Constants, design: Design, listed: ManifestCost
+    scenario: Scenario, constants: Constants, design: Design, listed: ManifestCost, shards: int
 ) -> tuple[str, ...]:
     rows = scenario.images
-    index = rows * constants.index_memory_bytes
+    index = _listed_rows(scenario, design, shards) * constants.index_memory_bytes
     client = rows * (constants.client_image_bytes + constants.index_memory_bytes)
     client += rows * constants.task_image_bytes if scenario.workers else 0.0
     found = []
     if client > constants.client_memory:
         found.append(f"the client and the scheduler need {client / 1e9:,.0f} GB")
-    if scenario.workers and design.workers_list and index > constants.worker_memory:
+    if scenario.workers and index > constants.worker_memory:
         found.append(f"each worker needs {index / 1e9:,.0f} GB for the ids of all rows")
     if listed.largest > MAX_MANIFEST_BYTES:
         found.append(f"the manifest would have {listed.largest / 2**20:,.0f} MiB")
@@ -260,15 +359,22 @@ def opening(images: int, shards: int, constants: Constants, design: Design) -> t
 def _dollars(
     scenario: Scenario,
     constants: Constants,
+    design: Design,
     seconds: float,
     listed: ManifestCost,
+    tasks: int,
     shards: int,
     row_bytes: float,
 ) -> dict[str, float]:
     cores = scenario.workers * scenario.cores + scenario.client_cores
-    puts = listed.requests + 2 * shards
+    puts = float(listed.requests + 2 * shards)
     per_image = constants.image_requests * (2 if scenario.ids == "new" else 1)
     gets = scenario.images * (per_image + (scenario.ids == "remembered")) + shards
+    if scenario.workers and design.workers_list and not design.pushed:
+        names = listed.changes + 2 * shards * design.lists_objects  # half of them on average
+        # Half of the other requests remove objects, which costs nothing.
+        puts += tasks * (LISTINGS + WRITES / 2 + names / NAMES_PER_LISTING / 2)
+        gets += tasks * READS + scenario.workers * listed.changes
     requests = puts * constants.thousand_puts / 1e3 + gets * constants.thousand_gets / 1e3
     return {
         "machines": seconds / 3600 * cores * constants.core_hour,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -83,7 +84,12 @@ class Design:
     index_file : bool
         Whether a store in a folder that is opened again reads an index file, not all sidecars.
     workers_list : bool
-        Whether a worker lists the store again before each task.
+        Whether a worker marks the store as in use and lists it again for each task.
+    max_listed : float
+        Shards of a store in an object store up to which a worker reads the sidecars of all.
+    lists_objects : bool
+        Whether a worker lists all objects of the store when it lists the store, and not the
+        changes of the manifest alone.
     sidecars_at_once : int
         Requests for sidecars that are under way at a time.
     """
@@ -96,11 +102,16 @@ class Design:
     lists_shards: bool
     index_file: bool
     workers_list: bool = True
+    max_listed: float = math.inf
+    lists_objects: bool = False
     sidecars_at_once: int = 1
 
 
 BEFORE = Design("before", True, 1, 64, 0.0, True, False)
-NOW = Design("now", False, 64, 1, 5.0, False, True, sidecars_at_once=16)
+# It looks for images that failed in a folder; if that is empty, s3fs lists the one above.
+NOW = Design(
+    "now", False, 64, 1, 5.0, False, True, max_listed=1024, lists_objects=True, sidecars_at_once=16
+)
 # Not what the code does: what would help most.
-NEXT = replace(NOW, name="next", workers_list=False)
+NEXT = replace(NOW, name="next", lists_objects=False)
 DESIGNS = (BEFORE, NOW, NEXT)

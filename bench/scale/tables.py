@@ -101,7 +101,7 @@ def bounds_table(constants: Constants) -> Rows:
     bounds = {
         f"memory of the client and the scheduler, {constants.client_memory / 1e9:.0f} GB":
             constants.client_memory / client,
-        f"memory of a worker, {constants.worker_memory / 1e9:.0f} GB":
+        f"memory of a worker, {constants.worker_memory / 1e9:.0f} GB, rows in a folder":
             constants.worker_memory / index,
         "size of the list of shards, 64 MiB": shards * MAX_TASK_IMAGES,
     }  # fmt: skip

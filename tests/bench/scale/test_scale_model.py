@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import uuid
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.scale import model
+from bench.scale.calibrate import _SPEC
 from bench.scale.constants import Constants
 from bench.scale.fluid import seconds_to_compute
 from bench.scale.manifest import manifest_cost, race
@@ -21,12 +27,16 @@ from bench.scale.model import (
     READING,
     SCHEDULER,
     STORE,
+    TASKS,
     opening,
     predict,
 )
 from bench.scale.scenario import BEFORE, DESIGNS, NEXT, NOW, Design, Scenario
 from bench.scale.tables import RECORDED, validation_scenarios
 from featcache.errors import InvalidRequest
+from featcache.store.bucket.failures import read_failures
+from featcache.store.bucket.objects import Bucket
+from featcache.store.bucket.place import BucketPlace
 
 CONSTANTS = Constants()
 
@@ -128,12 +138,12 @@ def test_the_client_that_reads_all_images_first_has_the_pace_of_its_requests() -
     [
         (SCHEDULER, {"task_core_seconds": 0.5}, 2048 / 0.5),
         (STORE, {"gets_per_second": 10.0, "image_prefixes": 20.0}, 100.0),
-        (STORE, {"puts_per_second": 1.0}, 2048 / 2),
+        (STORE, {"puts_per_second": 1.0}, 2048 / 4),
     ],
 )
 def test_each_shared_limit_is_reached(cause: str, changes: dict[str, float], most: float) -> None:
     found = predict(Scenario(20_480_000, 200), CONSTANTS.replaced(changes), NOW)
-    tasks = sum(found.seconds[one] for one in (COMPUTE, READING, LISTING, SCHEDULER, STORE))
+    tasks = sum(found.seconds[one] for one in (COMPUTE, READING, TASKS, LISTING, SCHEDULER, STORE))
     assert found.seconds[cause] > 0
     assert 20_480_000 / tasks == pytest.approx(most, rel=0.01)
 
@@ -181,21 +191,104 @@ def test_shards_that_are_pushed_wait_for_two_objects_each() -> None:
     assert PUSH not in predict(Scenario(10**7, 10), CONSTANTS, NOW).seconds
 
 
-def test_a_worker_that_lists_the_store_reads_what_others_have_made_since() -> None:
+def test_a_worker_that_lists_a_small_store_reads_what_others_have_made_since() -> None:
+    images, workers = 1024 * 2048, 16
+    found = predict(Scenario(images, workers, task_images=2048, ids="given"), CONSTANTS, NEXT)
+    expected = _sidecars_of(images, workers) + _changes_of(found)
+    assert found.seconds[LISTING] == pytest.approx(expected, rel=0.01)
+    more = predict(Scenario(images, workers, task_images=2048, ids="given"), CONSTANTS, NOW)
+    # Half of the objects that are there in the end, for each of the tasks of a worker.
+    names = images / 2048 / workers * 2 * 1024 / 2
+    added = more.seconds[LISTING] - found.seconds[LISTING]
+    assert added == pytest.approx(names / 1000 * CONSTANTS.list_seconds, rel=0.02)
+
+
+def _sidecars_of(images: int, workers: int) -> float:
+    tasks = images / 2048 / workers  # of each worker
+    waiting = CONSTANTS.get_seconds / NOW.sidecars_at_once
+    sidecar = CONSTANTS.sidecar_core_seconds + waiting
+    row = CONSTANTS.sidecar_row_core_seconds + CONSTANTS.sidecar_row_bytes / CONSTANTS.bandwidth
+    sorting = tasks * CONSTANTS.index_core_seconds * images / 2
+    return tasks * (workers - 1) * (sidecar + 2048 * row) + sorting
+
+
+def _changes_of(found: model.Prediction) -> float:
+    """Return the seconds in which a worker lists and reads the changes of the list of shards."""
+    flow = sum(found.seconds[one] for one in (COMPUTE, READING, TASKS, LISTING))
+    assert found.manifest.changes == pytest.approx(flow / NOW.change_seconds, rel=0.02)
+    tasks = found.tasks / found.scenario.workers
+    names = found.manifest.changes / 2 * tasks
+    return found.manifest.changes * CONSTANTS.get_seconds + names / 1000 * CONSTANTS.list_seconds
+
+
+@pytest.mark.parametrize(("images", "workers"), [(2**25, 16), (10**9, 10)])
+def test_of_a_large_store_a_worker_lists_the_changes_alone(images: int, workers: int) -> None:
+    scenario = Scenario(images, workers, task_images=2048)
+    found = predict(scenario, CONSTANTS, NEXT)
+    first = 1024 * 2048  # rows, of whose shards it reads the sidecars
+    expected = _sidecars_of(first, workers) + _changes_of(found)
+    assert found.seconds[LISTING] == pytest.approx(expected, rel=0.01)
+    everything = predict(scenario, CONSTANTS, replace(NEXT, max_listed=float("inf")))
+    assert everything.seconds[LISTING] > 10 * found.seconds[LISTING]
+    quiet = replace(NEXT, workers_list=False)
+    assert predict(scenario, CONSTANTS, quiet).seconds[LISTING] == 0
+
+
+def test_a_worker_waits_for_the_requests_of_each_task() -> None:
     found = predict(Scenario(20_480_000, 100), CONSTANTS, NOW)
-    tasks = 10_000 / 100  # of each worker
-    sidecars = (
-        tasks * 99 * (CONSTANTS.sidecar_core_seconds + CONSTANTS.get_seconds / NOW.sidecars_at_once)
-    )
-    rows = (
-        tasks
-        * 99
-        * 2048
-        * (CONSTANTS.sidecar_row_core_seconds + CONSTANTS.sidecar_row_bytes / CONSTANTS.bandwidth)
-    )
-    sorting = tasks * CONSTANTS.index_core_seconds * 20_480_000 / 2
-    assert found.seconds[LISTING] == pytest.approx(sidecars + rows + sorting)
-    assert predict(Scenario(20_480_000, 100), CONSTANTS, NEXT).seconds[LISTING] == 0
+    assert found.seconds[TASKS] == pytest.approx(100 * (5 * 0.1 + 3 * 0.05 + 6 * 0.05))
+    quiet = replace(NOW, workers_list=False)
+    alone = predict(Scenario(20_480_000, 100), CONSTANTS, quiet)
+    assert alone.seconds[TASKS] == pytest.approx(100 * 2 * CONSTANTS.put_seconds)
+    assert alone.dollars["requests"] < found.dollars["requests"]
+    for design, remote in ((BEFORE, True), (NOW, False)):
+        assert predict(Scenario(10**6, 9, remote=remote), CONSTANTS, design).seconds[TASKS] == 0
+
+
+def test_the_requests_of_a_task_are_those_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = _SPEC
+    place = BucketPlace.of(tmp_path / "own", f"memory://{uuid.uuid4().hex}", spec.folder, "abcdef")
+    counted: Counter[str] = Counter()
+
+    def task() -> None:
+        with ExitStack() as marks:
+            place.mark(marks, append=True)
+            place.refresh(store)
+            store.append(np.ones((1, 4), np.float32), [f"{len(store):064x}"])
+
+    store = place.create(spec, 4, {})
+    place.list_through(store, lambda shards: None)
+    task()  # which leaves the time of last use
+    for name in ("states", "read", "create", "remove"):
+        method = getattr(Bucket, name)
+
+        def count(*arguments: Any, _name: str = name, _method: Any = method) -> Any:
+            counted[_name] += 1
+            return _method(*arguments)
+
+        monkeypatch.setattr(Bucket, name, count)
+    task()
+    assert counted["states"] == model.LISTINGS
+    assert counted["read"] == model.READS
+    assert counted["create"] + counted["remove"] == model.WRITES + model.SHARD_WRITES
+
+
+def test_the_objects_of_a_store_are_listed_where_no_image_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    listed: list[str] = []
+
+    async def pages(self: object, bucket: str, prefix: str = "", **options: object) -> Any:
+        listed.append(prefix)
+        for name in ("a", "b") if prefix == "p/stores/x/" else ():
+            yield {"name": f"bucket/{prefix}{name}.h5", "type": "file", "size": 1}
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_iterdir", pages)
+    assert read_failures(Bucket("s3://bucket/p"), "x", tmp_path) == {}
+    assert NOW.lists_objects == (listed[1:] == ["p/stores/x/"])
 
 
 def test_an_index_file_is_opened_without_the_ids_of_all_rows() -> None:
@@ -251,7 +344,7 @@ def test_the_figures_of_the_code_are_those_of_the_code() -> None:
     assert BEFORE.shards_per_change == push._SHARDS_PER_CHANGE
     assert CONSTANTS.requests_in_flight == MAX_REQUESTS
     assert NOW.change_seconds == lister.LIST_SECONDS
-    assert NOW.sidecars_at_once == store._REQUESTS
+    assert (NOW.sidecars_at_once, NOW.max_listed) == (store._REQUESTS, store.MAX_LISTED)
     per_page = index_file.ROWS_PER_PAGE
     assert CONSTANTS.index_row_bytes == index_file.PAGE_BYTES / per_page
     assert CONSTANTS.index_page_bytes == index_file.ROW["key"].itemsize / per_page
