@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._io.logs import get_logger
-from ..errors import OutOfMemory
+from ..errors import InvalidRequest, OutOfMemory
 from .micro_batch import MicroBatchSize, is_out_of_memory
 
 log = get_logger(__name__)
@@ -96,6 +96,8 @@ class Engine:
         ------
         OutOfMemory
             If the memory is insufficient even for one image at a time.
+        InvalidRequest
+            If the model does not give one row per image.
         """
         while True:
             started = time.perf_counter()
@@ -121,7 +123,21 @@ class Engine:
                 with self._lock:
                     if len(pixels) == self.batch_size:
                         self.batch_size *= 2
+            self._check_shape(rows.shape, len(pixels))
             return rows
+
+    def _check_shape(self, shape: tuple[int, ...], images: int) -> None:
+        """Raise `InvalidRequest` unless there is a row for each image.
+
+        Of a model that leaves out or adds rows, it is unknown which image a row belongs to.
+        """
+        if shape != (images, self.width):
+            raise InvalidRequest(
+                f"The model gave an array {shape} for {images} images, not one row of "
+                f"{self.width} values per image, so it cannot be used. Check what its layers do "
+                "with the first axis, which numbers the images.",
+                received=shape,
+            )
 
     def provenance(self) -> dict[str, str]:
         """Return engine and versions, stored with the rows; not part of the key."""

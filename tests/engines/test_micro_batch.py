@@ -26,7 +26,7 @@ from featcache.engines.micro_batch import (
     write_size,
 )
 from featcache.engines.openvino import OpenVINORunner
-from featcache.errors import OutOfMemory
+from featcache.errors import InvalidRequest, OutOfMemory
 
 pytest.importorskip("openvino", reason="the extra featcache[openvino] is not installed")
 
@@ -213,3 +213,14 @@ def test_the_stages_are_told(photos: Path, tiny_model: Any) -> None:
     assert all(seconds > 0 for seconds in vars(stages).values())
     assert "keras: read 0." in str(features.summary)
     assert extract(tiny_model, photos).summary.stages is None
+
+
+@pytest.mark.parametrize("part", [(slice(1, None), slice(None)), (slice(None), slice(0, 0))])
+def test_a_model_without_one_row_per_image_is_refused(part: Any) -> None:
+    class Fewer(Runner):
+        def run(self, pixels: Any, size: int) -> Any:
+            return super().run(pixels, size)[part]
+
+    engine = Engine(Fewer(999, MemoryError()), MicroBatchSize(4), 4)
+    with pytest.raises(InvalidRequest, match="for 5 images, not one row of 1 values per image"):
+        engine.embed(np.zeros((5, 2, 2, 3), np.uint8))
