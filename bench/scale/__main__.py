@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -92,10 +93,11 @@ def _add_scenario(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     """Return a number of things, which may be written as 1e8."""
-    value = float(text)
-    if not value.is_integer() or value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of 0 or more")
-    return int(value)
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if value.is_integer() and value >= 0:
+            return int(value)
+    raise argparse.ArgumentTypeError(f"{text} is not a whole number of 0 or more")
 
 
 def _assignment(text: str) -> tuple[str, float]:

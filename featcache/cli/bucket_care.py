@@ -82,7 +82,7 @@ def remove(common: Common, url: str, text: str, *, dry_run: bool) -> Removal:
     store = BucketStore(url, name, mirror_folder(common.local, url, name))
     found = remove_all_shards(store, "requested", dry_run=dry_run)
     if isinstance(found, Kept):
-        raise StoreError(f"{name} was not removed: {found.reason}.", path=url)
+        raise StoreError(f"{name} was not removed: {found.reason.rstrip('.')}.", path=url)
     return found
 
 

@@ -165,7 +165,7 @@ def remove_store(folder: Path) -> Removal:
         removal = Removal(folder.name, _count(folder), folder_bytes(folder), "requested")
         kept = remove(folder)
     if kept is not None:
-        raise StoreError(f"{folder.name} was not removed: {kept.reason}.", path=folder)
+        raise StoreError(f"{folder.name} was not removed: {kept.reason.rstrip('.')}.", path=folder)
     return removal
 
 

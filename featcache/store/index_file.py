@@ -115,13 +115,6 @@ def make_keys(ids: IdArray, views: NDArray[np.int32]) -> Keys:
     return keys.view("S36").ravel()
 
 
-def ids_and_views(keys: Keys) -> tuple[IdArray, NDArray[np.int32]]:
-    """Return what `make_keys` was given."""
-    raw = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 36)
-    views = np.ascontiguousarray(raw[:, 32:]).view(">u4").ravel().astype(np.uint32)
-    return raw[:, :32], (views ^ np.uint32(2**31)).view(np.int32)
-
-
 class IndexFile:
     """An open index file whose head was checked.
 

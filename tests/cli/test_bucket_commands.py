@@ -6,11 +6,13 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
+from featcache.errors import StoreWriteError
 from featcache.store.bucket.leases import mark_bucket_in_use
 from featcache.store.bucket.manifests import store_prefix
 from featcache.store.bucket.objects import Bucket
@@ -97,6 +99,10 @@ def test_rm(url: str, tmp_path: Path, capsys: Capture) -> None:
     with mark_bucket_in_use(Bucket(url), HALF.folder):
         assert run(url, "rm", HALF.folder, "--yes") == 2
     assert "was not removed: it is in use" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bucket, "create", Mock(side_effect=StoreWriteError("Denied.")))
+        assert run(url, "rm", HALF.folder, "--yes") == 2
+    assert capsys.readouterr().err.endswith("was not removed: Denied.\n")
     assert run(url, "rm", HALF.folder, "--yes") == 0
     assert f"deleted: {HALF.folder}, 3 rows" in capsys.readouterr().out
     store = find_bucket_store(url, HALF.folder, tmp_path / "b")

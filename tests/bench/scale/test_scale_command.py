@@ -70,10 +70,11 @@ def test_an_assignment_without_a_number_is_refused(wrong: str) -> None:
         main(["constants", "--set", wrong])
 
 
-@pytest.mark.parametrize("wrong", ["1.5", "-1"])
-def test_a_part_of_an_image_is_refused(wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["1.5", "-1", "many"])
+def test_a_part_of_an_image_is_refused(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["predict", "--images", wrong, "--workers", "1"])
+    assert f"{wrong} is not a whole number of 0 or more" in capsys.readouterr().err
 
 
 def test_the_tables_are_markdown(capsys: pytest.CaptureFixture[str]) -> None:
