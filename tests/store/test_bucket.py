@@ -429,6 +429,11 @@ def test_writers_without_end_are_told(
         ("bucket/x", "not the URL of a cache"),
         ("s3://", "not the URL of a cache"),
         ("memory:///", "not the URL of a cache"),
+        ("s3://bucket/a//b", "empty part"),
+        ("memory:///a/x", "empty part"),
+        ("memory://a/./x", "empty part"),
+        ("file:///a/../x", "empty part"),
+        ("file:////a/x", "empty part"),
     ],
 )
 def test_other_urls_are_refused(url: str, message: str) -> None:

@@ -59,7 +59,8 @@ class Bucket:
     Raises
     ------
     InvalidRequest
-        If it is not a URL of one of `SCHEMES`, or holds credentials.
+        If it is not a URL of one of `SCHEMES`, holds credentials, or its path has a part that is
+        empty, ``.`` or ``..``.
     MissingExtra
         If the library for it is not installed.
     """
@@ -80,6 +81,7 @@ class Bucket:
                 received=clean_url(url),
             )
         self.url = url.rstrip("/")
+        _check_parts(self.url)
         try:
             import fsspec
 
@@ -273,6 +275,23 @@ def check_not_collected(
                 "have removed it; this process was probably suspended. Run the same command again.",
                 path=bucket.url,
             )
+
+
+def _check_parts(url: str) -> None:
+    """Raise `InvalidRequest` if a server may take a part of the path away.
+
+    For some servers ``a//b`` is another place than ``a/b``, for others it is the same: two caches
+    would look like one, or one like two.
+    """
+    path = url.partition("://")[2]
+    if scheme_of(url) == "file":
+        path = path.removeprefix("/")
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        raise InvalidRequest(
+            f"The path of {url} has an empty part, '.' or '..', which not all servers take for the "
+            "same place. Give it without them, as s3://bucket/prefix.",
+            received=url,
+        )
 
 
 def _modified(info: Mapping[str, Any]) -> float:
