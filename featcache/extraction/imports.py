@@ -275,7 +275,7 @@ def _store(
             )
         store.refresh()
         unique = list(first)
-        stored = store.contains(unique)
+        stored = store.contains(unique, confirm=True)
         _check_stored(store, X, [first[unique[i]] for i in np.flatnonzero(stored)], ids)
         new = [first[unique[i]] for i in np.flatnonzero(~stored)]
         for block in _blocks(new, width):

@@ -81,7 +81,7 @@ def _find_rows(
         if job.shared is not None:
             if found:
                 _check_widths(found[0], job.shared)
-                places[~found[0].contains(ids)] += 1
+                places[~found[0].contains(ids, confirm=True)] += 1
             found.append(job.shared)
         stores.append(found)
         sources.append(places)

@@ -285,7 +285,7 @@ def make_job(
     stored: set[str] = set()
     for one in (store, shared) if ids else ():
         if one is not None:
-            stored |= set(compress(ids, one.contains(ids)))
+            stored |= set(compress(ids, one.contains(ids, confirm=True)))
     failed = store.quarantined if store is not None else {}
     plan = make_plan(files, stored, failed, retry_failed=retry_failed)
     return ExtractionJob(dataset, contents, files, resolved, cache, store, plan, view, shared)

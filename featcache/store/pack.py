@@ -228,7 +228,7 @@ def _unpack(path: str | os.PathLike[str], cache: Path) -> Store:
         with mark_in_use(folder):
             store = Store.create(folder, spec, header.width, header.about)
             for rows, ids in reader.blocks(count):
-                new = ~store.contains(unpack_ids(ids))
+                new = ~store.contains(unpack_ids(ids), confirm=True)
                 if new.any():
                     views = np.zeros(int(new.sum()), np.int32)
                     store.append_packed(rows[new], ids[new], views, {"unpacked": "1"})

@@ -87,7 +87,7 @@ class ReadableStore:
         return list(self._metadata)
 
     def __len__(self) -> int:
-        """Return the number of distinct rows."""
+        """Return the number of distinct rows; of an index file, what its head says."""
         return self._ask(lambda: self._index.distinct())
 
     def __repr__(self) -> str:
@@ -195,19 +195,33 @@ class ReadableStore:
             path=self.folder,
         )
 
-    def contains(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+    def contains(self, ids: Sequence[str], *, confirm: bool = False) -> NDArray[np.bool_]:
         """Return whether the row of each image id is stored.
 
         Parameters
         ----------
         ids : sequence of str
+        confirm : bool
+            Compare what the index file says with the sidecars of the shards, and drop it if it
+            contradicts them. Needed wherever a row is not computed or copied since it is stored:
+            a wrong index file would leave it out. Reads the sidecar of each shard that has one of
+            the rows.
 
         Returns
         -------
         ndarray (n,), bool
         """
         packed = pack_ids(ids)
+        if confirm:
+            return self._ask(lambda: self._find_confirmed(packed))
         return self._ask(lambda: self._index.contains(packed))
+
+    def _find_confirmed(self, ids: IdArray) -> NDArray[np.bool_]:
+        with self._lock:  # else another thread could list other shards between the two steps
+            shard, row = self._index.find(ids)
+            there = shard >= 0
+            self._metadata.check(self._metadata.names, shard[there], row[there], ids[there])
+        return there
 
     def ids(self) -> list[str]:
         """Return the distinct image ids of all rows, in the order of the shards."""

@@ -140,7 +140,35 @@ class ShardTable(Mapping[str, ShardMetadata]):
         """
         if self.file is None:
             return self.loaded
-        found: dict[str, ShardMetadata] = {}
+        # Not the ids: those of all shards may be too many to keep until the rows are read.
+        return {
+            name: replace(metadata, image_ids=_NO_IDS, views=_NO_VIEWS, components={})
+            if name in self.indexed
+            else metadata
+            for name, metadata in self._checked(self.file, names, shard, row, ids)
+        }
+
+    def check(
+        self,
+        names: Sequence[str],
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        ids: IdArray,
+    ) -> None:
+        """Raise as `for_reading` does, with the same arguments; one shard after the other."""
+        if self.file is not None:
+            for _ in self._checked(self.file, names, shard, row, ids):
+                pass
+
+    def _checked(
+        self,
+        file: IndexFile,
+        names: Sequence[str],
+        shard: NDArray[np.int64],
+        row: NDArray[np.int64],
+        ids: IdArray,
+    ) -> Iterator[tuple[str, ShardMetadata]]:
+        """Yield name and metadata of each shard that has rows, compared with the index."""
         order = np.argsort(shard, kind="stable")
         starts = np.flatnonzero(np.diff(shard[order], prepend=-1))
         for part in np.split(order, starts[1:]) if len(order) else []:
@@ -149,8 +177,5 @@ class ShardTable(Mapping[str, ShardMetadata]):
             if name in self.indexed:
                 same = np.array_equal(metadata.image_ids[row[part]], ids[part])
                 if not same or metadata.views[row[part]].any():
-                    raise self.file.damage(f"it gives rows of {name} other ids than the shard")
-                # Not the ids: those of all shards may be too many to keep until the rows are read.
-                metadata = replace(metadata, image_ids=_NO_IDS, views=_NO_VIEWS, components={})
-            found[name] = metadata
-        return found
+                    raise file.damage(f"it gives rows of {name} other ids than the shard")
+            yield name, metadata

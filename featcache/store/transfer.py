@@ -92,8 +92,10 @@ def copy_rows(source: Store, cache: Path, *, progress: bool | None = None) -> Co
 
 
 def _copy(source: Store, target: Store, progress: bool | None) -> Copied:
-    missing = int(np.count_nonzero(~target.contains(source.ids())))
-    present = len(source) - missing
+    ids = source.ids()
+    # Confirmed once, for all rows: a wrong index file of the target would leave some out.
+    missing = int(np.count_nonzero(~target.contains(ids, confirm=True)))
+    present = len(ids) - missing
     check_free_bytes(
         target.folder, missing * source.spec.row_bytes(source.width),
         f"{missing:,} rows of {source.folder.name} need",

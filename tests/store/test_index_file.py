@@ -493,10 +493,12 @@ def test_views_are_compared_as_well(home: Path) -> None:
     assert not (home / NAME).exists()
 
 
-def test_a_row_that_no_shard_has_is_missing_when_it_is_read(home: Path) -> None:
-    def invent(rows: Any) -> None:
-        rows["key"][0] = make_keys(pack_ids(["00" * 32]), np.zeros(1, np.int32))[0]
+def invent(rows: Any) -> None:
+    """Give the first row of the index the id of an image that no shard has."""
+    rows["key"][0] = make_keys(pack_ids(["00" * 32]), np.zeros(1, np.int32))[0]
 
+
+def test_a_row_that_no_shard_has_is_missing_when_it_is_read(home: Path) -> None:
     forge(home, invent)
     assert "other ids" in verify(home)[0].reason
     store = Store(home)
@@ -504,6 +506,40 @@ def test_a_row_that_no_shard_has_is_missing_when_it_is_read(home: Path) -> None:
     with pytest.raises(MissingRows):
         store.read(["00" * 32])
     holds(store)
+
+
+def test_a_row_that_no_shard_has_is_not_confirmed(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Store(home).contains(ids_of(*range(50)), confirm=True).sum() == 40
+    assert (home / NAME).exists()
+    forge(home, invent)
+    store = Store(home)
+    assert store.contains(["00" * 32, *ids_of(1)], confirm=True).tolist() == [False, True]
+    assert "other ids" in caplog.text
+    assert not (home / NAME).exists()
+    holds(store)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_row_that_the_target_lists_but_lacks_is_copied(
+    home: Path, tmp_path: Path, *, packed: bool
+) -> None:
+    source = filled(
+        Store.create(tmp_path / "a" / "stores" / SPEC.folder, SPEC, WIDTH), (1, 2), (3,)
+    )
+    source.append(rows_of(60), ["00" * 32])
+    source.refresh()
+    forge(home, invent, distinct=17)
+    if packed:
+        pack(source, tmp_path / "p.h5")
+        target = unpack(tmp_path / "p.h5", home.parent.parent)
+    else:
+        found = copy_rows(source, home.parent.parent, progress=False)
+        assert (found.rows, found.present) == (1, 3)
+        target = found.store
+    assert np.array_equal(target.read(["00" * 32]), rows_of(60))
+    assert len(target) == 41
 
 
 def test_the_manifest_may_be_lost(home: Path) -> None:

@@ -66,7 +66,7 @@ def push_rows(source: Store, url: str, cache: Path, *, progress: bool | None = N
     missing = np.ones(len(ids), bool)
     if there is not None:
         check_same(there.manifest, source.spec, source.width, bucket)
-        missing = ~there.contains(ids)
+        missing = ~there.contains(ids, confirm=True)
     pushed = _Push(source, bucket, mirror, {i for i, new in zip(ids, missing, strict=True) if new})
     damaged = list[str]()
     with progress_bar(len(pushed.missing), name, "rows", progress) as bar, pushed:
