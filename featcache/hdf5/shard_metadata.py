@@ -233,6 +233,18 @@ def metadata_differs(shard: Path, size: int, metadata: ShardMetadata, rows: Rows
     return not same or not all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
+def same_rows(first: ShardMetadata, second: ShardMetadata) -> bool:
+    """Return whether two metadata give the rows of a shard the same ids, views and places."""
+    mine, theirs = first.layout, second.layout
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
+        (first.image_ids, second.image_ids), (first.views, second.views),
+        (mine.offsets, theirs.offsets),
+    ]  # fmt: skip
+    return (mine.rows_per_chunk, mine.width, mine.dtype) == (
+        theirs.rows_per_chunk, theirs.width, theirs.dtype
+    ) and all(np.array_equal(one, other) for one, other in pairs)  # fmt: skip
+
+
 def plausible_seconds(value: Any) -> float:
     """Return a time in seconds that a file declares; 0.0 if it is none, as it is only reported.
 

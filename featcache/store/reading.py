@@ -292,8 +292,7 @@ class ReadableStore:
         """
         with contextlib.suppress(StoreCorrupt, FileNotFoundError):
             metadata = self._metadata.read(name)
-            self._reader.check([name])
-            return self._reader.read_all(name, metadata.layout, len(metadata.views)), metadata
+            return self._reader.read_shard(name, metadata), metadata
         return None
 
     def ids_in(self, name: str) -> IdArray:

@@ -148,6 +148,11 @@ class ShardReader:
         self._read_rows(name, layout, rows, np.diff(rows), found)
         return found
 
+    def read_shard(self, name: str, metadata: ShardMetadata) -> Rows:
+        """Return the rows of a whole shard, after verifying it; see `check` and `read_all`."""
+        self.check([name])
+        return self.read_all(name, metadata.layout, len(metadata.views))
+
     def keep_only(self, names: Mapping[str, object]) -> None:
         """Discard the verification of all shards except these."""
         self._verified = {name: state for name, state in self._verified.items() if name in names}

@@ -554,6 +554,28 @@ def test_metadata_are_compared_with_a_copy_that_is_there(folder: str, tmp_path: 
         again.read(ids_of(1))
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_metadata_from_when_a_store_was_opened_are_compared(
+    copied: bool, folder: str, tmp_path: Path
+) -> None:
+    push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a")
+    (shard,) = (tmp_path / "bucket" / "stores" / SPEC.folder).glob("*.h5")
+    found, intact = read_metadata(shard), metadata_path(shard).read_bytes()
+    assert found is not None
+    swapped = replace(found[0], image_ids=found[0].image_ids[::-1].copy())
+    metadata_path(shard).write_bytes(encode_metadata(shard.name, found[2], swapped, found[1]))
+    store = reopen(folder, tmp_path / "b")
+    metadata_path(shard).write_bytes(intact)
+    shutil.rmtree(store.folder)  # as a garbage collection does
+    if copied:  # by another process
+        assert np.array_equal(reopen(folder, tmp_path / "b").read(ids_of(1)), rows_of(1))
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match="those of other rows"):
+            store.read(ids_of(1))
+    assert store.read_shard(shard.name) is None
+    assert np.array_equal(reopen(folder, tmp_path / "b").read(ids_of(1)), rows_of(1))
+
+
 @pytest.mark.parametrize("damage", [flip, lambda path: path.write_bytes(b"")])
 def test_a_damaged_local_copy_is_fetched_again(damage: Any, folder: str, tmp_path: Path) -> None:
     push_rows(make(tmp_path / "a", (1, 2)), folder, tmp_path / "a")

@@ -20,13 +20,13 @@ from ...errors import StoreCorrupt, StoreError
 from ...hdf5.row_dtype import Rows
 from ...hdf5.sandbox import inspect_shard
 from ...hdf5.shard_metadata import (
-    Layout,
     ShardMetadata,
     largest_shard,
     largest_sidecar,
     metadata_differs,
     metadata_path,
     read_metadata,
+    same_rows,
 )
 from ...hdf5.shard_name import shard_error
 from ..shard_reader import ShardReader
@@ -79,16 +79,17 @@ class FetchingReader(ShardReader):
         super().__init__(folder)
         self._bucket, self._name, self._is_listed = bucket, name, is_listed
         self._max_bytes = max_bytes
+        self._compared: dict[str, ShardMetadata] = {}
 
-    def check(self, names: Sequence[str]) -> None:
-        """Fetch and verify shards; see `ShardReader.check`."""
-        for name in names:
-            self._retry(name, lambda: None)
+    def read_shard(self, name: str, metadata: ShardMetadata) -> Rows:
+        """Return the rows of a whole shard; see `ShardReader.read_shard`."""
+        read = super().read_shard
+        return self._retry(name, metadata, lambda: read(name, metadata))
 
-    def read_all(self, name: str, layout: Layout, count: int) -> Rows:
-        """Return the rows of a whole shard; see `ShardReader.read_all`."""
-        read = super().read_all
-        return self._retry(name, lambda: read(name, layout, count))
+    def keep_only(self, names: Mapping[str, object]) -> None:
+        """Discard what is known of all shards except these."""
+        super().keep_only(names)
+        self._compared = {name: found for name, found in self._compared.items() if name in names}
 
     def gather(
         self,
@@ -104,14 +105,15 @@ class FetchingReader(ShardReader):
         for number in np.unique(shard):
             chosen = np.flatnonzero(shard == number)
             read = partial(gather, names, all_metadata, shard[chosen], row[chosen], width)
-            result[chosen] = self._retry(names[int(number)], read)
+            name = names[int(number)]
+            result[chosen] = self._retry(name, all_metadata[name], read)
         return result
 
-    def _retry(self, name: str, read: Callable[[], T]) -> T:
+    def _retry(self, name: str, metadata: ShardMetadata, read: Callable[[], T]) -> T:
         """Call a function that reads a shard; fetch it again if another process removed it."""
         for _ in range(_ATTEMPTS):
             try:
-                self._ensure(name)
+                self._ensure(name, metadata)
                 return read()
             except _ShardRemoved:
                 raise
@@ -123,16 +125,30 @@ class FetchingReader(ShardReader):
             path=self._folder,
         )
 
-    def _ensure(self, name: str) -> None:
-        """Verify the local copy of a shard; fetch it if there is none, or a damaged one."""
+    def _ensure(self, name: str, metadata: ShardMetadata) -> None:
+        """Verify the local copy of a shard; fetch it if there is none, or a damaged one.
+
+        Sidecar and copy may have been replaced since the store was opened: the metadata with which
+        rows are read must be those of the shard that is there now.
+        """
         path = self._folder / name
         if path.is_file() and not path.is_symlink():
             self._touch(name, path)
             with contextlib.suppress(StoreCorrupt):
                 super().check([name])
-                return
-        self._fetch(name, path)
+                if self._is_described_by(name, metadata):
+                    return
+        self._fetch(name, path, metadata)
         super().check([name])
+
+    def _is_described_by(self, name: str, metadata: ShardMetadata) -> bool:
+        """Return whether the sidecar of the local copy, compared when fetched, says the same."""
+        if self._compared.get(name) is not metadata:
+            known = read_metadata(self._folder / name)
+            if known is None or not same_rows(known[0], metadata):
+                return False
+            self._compared[name] = metadata
+        return True
 
     def _touch(self, name: str, path: Path) -> None:
         """Set the time of last use of a copy, seldom: other processes verify it again then."""
@@ -144,7 +160,7 @@ class FetchingReader(ShardReader):
                 if verified:
                     self._verified[name] = file_state(path.stat())
 
-    def _fetch(self, name: str, path: Path) -> None:
+    def _fetch(self, name: str, path: Path, metadata: ShardMetadata) -> None:
         known = read_sidecar(self._bucket, self._name, path)
         if known is None:
             raise shard_error(path, "its metadata are missing")
@@ -166,19 +182,23 @@ class FetchingReader(ShardReader):
                 path=path, reason="its SHA-256 is not the one in its name",
             )  # fmt: skip
         self._make_room(size)
-        self._write(path, data)
+        self._write(path, data, metadata)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        """Write a local copy whose rows are those that the sidecar lists, in this order."""
+    def _write(self, path: Path, data: bytes, metadata: ShardMetadata) -> None:
+        """Write a local copy whose rows are those that the metadata list, in this order.
+
+        Those of the sidecar that is there, and those with which rows are read.
+        """
         unfinished = temporary_path(self._folder)
         try:
             write_atomic(unfinished, data, description="a shard", durable=False)
             found = inspect_shard(unfinished)
             rows = super().read_all(unfinished.name, found.layout, len(found.views))
-            if metadata_differs(path, len(data), found, rows):
+            if metadata_differs(path, len(data), found, rows) or not same_rows(found, metadata):
                 raise StoreCorrupt(
                     f"The metadata of the shard {path.name} in {self._bucket.url} are those of "
-                    "other rows.",
+                    "other rows. Run the same command again, in case they were replaced since the "
+                    "store was opened; if it does not pass, `featcache repair`.",
                     path=path, reason="its metadata are those of other rows",
                 )  # fmt: skip
             os.replace(unfinished, path)
