@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featcache._io.cache_dirs import stores_folder
-from featcache.errors import StoreCorrupt, StoreError
+from featcache.errors import StoreCorrupt, StoreError, StoreWriteError
 from featcache.hdf5.shard_file import encode_shard
 from featcache.store.bucket import log_repair, manifests, verification
 from featcache.store.bucket.collection import collect_objects
@@ -262,6 +262,27 @@ def test_an_impossible_time_does_not_forbid_changes(time: Any, url: str, tmp_pat
     Bucket(url).create(change_key(NAME, number), encode_fields(change, **fields))
     with pytest.raises(StoreCorrupt, match="is not a time"):
         reopen(url, tmp_path / "c")
+
+
+def test_a_time_in_the_future_is_found_and_set_back(url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    store = reopen(url, tmp_path / "b")
+    known = store.manifest
+    far = change_shards(store.bucket, NAME, store.folder, known, known=known, collected=9e11)
+    with pytest.raises(StoreWriteError, match="may have removed it"):
+        push(url, tmp_path / "c", (2,))
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert (found.name, found.rows) == ("change-0000000002.json", 0)
+    assert "in the future" in found.reason
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    assert verify_bucket(*place(url, tmp_path)) == []
+    again = manifests.latest_manifest(store.bucket, NAME, store.folder, far)
+    assert again is not None
+    assert again.collected < 9e11
+    push(url, tmp_path / "d", (3,))
+    store.refresh()
+    assert sorted(store.ids()) == sorted(ids_of(1, 3))
+    assert verify_bucket(*place(url, tmp_path)) == []
 
 
 @pytest.mark.parametrize("number", [2, 9_999_999_999])

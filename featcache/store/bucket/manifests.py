@@ -208,7 +208,8 @@ class LogReading:
             removed = [str(shard) for shard in more["removed"]]
             if not shards.keys() >= set(removed):
                 raise ValueError("it removes a shard that is not listed")
-            collected = max(time_in(more["collected"]), 0.0 if state is None else state.collected)
+            # Not the largest so far: writers carry it on, and a repair sets a wrong one back.
+            collected = time_in(more["collected"])
         for shard in removed:
             del shards[shard]
         shards.update(change.shards)

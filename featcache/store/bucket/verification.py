@@ -43,6 +43,7 @@ from .shard_writer import ShardWriter
 
 _READS = 3  # an answer may have been cut off
 _LEASE_WAIT = 30.0
+_CLOCK_SKEW = 3600.0  # in seconds, between the machines of a server
 
 
 def verify_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
@@ -155,10 +156,26 @@ def _log_damages(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
                     found.append(Damage(key.rpartition("/")[2], 0, str(error.reason)))
     if not found:
         try:
-            latest_manifest(bucket, name, mirror)
+            found += _time_damages(bucket, name, latest_manifest(bucket, name, mirror))
         except StoreCorrupt as error:
             found.append(Damage("manifest", 0, str(error.reason)))
     return found
+
+
+def _time_damages(bucket: Bucket, name: str, manifest: BucketManifest | None) -> list[Damage]:
+    """Return the damage of a list whose `collected` is later than its newest change.
+
+    No shard could be added to it. The time of the change is one of the server, and asking for it
+    creates no object, as asking for the present time would.
+    """
+    if manifest is None:
+        return []
+    key = change_key(name, manifest.generation)
+    state = bucket.state(key)
+    if state is None or manifest.collected <= state.modified + _CLOCK_SKEW:
+        return []
+    reason = "its time of the last removal is in the future, so that no shard can be added"
+    return [Damage(key.rpartition("/")[2], 0, reason)]
 
 
 @contextlib.contextmanager
