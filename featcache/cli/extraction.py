@@ -81,6 +81,12 @@ def extract(common: Common, dry_run: bool, on_conflict: OnConflict, **options: A
             "--task-size is the size of the tasks of a cluster; name it with --scheduler.",
             received=task_size,
         )
+    if scheduler is not None and devices is not None:  # before waiting for the scheduler
+        raise InvalidRequest(
+            "--devices chooses devices of this machine, and with --scheduler the workers of a "
+            "cluster compute. Leave one of them out.",
+            received=devices,
+        )
     with _client(scheduler) as client:
         features = extracted(
             common, options, on_conflict, client=client, task_size=task_size, devices=devices

@@ -79,15 +79,15 @@ def push(common: Common, folder: str, stores: Sequence[str]) -> int:
     """
     from ..store.transfer import copy_rows
 
-    found = _stores_in(common.stores, stores)
+    here, found = common.cache, _stores_in(common.stores, stores)
     if not is_url(folder):
         target = cache_folder(folder)
-        return _copy(common, found, lambda s: copy_rows(s, target, progress=common.progress))
+        return _copy(common, here, found, lambda s: copy_rows(s, target, progress=common.progress))
 
     from ..store.bucket.push import push_rows
 
-    return _copy(common, found, lambda store: push_rows(
-        store, folder, common.cache, progress=common.progress
+    return _copy(common, here, found, lambda store: push_rows(
+        store, folder, here, progress=common.progress
     ))  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def pull(common: Common, folder: str, stores: Sequence[str]) -> int:
     from ..store.transfer import copy_rows
 
     cache = common.cache
+    place: Path | str = folder
     if is_url(folder):
         from ..store.bucket.store import bucket_stores
 
@@ -114,7 +115,7 @@ def pull(common: Common, folder: str, stores: Sequence[str]) -> int:
         if not place.is_dir():
             raise StoreError(f"{place} is not a folder; give another cache folder.", path=place)
         found = _stores_in(stores_folder(place), stores)
-    return _copy(common, found, lambda s: copy_rows(s, cache, progress=common.progress))
+    return _copy(common, place, found, lambda s: copy_rows(s, cache, progress=common.progress))
 
 
 def _stores_in(folder: Path, names: Sequence[str]) -> list[Store]:
@@ -127,8 +128,10 @@ def _stores_in(folder: Path, names: Sequence[str]) -> list[Store]:
     return [Store(path, write_sidecars=False) for path in found]
 
 
-def _copy(common: Common, stores: Sequence[Store], copy: Callable[[Store], Copied]) -> int:
-    """Copy the rows of stores, and print what was done."""
+def _copy(
+    common: Common, place: Path | str, stores: Sequence[Store], copy: Callable[[Store], Copied]
+) -> int:
+    """Copy the rows of the stores of a cache, and print what was done."""
     records = []
     for store in stores:
         name, found = store.spec.folder, copy(store)
@@ -143,5 +146,5 @@ def _copy(common: Common, stores: Sequence[Store], copy: Callable[[Store], Copie
     if common.json:
         print(json.dumps(records, indent=2))
     elif not stores:
-        print("There is no store to copy.")
+        print(f"There is no store to copy in {place}.")
     return 1 if any(record["damaged"] for record in records) else 0

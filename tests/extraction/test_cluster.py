@@ -391,6 +391,8 @@ def test_the_command_runs_on_the_cluster_of_a_scheduler(
     assert "There is no scheduler at nonsense" in capsys.readouterr().err
     assert main([*arguments, "--task-size", "6"]) == 2
     assert "name it with --scheduler" in capsys.readouterr().err
+    assert main([*arguments, "--scheduler", "tcp://nowhere:1", "--devices", "2"]) == 2
+    assert "Leave one of them out" in capsys.readouterr().err
 
 
 def test_tasks_hold_neither_pixels_nor_rows(photos: Path) -> None:

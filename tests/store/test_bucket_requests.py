@@ -122,11 +122,13 @@ def test_an_empty_object_can_be_read() -> None:
             bucket.read(name, 10)
 
 
-def test_attempts_end(waits: list[float]) -> None:
+def test_attempts_end(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
     for request in REQUESTS:
         with pytest.raises((StoreError, StoreWriteError), match="memory://"):
             request(flaky([TimeoutError("slow") for _ in range(retry._ATTEMPTS)]))
     assert len(waits) == (retry._ATTEMPTS - 1) * len(REQUESTS)
+    said = [one for one in caplog.messages if "did not answer 5 requests (TimeoutError)" in one]
+    assert len(said) == len(REQUESTS)
 
 
 def test_attempts_that_take_long_end_sooner(monkeypatch: pytest.MonkeyPatch) -> None:

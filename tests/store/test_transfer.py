@@ -193,7 +193,10 @@ def test_an_empty_cache_has_nothing_to_copy(
     caches: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["push", str(caches[1])]) == 0
-    assert "no store to copy" in capsys.readouterr().out
+    assert f"no store to copy in {caches[0]}." in capsys.readouterr().out
+    caches[1].mkdir(exist_ok=True)
+    assert main(["pull", str(caches[1])]) == 0
+    assert f"no store to copy in {caches[1]}." in capsys.readouterr().out
 
 
 def test_a_store_that_is_always_being_merged_is_told(

@@ -8,10 +8,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..._io.logs import get_logger
+
+log = get_logger(__name__)
+
 T = TypeVar("T")
 
 _ATTEMPTS = 12
 _FIRST_WAIT, _MAX_WAIT = 0.25, 8.0
+_SILENT_ATTEMPTS = 4  # some seconds
 # No attempt begins later than this after the first one. A server that does not answer, as behind a
 # broken connection, costs each attempt its whole timeout.
 _PATIENCE = 60.0
@@ -46,6 +51,11 @@ def retried(request: Callable[[], T]) -> T:
         except Exception as error:
             if not is_temporary(error) or time.monotonic() + wait - started > _PATIENCE:
                 raise
+            if attempt == _SILENT_ATTEMPTS:  # a wrong address would look like a program that hangs
+                log.warning(
+                    "The object store did not answer %d requests (%s); trying again for up to %d "
+                    "seconds.", attempt + 1, type(error).__name__, _PATIENCE,
+                )  # fmt: skip
         time.sleep(wait)
     return request()
 
