@@ -285,8 +285,7 @@ def _listing(
         fixed += changes * constants.get_seconds * workers * size / images
         fixed += new * constants.manifest_core_seconds
         fixed += new * constants.manifest_shard_bytes / constants.bandwidth
-        names = changes + 2 * shards * design.lists_objects
-        per_row += names / images / NAMES_PER_LISTING * constants.list_seconds
+        per_row += changes / images / NAMES_PER_LISTING * constants.list_seconds
     return fixed, per_row
 
 
@@ -371,9 +370,10 @@ def _dollars(
     per_image = constants.image_requests * (2 if scenario.ids == "new" else 1)
     gets = scenario.images * (per_image + (scenario.ids == "remembered")) + shards
     if scenario.workers and design.workers_list and not design.pushed:
-        names = listed.changes + 2 * shards * design.lists_objects  # half of them on average
+        # Half of the changes are there on average.
+        names = listed.changes / NAMES_PER_LISTING / 2
         # Half of the other requests remove objects, which costs nothing.
-        puts += tasks * (LISTINGS + WRITES / 2 + names / NAMES_PER_LISTING / 2)
+        puts += tasks * (LISTINGS + WRITES / 2 + names)
         gets += tasks * READS + scenario.workers * listed.changes
     requests = puts * constants.thousand_puts / 1e3 + gets * constants.thousand_gets / 1e3
     return {

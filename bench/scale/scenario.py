@@ -87,9 +87,6 @@ class Design:
         Whether a worker marks the store as in use and lists it again for each task.
     max_listed : float
         Shards of a store in an object store up to which a worker reads the sidecars of all.
-    lists_objects : bool
-        Whether a worker lists all objects of the store when it lists the store, and not the
-        changes of the manifest alone.
     sidecars_at_once : int
         Requests for sidecars that are under way at a time.
     """
@@ -103,15 +100,11 @@ class Design:
     index_file: bool
     workers_list: bool = True
     max_listed: float = math.inf
-    lists_objects: bool = False
     sidecars_at_once: int = 1
 
 
 BEFORE = Design("before", True, 1, 64, 0.0, True, False)
-# It looks for images that failed in a folder; if that is empty, s3fs lists the one above.
-NOW = Design(
-    "now", False, 64, 1, 5.0, False, True, max_listed=1024, lists_objects=True, sidecars_at_once=16
-)
+NOW = Design("now", False, 64, 1, 5.0, False, True, max_listed=1024, sidecars_at_once=16)
 # Not what the code does: what would help most.
-NEXT = replace(NOW, name="next", lists_objects=False)
+NEXT = replace(NOW, name="next", workers_list=False)
 DESIGNS = (BEFORE, NOW, NEXT)

@@ -214,19 +214,19 @@ def test_a_store_that_is_removed_forgets_its_failures(memory: str, tmp_path: Pat
     store = writer(memory, tmp_path)
     add(store, 1)
     store.add_to_quarantine({"1" * 64: "it is no image"})
-    store._bucket.create(f"stores/{SPEC.folder}/quarantine/other", b"of someone else")
+    store._bucket.create(f"quarantine/{SPEC.folder}/other", b"of someone else")
     store.refresh()
     assert isinstance(remove_all_shards(store, "it is old"), Removal)
     found = writer(memory, tmp_path)
     assert (len(found), found.quarantined) == (0, {})
-    assert store._bucket.read(f"stores/{SPEC.folder}/quarantine/other", 99) is not None
+    assert store._bucket.read(f"quarantine/{SPEC.folder}/other", 99) is not None
 
 
 def test_a_damaged_quarantine_list_counts_for_nothing(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/bucket"
     store = writer(url, tmp_path / "a")
     store.add_to_quarantine({"1" * 64: "it is no image"})
-    folder = tmp_path / "bucket" / "stores" / SPEC.folder / "quarantine"
+    folder = tmp_path / "bucket" / "quarantine" / SPEC.folder
     (path,) = folder.iterdir()
     path.write_bytes(path.read_bytes().replace(b"no", b"an"))
     (folder / "other.json").write_text("{}")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..._io.atomic import make_folder, write_atomic
 from .. import quarantine
-from .manifests import store_prefix
 from .objects import Bucket
 
 
@@ -51,4 +50,5 @@ def remove_failures(bucket: Bucket, name: str) -> None:
 
 
 def _folder(name: str) -> str:
-    return f"{store_prefix(name)}/quarantine"
+    # Not below that of the store: of an empty folder, s3fs lists the one above, with all shards.
+    return f"quarantine/{name}"
