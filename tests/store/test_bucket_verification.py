@@ -18,6 +18,7 @@ from featcache.store.bucket.collection import collect_objects
 from featcache.store.bucket.compaction import compact_bucket
 from featcache.store.bucket.fields import encode_fields
 from featcache.store.bucket.leases import bucket_lease
+from featcache.store.bucket.log_names import MAX_NUMBER
 from featcache.store.bucket.manifests import change_key, change_shards, store_prefix
 from featcache.store.bucket.objects import Bucket
 from featcache.store.bucket.push import push_rows
@@ -283,6 +284,55 @@ def test_a_time_in_the_future_is_found_and_set_back(url: str, tmp_path: Path) ->
     store.refresh()
     assert sorted(store.ids()) == sorted(ids_of(1, 3))
     assert verify_bucket(*place(url, tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["change-" + "9" * 18, "snapshot-" + "9" * 18, "change-" + "9" * 16, "snapshot-00000000003"],
+)
+def test_numbers_that_leave_no_room_are_not_used(name: str, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    Bucket(url).create(f"{manifests.manifest_folder(NAME)}/{name}.json", b"{}")
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert (found.name, found.rows) == (f"{name}.json", 0)
+    assert repair_bucket(*place(url, tmp_path)) == []
+    push(url, tmp_path / "b", (2,))
+    assert sorted(reopen(url, tmp_path / "c").ids()) == sorted(ids_of(1, 2))
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_repair_needs_two_numbers(left: int, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    key = change_key(NAME, MAX_NUMBER - left)
+    Bucket(url).create(key, b"{}")
+    if left == 1:
+        with pytest.raises(StoreError, match=r"of the number 999999999999999, .*Remove that"):
+            repair_bucket(*place(url, tmp_path))
+        Bucket(url).remove(key)
+    else:
+        repair_bucket(*place(url, tmp_path))
+    assert verify_bucket(*place(url, tmp_path)) == []
+    assert reopen(url, tmp_path / "b").ids() == ids_of(1)
+
+
+@pytest.mark.parametrize("number", [1, 9, 10**12])
+def test_a_snapshot_without_its_change_hides_no_list(number: int, url: str, tmp_path: Path) -> None:
+    push(url, tmp_path / "a", (1,))
+    push(url, tmp_path / "b", (2,))
+    manifest, bucket = reopen(url, tmp_path / "c").manifest, Bucket(url)
+    planted = replace(manifest, generation=number, shards={})
+    data = encode_fields(planted, change="0" * 64, collected=0.0)
+    bucket.create(manifests.snapshot_key(NAME, number), data)
+    with pytest.raises(StoreCorrupt, match="its change is missing, or was replaced"):
+        reopen(url, tmp_path / "d")
+    (found,) = verify_bucket(*place(url, tmp_path))
+    assert repair_bucket(*place(url, tmp_path)) == [found]
+    store = reopen(url, tmp_path / "d")
+    assert sorted(store.ids()) == sorted(ids_of(1, 2))
+    assert verify_bucket(*place(url, tmp_path)) == []
+    push(url, tmp_path / "e", (3,))
+    assert collect_objects(bucket, NAME, store.folder, grace=0).kept == []
+    assert len(reopen(url, tmp_path / "f")) == 3
 
 
 @pytest.mark.parametrize("number", [2, 9_999_999_999])

@@ -35,6 +35,7 @@ from .objects import Bucket, ObjectState
 GRACE_SECONDS = 86400.0
 _UNLISTED = "shards that are not listed"
 _EARLIER = "earlier lists of shards"
+_MOST_UNLISTED = 1000  # changes that a listing leaves out; more are a gap that a repair has left
 _BATCH = 50  # the list is read again, and the lease checked, after so many removals
 
 
@@ -143,7 +144,7 @@ class _Collection:
         states = self._bucket.states(manifest_folder(self._name))
         changes = [number for number in listed_numbers(self._bucket, self._name)[0] if number > 1]
         found: set[str] = set()
-        for number in range(min(changes, default=2), self._manifest.generation + 1):
+        for number in _possible_numbers(changes, self._manifest.generation):
             key = change_key(self._name, number)
             state = states.get(key.rpartition("/")[2])
             if state is not None and state.modified < self._cutoff:
@@ -189,7 +190,7 @@ class _Collection:
             return {}
         older = snapshots[-2]
         old = [snapshot_key(self._name, number) for number in snapshots[:-2]]
-        old += [change_key(self._name, n) for n in changes if 1 < n <= older]
+        old += [change_key(self._name, n) for n in changes if 1 < n < older]
         prefix = f"{manifest_folder(self._name)}/"
         found = {}
         for key in old:
@@ -220,3 +221,11 @@ class _Collection:
             size = sum(states[key].size for key in keys)
             reason = f"{format_count(len(keys), 'object')} of {what}"
             found.append(Removal(self._name, 0, size, reason))
+
+
+def _possible_numbers(changes: Collection[int], newest: int) -> Iterator[int]:
+    """Yield the numbers of the listed changes, sorted, and of those between that may be there."""
+    start = min(changes, default=2)
+    for number in sorted({*changes, newest}):
+        yield from range(max(start, number - _MOST_UNLISTED), number + 1)
+        start = number + 1

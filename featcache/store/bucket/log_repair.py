@@ -26,6 +26,7 @@ from ...hdf5.shard_name import rows_in_name
 from ..manifest import MAX_BYTES, Manifest
 from .fields import encode_fields
 from .leases import claims_folder, server_time
+from .log_names import MAX_NUMBER
 from .manifests import (
     LogReading,
     change_key,
@@ -56,11 +57,9 @@ def rebuild_list(bucket: Bucket, name: str, mirror: Path) -> None:
     StoreCorrupt
         If no change and no snapshot is intact, so that the spec is unknown.
     StoreError
-        If another process makes a change at the same time.
+        If another process makes a change at the same time, or there is one of the largest number.
     """
-    newest = max(listed_numbers(bucket, name)[0], default=0)
-    while bucket.state(change_key(name, newest + 1)) is not None:
-        newest += 1
+    newest = _newest_number(bucket, name)
     try:
         found: Manifest | None = latest_manifest(bucket, name, mirror)
     except StoreCorrupt:
@@ -95,9 +94,27 @@ def rebuild_list(bucket: Bucket, name: str, mirror: Path) -> None:
             )
 
 
+def _newest_number(bucket: Bucket, name: str) -> int:
+    """Return the largest number of a change or a snapshot, after which the list is written."""
+    changes, snapshots = listed_numbers(bucket, name)
+    newest = max([*changes, *snapshots], default=0)
+    while bucket.state(change_key(name, newest + 1)) is not None:
+        newest += 1
+    if newest + 2 > MAX_NUMBER:
+        raise StoreError(
+            f"The list of shards of {bucket.url}/{store_prefix(name)} has a change or a snapshot "
+            f"of the number {newest}, after which no other can be written. featcache did not write "
+            "it. Remove that object and run the same command again.",
+            path=bucket.url,
+        )
+    return newest
+
+
 def _collected_list(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
     """Return the list that intact changes, snapshots and shards give; None without any."""
     changes, snapshots = listed_numbers(bucket, name)
+    # One without its change was not written by featcache.
+    snapshots = [n for n in snapshots if bucket.state(change_key(name, n)) is not None]
     intact = list(_intact(bucket, name, mirror, snapshots, snapshot_key))
     base = intact[-1][0] if intact else None
     shards = {} if base is None else dict(base.shards)

@@ -8,10 +8,10 @@ whole list after a change, so that readers begin there, and not at the first cha
 The listing of a server may lag behind: readers ask for further changes until there is none. All
 objects are untrusted: a damaged or missing one is an error, and never a shorter list.
 
-Garbage collection may remove snapshots but the newest two, and the changes before the older one of
-these, both being older than any delay of a listing. The first change stays, so that a store that
-exists is never begun again; the others are removed in the order of their numbers, so that a writer
-that was suspended finds that the change before its own is gone.
+Garbage collection may remove snapshots but the newest two, and the changes before that of the older
+one of these, all being older than any delay of a listing. The first change stays, so that a store
+that exists is never begun again; the others are removed in the order of their numbers, so that a
+writer that was suspended finds that the change before its own is gone.
 
 Before objects of shards are removed, a change says which are too old to be listed any more. From
 then on a writer that was suspended cannot list a shard whose object may be gone.
@@ -23,7 +23,6 @@ import contextlib
 import hashlib
 import json
 import random
-import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -34,9 +33,9 @@ from ...backbones.spec import BackboneSpec
 from ...errors import StoreCorrupt, StoreError, StoreMismatch, StoreWriteError
 from ..manifest import MAX_BYTES, NAME, Manifest, parse_manifest
 from .fields import digest_in, encode_fields, time_in
+from .log_names import kind_and_number
 from .objects import Bucket, TooLarge, check_not_collected
 
-_NAME = re.compile(r"(?P<kind>change|snapshot)-(?P<number>[0-9]{10,18})\.json")
 _ATTEMPTS = 50
 _LISTINGS = 3
 _MAX_WAIT = 2.0
@@ -93,10 +92,9 @@ def listed_numbers(bucket: Bucket, name: str) -> tuple[list[int], list[int]]:
 
     The newest may be missing.
     """
-    found = [_NAME.fullmatch(one) for one in bucket.objects(manifest_folder(name))]
-    numbers = [(match["kind"], int(match["number"])) for match in found if match]
+    found = [kind_and_number(one) for one in bucket.objects(manifest_folder(name))]
     changes, snapshots = (
-        sorted(number for kind, number in numbers if kind == wanted)
+        sorted(one[1] for one in found if one is not None and one[0] == wanted)
         for wanted in ("change", "snapshot")
     )
     return changes, snapshots
@@ -192,7 +190,10 @@ class LogReading:
         manifest, more = self.parse(key, data, self._snapshot)
         with self.checking(key):
             found = _with_digest(manifest, digest_in(more["change"]))
-            return replace(found, collected=time_in(more["collected"]))
+            found = replace(found, collected=time_in(more["collected"]))
+        if not self._is_there(found):  # else one that is made up would hide the list before it
+            raise self._corrupt(key, "its change is missing, or was replaced")
+        return found
 
     def _apply(
         self, state: BucketManifest | None, shards: dict[str, int], number: int, data: bytes

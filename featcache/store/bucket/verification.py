@@ -26,6 +26,7 @@ from ..salvage import row_keys, salvage
 from ..shard_reader import ShardReader
 from ..survey import ShardFindings, add_lost_rows, inspect_with_sidecar
 from .leases import bucket_lease
+from .log_names import foreign_names
 from .log_repair import rebuild_list
 from .manifests import (
     BucketManifest,
@@ -35,6 +36,7 @@ from .manifests import (
     change_shards,
     latest_manifest,
     listed_numbers,
+    manifest_folder,
     snapshot_key,
     store_prefix,
 )
@@ -75,8 +77,10 @@ def verify_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
     damages = _log_damages(bucket, name, mirror)
     if damages:
         return damages  # the shards are unknown
+    foreign = foreign_names(bucket.objects(manifest_folder(name)))
+    reason = "it is not used: featcache gives no such number. Remove it"
     with _surveyed(bucket, name, mirror) as found:
-        return found.damages()
+        return [*(Damage(one, 0, reason) for one in foreign), *found.damages()]
 
 
 def repair_bucket(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
@@ -141,7 +145,7 @@ def _log_damages(bucket: Bucket, name: str, mirror: Path) -> list[Damage]:
     changes, snapshots = listed_numbers(bucket, name)
     reading = LogReading(bucket, name, mirror, 0)
     first = snapshots[-2] if len(snapshots) > 1 else 0
-    keys = [(change_key(name, number), number) for number in changes if number > first]
+    keys = [(change_key(name, number), number) for number in changes if number >= first]
     keys += [(snapshot_key(name, number), number) for number in snapshots[-2:]]
     found = []
     for key, number in keys:
