@@ -320,7 +320,7 @@ def test_a_snapshot_without_its_change_hides_no_list(number: int, url: str, tmp_
     push(url, tmp_path / "a", (1,))
     push(url, tmp_path / "b", (2,))
     manifest, bucket = reopen(url, tmp_path / "c").manifest, Bucket(url)
-    planted = replace(manifest, generation=number, shards={})
+    planted = replace(manifest, generation=number, shards={}, width=WIDTH + 1)
     data = encode_fields(planted, change="0" * 64, collected=0.0)
     bucket.create(manifests.snapshot_key(NAME, number), data)
     with pytest.raises(StoreCorrupt, match="its change is missing, or was replaced"):

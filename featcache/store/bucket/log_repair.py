@@ -113,13 +113,19 @@ def _newest_number(bucket: Bucket, name: str) -> int:
 def _collected_list(bucket: Bucket, name: str, mirror: Path) -> Manifest | None:
     """Return the list that intact changes, snapshots and shards give; None without any."""
     changes, snapshots = listed_numbers(bucket, name)
-    # One without its change was not written by featcache.
+    log = list(_intact(bucket, name, mirror, changes, change_key))
+    digests = {change.generation: fields["sha256"] for change, fields in log}
+    # One without its change, or of another, was not written by featcache.
     snapshots = [n for n in snapshots if bucket.state(change_key(name, n)) is not None]
-    intact = list(_intact(bucket, name, mirror, snapshots, snapshot_key))
-    base = intact[-1][0] if intact else None
+    intact = [
+        snapshot
+        for snapshot, fields in _intact(bucket, name, mirror, snapshots, snapshot_key)
+        if fields.get("change") == digests.get(snapshot.generation, fields.get("change"))
+    ]
+    base = intact[-1] if intact else None
     shards = {} if base is None else dict(base.shards)
     removed: set[str] = set()
-    for change, fields in _intact(bucket, name, mirror, changes, change_key):
+    for change, fields in log:
         base = base or change
         gone = set(fields["removed"])
         removed |= gone
@@ -142,7 +148,7 @@ def _intact(
                 manifest, fields = reading.parse(key(name, number), data, number)
                 with reading.checking(key(name, number)):
                     fields["removed"] = [str(shard) for shard in fields.get("removed", ())]
-                yield manifest, fields
+                yield manifest, {**fields, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _unlisted(bucket: Bucket, name: str, base: Manifest, known: set[str]) -> dict[str, int]:
