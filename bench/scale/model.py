@@ -15,8 +15,9 @@ from .scenario import Design, Scenario
 MAX_TASK_IMAGES, MIN_TASK_IMAGES, TASKS_PER_THREAD, COMMIT_SECONDS = 2048, 256, 4, 30.0
 MAX_MANIFEST_BYTES = 64 * 2**20
 # Requests of a worker for each task in an object store, one after the other, which a test counts:
-# to mark the store as in use, to list it, and to end the mark; and to create a shard.
-LISTINGS, READS, WRITES, SHARD_WRITES = 5, 3, 4, 2
+# to mark the store as in use, to list it, and to end the mark; and to create a shard. Of the
+# listings, one is empty if all images can be decoded: then s3fs lists the folder above as well.
+LISTINGS, READS, WRITES, SHARD_WRITES = 5 + 1, 3, 4, 2
 _MAX_REPEATS = 50
 
 IDENTIFY = "the client finds the ids"

@@ -105,6 +105,6 @@ class Design:
 
 BEFORE = Design("before", True, 1, 64, 0.0, True, False)
 NOW = Design("now", False, 64, 1, 5.0, False, True, max_listed=1024, sidecars_at_once=16)
-# Not what the code does: what would help most.
+# Not what the code does: the change of how it lists that would help most.
 NEXT = replace(NOW, name="next", workers_list=False)
 DESIGNS = (BEFORE, NOW, NEXT)

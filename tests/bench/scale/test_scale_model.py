@@ -229,7 +229,7 @@ def test_of_a_large_store_a_worker_lists_the_changes_alone(images: int, workers:
 
 def test_a_worker_waits_for_the_requests_of_each_task() -> None:
     found = predict(Scenario(20_480_000, 100), CONSTANTS, NOW)
-    assert found.seconds[TASKS] == pytest.approx(100 * (5 * 0.1 + 3 * 0.05 + 6 * 0.05))
+    assert found.seconds[TASKS] == pytest.approx(100 * (6 * 0.1 + 3 * 0.05 + 6 * 0.05))
     alone = predict(Scenario(20_480_000, 100), CONSTANTS, NEXT)
     assert alone.seconds[TASKS] == pytest.approx(100 * 2 * CONSTANTS.put_seconds)
     assert alone.dollars["requests"] < found.dollars["requests"]
@@ -262,7 +262,7 @@ def test_the_requests_of_a_task_are_those_of_the_code(
 
         monkeypatch.setattr(Bucket, name, count)
     task()
-    assert counted["states"] == model.LISTINGS
+    assert counted["states"] + 1 == model.LISTINGS  # no image has failed
     assert counted["read"] == model.READS
     assert counted["create"] + counted["remove"] == model.WRITES + model.SHARD_WRITES
 
