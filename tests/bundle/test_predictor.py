@@ -42,6 +42,14 @@ def predictor(bundle: featcache.Bundle) -> Predictor:
     return Predictor(bundle)
 
 
+def assert_alike(told: list[Any], other: list[Any]) -> None:
+    """Compare predictions up to rounding, which depends on the number of images in a batch."""
+    assert [(one.path, one.reason) for one in told] == [(one.path, one.reason) for one in other]
+    for one, two in zip(told, other, strict=True):
+        assert [name for name, _ in one.top_classes] == [name for name, _ in two.top_classes]
+        assert dict(one.top_classes) == pytest.approx(dict(two.top_classes), abs=1e-6)
+
+
 def files_below(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
 
@@ -68,7 +76,7 @@ def test_it_says_what_the_bundle_says_whatever_form_a_photo_has(
     proba = predictor.predict_proba(stacked)
     assert proba.shape == (4, 3)
     assert np.abs(proba - predictor.predict_proba(paths)).max() == 0
-    assert predictor.predict(paths[0], top=1) == predictor.predict(paths, top=1)[:1]
+    assert_alike(predictor.predict(paths[0], top=1), predictor.predict(paths, top=1)[:1])
     assert predictor.predict(paths[0])[0].path == paths[0]
     assert predictor.predict([images[0], paths[1]])[0].path == "image 0"
 
@@ -108,7 +116,8 @@ def test_a_bad_image_has_a_reason_and_changes_no_other(
     ]  # fmt: skip
     told = predictor.predict([good, *bad, good])
     assert [one.reason is None for one in told] == [True, *(False for _ in bad), True]
-    assert told[0] == told[-1] == predictor.predict(good)[0]
+    assert told[0] == told[-1]
+    assert_alike(told[:1], predictor.predict(good))
     assert all(one.top_classes == [] and one.reason for one in told[1:-1])
     assert "expected RGB pixels of uint8" in str(told[7].reason)
     proba = predictor.predict_proba([good, *bad, good])

@@ -182,4 +182,4 @@ def test_a_url_that_cannot_be_a_cache_is_refused(photos: Path, tmp_path: Path) -
     with pytest.raises(InvalidRequest) as caught:
         local_cache("s3://key:secret@bucket/cache")
     assert "secret" not in str(caught.value)
-    assert BucketPlace.of(tmp_path, "s3a://b/c/", "x").location == "s3a://b/c/stores/x"
+    assert BucketPlace.of(tmp_path, "memory://b/c/", "x").location == "memory://b/c/stores/x"
