@@ -55,7 +55,7 @@ class Constants:
     index_page_bytes: float = _figure(36 / 93, "bytes of memory per row, of an index file", _FORMAT)
     index_row_bytes: float = _figure(4096 / 93, "bytes per row, of an index file", _FORMAT)
     index_shard_bytes: float = _figure(1480.0, "bytes of memory per shard", _SHARDS)
-    index_shard_core_seconds: float = _figure(11.4e-6, "core s per shard", _SHARDS)
+    index_shard_core_seconds: float = _figure(10.8e-6, "core s per shard", _SHARDS)
     manifest_shard_bytes: float = _figure(100.0, "bytes per shard", _MEASURED)
     manifest_core_seconds: float = _figure(3.6e-6, "core s per shard", _MEASURED)
     # An object store

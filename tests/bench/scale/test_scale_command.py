@@ -80,7 +80,7 @@ def test_a_part_of_an_image_is_refused(wrong: str, capsys: pytest.CaptureFixture
 def test_the_tables_are_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables"]) == 0
     shown = capsys.readouterr().out
-    assert "| 2 workers | 202 |" in shown
+    assert "| 2 workers | 201 |" in shown
     assert shown.count("| --- |") >= 6
 
 

