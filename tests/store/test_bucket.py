@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bucket_stores import reopen
 from featcache import extract
 from featcache._io.cache_dirs import cache_folder, stores_folder
 from featcache.cli import main
@@ -77,12 +78,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     return f"file://{tmp_path}/bucket"
-
-
-def reopen(url: str, cache: Path, spec: Any = SPEC) -> BucketStore:
-    found = find_bucket_store(url, spec.folder, cache)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("spec", BOTH)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache._io.cache_dirs import stores_folder
+from bucket_stores import push, reopen
 from featcache._io.hashes import json_hash
 from featcache.errors import StoreError, StoreWriteError
 from featcache.store.bucket import collection, compaction, manifests, removal
@@ -19,12 +19,10 @@ from featcache.store.bucket.compaction import compact_bucket
 from featcache.store.bucket.leases import BucketLease, bucket_lease, mark_bucket_in_use
 from featcache.store.bucket.manifests import change_shards, listed_numbers, store_prefix
 from featcache.store.bucket.objects import Bucket, ObjectState
-from featcache.store.bucket.push import push_rows
 from featcache.store.bucket.removal import remove_all_shards, remove_bucket_rows, unused_seconds
-from featcache.store.bucket.store import BucketStore, find_bucket_store
+from featcache.store.bucket.store import BucketStore
 from featcache.store.removal import Removal, Removals
-from featcache.store.store import Store
-from stores import SPEC, WIDTH, filled, ids_of, rows_of
+from stores import SPEC, ids_of, rows_of
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -35,17 +33,6 @@ DAY = 86400.0
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/bucket"
-
-
-def push(url: str, cache: Path, *batches: tuple[int, ...]) -> None:
-    store = Store.create(stores_folder(cache) / NAME, SPEC, WIDTH, {"backbone": "tiny"})
-    push_rows(filled(store, *batches), url, cache)
-
-
-def reopen(url: str, cache: Path) -> BucketStore:
-    found = find_bucket_store(url, NAME, cache)
-    assert found is not None
-    return found
 
 
 def days_later(tmp_path: Path, days: float) -> None:

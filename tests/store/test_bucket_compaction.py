@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache._io.cache_dirs import stores_folder
+from bucket_stores import push, reopen
 from featcache.errors import LeaseLost, StoreCorrupt, StoreMismatch, StoreWriteError
 from featcache.store.bucket import compaction
 from featcache.store.bucket import store as bucket_store
@@ -17,11 +17,9 @@ from featcache.store.bucket.compaction import compact_bucket
 from featcache.store.bucket.leases import BucketLease, bucket_lease
 from featcache.store.bucket.manifests import change_shards, store_prefix
 from featcache.store.bucket.objects import Bucket
-from featcache.store.bucket.push import push_rows
-from featcache.store.bucket.store import BucketStore, find_bucket_store
-from featcache.store.store import Store
+from featcache.store.bucket.store import BucketStore
 from featcache.store.transfer import copy_rows
-from stores import BOTH, SPEC, WIDTH, as_stored, filled, ids_of, rows_of
+from stores import BOTH, SPEC, WIDTH, as_stored, ids_of, rows_of
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -29,17 +27,6 @@ pytest.importorskip("fsspec", reason="fsspec is not installed")
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/bucket"
-
-
-def push(url: str, cache: Path, *batches: tuple[int, ...], spec: Any = SPEC) -> None:
-    store = Store.create(stores_folder(cache) / spec.folder, spec, WIDTH, {"backbone": "tiny"})
-    push_rows(filled(store, *batches), url, cache)
-
-
-def reopen(url: str, cache: Path, spec: Any = SPEC) -> BucketStore:
-    found = find_bucket_store(url, spec.folder, cache)
-    assert found is not None
-    return found
 
 
 def remove_unlisted(store: BucketStore) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcache._io.cache_dirs import stores_folder
+from bucket_stores import push, reopen
 from featcache.errors import StoreCorrupt, StoreError, StoreWriteError
 from featcache.hdf5.shard_file import encode_shard
 from featcache.store.bucket import log_repair, manifests, verification
@@ -21,13 +21,10 @@ from featcache.store.bucket.leases import bucket_lease
 from featcache.store.bucket.log_names import MAX_NUMBER
 from featcache.store.bucket.manifests import change_key, change_shards, store_prefix
 from featcache.store.bucket.objects import Bucket
-from featcache.store.bucket.push import push_rows
 from featcache.store.bucket.shard_writer import ShardWriter
-from featcache.store.bucket.store import BucketStore, find_bucket_store
 from featcache.store.bucket.verification import repair_bucket, verify_bucket
 from featcache.store.row_index import pack_ids
-from featcache.store.store import Store
-from stores import BOTH, SPEC, WIDTH, as_stored, filled, ids_of, rows_of
+from stores import BOTH, SPEC, WIDTH, as_stored, ids_of, rows_of
 
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
@@ -37,17 +34,6 @@ NAME = SPEC.folder
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/bucket"
-
-
-def push(url: str, cache: Path, *batches: tuple[int, ...], spec: Any = SPEC) -> None:
-    store = Store.create(stores_folder(cache) / spec.folder, spec, WIDTH, {"backbone": "tiny"})
-    push_rows(filled(store, *batches), url, cache)
-
-
-def reopen(url: str, cache: Path, spec: Any = SPEC) -> BucketStore:
-    found = find_bucket_store(url, spec.folder, cache)
-    assert found is not None
-    return found
 
 
 def place(url: str, tmp_path: Path) -> tuple[Bucket, str, Path]:
