@@ -15,6 +15,7 @@ from .lease import Lease, is_in_use, lease
 from .maintenance import remove_shards
 from .manifest import NAME as MANIFEST_NAME
 from .manifest import read_manifest
+from .merging import bytes_per_row
 from .removal import FULL, GONE, LEASED, USED, Kept, Removal, Removals, failed_removal
 from .row_index import unpack_ids
 from .store import Store
@@ -46,7 +47,7 @@ def remove_rows(path: Path, kept: Collection[str], *, dry_run: bool = False) -> 
                 return Removals()
             if dry_run:
                 used = is_in_use(path, remove_abandoned=False)
-                return _not_removed(path, USED) if used else _make_removal(store, unwanted)
+                return _not_removed(path, USED) if used else make_removal(store, unwanted)
             return _remove_under_lease(store, kept, unwanted)
     except OSError as error:
         if not isinstance(error, FeatcacheError):
@@ -62,12 +63,12 @@ def _not_removed(path: Path, reason: str, *, failed: bool = False) -> Removals:
     return Removals(kept=[Kept(path.name, reason, failed)])
 
 
-def _make_removal(store: Store, rows: int) -> Removals:
+def make_removal(store: Store, rows: int) -> Removals:
+    """Return the record of removed rows, empty without any."""
     if not rows:
         return Removals()
-    size = rows * (store.spec.row_bytes(store.width) + 36)
     reason = "its images are not among those to keep"
-    return Removals([Removal(store.folder.name, rows, size, reason)])
+    return Removals([Removal(store.folder.name, rows, rows * bytes_per_row(store), reason)])
 
 
 def _remove_under_lease(store: Store, kept: Collection[str], unwanted: int) -> Removals:
@@ -108,7 +109,7 @@ def _rewrite(store: Store, kept: Collection[str], unwanted: int, held: Lease) ->
     store.refresh()
     renew_index(store, held)
     left = len(set(store.ids()).difference(kept))
-    found = _make_removal(store, unwanted - left)
+    found = make_removal(store, unwanted - left)
     if left or error is not None:
         found.kept += _not_removed(store.folder, _reason(store, left, error), failed=True).kept
     return found

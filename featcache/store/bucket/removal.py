@@ -12,9 +12,9 @@ import numpy as np
 from ...errors import StoreError
 from ...hdf5.shard_file import encode_shard
 from ...hdf5.shard_metadata import METADATA_SUFFIX
-from ..merging import bytes_per_row
 from ..removal import LEASED, USED, Kept, Removal, Removals
 from ..row_index import unpack_ids
+from ..row_removal import make_removal
 from .failures import remove_failures
 from .leases import bucket_lease, claims_folder, is_bucket_in_use, server_time
 from .manifests import change_shards, store_prefix
@@ -101,7 +101,7 @@ def remove_bucket_rows(
             return Removals()
         if dry_run:
             used = is_bucket_in_use(store.bucket, name)
-            return Removals(kept=[Kept(name, USED)]) if used else _removal(store, unwanted)
+            return Removals(kept=[Kept(name, USED)]) if used else make_removal(store, unwanted)
         with bucket_lease(store.bucket, name) as held:
             if not held:
                 return Removals(kept=[Kept(name, LEASED)])
@@ -137,7 +137,7 @@ def _rewrite(store: BucketStore, kept: Collection[str]) -> Removals:
         removed.append(name)
     _change(store, added, removed)
     left = set(store.ids())
-    result = _removal(store, len(before - left))
+    result = make_removal(store, len(before - left))
     if more := len(left.difference(kept)):
         reason = (
             f"{more:,} of the rows to remove are left, in shards that are damaged or that were "
@@ -154,10 +154,3 @@ def _change(store: BucketStore, added: dict[str, int], removed: Collection[str])
         add=added, remove=removed, known=known,
     )  # fmt: skip
     store.refresh()
-
-
-def _removal(store: BucketStore, rows: int) -> Removals:
-    if not rows:
-        return Removals()
-    reason = "its images are not among those to keep"
-    return Removals([Removal(store.folder.name, rows, rows * bytes_per_row(store), reason)])
