@@ -229,7 +229,7 @@ class Limits(_Chart):
         )
 
     def frame(self) -> pd.DataFrame:
-        """Return the limit and whether the memory suffices, by panel, images and workers."""
+        """Return the limit and whether the memory is enough, by panel, images and workers."""
         rows = [
             (panel, p.scenario.images, p.scenario.workers, p.limit, not p.impossible)
             for panel, design, ids in self.panels
